@@ -1,0 +1,163 @@
+"""``<out>/m3h.toml``: one file, read by the command line and by Dagster alike."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from m3h_pipeline.errors import InputError
+
+FILE = "m3h.toml"
+# The demo hospital lies in the past once and for all, so that its results can be compared.
+DEMO_SNAPSHOT = "2026-01-01"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceConfig(_Section):
+    """Where the hospital's data comes from."""
+
+    name: Literal["demo", "mimic-iv"] = "demo"
+    path: str = ""
+    size: Literal["full", "tiny"] = "full"
+    snapshot: str = DEMO_SNAPSHOT
+
+
+class CohortConfig(_Section):
+    """Who is predicted, and when."""
+
+    prediction_hours: float = Field(24.0, gt=0)
+    timezone: str = "UTC"
+    memory_limit: str = "4GB"
+
+
+class EmbeddingConfig(_Section):
+    """The encoders; a checkpoint is a local path or a name on a model hub."""
+
+    language: str = "minilm"
+    language_revision: str = ""
+    vision: str = "mobilenetv3_small_100"
+    vision_weights: str = ""
+    image_size: int = Field(224, ge=32, le=1024)
+
+
+class TrainingConfig(_Section):
+    """Training of every arm."""
+
+    seed: int = 0
+    epochs: int = Field(60, ge=1)
+    tree_rounds: int = Field(200, ge=1)
+    bootstrap: int = Field(500, ge=100)
+
+
+class TimConfig(_Section):
+    """Task interaction: on how many tasks (those with most labels), over how many seeds."""
+
+    tasks: int = Field(8, ge=2)
+    seeds: int = Field(3, ge=1)
+
+
+class LauncherConfig(_Section):
+    """Where training and embedding jobs run."""
+
+    kind: Literal["local"] = "local"
+    gpus: int = Field(0, ge=0, description="processes for one job; more than 1 starts torchrun")
+
+
+class Config(_Section):
+    """All of ``m3h.toml``."""
+
+    source: SourceConfig = SourceConfig()
+    cohort: CohortConfig = CohortConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    training: TrainingConfig = TrainingConfig()
+    tim: TimConfig = TimConfig()
+    launcher: LauncherConfig = LauncherConfig()
+
+
+def load(out: Path) -> Config:
+    """Read the configuration of an out-folder.
+
+    Raises `InputError` where there is none, or where a key is unknown or a value impossible.
+    """
+    file = out / FILE
+    try:
+        with file.open("rb") as stream:
+            return Config.model_validate(tomllib.load(stream))
+    except FileNotFoundError:
+        raise InputError(f"{file} is not there: `m3h run --out {out}` writes it") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{file} is not valid TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{file}: {where}: {first['msg']}") from None
+
+
+def save(config: Config, out: Path) -> None:
+    """Write the configuration, under a temporary name first."""
+    partial = out / f".{FILE}.partial"
+    header = "# Written by `m3h run`; read by the command line and by Dagster. Edit it freely.\n"
+    partial.write_text(header + tomli_w.dumps(config.model_dump()))
+    partial.replace(out / FILE)
+
+
+def for_run(out: Path, source: str | None, path: Path | None, size: str | None, snapshot: str | None) -> Config:
+    """The configuration of an out-folder with the command line's choices applied, not yet written.
+
+    One out-folder holds one source: another name, path or size is refused.
+    """
+    known = load(out) if (out / FILE).exists() else None
+    if snapshot is not None:
+        _check_date(snapshot)
+    if known is None:
+        name = source or "demo"
+        if name != "demo" and path is None:
+            raise InputError(f"--source {name} needs --path, the folder that holds the data")
+        today = DEMO_SNAPSHOT if name == "demo" else dt.date.today().isoformat()
+        return _validated(
+            {
+                "name": name,
+                "path": str(path.resolve()) if path else "",
+                "size": size or "full",
+                "snapshot": snapshot or today,
+            }
+        )
+    asked = {"name": source, "path": str(path.resolve()) if path else None, "size": size}
+    for field, value in asked.items():
+        held = getattr(known.source, field)
+        if value is not None and value != held:
+            raise InputError(
+                f"{out} holds the source with {field} = {held!r}, not {value!r}: "
+                "one out-folder holds one source; choose another folder with --out"
+            )
+    if snapshot is None:
+        return known
+    return known.model_copy(update={"source": known.source.model_copy(update={"snapshot": snapshot})})
+
+
+def _validated(source: dict[str, str]) -> Config:
+    try:
+        return Config(source=SourceConfig.model_validate(source))
+    except ValidationError as error:
+        raise InputError(f"--source {source['name']}: {error.errors()[0]['msg']}") from None
+
+
+def _check_date(snapshot: str) -> None:
+    try:
+        dt.date.fromisoformat(snapshot)
+    except ValueError:
+        raise InputError(f"--snapshot {snapshot!r} is not a date; write it as 2026-01-31") from None
+
+
+def mlflow_uri(out: Path) -> str:
+    """MLflow's tracking store of an out-folder; ``MLFLOW_TRACKING_URI`` takes its place."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(out / 'mlflow' / 'mlflow.db').resolve()}"

@@ -1,0 +1,41 @@
+"""What Dagster loads: every asset of ``defs/``, the main job, and the resources they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from m3h_pipeline import defs as stages
+from m3h_pipeline.defs.partitions import snapshots
+from m3h_pipeline.defs.resources import OUT_VARIABLE, Workspace
+from m3h_pipeline.launch import JobLauncher
+from m3h_pipeline.progress import progress_logger
+
+MAIN_JOB = "main"
+
+
+def build_definitions(resources: Mapping[str, object] | None = None) -> dg.Definitions:
+    """All definitions; ``resources`` replaces some of them, for tests."""
+    return dg.Definitions(
+        assets=dg.load_assets_from_package_module(stages),
+        jobs=[
+            dg.define_asset_job(
+                MAIN_JOB,
+                dg.AssetSelection.all(),
+                partitions_def=snapshots,
+                description="From the hospital's files to a report and a model version that waits for review.",
+            )
+        ],
+        resources={
+            "workspace": Workspace(out=dg.EnvVar(OUT_VARIABLE)),
+            "launcher": JobLauncher(),
+            **(resources or {}),
+        },
+        # A process a step would cost 1.5 to 2 s each; the heavy steps are processes of their own anyway.
+        executor=dg.in_process_executor,
+        loggers={"console": progress_logger},
+    )
+
+
+defs = build_definitions()

@@ -1,0 +1,124 @@
+"""One embedding a modality, each fitted on the training split and computed in a job of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from m3h_pipeline.config import EmbeddingConfig
+from m3h_pipeline.defs.partitions import snapshots
+from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
+from m3h_pipeline.launch import JobLauncher
+from m3h_pipeline.storage import code_version
+
+INPUTS_CODE = code_version("m3h_pipeline.features")
+CODE = code_version("m3h_core.embedders", "m3h_pipeline.features", "m3h_pipeline.jobs.embed")
+
+# modality -> (canonical tables that it comes from, kinds, description)
+_MODALITIES: dict[str, tuple[list[str], set[str], str]] = {
+    "tabular": (
+        ["samples"],
+        {"polars", "scikitlearn"},
+        "Declared columns: quantiles, one-hot categories, missingness.",
+    ),
+    "timeseries": (
+        ["samples", "events"],
+        {"numpy", "scikitlearn"},
+        "Eleven statistics of each vital sign, lab and procedure up to the prediction time.",
+    ),
+    "language": (
+        ["samples", "notes"],
+        {"huggingface", "pytorch"},
+        "Notes known at the prediction time, through a transformers encoder; recent notes weigh more.",
+    ),
+    "vision": (
+        ["samples", "images"],
+        {"pytorch", "timm"},
+        "Images known at the prediction time, through a timm encoder; recent images weigh more.",
+    ),
+}
+
+
+@dg.multi_asset(
+    specs=[
+        dg.AssetSpec(
+            f"{modality}_inputs",
+            deps=[f"valid_{table}" for table in tables],
+            description=f"What was known of each stay at its prediction time: the {modality} inputs. "
+            "The one place where the future is cut off.",
+            group_name="inputs",
+            kinds={"duckdb"},
+            owners=OWNERS,
+            code_version=INPUTS_CODE,
+            partitions_def=snapshots,
+        )
+        for modality, (tables, _, _) in _MODALITIES.items()
+    ],
+    partitions_def=snapshots,
+    name="as_of_inputs",
+    pool="duckdb_write",
+)
+def as_of_inputs(context: dg.AssetExecutionContext, workspace: Workspace):
+    """Cut every modality at the prediction time."""
+    from m3h_pipeline.features.as_of import write_inputs
+
+    valid = workspace.valid(context)
+    step = workspace.produce(context, "inputs", [INPUTS_CODE, *valid.values()], lambda to: write_inputs(valid, to))
+    for modality in _MODALITIES:
+        rows = pl.scan_parquet(step.folder / f"{modality}.parquet").select(pl.len()).collect().item()
+        yield materialized(step, f"{modality}_inputs", **{"dagster/row_count": rows})
+
+
+def _options(modality: str, config: EmbeddingConfig) -> dict[str, Any]:
+    if modality == "language":
+        return {"checkpoint": config.language, "revision": config.language_revision or None}
+    if modality == "vision":
+        return {"model": config.vision, "weights": config.vision_weights or None, "image_size": config.image_size}
+    return {}
+
+
+def _embedding(modality: str) -> dg.AssetsDefinition:
+    _, kinds, description = _MODALITIES[modality]
+
+    @dg.asset(
+        name=f"{modality}_embedding",
+        deps=[f"{modality}_inputs"],
+        description=description,
+        group_name="embeddings",
+        kinds=kinds,
+        owners=OWNERS,
+        code_version=CODE,
+        partitions_def=snapshots,
+        pool="gpu",
+    )
+    def embedding(
+        context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
+    ) -> dg.MaterializeResult:
+        inputs = workspace.step(context, "inputs")
+        options = _options(modality, workspace.config.embedding)
+        job = {"modality": modality, "inputs": str(inputs.folder), "options": options}
+        step = workspace.produce(
+            context,
+            f"embedding/{modality}",
+            [CODE, inputs, options],
+            lambda to: launcher.run(context, "embed", job, to),
+        )
+        facts = step.info
+        return materialized(
+            step,
+            **{
+                "samples with this modality": facts["present"],
+                "samples": facts["samples"],
+                "share present": round(facts["present"] / max(facts["samples"], 1), 3),
+                "width": facts["width"],
+                "seconds": facts["seconds"],
+                "encoder": dg.MetadataValue.json(facts["encoder"]),
+            },
+        )
+
+    return embedding
+
+
+embeddings = [_embedding(modality) for modality in _MODALITIES]

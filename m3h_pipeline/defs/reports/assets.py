@@ -1,0 +1,101 @@
+"""Reports: how good, what helped what, and one page that a person reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import dagster as dg
+
+from m3h_pipeline.defs.partitions import snapshots
+from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
+from m3h_pipeline.launch import JobLauncher
+from m3h_pipeline.storage import code_version
+
+ARMS = ("joint", "single_task", "trees")
+QUALITY_CODE = code_version("m3h_core.metrics", "m3h_pipeline.reports.quality")
+TIM_CODE = code_version("m3h_core", "m3h_pipeline.jobs.tim")
+REPORT_CODE = code_version("m3h_pipeline.reports")
+_SHARED = {"group_name": "reports", "owners": OWNERS, "partitions_def": snapshots}
+
+
+@dg.asset(
+    deps=["m3h_model", "single_task_models", "tree_models"],
+    kinds={"scikitlearn"},
+    code_version=QUALITY_CODE,
+    description="Every task's score on the test split: joint, single-task and trees, with intervals.",
+    **_SHARED,
+)
+def quality(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+    """Score the three arms on the same samples."""
+    cohort = workspace.step(context, "cohort")
+    arms = {arm: workspace.step(context, arm) for arm in ARMS}
+    settings = workspace.config.training.bootstrap
+
+    def build(to: Path):
+        from m3h_pipeline.reports.quality import write_quality
+
+        return write_quality(
+            cohort.folder,
+            {arm: step.folder for arm, step in arms.items()},
+            to,
+            snapshot=context.partition_key,
+            bootstrap=settings,
+        )
+
+    step = workspace.produce(context, "quality", [QUALITY_CODE, settings, cohort, *arms.values()], build)
+    return materialized(step, **step.info)
+
+
+@dg.asset(
+    deps=["cohort", "single_task_models"],
+    kinds={"pytorch"},
+    code_version=TIM_CODE,
+    pool="gpu",
+    description="TIM: how each task's score changes when another task is learned with it.",
+    **_SHARED,
+)
+def tim_report(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher) -> dg.MaterializeResult:
+    """Measure task interaction."""
+    cohort = workspace.step(context, "cohort")
+    config = workspace.config
+    job = {
+        "cohort": str(cohort.folder),
+        "tasks": json.loads((cohort.folder / "tasks.json").read_text()),
+        "training": config.training.model_dump(),
+        "tim": config.tim.model_dump(),
+    }
+    step = workspace.produce(
+        context,
+        "tim",
+        [TIM_CODE, cohort, job["training"], job["tim"]],
+        lambda to: launcher.run(context, "tim", job, to),
+    )
+    return materialized(step, **step.info)
+
+
+@dg.asset(
+    deps=["quality", "tim_report", "model_version"],
+    kinds={"altair", "html"},
+    code_version=REPORT_CODE,
+    description="One self-contained page: cohort, quarantine, joint against single-task and trees, TIM, limits.",
+    **_SHARED,
+)
+def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+    """Write the page, attach it to the model's MLflow run, publish ``<out>/latest``."""
+    from m3h_pipeline.reports.publish import publish, write_page
+
+    steps = {
+        name: workspace.step(context, name)
+        for name in ("ingested", "cohort", "quality", "tim", "model_version", "joint")
+    }
+    valid = workspace.valid(context)
+    step = workspace.produce(
+        context,
+        "report",
+        [REPORT_CODE, *steps.values(), *valid.values()],
+        lambda to: write_page(workspace, context.partition_key, steps, valid, to),
+    )
+    latest = publish(workspace.root, step.folder)
+    page = latest / "report.html"
+    return materialized(step, report=dg.MetadataValue.url(page.resolve().as_uri()), **step.info)

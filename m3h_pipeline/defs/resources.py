@@ -1,0 +1,81 @@
+"""What assets share: the out-folder with its configuration, and how a step becomes a materialisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from m3h_pipeline import config as configuration
+from m3h_pipeline.errors import InputError
+from m3h_pipeline.storage import Step, need_step, produce, step_key
+
+OUT_VARIABLE = "M3H_OUT"
+OWNERS = ["team:m3h"]
+
+
+class Workspace(dg.ConfigurableResource):
+    """One out-folder: ``m3h.toml``, snapshots, MLflow's store, reports."""
+
+    out: str
+
+    @property
+    def root(self) -> Path:
+        """The out-folder."""
+        return Path(self.out)
+
+    @property
+    def config(self) -> configuration.Config:
+        """What ``m3h.toml`` says now."""
+        return configuration.load(self.root)
+
+    @property
+    def mlflow_uri(self) -> str:
+        """MLflow's tracking store; a server by ``MLFLOW_TRACKING_URI`` where one is configured."""
+        return configuration.mlflow_uri(self.root)
+
+    def folder(self, context: dg.AssetExecutionContext, step: str) -> Path:
+        """Where a step of this run's snapshot lies."""
+        return self.root / "snapshots" / context.partition_key / step
+
+    def step(self, context: dg.AssetExecutionContext, name: str) -> Step:
+        """A step that an upstream asset has made."""
+        return need_step(self.folder(context, name))
+
+    def produce(
+        self,
+        context: dg.AssetExecutionContext,
+        name: str,
+        decided_by: list[object],
+        build: Callable[[Path], Mapping[str, Any] | None],
+    ) -> Step:
+        """Make a step, or take it as it is where nothing that decides it has changed.
+
+        ``decided_by``: code version, settings and the upstream steps. A user's mistake becomes a Dagster failure that
+        is not retried and has no traceback.
+        """
+        key = step_key(name, [part.version if isinstance(part, Step) else part for part in decided_by])
+        try:
+            step = produce(self.folder(context, name), key, build)
+        except InputError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+        context.log.info(f"{name}: unchanged, taken as it is" if step.reused else f"{name}: made")
+        return step
+
+
+def materialized(
+    step: Step, asset_key: str | None = None, checks: list[dg.AssetCheckResult] | None = None, **metadata: Any
+) -> dg.MaterializeResult:
+    """What Dagster shows of a step: its facts, whether it was computed now, and its version."""
+    return dg.MaterializeResult(
+        asset_key=asset_key,
+        metadata={
+            **metadata,
+            "computed": "taken as it was: nothing upstream changed" if step.reused else "in this run",
+            "folder": dg.MetadataValue.path(str(step.folder)),
+        },
+        data_version=dg.DataVersion(step.version),
+        check_results=checks or [],
+    )

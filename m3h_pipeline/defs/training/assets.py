@@ -1,0 +1,102 @@
+"""Training: the cohort as tensors, then three arms that learn the same tasks from the same inputs and splits."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import dagster as dg
+
+from m3h_pipeline.defs.partitions import snapshots
+from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
+from m3h_pipeline.features.items import MODALITIES
+from m3h_pipeline.launch import JobLauncher
+from m3h_pipeline.storage import code_version
+
+COHORT_CODE = code_version("m3h_core.cohort", "m3h_pipeline.features")
+CODE = code_version("m3h_core", "m3h_pipeline.jobs.train", "m3h_pipeline.jobs.trees")
+_SHARED = {"group_name": "training", "owners": OWNERS, "partitions_def": snapshots}
+
+
+@dg.asset(
+    deps=[*(f"{modality}_embedding" for modality in MODALITIES), "valid_samples", "valid_labels"],
+    description="All embeddings, labels and splits of the snapshot as one set of tensors: what m3h_core trains on.",
+    kinds={"numpy"},
+    code_version=COHORT_CODE,
+    **_SHARED,
+)
+def cohort(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+    """Assemble the cohort."""
+    from m3h_pipeline.features.assemble import write_cohort
+
+    embedded = {modality: workspace.step(context, f"embedding/{modality}") for modality in MODALITIES}
+    valid = workspace.valid(context)
+    step = workspace.produce(
+        context,
+        "cohort",
+        [COHORT_CODE, *embedded.values(), valid["samples"], valid["labels"]],
+        lambda to: write_cohort(valid, {name: part.folder for name, part in embedded.items()}, to),
+    )
+    return materialized(step, **step.info)
+
+
+@dg.asset(
+    deps=["cohort"],
+    kinds={"pytorch"},
+    code_version=CODE,
+    pool="gpu",
+    description="The same network with one task each: the ablation that says what joint learning adds.",
+    **_SHARED,
+)
+def single_task_models(
+    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
+) -> dg.MaterializeResult:
+    """Train the single-task arm."""
+    return _train(context, workspace, launcher, "single_task")
+
+
+@dg.asset(
+    deps=["cohort"],
+    kinds={"lightgbm"},
+    code_version=CODE,
+    description="LightGBM, one model a task, on the same inputs: the bar that tabular practice sets.",
+    **_SHARED,
+)
+def tree_models(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher) -> dg.MaterializeResult:
+    """Train the tree arm."""
+    return _train(context, workspace, launcher, "trees")
+
+
+@dg.asset(
+    deps=["cohort"],
+    kinds={"pytorch", "mlflow"},
+    code_version=CODE,
+    pool="gpu",
+    description="M3H: one model for all tasks, with cross-task attention, launched as a job of its own.",
+    **_SHARED,
+)
+def m3h_model(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher) -> dg.MaterializeResult:
+    """Train the joint model."""
+    return _train(context, workspace, launcher, "joint")
+
+
+def _train(
+    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, arm: str
+) -> dg.MaterializeResult:
+    cohort_step = workspace.step(context, "cohort")
+    training = workspace.config.training.model_dump()
+    job: dict[str, Any] = {
+        "arm": arm,
+        "cohort": str(cohort_step.folder),
+        "tasks": json.loads((cohort_step.folder / "tasks.json").read_text()),
+        "training": training,
+    }
+    if arm == "joint":
+        job["mlflow"] = workspace.mlflow_run(context, cohort_step)
+    step = workspace.produce(
+        context,
+        arm,
+        [CODE, cohort_step, training],
+        lambda to: launcher.run(context, "train", job, to, processes=1),
+    )
+    return materialized(step, **step.info)

@@ -1,0 +1,51 @@
+"""From embeddings, labels and splits to the tensors that m3h_core trains on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import load_file
+
+from m3h_core import Cohort
+
+
+def write_cohort(samples: Path, labels: Path, embeddings: Mapping[str, Path], to: Path) -> dict[str, Any]:
+    """Write the cohort and ``tasks.json`` into ``to``; return counts.
+
+    ``samples`` and ``labels`` are folders of the validated tables (with ``columns.json`` and ``tasks.json``),
+    ``embeddings`` the folders of the embedding jobs, whose rows lie in the order of sorted sample ids.
+    """
+    frame = pl.read_parquet(samples / "samples.parquet").sort("sample_id")
+    audit = json.loads((samples / "columns.json").read_text())["audit"]
+    tasks = json.loads((labels / "tasks.json").read_text())
+    known = pl.read_parquet(labels / "labels.parquet")
+    arrays = {name: load_file(folder / "embedding.safetensors") for name, folder in embeddings.items()}
+    by_task = {task["name"]: _labels(frame["sample_id"], known, task["name"]) for task in tasks}
+    cohort = Cohort(
+        sample_ids=frame["sample_id"].to_list(),
+        split=frame["split"].to_numpy(),
+        embeddings={name: part["vectors"] for name, part in arrays.items()},
+        present={name: part["present"] for name, part in arrays.items()},
+        labels={name: values for name, (values, _) in by_task.items()},
+        labelled={name: mask for name, (_, mask) in by_task.items()},
+        subject_ids=frame["subject_id"].to_list(),
+        groups={name: frame[name].fill_null("unknown").to_list() for name in audit},
+    )
+    cohort.save(to)
+    shutil.copy(labels / "tasks.json", to / "tasks.json")
+    counts = {
+        name: int((cohort.split == split).sum()) for split, name in enumerate(("train", "valid", "calibration", "test"))
+    }
+    return {"samples": len(cohort), "subjects": frame["subject_id"].n_unique(), **counts, "tasks": len(tasks)}
+
+
+def _labels(order: pl.Series, known: pl.DataFrame, task: str) -> tuple[np.ndarray, np.ndarray]:
+    mine = known.filter(pl.col("task") == task).select("sample_id", "value")
+    values = order.to_frame().join(mine, on="sample_id", how="left", maintain_order="left")["value"]
+    return values.fill_null(float("nan")).to_numpy(), values.is_not_null().to_numpy()

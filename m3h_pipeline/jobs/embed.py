@@ -1,0 +1,56 @@
+"""Fit one modality's embedder on the training split and embed every sample.
+
+Configuration: ``modality``, ``inputs`` (folder of the as-of inputs), ``options`` (of the embedder), ``to``.
+Writes ``embedding.safetensors`` (vectors float32 [N, F], present bool [N], in the order of ``samples.parquet``) and
+``embedder/``, which travels inside the registered model.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from safetensors.numpy import save_file
+
+from m3h_core.cohort import TRAIN
+from m3h_core.embedders import EMBEDDERS
+from m3h_pipeline.features.items import modality_items, take
+from m3h_pipeline.jobs import FACTS, every, job
+from m3h_pipeline.storage import write_json
+
+
+def embed(modality: str, inputs: Path, options: dict[str, Any], to: Path, log: Any) -> dict[str, Any]:
+    """Fit, embed, write; returns facts worth showing."""
+    samples = pl.read_parquet(inputs / "samples.parquet")
+    items = modality_items(modality, inputs)
+    train = (samples["split"] == TRAIN).to_numpy().nonzero()[0]
+    started = time.monotonic()
+    embedder = EMBEDDERS[modality](**options).fit(take(items, train))
+    progress = every(5, log)
+    vectors, present = embedder.transform(
+        items, on_progress=lambda done, total: progress(f"{modality}: {done} of {total} embedded")
+    )
+    embedder.save(to / "embedder")
+    save_file({"vectors": vectors, "present": present}, to / "embedding.safetensors")
+    facts = {
+        "samples": len(samples),
+        "present": int(present.sum()),
+        "width": int(vectors.shape[1]),
+        "seconds": round(time.monotonic() - started, 1),
+        "encoder": dict(getattr(embedder, "report", {})),
+    }
+    write_json(to / FACTS, facts)
+    return facts
+
+
+def main() -> None:
+    """Entry point."""
+    with job() as (config, log):
+        facts = embed(config["modality"], Path(config["inputs"]), config["options"], Path(config["to"]), log)
+        log(f"{config['modality']}: {facts['present']} of {facts['samples']} samples, {facts['width']} wide")
+
+
+if __name__ == "__main__":
+    main()

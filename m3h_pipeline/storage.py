@@ -1,0 +1,160 @@
+"""Step folders: computed once, written under a temporary name, renamed when whole.
+
+A *step* is a folder with a ``step.json`` that says from what it was made (``key``) and what came out (``version``, a
+hash of the bytes). A step whose key is unchanged is not computed again; a step whose bytes are unchanged does not
+make later steps stale, since their keys hold its version. A kill leaves either the old step or the new one, and
+beside it a hidden ``.<name>.partial`` that the next run of the same key goes on from.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from m3h_pipeline.errors import InputError
+
+_RECORD = "step.json"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A finished step: its folder, what it was made from, a hash of what came out, and facts worth showing."""
+
+    folder: Path
+    key: str
+    version: str
+    info: dict[str, Any] = field(default_factory=dict)
+    reused: bool = False
+
+
+def step_key(*parts: object) -> str:
+    """Hash of all that decides a step's result; any JSON-ready values, paths by their text.
+
+    >>> step_key("a", {"x": 1}) == step_key("a", {"x": 1}) != step_key("a", {"x": 2})
+    True
+    """
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def code_version(*modules: str) -> str:
+    """Hash of the source of modules or packages, so that changed code computes again.
+
+    >>> code_version("m3h_core.tasks") != code_version("m3h_core.cohort")
+    True
+    """
+    digest = hashlib.sha256()
+    for module in modules:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(module)
+        root = Path(spec.origin)
+        files = sorted(root.parent.rglob("*.py")) if spec.submodule_search_locations else [root]
+        for file in files:
+            digest.update(file.relative_to(root.parent).as_posix().encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def read_step(folder: Path) -> Step | None:
+    """The finished step in ``folder``, or None where there is none."""
+    try:
+        record = json.loads((folder / _RECORD).read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+    return Step(folder, record["key"], record["version"], record["info"])
+
+
+def need_step(folder: Path) -> Step:
+    """The finished step in ``folder``; an `InputError` where it was not made yet."""
+    step = read_step(folder)
+    if step is None:
+        raise InputError(f"{folder} is not there yet: materialise the asset that it comes from first")
+    return step
+
+
+def produce(folder: Path, key: str, build: Callable[[Path], Mapping[str, Any] | None]) -> Step:
+    """Return the step in ``folder``, built anew only where its key differs.
+
+    ``build(partial)`` writes into a hidden folder beside it, which holds what an interrupted run of the same key left
+    there, and returns facts worth showing (JSON-ready). Two processes building the same step wait for one another.
+    """
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        partial = folder.with_name(f".{folder.name}.partial")
+        _finish_rename(partial, folder, key)
+        done = read_step(folder)
+        if done is not None and done.key == key:
+            return Step(folder, done.key, done.version, done.info, reused=True)
+        _prepare(partial, key)
+        info = dict(build(partial) or {})
+        version = content_hash(partial)
+        _write_json(partial / _RECORD, {"key": key, "version": version, "info": info})
+        (partial / "key").unlink()
+        swap(partial, folder)
+        return Step(folder, key, version, info)
+
+
+def swap(new: Path, folder: Path) -> None:
+    """Put a finished folder in the place of another; at every moment one of the two is there or can be found."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def content_hash(folder: Path) -> str:
+    """SHA-256 over the names and bytes of all files below a folder, hidden ones left out."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = file.relative_to(folder)
+        if any(part.startswith(".") for part in name.parts) or name.as_posix() in (_RECORD, "key"):
+            continue
+        digest.update(name.as_posix().encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold an exclusive lock that the system frees when the process ends, however it ends."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def write_json(file: Path, value: object) -> None:
+    """Write JSON under a temporary name, then rename; the same value gives the same bytes."""
+    partial = file.with_name(f".{file.name}.partial")
+    _write_json(partial, value)
+    os.replace(partial, file)
+
+
+def _write_json(file: Path, value: object) -> None:
+    file.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def _prepare(partial: Path, key: str) -> None:
+    marker = partial / "key"
+    if partial.exists() and not (marker.exists() and marker.read_text() == key):
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    marker.write_text(key)
+
+
+def _finish_rename(partial: Path, folder: Path, key: str) -> None:
+    """A kill between the two renames of `swap` left a whole step under its temporary name."""
+    whole = read_step(partial)
+    if whole is not None and whole.key == key and not (partial / "key").exists():
+        swap(partial, folder)

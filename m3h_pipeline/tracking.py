@@ -1,0 +1,65 @@
+"""MLflow: one run for one training, found again by its tag when a run is retried."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+EXPERIMENT = "m3h"
+MODEL_NAME = "m3h"
+_TRAINING_TAG = "m3h.training"
+
+
+def connect(uri: str, artifacts: Path) -> None:
+    """Point MLflow at the store, with the experiment's artefacts beside it and no telemetry."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    if uri.startswith("sqlite:///"):
+        artifacts.mkdir(parents=True, exist_ok=True)
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        if mlflow.get_experiment_by_name(EXPERIMENT) is None:
+            mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts.resolve().as_uri())
+    mlflow.set_experiment(EXPERIMENT)
+
+
+@contextmanager
+def training_run(key: str, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+    """The MLflow run of one training, made anew or found by its key: a retry makes no twin."""
+    import mlflow
+
+    found = find_run(key)
+    with mlflow.start_run(run_id=found.info.run_id if found else None, run_name=None if found else name) as run:
+        mlflow.set_tags({_TRAINING_TAG: key, **tags})
+        yield run
+
+
+def find_run(key: str) -> Run | None:
+    """The run of a training by its key, or None."""
+    import mlflow
+
+    runs = mlflow.search_runs(
+        experiment_names=[EXPERIMENT], filter_string=f"tags.`{_TRAINING_TAG}` = '{key}'", output_format="list"
+    )
+    return runs[0] if runs else None
+
+
+def log_scores(tasks: list[dict[str, Any]]) -> None:
+    """All scores of metrics.json in one call: ``<task>.<metric>`` with its interval, and the arms beside it."""
+    import mlflow
+
+    values: dict[str, float] = {}
+    for record in tasks:
+        if record["value"] is None:
+            continue
+        name = f"{record['task']}.{record['metric']}"
+        named = {name: "value", f"{name}.low": "low", f"{name}.high": "high", f"{name}.minus_single_task": "difference"}
+        values |= {key: record[field] for key, field in named.items() if record[field] is not None}
+    mlflow.log_metrics(values)

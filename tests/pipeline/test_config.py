@@ -1,0 +1,56 @@
+"""m3h.toml: written once, read by all, with errors that say what to change."""
+
+import pytest
+
+from m3h_pipeline import config
+from m3h_pipeline.errors import InputError
+
+
+def test_round_trip(tmp_path):
+    chosen = config.for_run(tmp_path, "demo", None, "tiny", None)
+    config.save(chosen, tmp_path)
+    assert config.load(tmp_path) == chosen
+    assert chosen.source.snapshot == config.DEMO_SNAPSHOT
+
+
+def test_second_run_needs_no_options(tmp_path):
+    config.save(config.for_run(tmp_path, "demo", None, "tiny", None), tmp_path)
+    assert config.for_run(tmp_path, None, None, None, None).source.size == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "says"),
+    [("mimic-iv", "elsewhere", "one out-folder holds one source"), ("demo", None, None)],
+)
+def test_another_source_is_refused(tmp_path, source, path, says):
+    config.save(config.for_run(tmp_path, "demo", None, None, None), tmp_path)
+    if says is None:
+        config.for_run(tmp_path, source, None, None, None)
+        return
+    with pytest.raises(InputError, match=says):
+        config.for_run(tmp_path, source, tmp_path / path, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[source]\nname = 'oracle'\n", r"source\.name"),
+        ("[traning]\nseed = 1\n", "traning"),
+        ("[cohort]\nprediction_hours = -3\n", r"cohort\.prediction_hours"),
+        ("source = [", "not valid TOML"),
+    ],
+)
+def test_wrong_file_names_the_key(tmp_path, text, says):
+    (tmp_path / config.FILE).write_text(text)
+    with pytest.raises(InputError, match=says):
+        config.load(tmp_path)
+
+
+def test_source_without_path(tmp_path):
+    with pytest.raises(InputError, match="needs --path"):
+        config.for_run(tmp_path, "mimic-iv", None, None, None)
+
+
+def test_snapshot_must_be_a_date(tmp_path):
+    with pytest.raises(InputError, match="not a date"):
+        config.for_run(tmp_path, "demo", None, None, "yesterday")
