@@ -1,0 +1,72 @@
+"""M3H: multimodal multitask machine learning for healthcare, as a PyTorch library.
+
+Every public name imports from here; each is loaded when first asked for, so that ``import m3h_core`` stays light.
+
+>>> from m3h_core import FitConfig, TaskSpec
+>>> FitConfig(seed=1).seed, TaskSpec("death", "binary").problem
+(1, 'binary')
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from m3h_core.attention import CrossTaskAttention
+    from m3h_core.bank import fit_many
+    from m3h_core.cohort import Cohort
+    from m3h_core.embedders import Embedder
+    from m3h_core.metrics import Difference, Score, compare_predictions, evaluate_predictions
+    from m3h_core.model import M3H, FitConfig
+    from m3h_core.tasks import TaskSpec
+    from m3h_core.tim import TaskInteraction, task_interaction
+    from m3h_core.training import FittedModel, fit
+
+_HOME = {
+    "TaskSpec": "tasks",
+    "Cohort": "cohort",
+    "Embedder": "embedders",
+    "CrossTaskAttention": "attention",
+    "M3H": "model",
+    "FitConfig": "model",
+    "fit": "training",
+    "FittedModel": "training",
+    "fit_many": "bank",
+    "Score": "metrics",
+    "Difference": "metrics",
+    "evaluate_predictions": "metrics",
+    "compare_predictions": "metrics",
+    "task_interaction": "tim",
+    "TaskInteraction": "tim",
+}
+
+__all__ = [
+    "M3H",
+    "Cohort",
+    "CrossTaskAttention",
+    "Difference",
+    "Embedder",
+    "FitConfig",
+    "FittedModel",
+    "Score",
+    "TaskInteraction",
+    "TaskSpec",
+    "compare_predictions",
+    "evaluate_predictions",
+    "fit",
+    "fit_many",
+    "task_interaction",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,6 +12,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.sources import Source, open_source
 
 FILE = "m3h.toml"
 # The demo hospital lies in the past once and for all, so that its results can be compared.
@@ -161,3 +162,9 @@ def _check_date(snapshot: str) -> None:
 def mlflow_uri(out: Path) -> str:
     """MLflow's tracking store of an out-folder; ``MLFLOW_TRACKING_URI`` takes its place."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(out / 'mlflow' / 'mlflow.db').resolve()}"
+
+
+def source(config: Config, out: Path) -> Source:
+    """The configured source; the demo hospital is written into the out-folder itself."""
+    path = out / "demo-hospital" if config.source.name == "demo" else Path(config.source.path)
+    return open_source(config.source.name, path, config.source.size)

@@ -38,7 +38,7 @@ class _StepLines(logging.Handler):
         print(f"{minutes:2d}:{seconds:02d}  {text}", file=sys.stderr, flush=True)
 
 
-@dg.logger(description="A line a step.")
+@dg.logger({}, description="A line a step.")
 def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
     """The logger that every job of this project uses."""
     logger = logging.Logger("m3h", logging.INFO)

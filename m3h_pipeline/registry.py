@@ -75,7 +75,7 @@ def _signature(features: Mapping[str, str]) -> ModelSignature:
         "notes": [Property("hours", number), Property("text", text)],
         "images": [Property("hours", number), Property("view", text, required=False), Property("content", content)],
     }
-    columns = [ColSpec(kind, name, required=False) for name, kind in features.items()]
+    columns: list[Any] = [ColSpec(kind, name, required=False) for name, kind in features.items()]
     columns += [ColSpec(Array(Object(fields)), name, required=False) for name, fields in lists.items()]
     return ModelSignature(inputs=Schema(columns))
 

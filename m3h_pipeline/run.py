@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from m3h_pipeline import config as configuration
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import dagster_template
-from m3h_pipeline.sources import open_configured
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -42,7 +41,7 @@ def prepare(
 ) -> configuration.Config:
     """Check the choices before anything is written, then set up the out-folder and this process's environment."""
     config = configuration.for_run(out, source, path, size, snapshot)
-    open_configured(config, out).check()
+    configuration.source(config, out).check()
     try:
         home = out / "dagster"
         home.mkdir(parents=True, exist_ok=True)
@@ -82,7 +81,7 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
 def _what_to_open(out: Path, result: dg.ExecuteInProcessResult) -> str:
     """The last screen: what came out and what to open."""
     facts = {
-        event.asset_key.to_user_string(): event.step_materialization_data.materialization.metadata
+        str(event.asset_key and event.asset_key.to_user_string()): event.step_materialization_data.materialization.metadata
         for event in result.all_events if event.is_step_materialization
     }  # fmt: skip
     quality, version, cohort = facts["quality"], facts["model_version"], facts["cohort"]

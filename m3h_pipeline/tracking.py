@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ def connect(uri: str, artifacts: Path) -> None:
 
 
 @contextmanager
-def training_run(key: str, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+def training_run(key: str, name: str, tags: Mapping[str, str]) -> Generator[Run]:
     """The MLflow run of one training, made anew or found by its key: a retry makes no twin."""
     import mlflow
 

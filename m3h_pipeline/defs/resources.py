@@ -14,6 +14,7 @@ from m3h_pipeline.storage import Step, need_step, produce, step_key
 
 OUT_VARIABLE = "M3H_OUT"
 OWNERS = ["team:m3h"]
+TABLES = ("samples", "events", "notes", "images", "labels")
 
 
 class Workspace(dg.ConfigurableResource):
@@ -36,6 +37,11 @@ class Workspace(dg.ConfigurableResource):
         """MLflow's tracking store; a server by ``MLFLOW_TRACKING_URI`` where one is configured."""
         return configuration.mlflow_uri(self.root)
 
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """Where MLflow keeps artefacts, unless a server decides that."""
+        return self.root / "mlflow" / "artifacts"
+
     def folder(self, context: dg.AssetExecutionContext, step: str) -> Path:
         """Where a step of this run's snapshot lies."""
         return self.root / "snapshots" / context.partition_key / step
@@ -43,6 +49,10 @@ class Workspace(dg.ConfigurableResource):
     def step(self, context: dg.AssetExecutionContext, name: str) -> Step:
         """A step that an upstream asset has made."""
         return need_step(self.folder(context, name))
+
+    def valid(self, context: dg.AssetExecutionContext) -> dict[str, Step]:
+        """The validated tables."""
+        return {table: self.step(context, f"valid/{table}") for table in TABLES}
 
     def produce(
         self,
@@ -56,13 +66,17 @@ class Workspace(dg.ConfigurableResource):
         ``decided_by``: code version, settings and the upstream steps. A user's mistake becomes a Dagster failure that
         is not retried and has no traceback.
         """
-        key = step_key(name, [part.version if isinstance(part, Step) else part for part in decided_by])
         try:
-            step = produce(self.folder(context, name), key, build)
+            step = produce(self.folder(context, name), key_of(name, decided_by), build)
         except InputError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
         context.log.info(f"{name}: unchanged, taken as it is" if step.reused else f"{name}: made")
         return step
+
+
+def key_of(name: str, decided_by: list[object]) -> str:
+    """A step's key: upstream steps count by what came out of them."""
+    return step_key(name, [part.version if isinstance(part, Step) else part for part in decided_by])
 
 
 def materialized(

@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
-def job() -> Iterator[tuple[dict[str, Any], Log]]:
+def job() -> Generator[tuple[dict[str, Any], Log]]:
     """The job's configuration and a log function; a user's mistake ends it with one paragraph and exit code 1."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True, help="the job's JSON file")

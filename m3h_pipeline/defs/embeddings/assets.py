@@ -65,7 +65,14 @@ def as_of_inputs(context: dg.AssetExecutionContext, workspace: Workspace):
     from m3h_pipeline.features.as_of import write_inputs
 
     valid = workspace.valid(context)
-    step = workspace.produce(context, "inputs", [INPUTS_CODE, *valid.values()], lambda to: write_inputs(valid, to))
+    step = workspace.produce(
+        context,
+        "inputs",
+        [INPUTS_CODE, *valid.values()],
+        lambda to: write_inputs(
+            {table: part.folder for table, part in valid.items()}, to, workspace.config.cohort.memory_limit
+        ),
+    )
     for modality in _MODALITIES:
         rows = pl.scan_parquet(step.folder / f"{modality}.parquet").select(pl.len()).collect().item()
         yield materialized(step, f"{modality}_inputs", **{"dagster/row_count": rows})

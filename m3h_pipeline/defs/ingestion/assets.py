@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import dagster as dg
 import polars as pl
 
+from m3h_pipeline import config as configuration
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
-from m3h_pipeline.storage import code_version
+from m3h_pipeline.paths import contracts_folder
+from m3h_pipeline.sources import Settings
+from m3h_pipeline.storage import code_version, content_hash
 
-CODE = code_version("m3h_pipeline.sources")
-TABLES = {
+CODE = code_version("m3h_pipeline.sources", "m3h_pipeline.database", "m3h_pipeline.tasks_file", "m3h_pipeline.columns")
+DESCRIPTIONS = {
     "samples": "One row a hospital stay: who, when, the prediction time, the split (by subject), and the declared "
     "features and audit columns. The tabular modality.",
     "events": "Vital signs, labs and procedures as they were taken and as they became known. The time-series modality.",
@@ -18,7 +23,6 @@ TABLES = {
     "images": "Chest images with the time when they were taken. The vision modality.",
     "labels": "What is known of each task for each stay; no row means not labelled, never 0.",
 }
-_KINDS = {"samples": "table", "events": "table", "notes": "text", "images": "image", "labels": "table"}
 
 
 @dg.multi_asset(
@@ -32,7 +36,7 @@ _KINDS = {"samples": "table", "events": "table", "notes": "text", "images": "ima
             code_version=CODE,
             partitions_def=snapshots,
         )
-        for name, description in TABLES.items()
+        for name, description in DESCRIPTIONS.items()
     ],
     partitions_def=snapshots,
     name="ingest",
@@ -40,9 +44,22 @@ _KINDS = {"samples": "table", "events": "table", "notes": "text", "images": "ima
 )
 def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
     """Read the source into the canonical tables."""
-    step = workspace.produce(context, "ingested", *workspace.extraction(context))
+    config = workspace.config
+    source = configuration.source(config, workspace.root)
+    settings = Settings(
+        prediction_hours=config.cohort.prediction_hours,
+        timezone=config.cohort.timezone,
+        tasks=source.tasks,
+        memory_limit=config.cohort.memory_limit,
+    )
+    step = workspace.produce(
+        context,
+        "ingested",
+        [CODE, source.fingerprint(), asdict(settings), content_hash(contracts_folder())],
+        lambda to: source.extract(to, settings),
+    )
     lineage = pl.read_parquet(step.folder / "lineage.parquet")
-    for name in TABLES:
+    for name in DESCRIPTIONS:
         mine = lineage.filter(pl.col("table") == name)
         rows = pl.scan_parquet(step.folder / f"{name}.parquet").select(pl.len()).collect().item()
         yield materialized(

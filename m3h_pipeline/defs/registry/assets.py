@@ -23,7 +23,7 @@ CODE = code_version("m3h_pipeline.registry", "m3h_pipeline.serving", "m3h_core")
     kinds={"mlflow"},
     code_version=CODE,
     partitions_def=snapshots,
-    description="The joint model and its own embedders as a version in MLflow's registry, waiting for a person's review.",
+    description="The joint model and its own embedders as a version in MLflow's registry, waiting for review.",
 )
 def model_version(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """Register the candidate."""
@@ -34,7 +34,7 @@ def model_version(context: dg.AssetExecutionContext, workspace: Workspace) -> dg
     def build(to):
         from m3h_pipeline.registry import register
 
-        tracking.connect(workspace.mlflow_uri, workspace.root / "mlflow" / "artifacts")
+        tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
         schema = pl.read_parquet_schema(inputs.folder / "tabular.parquet")
         return register(
             key=joint.key,

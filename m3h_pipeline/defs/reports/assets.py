@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -16,7 +17,7 @@ ARMS = ("joint", "single_task", "trees")
 QUALITY_CODE = code_version("m3h_core.metrics", "m3h_pipeline.reports.quality")
 TIM_CODE = code_version("m3h_core", "m3h_pipeline.jobs.tim")
 REPORT_CODE = code_version("m3h_pipeline.reports")
-_SHARED = {"group_name": "reports", "owners": OWNERS, "partitions_def": snapshots}
+_SHARED: dict[str, Any] = {"group_name": "reports", "owners": OWNERS, "partitions_def": snapshots}
 
 
 @dg.asset(
@@ -94,7 +95,7 @@ def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
         context,
         "report",
         [REPORT_CODE, *steps.values(), *valid.values()],
-        lambda to: write_page(workspace, context.partition_key, steps, valid, to),
+        lambda to: write_page(workspace.config, context.partition_key, steps, valid, to),
     )
     latest = publish(workspace.root, step.folder)
     page = latest / "report.html"

@@ -8,14 +8,14 @@ from typing import Any
 import dagster as dg
 
 from m3h_pipeline.defs.partitions import snapshots
-from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
+from m3h_pipeline.defs.resources import OWNERS, Workspace, key_of, materialized
 from m3h_pipeline.features.items import MODALITIES
 from m3h_pipeline.launch import JobLauncher
 from m3h_pipeline.storage import code_version
 
 COHORT_CODE = code_version("m3h_core.cohort", "m3h_pipeline.features")
 CODE = code_version("m3h_core", "m3h_pipeline.jobs.train", "m3h_pipeline.jobs.trees")
-_SHARED = {"group_name": "training", "owners": OWNERS, "partitions_def": snapshots}
+_SHARED: dict[str, Any] = {"group_name": "training", "owners": OWNERS, "partitions_def": snapshots}
 
 
 @dg.asset(
@@ -35,7 +35,9 @@ def cohort(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
         context,
         "cohort",
         [COHORT_CODE, *embedded.values(), valid["samples"], valid["labels"]],
-        lambda to: write_cohort(valid, {name: part.folder for name, part in embedded.items()}, to),
+        lambda to: write_cohort(
+            valid["samples"].folder, valid["labels"].folder, {name: part.folder for name, part in embedded.items()}, to
+        ),
     )
     return materialized(step, **step.info)
 
@@ -85,6 +87,7 @@ def _train(
 ) -> dg.MaterializeResult:
     cohort_step = workspace.step(context, "cohort")
     training = workspace.config.training.model_dump()
+    decided_by: list[object] = [CODE, cohort_step, training]
     job: dict[str, Any] = {
         "arm": arm,
         "cohort": str(cohort_step.folder),
@@ -92,11 +95,23 @@ def _train(
         "training": training,
     }
     if arm == "joint":
-        job["mlflow"] = workspace.mlflow_run(context, cohort_step)
+        job["mlflow"] = {
+            "uri": workspace.mlflow_uri,
+            "artifacts": str(workspace.mlflow_artifacts),
+            "key": key_of(arm, decided_by),
+            "name": f"m3h {context.partition_key}",
+            "tags": {
+                "dagster.run_id": context.run_id,
+                "dagster.partition": context.partition_key,
+                "dagster.asset_key": "m3h_model",
+                "m3h.cohort": cohort_step.version,
+                "m3h.code": CODE,
+            },
+        }
     step = workspace.produce(
         context,
         arm,
-        [CODE, cohort_step, training],
+        decided_by,
         lambda to: launcher.run(context, "train", job, to, processes=1),
     )
     return materialized(step, **step.info)

@@ -1,4 +1,4 @@
-"""Validation: each canonical table against its data contract, good rows kept, wrong rows in quarantine with a reason."""
+"""Validation: each canonical table against its contract; good rows kept, wrong rows quarantined with a reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from m3h_pipeline.contracts import CheckResult, check_descriptions
-from m3h_pipeline.defs.ingestion.assets import TABLES
+from m3h_pipeline.defs.resources import TABLES
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
 from m3h_pipeline.paths import contracts_folder

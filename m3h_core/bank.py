@@ -1,0 +1,108 @@
+"""``fit_many``: many models trained as one wide model.
+
+Models of equal layout and configuration read the same batches: one matrix product serves all their first layers, and
+their later layers are batched products. They are trained in chunks whose weights, gradients and moments fit the
+processor's cache; each model stops early by itself and leaves the wide model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from m3h_core.checkpoint import fingerprint, read_tensors, write_tensors
+from m3h_core.cohort import Cohort
+from m3h_core.model import FitConfig, Layout
+from m3h_core.tasks import TaskSpec
+from m3h_core.training import FittedModel, Trainer, TrainingData, check_tasks
+
+Job = tuple[Sequence[TaskSpec], FitConfig | None]
+
+# Weights, gradients and two moments of the models that are trained together: what a last-level cache holds.
+CHUNK_BYTES_CPU = 24_000_000
+CHUNK_BYTES_GPU = 4_000_000_000
+
+
+def fit_many(
+    cohort: Cohort,
+    jobs: Sequence[Job],
+    on_progress: Callable[[int, int], None] | None = None,
+    resume: str | Path | None = None,
+) -> list[FittedModel]:
+    """Train a model for each (tasks, configuration), in the order given; the same models as :func:`fit` one by one.
+
+    ``on_progress`` receives (models done, models in all). With ``resume``, a folder, finished chunks are kept there: the
+    same call after a kill loses at most the chunk it was in.
+    """
+    plan = [(tuple(tasks), config or FitConfig()) for tasks, config in jobs]
+    union: dict[str, TaskSpec] = {}
+    for tasks, _ in plan:
+        for task in tasks:
+            if union.setdefault(task.name, task) != task:
+                raise ValueError(f"two different tasks are called {task.name!r}")
+    if not plan:
+        return []
+    check_tasks(cohort, list(union.values()))
+    prepared: dict[tuple[str, int], TrainingData] = {}
+    results: dict[int, FittedModel] = {}
+    done = 0
+
+    def stopped(count: int) -> None:
+        nonlocal done
+        done += count
+        if on_progress:
+            on_progress(done, len(plan))
+
+    for chunk in _chunks(plan, sum(cohort.widths.values()) + len(cohort.widths)):
+        config = plan[chunk[0]][1]
+        kind = (config.precision, config.cluster_components)
+        if kind not in prepared:
+            prepared[kind] = TrainingData.of(cohort, list(union.values()), config)
+        data = prepared[kind]
+        models = [data.new_model(tasks, config) for tasks, config in (plan[i] for i in chunk)]
+        file = None
+        if resume:
+            name = fingerprint(data.fingerprint(), [[t.to_dict() for t in plan[i][0]] for i in chunk], config.to_dict())
+            file = Path(resume) / f"chunk-{name}.safetensors"
+        if file and file.exists():
+            tensors, about = read_tensors(file)
+            for at, model in enumerate(models):
+                model.tasks = tuple(TaskSpec.from_dict(record) for record in about["tasks"][at])
+                for key, value in tensors.items():
+                    if key.startswith(f"{at}/"):
+                        model.register_parameter(key.partition("/")[2], torch.nn.Parameter(value))
+            stopped(len(chunk))
+        else:
+            Trainer(data, models, on_stop=stopped).run()
+            if file:
+                tensors = {f"{at}/{key}": v for at, model in enumerate(models) for key, v in model.named_parameters()}
+                write_tensors(file, tensors, {"tasks": [[t.to_dict() for t in model.tasks] for model in models]})
+        results |= {i: data.fitted(model) for i, model in zip(chunk, models, strict=True)}
+    return [results[i] for i in range(len(plan))]
+
+
+def _chunks(plan: Sequence[tuple[Sequence[TaskSpec], FitConfig]], n_inputs: int) -> list[list[int]]:
+    """Indices of the models that are trained together: equal layout and configuration, as many as fit."""
+    groups: dict[tuple[Layout, FitConfig, int], list[int]] = {}
+    for i, (tasks, config) in enumerate(plan):
+        layout = Layout.of(n_inputs, tasks, config)
+        alone = i if layout.clustering else -1
+        groups.setdefault((layout, config, alone), []).append(i)
+    chunks = []
+    for (layout, config, _), members in groups.items():
+        budget = CHUNK_BYTES_CPU
+        if config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available()):
+            budget = CHUNK_BYTES_GPU
+        size = max(1, budget // (16 * _weights(layout, replace(config, members=1)) * config.members))
+        chunks += [members[start : start + size] for start in range(0, len(members), size)]
+    return chunks
+
+
+def _weights(layout: Layout, config: FitConfig) -> int:
+    """Number of weights of one network, nearly."""
+    sizes = (*layout.hidden, layout.n_tasks * layout.width)
+    rows = sizes[0] + (layout.n_outputs if config.linear_path else 0)
+    return rows * layout.n_inputs + sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))

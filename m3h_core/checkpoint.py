@@ -1,0 +1,53 @@
+"""Tensors and JSON on disk: written under a temporary name, then renamed, so that a kill leaves nothing half-done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+
+def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
+    """Write one safetensors file whose metadata holds ``about`` as JSON; it is there in full or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    save_file(contiguous, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
+    os.replace(temporary, file)
+
+
+def read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """What :func:`write_tensors` wrote: the tensors and ``about``."""
+    with safe_open(file, framework="pt") as stored:
+        about = json.loads((stored.metadata() or {})["about"])
+        return {name: stored.get_tensor(name) for name in stored.keys()}, about  # noqa: SIM118 (it is no dict)
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON with sorted keys; it is there in full or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    os.replace(temporary, file)
+
+
+def fingerprint(*parts: Any) -> str:
+    """A hash of arrays, tensors and JSON-ready values: whether finished work belongs to the work asked for."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, torch.Tensor):
+            part = part.detach().cpu().numpy()
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).data)
+        else:
+            digest.update(json.dumps(part, sort_keys=True).encode())
+    return digest.hexdigest()[:16]

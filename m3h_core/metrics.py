@@ -1,0 +1,281 @@
+"""Scores with intervals: the one place where predictions are judged, whichever model made them.
+
+The primary metric of each problem class is higher-is-better: AUROC; macro one-vs-rest AUROC; R2; silhouette of the
+hard clusters in the fixed standardised input space. Intervals come from resampling subjects, not rows, and the same
+resamples serve every task and every model, so that differences are paired.
+
+Shapes: N samples of the cohort, n rows that are scored, R resamples, C classes, F inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from m3h_core.cohort import TEST, TRAIN, Cohort
+from m3h_core.tasks import Problem, TaskSpec
+
+METRICS: dict[Problem, str] = {
+    "binary": "AUROC",
+    "multiclass": "macro AUROC",
+    "regression": "R2",
+    "clustering": "silhouette",
+}
+# A silhouette needs all distances between its rows.
+SILHOUETTE_ROWS = 3000
+_CELLS_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True)
+class Score:
+    """A task's primary metric with a 95% interval over subjects; NaN where it is not defined on these rows.
+
+    ``n`` counts the rows that were scored (0: none was labelled). ``others`` holds further metrics by name.
+    """
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    others: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of one metric (first minus second) with a 95% interval over subjects."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def evaluate_predictions(
+    cohort: Cohort,
+    tasks: Sequence[TaskSpec],
+    predictions: Mapping[str, np.ndarray],
+    split: int = TEST,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> dict[str, Score]:
+    """Scores of predictions {task: [N] or [N, C], for every row of the cohort} on one split.
+
+    Probabilities for classification (any increasing score will do for the primary metric), the task's unit for
+    regression, soft or one-hot assignments for clustering. A task without a label in the split has the value NaN and
+    n = 0; one with a single kind of label has NaN and its n.
+    """
+    draws = Resamples(cohort, split, n_bootstrap, seed)
+    scores = {}
+    for task in tasks:
+        part = _Scored.of(cohort, task, predictions[task.name], split)
+        replicates = part.replicates(draws)
+        low, high = interval(replicates)
+        scores[task.name] = Score(METRICS[task.problem], part.value(), low, high, len(part.rows), part.others())
+    return scores
+
+
+def compare_predictions(
+    cohort: Cohort,
+    tasks: Sequence[TaskSpec],
+    predictions_a: Mapping[str, np.ndarray],
+    predictions_b: Mapping[str, np.ndarray],
+    split: int = TEST,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """The primary metric of ``predictions_a`` minus that of ``predictions_b``, on the same resamples of subjects.
+
+    Tasks that one of the two does not predict are left out.
+    """
+    draws = Resamples(cohort, split, n_bootstrap, seed)
+    differences = {}
+    for task in tasks:
+        if task.name in predictions_a and task.name in predictions_b:
+            a, b = (_Scored.of(cohort, task, p[task.name], split) for p in (predictions_a, predictions_b))
+            low, high = interval(a.replicates(draws) - b.replicates(draws))
+            differences[task.name] = Difference(a.value() - b.value(), low, high, len(a.rows))
+    return differences
+
+
+class Resamples:
+    """R bootstrap resamples of the subjects of a split: how often each row is drawn in each."""
+
+    def __init__(self, cohort: Cohort, split: int, n: int, seed: int) -> None:
+        rows = cohort.rows(split)
+        subjects = np.asarray(cohort.subject_ids)[rows] if cohort.subject_ids is not None else rows
+        _, subject_of = np.unique(subjects, return_inverse=True)
+        self.position = np.full(len(cohort), -1)
+        self.position[rows] = np.arange(len(rows))
+        n_subjects = int(subject_of.max()) + 1 if len(rows) else 0
+        rng = np.random.default_rng([seed, n_subjects])
+        counts = np.empty((n, n_subjects), dtype=np.float32)
+        for r in range(n):
+            drawn = rng.integers(0, max(n_subjects, 1), n_subjects)
+            counts[r] = np.bincount(drawn, minlength=n_subjects) if n_subjects else 0
+        self._counts, self._subject_of = counts, subject_of
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def weights(self, rows: np.ndarray) -> np.ndarray:
+        """Counts float32 [R, n] of some rows of the cohort, all of the split."""
+        return self._counts[:, self._subject_of[self.position[rows]]]
+
+
+def interval(replicates: np.ndarray) -> tuple[float, float]:
+    """The 95% percentile interval of those replicates in which the metric was defined; NaN where there is none."""
+    known = replicates[np.isfinite(replicates)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def primary_metric(cohort: Cohort, task: TaskSpec, prediction: np.ndarray, split: int = TEST) -> float:
+    """The primary metric alone, without an interval."""
+    return _Scored.of(cohort, task, prediction, split).value()
+
+
+def primary_replicates(cohort: Cohort, task: TaskSpec, prediction: np.ndarray, draws: Resamples, split: int = TEST):
+    """The primary metric [R] in each resample."""
+    return _Scored.of(cohort, task, prediction, split).replicates(draws)
+
+
+def weighted_auroc(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """AUROC [R] of n rows under R sets of weights [R, n]; ties count half; NaN where one kind has no weight.
+
+    >>> weighted_auroc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8]), np.ones((1, 4)))
+    array([0.75])
+    """
+    positive = np.asarray(positive) == 1
+    order = np.argsort(score, kind="stable")
+    ranked, is_positive = np.asarray(score)[order], positive[order]
+    # Positions of the first and one past the last row of each positive's group of equal scores.
+    mine = ranked[is_positive]
+    start, end = np.searchsorted(ranked, mine, "left"), np.searchsorted(ranked, mine, "right")
+    result = np.empty(len(weights))
+    step = max(1, _CELLS_AT_ONCE // max(1, len(order)))
+    for at in range(0, len(weights), step):
+        w = weights[at : at + step][:, order].astype(np.float64)
+        below = np.zeros((len(w), len(order) + 1))
+        np.cumsum(np.where(is_positive, 0.0, w), axis=1, out=below[:, 1:])
+        w_positive = w[:, is_positive]
+        won = (w_positive * (below[:, start] + below[:, end])).sum(1) / 2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            result[at : at + step] = won / (w_positive.sum(1) * below[:, -1])
+    return result
+
+
+def weighted_r2(target: np.ndarray, prediction: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """R2 [R] of n rows under R sets of weights [R, n]; NaN where the targets do not vary.
+
+    >>> weighted_r2(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 2.0]), np.ones((1, 3)))
+    array([0.5])
+    """
+    centred = np.asarray(target, dtype=np.float64) - np.mean(target)
+    error = np.square(np.asarray(target, dtype=np.float64) - prediction)
+    columns = np.stack([np.ones_like(centred), centred, centred**2, error], axis=1)
+    total, first, second, wrong = (weights.astype(np.float64) @ columns).T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = second - first**2 / total
+        return np.where(spread > 1e-12 * np.maximum(second, 1e-300), 1 - wrong / spread, np.nan)
+
+
+def input_space(cohort: Cohort) -> np.ndarray:
+    """The fixed space [N, F] in which clusters are judged: all modalities, standardised on the training split.
+
+    Each modality counts alike however wide it is; a missing one lies at its mean.
+    """
+    parts = []
+    for name, values in cohort.embeddings.items():
+        there = np.asarray(cohort.present[name])
+        known = np.asarray(values, dtype=np.float64)[there & (cohort.split == TRAIN)]
+        if not len(known):
+            continue
+        mean, deviation = known.mean(0), known.std(0)
+        varies = deviation > 1e-6 * np.maximum(1.0, np.abs(mean))
+        z = np.zeros((len(cohort), int(varies.sum())))
+        z[there] = (np.asarray(values)[there][:, varies] - mean[varies]) / deviation[varies]
+        parts.append(z / np.sqrt(max(1, varies.sum())))
+    return np.hstack(parts) if parts else np.zeros((len(cohort), 1))
+
+
+def silhouette_rows(space: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """The silhouette [n] of each row; all NaN where there are fewer than two clusters or only single rows."""
+    from sklearn.metrics import silhouette_samples
+
+    if not 2 <= len(np.unique(clusters)) < len(clusters):
+        return np.full(len(clusters), np.nan)
+    return np.asarray(silhouette_samples(space, clusters))
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """One task's labelled rows of a split, with what was predicted for them."""
+
+    task: TaskSpec
+    rows: np.ndarray
+    target: np.ndarray
+    prediction: np.ndarray
+
+    @classmethod
+    def of(cls, cohort: Cohort, task: TaskSpec, prediction: np.ndarray, split: int) -> _Scored:
+        prediction = np.asarray(prediction)
+        if len(prediction) != len(cohort):
+            raise ValueError(f"predictions of {task.name!r} have {len(prediction)} rows, the cohort {len(cohort)}")
+        rows = cohort.rows(split)
+        if task.problem == "clustering":
+            rows = rows[:: max(1, -(-len(rows) // SILHOUETTE_ROWS))]
+            clusters = prediction[rows].argmax(1) if prediction.ndim == 2 else prediction[rows].astype(int)
+            silhouettes = silhouette_rows(input_space(cohort)[rows], clusters)
+            return cls(task, rows, silhouettes, clusters)
+        if task.name not in cohort.labels:
+            rows = rows[:0]
+            return cls(task, rows, np.zeros(0), prediction[rows])
+        rows = rows[np.asarray(cohort.labelled[task.name])[rows]]
+        return cls(task, rows, np.asarray(cohort.labels[task.name], dtype=np.float64)[rows], prediction[rows])
+
+    def value(self) -> float:
+        return float(self._metric(np.ones((1, len(self.rows)), dtype=np.float32))[0])
+
+    def replicates(self, draws: Resamples) -> np.ndarray:
+        return self._metric(draws.weights(self.rows))
+
+    def _metric(self, weights: np.ndarray) -> np.ndarray:
+        if not len(self.rows):
+            return np.full(len(weights), np.nan)
+        if self.task.problem == "binary":
+            return weighted_auroc(self.target, self.prediction, weights)
+        if self.task.problem == "regression":
+            return weighted_r2(self.target, self.prediction, weights)
+        if self.task.problem == "clustering":
+            if np.isnan(self.target).any():
+                return np.full(len(weights), np.nan)
+            total = weights.sum(1, dtype=np.float64)
+            return np.divide(weights @ self.target, total, out=np.full(len(weights), np.nan), where=total > 0)
+        per_class = np.stack(
+            [weighted_auroc(self.target == c, self.prediction[:, c], weights) for c in range(self.prediction.shape[1])]
+        )
+        known = np.isfinite(per_class)
+        total = np.where(known, per_class, 0).sum(0)
+        return np.divide(total, known.sum(0), out=np.full(len(weights), np.nan), where=known.any(0))
+
+    def others(self) -> dict[str, float]:
+        """Further metrics, from scikit-learn; empty where the primary metric is not defined."""
+        from sklearn import metrics
+
+        if not np.isfinite(self.value()):
+            return {}
+        if self.task.problem == "binary":
+            return {
+                "AUPRC": float(metrics.average_precision_score(self.target, self.prediction)),
+                "positives": float((self.target == 1).sum()),
+            }
+        if self.task.problem == "multiclass":
+            return {"accuracy": float((self.prediction.argmax(1) == self.target).mean())}
+        if self.task.problem == "regression":
+            return {"MAE": float(metrics.mean_absolute_error(self.target, self.prediction))}
+        return {"clusters": float(len(np.unique(self.prediction)))}

@@ -1,0 +1,59 @@
+"""DuckDB as a workbench: in memory up to a limit, beyond it in a spill folder; results go to Parquet."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from m3h_pipeline.errors import InputError
+
+
+@contextmanager
+def workbench(spill: Path, memory_limit: str = "4GB") -> Iterator[duckdb.DuckDBPyConnection]:
+    """An empty database whose spill folder is removed afterwards.
+
+    Raises `InputError` where the memory limit is unreadable or too low for the work.
+    """
+    shutil.rmtree(spill, ignore_errors=True)
+    spill.mkdir(parents=True)
+    try:
+        connection = duckdb.connect(
+            config={
+                "memory_limit": memory_limit,
+                "temp_directory": str(spill),
+                # Nothing is fetched from the network.
+                "autoinstall_known_extensions": "false",
+            }
+        )
+        connection.execute("SET TimeZone = 'UTC'")
+    except (duckdb.ParserException, duckdb.InvalidInputException):
+        shutil.rmtree(spill, ignore_errors=True)
+        raise InputError(f"memory_limit {memory_limit!r} is not a size; write it as 4GB") from None
+    try:
+        yield connection
+    except duckdb.OutOfMemoryException:
+        raise InputError(
+            f"the work does not fit into memory_limit = {memory_limit} and the free disk space: raise either"
+        ) from None
+    finally:
+        connection.close()
+        shutil.rmtree(spill, ignore_errors=True)
+
+
+def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, file: Path) -> int:
+    """Write a query's rows in its order; return how many."""
+    count = connection.execute(f"COPY ({query}) TO {literal(file)} (FORMAT parquet, COMPRESSION zstd)").fetchone()
+    return int(count[0]) if count else 0
+
+
+def literal(value: object) -> str:
+    """A text as an SQL literal.
+
+    >>> literal("o'clock")
+    "'o''clock'"
+    """
+    return "'" + str(value).replace("'", "''") + "'"

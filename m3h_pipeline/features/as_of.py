@@ -1,0 +1,61 @@
+"""The one place that cuts at the prediction time.
+
+A record enters a sample's inputs only if it was taken, and known, at or before the sample's prediction time. What
+comes out depends on those records alone, not on their order and not on anything known later, to the byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from m3h_pipeline.columns import Columns
+from m3h_pipeline.database import literal, workbench, write_parquet
+from m3h_pipeline.errors import InputError
+
+# modality -> the table that it comes from, and its columns beside sample_id; hours: relative to the prediction time.
+_RECORDS = {
+    "timeseries": ("events", ["code", "hours", "value"]),
+    "language": ("notes", ["hours", "note_id", "kind", "text"]),
+    "vision": ("images", ["hours", "image_id", "view", "path"]),
+}
+
+
+def write_inputs(valid: Mapping[str, Path], to: Path, memory_limit: str = "4GB") -> dict[str, Any]:
+    """Write the inputs of every sample into ``to``; return counts.
+
+    ``valid``: table -> the folder that holds ``<table>.parquet`` (samples, events, notes, images; beside the samples
+    ``columns.json``). Writes ``samples`` (sample_id, subject_id, split: the order that all embeddings follow),
+    ``tabular``, ``timeseries``, ``language`` and ``vision`` as Parquet, sorted by sample_id, then by all columns.
+
+    Raises `InputError` where a declared feature is no column of the samples, or is only known after the stay.
+    """
+    features = Columns.load(valid["samples"]).features
+    with workbench(to / ".spill", memory_limit) as connection:
+        samples = f"read_parquet({literal(valid['samples'] / 'samples.parquet')})"
+        known = [row[0] for row in connection.execute(f"DESCRIBE FROM {samples}").fetchall()]
+        if missing := [name for name in features if name not in known]:
+            raise InputError(f"columns.json declares the feature {', '.join(missing)}, which the samples table lacks")
+        connection.execute(f"CREATE TEMP TABLE samples AS FROM {samples} WHERE prediction_time IS NOT NULL")
+        order = "SELECT sample_id, subject_id, split FROM samples ORDER BY sample_id"
+        counts: dict[str, Any] = {"samples": write_parquet(connection, order, to / "samples.parquet")}
+        declared = ", ".join(f'"{name}"' for name in features)
+        tabular = f"SELECT sample_id, split, {declared} FROM samples ORDER BY sample_id"
+        write_parquet(connection, tabular, to / "tabular.parquet")
+        for modality, (table, columns) in _RECORDS.items():
+            records = _known_in_time(valid[table] / f"{table}.parquet")
+            wanted = ", ".join(["sample_id", *columns])
+            counts[modality] = write_parquet(
+                connection, f"SELECT {wanted} FROM ({records}) ORDER BY {wanted}", to / f"{modality}.parquet"
+            )
+    return counts
+
+
+def _known_in_time(file: Path) -> str:
+    """SQL: the records of a table that were known at the prediction time, with sample_id and hours (0 or less)."""
+    return f"""
+        SELECT record.*, samples.sample_id,
+            date_diff('microsecond', samples.prediction_time, record.time) / 3600e6 AS hours
+        FROM read_parquet({literal(file)}) record JOIN samples USING (stay_id)
+        WHERE record.time <= samples.prediction_time AND record.available_time <= samples.prediction_time"""

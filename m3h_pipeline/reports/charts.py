@@ -1,0 +1,343 @@
+"""The report's charts: drawn with Altair, put on the page as SVG, in Dagster's metadata as PNG.
+
+SVG needs no script to be seen, is sharp on paper, and its colours can follow the reader's theme: every chart is drawn
+in the light colours of `PALETTE`, and `svg` turns each into a CSS variable that the page defines for both themes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from m3h_pipeline.reports import words
+
+if TYPE_CHECKING:
+    import altair as alt
+
+# name: (light, dark). The light ones are told apart by value, so each may stand only once.
+PALETTE = {
+    "ink": ("#1b1f24", "#e6edf3"),
+    "muted": ("#57606a", "#9aa4af"),
+    "line": ("#d0d7de", "#343b44"),
+    "paper": ("#ffffff", "#0f141a"),
+    "panel": ("#f4f6f8", "#181f27"),
+    "link": ("#0a55c4", "#7cb7ff"),
+    "warning": ("#fff3d1", "#3b2e05"),
+    "warning-ink": ("#573f00", "#ffdf8a"),
+    "help-4": ("#175594", "#9bcff8"),
+    "help-3": ("#5699cf", "#2b6797"),
+    "help-2": ("#a3c8e8", "#1f4a6e"),
+    "help-1": ("#d9e8f5", "#17324a"),
+    "none": ("#868f99", "#737e89"),
+    "harm-1": ("#fce6d2", "#432a15"),
+    "harm-2": ("#f6bd8c", "#66401c"),
+    "harm-3": ("#df8038", "#8f5520"),
+    "harm-4": ("#94440a", "#ffb878"),
+}
+LEVELS = 4  # Shades on each side of nothing.
+# Alike in width wherever the page is opened, so that labels keep the room that was measured for them.
+_FONT = "Arial, Liberation Sans, Helvetica, sans-serif"
+_DECIMALS = re.compile(r"\d+\.\d{3,}")
+_SVG = "http://www.w3.org/2000/svg"
+
+
+def interval_charts(tasks: Sequence[Mapping[str, Any]], columns: int = 1) -> list[alt.LayerChart]:
+    """Joint minus single-task with its interval, a row a claimed task, under its department.
+
+    ``tasks``: records of metrics.json. Returns up to ``columns`` charts of about equal height on one scale, to stand
+    side by side where there is room. No chart where nothing can be compared. The scale spans the AUROC tasks, whose
+    differences are alike in size; another metric's interval that leaves it ends in an arrow.
+    """
+    shown = [t for t in tasks if t["claimed"] and words.known(t["difference"])]
+    if not shown:
+        return []
+    departments: dict[str, list[Mapping[str, Any]]] = {}
+    for task in shown:
+        departments.setdefault(task["department"], []).append(task)
+    low, high = _domain(shown)
+    rows_in_all = len(shown) + len(departments)
+    chunks: list[list[dict[str, Any]]] = [[]]
+    for department, members in departments.items():
+        if len(chunks) < columns and len(chunks[-1]) + (len(members) + 1) / 2 > rows_in_all / columns:
+            chunks.append([])
+        chunks[-1].append({"row": f"# {words.name(department)}"})
+        chunks[-1] += [_interval_row(task, low, high) for task in members]
+    return [_interval_chart(rows, low, high) for rows in chunks]
+
+
+def heat_map(
+    tim: Mapping[str, Any], metrics: Mapping[str, str] | None = None, *, cell: int = 46, numbers: bool = True
+) -> alt.LayerChart:
+    """Task interaction: a row gains (blue) or loses (orange) when the column's task is learned too.
+
+    ``tim``: tim.json; ``metrics``: the metric of each task, for the tooltips; ``cell``: pixels. A cell whose interval
+    includes 0 is an outline only. Cells lie in row order, the diagonal (the task alone) included.
+    """
+    import altair as alt
+
+    names = [words.name(task) for task in tim["tasks"]]
+    step = shade_step(tim)
+    cells = []
+    for i, row in enumerate(names):
+        for j, column in enumerate(names):
+            value = tim["matrix"][i][j]
+            clear = i != j and excludes_zero(tim, i, j)
+            # A pale outline would vanish: outlines begin at the second shade.
+            shade = "panel" if i == j else _shade(value, step, lightest=1 if clear else 2)
+            cells.append(
+                {
+                    "row": row,
+                    "column": column,
+                    "fill": shade if clear or i == j else "paper",
+                    "stroke": shade,
+                    "text": "" if i == j or not numbers else _short(value),
+                    "text_fill": ("paper" if shade.endswith("4") else "ink") if clear else "muted",
+                    "tip": cell_words(tim, i, j, metrics or {}),
+                }
+            )
+    band = alt.Scale(paddingInner=0.1, paddingOuter=0.05)
+    axis = {"ticks": False, "domain": False, "labelLimit": 150, "labelFontSize": 12 if cell > 20 else 11}
+    wide = numbers and cell > 40
+    base = alt.Chart(alt.Data(values=cells)).encode(
+        x=alt.X(
+            "column:N",
+            sort=names,
+            scale=band,
+            title=None,
+            axis=alt.Axis(orient="top", labelAngle=-40 if wide else -90, **axis),
+        ),
+        y=alt.Y("row:N", sort=names, scale=band, title=None, axis=alt.Axis(**axis)),
+    )
+    squares = base.mark_rect(strokeWidth=1.5 if cell > 20 else 1).encode(
+        fill=_colour("fill:N"), stroke=_colour("stroke:N"), description="tip:N"
+    )
+    labels = base.mark_text(fontSize=11, aria=False).encode(text="text:N", color=_colour("text_fill:N"))
+    layers = alt.layer(squares, labels) if numbers else alt.layer(squares)
+    return _styled(layers.properties(width=alt.Step(cell), height=alt.Step(cell)))
+
+
+def svg(chart: alt.LayerChart, label: str) -> str:
+    """The chart as inline SVG: colours as CSS variables, a tooltip in each mark that has a description.
+
+    ``label`` says to a screen reader what the picture shows; the numbers themselves belong in a table beside it.
+    """
+    buffer = io.StringIO()
+    chart.save(buffer, format="svg")
+    ElementTree.register_namespace("", _SVG)
+    root = ElementTree.fromstring(buffer.getvalue())
+    variables = {light: f"var(--{name})" for name, (light, _) in PALETTE.items()}
+    for parent in list(root.iter()):
+        for child in [c for c in parent if c.get("class") in ("background", "foreground")]:
+            parent.remove(child)
+    for element in root.iter():
+        tip = element.get("aria-label") if not len(element) else None
+        for attribute in [a for a in element.attrib if a == "role" or a.startswith("aria-")]:
+            del element.attrib[attribute]
+        if tip:
+            ElementTree.SubElement(element, f"{{{_SVG}}}title").text = tip
+        for place in ("d", "transform"):
+            if place in element.attrib:
+                element.set(place, _DECIMALS.sub(lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), element.attrib[place]))
+        for paint in ("fill", "stroke"):
+            if element.get(paint) in variables:
+                element.set(paint, variables[element.get(paint, "")])
+    for attribute, value in {"role": "img", "aria-label": label, "class": "plot"}.items():
+        root.set(attribute, value)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def png(chart: alt.LayerChart, scale: float = 1.5) -> bytes:
+    """The chart as a PNG on white."""
+    buffer = io.BytesIO()
+    chart.properties(background=PALETTE["paper"][0], padding=8).save(buffer, format="png", scale_factor=scale)
+    return buffer.getvalue()
+
+
+def markdown(chart: alt.LayerChart, label: str) -> str:
+    """The chart as a Markdown image that carries its own bytes, as Dagster's ``MetadataValue.md`` shows it."""
+    return f"![{label}](data:image/png;base64,{base64.b64encode(png(chart)).decode()})"
+
+
+def excludes_zero(tim: Mapping[str, Any], i: int, j: int) -> bool:
+    """Whether the interval of TIM(j -> i) lies on one side of 0."""
+    low, high = tim["low"][i][j], tim["high"][i][j]
+    return words.known(low) and words.known(high) and (low > 0 or high < 0)
+
+
+def cell_words(tim: Mapping[str, Any], i: int, j: int, metrics: Mapping[str, str]) -> str:
+    """All that is known of one cell, in one line."""
+    row, column = words.name(tim["tasks"][i]), words.name(tim["tasks"][j])
+    metric = words.metric(metrics.get(tim["tasks"][i], "score"))
+    alone, together = words.number(tim["single"][i]), words.number(tim["joint"][i])
+    whole = f"with all {len(tim['tasks'])} tasks {together}"
+    if i == j:
+        return f"{row}: {metric} alone {alone}, {whole}."
+    value, ends = tim["matrix"][i][j], words.interval(tim["low"][i][j], tim["high"][i][j], sign=True)
+    if not words.known(value):
+        return f"{column} → {row}: not measured."
+    pair = [f"with {column} {words.number(tim['single'][i] + value)}"] if tim["method"] == "pairwise" else []
+    estimated = " Estimated, not retrained." if tim["source"][i][j] == "estimated" else ""
+    change = f"{metric} {words.number(value, sign=True)}" + (f" ({ends})" if ends else "")
+    return f"{column} → {row}: {change}. {row} alone {', '.join([alone, *pair, whole])}.{estimated}"
+
+
+def shade_step(tim: Mapping[str, Any]) -> float:
+    """The change that one shade stands for: a round number by which nearly all cells fit the scale."""
+    sizes = sorted(
+        abs(value)
+        for i, row in enumerate(tim["matrix"])
+        for j, value in enumerate(row)
+        if i != j and words.known(value)
+    )
+    return _round_up(sizes[math.ceil(0.95 * len(sizes)) - 1] / LEVELS) if sizes else 0.01
+
+
+def _round_up(value: float) -> float:
+    """The next of 1, 2, 2.5, 5 times a power of ten."""
+    if value <= 0:
+        return 0.01
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(round(m * power, 9) for m in (1, 2, 2.5, 5, 10) if m * power >= value * (1 - 1e-9))
+
+
+def _shade(value: float | None, step: float, lightest: int) -> str:
+    if value is None or not words.known(value) or value == 0:
+        return "none"
+    return f"{'help' if value > 0 else 'harm'}-{min(LEVELS, max(lightest, math.ceil(abs(value) / step)))}"
+
+
+def _short(value: float | None) -> str:
+    """A signed number for a small cell.
+
+    >>> _short(0.0121), _short(-1.5), _short(0.0002), _short(None)
+    ('+.012', '−1.500', '0', '')
+    """
+    if value is None or not words.known(value):
+        return ""
+    text = f"{value:+.3f}".replace("-", "−")
+    if text[1:] == "0.000":
+        return "0"
+    return text.replace("0.", ".", 1) if text[1:3] == "0." else text
+
+
+def _domain(tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Ends of the common scale, always with 0 inside."""
+    alike = [t for t in tasks if "auroc" in t["metric"].lower()] or tasks
+    ends = [0.0, *(v for t in alike for v in (t["difference_low"], t["difference"], t["difference_high"]) if words.known(v))]
+    margin = 0.04 * ((max(ends) - min(ends)) or 0.1)
+    return min(ends) - margin, max(ends) + margin
+
+
+def _interval_row(task: Mapping[str, Any], low: float, high: float) -> dict[str, Any]:
+    value = task["difference"]
+    start, end = (v if words.known(v) else value for v in (task["difference_low"], task["difference_high"]))
+    shown = words.interval(task["difference_low"], task["difference_high"], sign=True) or "no interval"
+    metric = words.metric(task["metric"])
+    other = "" if "auroc" in task["metric"].lower() else f" ({metric})"
+    return {
+        "row": f"{words.name(task['task'])}{other}",
+        "value": value if low <= value <= high else None,
+        "low": min(max(start, low), high),
+        "high": min(max(end, low), high),
+        "beyond": [edge for edge, out in ((low, start < low), (high, end > high)) if out],
+        "verdict": {"better": "help-4", "worse": "harm-4"}.get(verdict(task) or "", "none"),
+        "tip": f"{words.name(task['task'])}: {metric} {words.number(value, sign=True)} ({shown}). "
+        f"Joint {words.number(task['value'])}, single-task {words.number(task['single_task'])}.",
+    }
+
+
+def verdict(task: Mapping[str, Any]) -> str | None:
+    """What the interval of joint minus single-task says: better, worse, unclear, or nothing where there is none."""
+    low, high = task["difference_low"], task["difference_high"]
+    if not (words.known(low) and words.known(high)):
+        return None
+    return "better" if low > 0 else "worse" if high < 0 else "unclear"
+
+
+def _interval_chart(rows: list[dict[str, Any]], low: float, high: float) -> alt.LayerChart:
+    import altair as alt
+
+    order = [row["row"] for row in rows]
+    marks = [row for row in rows if "tip" in row]
+    heading = "slice(datum.label, 0, 2) == '# '"
+    gutter = 158
+    step = _round_up((high - low) / 5)
+    y = alt.Y(
+        "row:N",
+        sort=None,
+        scale=alt.Scale(domain=order),
+        title=None,
+        axis=alt.Axis(
+            domain=False,
+            ticks=False,
+            labelAlign="left",
+            labelPadding=gutter,
+            labelLimit=gutter,
+            labelExpr=f"{heading} ? slice(datum.label, 2) : datum.label",
+            labelFontWeight=alt.condition(heading.replace("datum.label", "datum.value"), alt.value(700), alt.value(400)),
+            labelColor=alt.condition(
+                heading.replace("datum.label", "datum.value"),
+                alt.value(PALETTE["muted"][0]),
+                alt.value(PALETTE["ink"][0]),
+            ),
+        ),
+    )
+    x = alt.X(
+        "low:Q",
+        scale=alt.Scale(domain=[low, high], nice=False),
+        title="joint minus single-task",
+        axis=alt.Axis(
+            orient="bottom",
+            values=[step * k for k in range(math.ceil(low / step), math.floor(high / step) + 1)],
+            labelOverlap=True,
+            labelExpr="datum.value == 0 ? '0' : replace(format(datum.value, '+.3~f'), '-', '−')",
+            grid=True,
+            domain=False,
+            ticks=False,
+        ),
+    )
+    data = alt.Chart(alt.Data(values=marks))
+    zero = (
+        alt.Chart(alt.Data(values=[{}]))
+        .mark_rule(color=PALETTE["muted"][0], aria=False)
+        .encode(x=alt.XDatum(0, type="quantitative"))
+    )
+    # Wide and unseen until pointed at: it holds the tooltip of the row.
+    target = data.mark_bar(opacity=0, fill=PALETTE["panel"][0]).encode(
+        x=alt.XDatum(low, type="quantitative"), x2=alt.X2Datum(high), y=y, description="tip:N"
+    )
+    lines = data.mark_rule(strokeWidth=2, aria=False).encode(x=x, x2="high:Q", y=y, color=_colour("verdict:N"))
+    dots = data.mark_circle(size=52, opacity=1, aria=False).encode(x="value:Q", y=y, color=_colour("verdict:N"))
+    arrows = [
+        alt.Chart(alt.Data(values=[{**row, "edge": edge} for row in beyond]))
+        .mark_point(shape=shape, filled=True, size=50, opacity=1, aria=False)
+        .encode(x="edge:Q", y=y, color=_colour("verdict:N"))
+        for edge, shape in ((low, "triangle-left"), (high, "triangle-right"))
+        if (beyond := [row for row in marks if edge in row["beyond"]])
+    ]
+    return _styled(alt.layer(target, zero, lines, *arrows, dots).properties(width=186, height=alt.Step(19)))
+
+
+def _colour(field: str) -> Any:
+    """An encoding whose values are names of the palette."""
+    import altair as alt
+
+    scale = alt.Scale(domain=list(PALETTE), range=[light for light, _ in PALETTE.values()])
+    kind = alt.Fill if field.startswith("fill") else alt.Stroke if field.startswith("stroke") else alt.Color
+    return kind(field, scale=scale, legend=None)
+
+
+def _styled(chart: Any) -> alt.LayerChart:
+    ink, muted, line = (PALETTE[name][0] for name in ("ink", "muted", "line"))
+    axis = {"labelColor": ink, "titleColor": muted, "gridColor": line, "labelFontSize": 12, "titleFontSize": 12}
+    return (
+        chart.properties(background="transparent", padding={"left": 12, "right": 12, "top": 6, "bottom": 4})
+        .configure(font=_FONT)
+        .configure_view(stroke=None)
+        .configure_axis(aria=False, titleFontWeight="normal", **axis)
+    )

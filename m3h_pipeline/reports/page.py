@@ -1,0 +1,270 @@
+"""The report: one HTML file that opens offline, and what it is made from."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+import numpy as np
+
+from m3h_pipeline.reports import charts, words
+
+# Up to this many tasks fit a phone's width, with numbers in the cells of the wide heat map.
+_FEW_TASKS = 10
+_PHONE = 358 - 152  # Pixels beside the labels.
+_SENTENCES = 12
+
+
+class Model(TypedDict):
+    """The registered model; ``run_url`` links to its MLflow run."""
+
+    name: str
+    version: str
+    run_url: NotRequired[str | None]
+
+
+class CohortFacts(TypedDict):
+    """Counts; ``splits``: {split: samples}; ``modalities``: {modality: samples that have it}."""
+
+    samples: int
+    subjects: int
+    splits: dict[str, int]
+    modalities: dict[str, int]
+
+
+class LineageRow(TypedDict):
+    """Rows read of one table with one outcome ("kept", "out_of_scope", "quarantined") for one reason."""
+
+    table: str
+    outcome: str
+    reason: str | None
+    rows: int
+
+
+class Check(TypedDict):
+    """One check of one table."""
+
+    table: str
+    name: str
+    passed: bool
+    description: str
+
+
+class ReportData(TypedDict):
+    """All that the page shows; ``metrics`` and ``tim`` are the contents of metrics.json and tim.json."""
+
+    title: str
+    source: str
+    synthetic: bool
+    snapshot: str
+    model: Model
+    cohort: CohortFacts
+    lineage: list[LineageRow]
+    checks: list[Check]
+    metrics: dict[str, Any]
+    tim: dict[str, Any] | None
+    limits: list[str]
+
+
+def write_report(data: ReportData | dict[str, Any], to: Path) -> None:
+    """Write the page to the file ``to`` (or ``to/report.html`` where ``to`` is a folder).
+
+    The same data gives the same bytes: nothing depends on the clock or the folder. Counts of patients under 10 never
+    reach the file, neither on the page nor in its sort keys and tooltips.
+
+    Raises:
+        ValueError: a part of `ReportData` is missing.
+    """
+    if missing := ReportData.__required_keys__ - data.keys():
+        raise ValueError(f"the report's data lacks {', '.join(sorted(missing))}")
+    path = to / "report.html" if to.is_dir() else to
+    path.write_text(_render(data), encoding="utf-8", newline="\n")
+
+
+def _render(data: Mapping[str, Any]) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("m3h_pipeline.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    formats = (words.number, words.interval, words.count, words.part, words.share, words.name, words.metric, words.plural)
+    environment.filters.update({function.__name__: function for function in formats})
+    script = environment.get_template("script.js.j2").render()
+    tasks = data["metrics"]["tasks"]
+    return environment.get_template("report.html.j2").render(
+        **data,
+        palette=charts.PALETTE,
+        script=script,
+        # Nothing is fetched, and no script runs but this one, whatever a task's name holds.
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        summary=_summary(tasks),
+        split_counts=words.parts(data["cohort"]["splits"]),
+        tables=_tables(data["lineage"]),
+        quarantine_reasons=_reasons(data["lineage"]),
+        departments=_departments(tasks),
+        comparison=_comparison(tasks),
+        interaction=_interaction(data["tim"], tasks) if data["tim"] else None,
+    )
+
+
+def _summary(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Plain sentences: how joint learning did against single-task models and trees."""
+    claimed = [t for t in tasks if t["claimed"]]
+    verdicts = Counter(charts.verdict(t) for t in claimed)
+    said = [
+        f"Of {words.plural(len(tasks), 'task')}, {len(claimed)} {'has' if len(claimed) == 1 else 'have'} enough test "
+        "labels for a claim."
+    ]
+    compared = sum(verdicts.values()) - verdicts[None]
+    if not compared:
+        return [*said, "Joint learning could not be compared with single-task models."]
+    said.append(
+        f"On these, joint learning beat single-task models on {verdicts['better']}, was worse on {verdicts['worse']}, "
+        f"and showed no clear difference on {verdicts['unclear']}"
+        + (f"; {verdicts[None]} could not be compared." if verdicts[None] else ".")
+    )
+    alike = [t["difference"] for t in claimed if "auroc" in t["metric"].lower() and words.known(t["difference"])]
+    if len(alike) > 1:
+        low, high = _mean_interval(alike)
+        said.append(
+            f"The mean difference over the {len(alike)} of them that are measured by AUROC is "
+            f"{words.number(float(np.mean(alike)), sign=True)} ({words.interval(low, high, sign=True)})."
+        )
+    said += [
+        f"{words.name(t['task'])}, measured by {words.metric(t['metric'])}: {words.number(t['value'])} jointly, "
+        f"{words.number(t['single_task'])} alone; difference {words.number(t['difference'], sign=True)}"
+        f" ({words.interval(t['difference_low'], t['difference_high'], sign=True) or 'no interval'})."
+        for t in claimed
+        if "auroc" not in t["metric"].lower() and words.known(t["difference"])
+    ]
+    beside = [t for t in claimed if words.known(t["trees"]) and words.known(t["value"])]
+    if beside:
+        ahead = sum(t["trees"] > t["value"] for t in beside)
+        said.append(
+            f"Boosted trees, one model a task, scored higher than the joint model on {ahead} of {len(beside)} "
+            f"{'task' if len(beside) == 1 else 'tasks'} (points compared, without intervals)."
+        )
+    return said
+
+
+def _mean_interval(differences: Sequence[float]) -> tuple[float, float]:
+    """95% bootstrap interval of a mean over tasks."""
+    values = np.asarray(differences)
+    picks = np.random.default_rng(0).integers(0, len(values), (4000, len(values)))
+    low, high = np.quantile(values[picks].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _tables(lineage: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows read, and what became of them, by table."""
+    outcomes: dict[str, Counter[str]] = {}
+    for row in lineage:
+        outcomes.setdefault(row["table"], Counter())[row["outcome"]] += row["rows"]
+    return [{"table": table, "read": sum(counts.values()), **counts} for table, counts in outcomes.items()]
+
+
+def _reasons(lineage: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Why rows were left out, most first within a table and an outcome."""
+    rows: Counter[tuple[str, str, str]] = Counter()
+    for row in lineage:
+        if row["outcome"] != "kept" and row["rows"]:
+            rows[row["table"], row["outcome"], row["reason"] or "no reason given"] += row["rows"]
+    order = list(dict.fromkeys(table for table, _, _ in rows))
+    return [
+        {"table": table, "outcome": outcome, "reason": reason, "rows": number}
+        for (table, outcome, reason), number in sorted(
+            rows.items(), key=lambda item: (order.index(item[0][0]), item[0][1], -item[1], item[0][2])
+        )
+    ]
+
+
+def _departments(tasks: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Tasks as the table shows them; counts are words by now, so that no hidden one can slip through."""
+    departments: dict[str, list[dict[str, Any]]] = {}
+    for task in tasks:
+        binary = task["problem"] == "binary"
+        shown = {
+            **task,
+            "verdict": charts.verdict(task) if task["claimed"] else None,
+            "why_not": task.get("reason") or "too few test labels",
+            "n": words.count(task["n"]),
+            "positives": words.part(task["positives"], task["n"]) if binary else words.NOTHING,
+        }
+        departments.setdefault(task["department"], []).append(shown)
+    return departments
+
+
+def _comparison(tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The interval chart, in two columns that stand side by side where there is room."""
+    plots = charts.interval_charts(tasks, columns=2)
+    if not plots:
+        return None
+    label = "Joint minus single-task with its interval, by department; the table above holds the same numbers."
+    return {
+        "plots": [charts.svg(plot, label) for plot in plots],
+        "left_out": sum(not (t["claimed"] and words.known(t["difference"])) for t in tasks),
+    }
+
+
+def _interaction(tim: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Heat map, legend, sentences and the table of all pairs."""
+    metrics = {task["task"]: task["metric"] for task in tasks}
+    size = len(tim["tasks"])
+    label = "Heat map of task interaction; the table of all pairs holds the same numbers."
+    if size <= _FEW_TASKS:
+        drawn = {"wide": {"cell": 50, "numbers": True}, "narrow": {"cell": min(30, _PHONE // size), "numbers": False}}
+    else:
+        drawn = {"always": {"cell": 18, "numbers": False}}
+    pairs = [_pair(tim, i, j, metrics) for i in range(size) for j in range(size) if i != j]
+    clear = sorted((p for p in pairs if p["clear"]), key=lambda p: -abs(p["value"]))
+    step = charts.shade_step(tim)
+    return {
+        "size": size,
+        "method": tim["method"],
+        "plots": {shape: charts.svg(charts.heat_map(tim, metrics, **how), label) for shape, how in drawn.items()},
+        "shade": f"{step:g}",
+        "beyond": f"{step * (charts.LEVELS - 1):g}",
+        "legend": _legend(step),
+        "pairs": pairs,
+        "helps": [p for p in clear if p["value"] > 0][:_SENTENCES],
+        "harms": [p for p in clear if p["value"] < 0][:_SENTENCES],
+        "n_helps": sum(p["value"] > 0 for p in clear),
+        "n_harms": sum(p["value"] < 0 for p in clear),
+        "estimated": any(p["source"] == "estimated" for p in pairs),
+    }
+
+
+def _legend(step: float) -> list[tuple[str, str]]:
+    """The shades from most harm to most help, each with the change at which it begins."""
+    levels = range(1, charts.LEVELS + 1)
+    harms = [(f"harm-{k}", "" if k == charts.LEVELS else f"−{k * step:g}") for k in reversed(levels)]
+    return harms + [(f"help-{k}", f"+{(k - 1) * step:g}" if k > 1 else "0") for k in levels]
+
+
+def _pair(tim: Mapping[str, Any], i: int, j: int, metrics: Mapping[str, str]) -> dict[str, Any]:
+    """TIM(j -> i) as the table of pairs and the sentences show it."""
+    value, single = tim["matrix"][i][j], tim["single"][i]
+    measured = words.known(value) and words.known(single)
+    return {
+        "task": tim["tasks"][i],
+        "other": tim["tasks"][j],
+        "metric": metrics.get(tim["tasks"][i], "score"),
+        "value": value,
+        "low": tim["low"][i][j],
+        "high": tim["high"][i][j],
+        "single": single,
+        "pair": single + value if measured and tim["method"] == "pairwise" else None,
+        "joint": tim["joint"][i],
+        # Against a score near 0 a relative change is large and says nothing.
+        "relative": f"{100 * value / abs(single):+.1f}%".replace("-", "−") if measured and abs(single) >= 0.1 else None,
+        "clear": charts.excludes_zero(tim, i, j),
+        "source": tim["source"][i][j],
+    }

@@ -1,0 +1,28 @@
+"""Sources: a place that holds a hospital's data, and how it becomes the canonical tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from m3h_pipeline.errors import InputError
+from m3h_pipeline.sources.base import Settings, Source
+
+NAMES = ("demo", "mimic-iv")
+
+__all__ = ["NAMES", "Settings", "Source", "open_source"]
+
+
+def open_source(name: str, path: Path, size: str = "full") -> Source:
+    """The source of that name at a folder (for the demo: where it is to be written, and in which size).
+
+    Raises `InputError` where the name is unknown; `Source.check` says whether the folder can be read.
+    """
+    if name == "demo":
+        from m3h_pipeline.sources.demo import DemoHospital
+
+        return DemoHospital(path, size)
+    if name == "mimic-iv":
+        from m3h_pipeline.sources.mimic_iv import MimicIV
+
+        return MimicIV(path)
+    raise InputError(f"there is no source {name!r}; choose one of {', '.join(NAMES)}")

@@ -1,0 +1,136 @@
+"""What every source of data yields: the canonical tables, with a lineage that accounts for every row read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from m3h_pipeline.errors import InputError
+from m3h_pipeline.sources.splits import FRACTIONS, check_fractions
+
+# Where a canonical row comes from and what was wrong with it: every canonical table ends with these.
+_PROVENANCE = {"source_file": "VARCHAR", "source_row": "BIGINT", "parse_errors": "VARCHAR"}
+
+# Canonical tables: column -> DuckDB type. Times are naive UTC, ids are text. The samples table has a source's declared
+# columns between `split` and the provenance.
+SAMPLE_KEYS = {
+    "sample_id": "VARCHAR",
+    "stay_id": "VARCHAR",
+    "subject_id": "VARCHAR",
+    "admit_time": "TIMESTAMP",
+    "discharge_time": "TIMESTAMP",
+    "prediction_time": "TIMESTAMP",
+    "split": "TINYINT",
+}
+EVENTS = {
+    "stay_id": "VARCHAR",
+    "time": "TIMESTAMP",
+    "available_time": "TIMESTAMP",
+    "code": "VARCHAR",
+    "value": "DOUBLE",
+    "unit": "VARCHAR",
+    **_PROVENANCE,
+}
+NOTES = {
+    "stay_id": "VARCHAR",
+    "note_id": "VARCHAR",
+    "time": "TIMESTAMP",
+    "available_time": "TIMESTAMP",
+    "kind": "VARCHAR",
+    "text": "VARCHAR",
+    **_PROVENANCE,
+}
+IMAGES = {
+    "stay_id": "VARCHAR",
+    "image_id": "VARCHAR",
+    "time": "TIMESTAMP",
+    "available_time": "TIMESTAMP",
+    "view": "VARCHAR",
+    "path": "VARCHAR",
+    **_PROVENANCE,
+}
+LABELS = {"sample_id": "VARCHAR", "task": "VARCHAR", "value": "DOUBLE", **_PROVENANCE}
+
+
+def samples_schema(declared: dict[str, str]) -> dict[str, str]:
+    """Columns of the samples table of a source that declares these columns (name -> DuckDB type)."""
+    return {**SAMPLE_KEYS, **declared, **_PROVENANCE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a source is read.
+
+    ``timezone``: that of the source's naive times, converted to UTC. ``split``: shares of subjects in train, valid,
+    calibration and test. ``tasks``: names to label, or None for all. ``memory_limit`` as DuckDB writes it; beyond it
+    DuckDB spills into a folder below the one written to, or below ``spill``.
+    """
+
+    prediction_hours: float = 24.0
+    timezone: str = "UTC"
+    split: tuple[float, float, float, float] = FRACTIONS
+    tasks: Collection[str] | None = None
+    memory_limit: str = "4GB"
+    spill: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.prediction_hours > 0:
+            raise InputError(f"prediction_hours is {self.prediction_hours}, it must be above 0")
+        try:
+            ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise InputError(f"timezone {self.timezone!r} is not known; write it as UTC or Europe/Berlin") from None
+        check_fractions(self.split)
+
+
+class Source(ABC):
+    """A place that holds a hospital's data.
+
+    ``supports_as_of`` says whether an extraction of a past date can still be made; where it is False, only the data as
+    it is now can be read, and a backfill of the past must be refused.
+    """
+
+    name: ClassVar[str]
+    supports_as_of: ClassVar[bool] = False
+    # Tasks that this source is meant for; None for all of tasks.yaml.
+    tasks: Collection[str] | None = None
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise `InputError` where the source can't be read; looks at folders and headers only."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash that changes when the source changes; costs one listing, reads no content."""
+
+    @abstractmethod
+    def extract(self, to: Path, settings: Settings) -> dict[str, Any]:
+        """Write the canonical tables into the empty folder ``to``; return counts that are worth showing.
+
+        Writes ``samples``, ``events``, ``notes``, ``images``, ``labels`` and ``lineage`` as Parquet,
+        ``tasks.json`` (the TaskSpecs in order) and ``columns.json`` (the declared columns by role).
+        """
+
+
+def listing_fingerprint(root: Path, files: Iterable[Path]) -> str:
+    """Hash of relative path, size and time of change of files and of all files below folders."""
+    digest = hashlib.sha256()
+    for file in sorted(_all_files(files)):
+        stat = file.stat()
+        digest.update(f"{file.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def _all_files(paths: Iterable[Path]) -> Iterable[Path]:
+    for path in paths:
+        if path.is_dir():
+            for folder, _, names in os.walk(path):
+                yield from (Path(folder, name) for name in names)
+        elif path.exists():
+            yield path

@@ -1,0 +1,567 @@
+"""MIMIC-IV (2.2 and 3.x), with MIMIC-IV-Note and MIMIC-CXR-JPG where they are present, to the canonical tables.
+
+A stay is a hospital admission (``hadm_id``). Each table may be csv.gz, csv or Parquet. All work is done in DuckDB, out
+of core, on text columns: what can't be parsed becomes null and is named in ``parse_errors``, for the contract to
+quarantine; what is right but not wanted is counted in the lineage as out of scope, with the reason.
+
+When a record became known (``available_time``)
+- vital signs, labs, notes: ``storetime``, where it is there and not before the record's own time; else that time.
+- procedures: a record is saved again whenever it changes, so the ``storetime`` of one that lasts lies at its end. That
+  it began was known when it began: ``starttime`` for those saved at or after their end, if that is later than the
+  start; ``storetime`` for the others (points in time, and those saved while they ran).
+- discharge summaries: not before the discharge, since their ``charttime`` is a bare date.
+- images: when they were taken.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import duckdb
+import polars as pl
+
+from m3h_pipeline.columns import Columns
+from m3h_pipeline.database import literal, workbench, write_parquet
+from m3h_pipeline.errors import InputError
+from m3h_pipeline.sources.base import (
+    EVENTS,
+    IMAGES,
+    LABELS,
+    NOTES,
+    Settings,
+    Source,
+    listing_fingerprint,
+    samples_schema,
+)
+from m3h_pipeline.sources.raw_tables import RawReader, RawTable, find_file, open_table
+from m3h_pipeline.sources.splits import split_of
+from m3h_pipeline.sources.units import normalised, unit_rules
+from m3h_pipeline.tasks_file import TaskRule, load_signals, load_tasks
+
+COLUMNS = Columns(
+    features=("age", "sex", "admission_type", "insurance", "marital_status"),
+    audit=("sex", "race", "language", "insurance"),
+)
+_DECLARED = {
+    "age": "DOUBLE",
+    **dict.fromkeys(("sex", "admission_type", "insurance", "language", "marital_status", "race"), "VARCHAR"),
+}
+
+# Table -> where it may lie, and the columns that are read.
+_FILES = {
+    "patients": (["hosp/patients"], ["subject_id", "gender", "anchor_age", "anchor_year"]),
+    "admissions": (
+        ["hosp/admissions"],
+        ["subject_id", "hadm_id", "admittime", "dischtime", "deathtime", "admission_type", "discharge_location",
+         "insurance", "language", "marital_status", "race", "hospital_expire_flag"],
+    ),
+    "diagnoses": (["hosp/diagnoses_icd"], ["hadm_id", "icd_code", "icd_version"]),
+    "chartevents": (
+        ["icu/chartevents"],
+        ["subject_id", "hadm_id", "charttime", "storetime", "itemid", "value", "valuenum", "valueuom"],
+    ),
+    "labevents": (
+        ["hosp/labevents"],
+        ["subject_id", "hadm_id", "charttime", "storetime", "itemid", "value", "valuenum", "valueuom"],
+    ),
+    "procedureevents": (
+        ["icu/procedureevents"],
+        ["subject_id", "hadm_id", "starttime", "endtime", "storetime", "itemid"],
+    ),
+    "radiology": (["note/radiology"], ["note_id", "subject_id", "hadm_id", "charttime", "storetime", "text"]),
+    "discharge": (["note/discharge"], ["note_id", "subject_id", "hadm_id", "charttime", "storetime", "text"]),
+    "cxr": (
+        ["cxr/mimic-cxr-2.0.0-metadata", "mimic-cxr-2.0.0-metadata"],
+        ["dicom_id", "subject_id", "study_id", "viewposition", "studydate", "studytime"],
+    ),
+}  # fmt: skip
+_REQUIRED = ("patients", "admissions", "diagnoses")
+_EVENT_TABLES = {"chartevents": "vital", "labevents": "lab", "procedureevents": "procedure"}
+
+_ENDED = "the stay ended before the prediction time"
+_PLACES = {
+    "home": ["HOME"],
+    "home_with_services": ["HOME HEALTH CARE"],
+    "facility": [
+        "SKILLED NURSING FACILITY", "REHAB", "CHRONIC/LONG TERM ACUTE CARE", "ACUTE HOSPITAL", "HEALTHCARE FACILITY",
+        "ASSISTED LIVING", "PSYCH FACILITY", "OTHER FACILITY",
+    ],
+    "other": ["HOSPICE", "AGAINST ADVICE"],
+    "died": ["DIED"],
+}  # fmt: skip
+
+# Text to values; null where that fails. Pandas writes ids beside missing ones as 123.0.
+_MACROS = """
+CREATE TEMP MACRO as_text(x) AS nullif(trim(x), '');
+CREATE TEMP MACRO as_id(x) AS regexp_replace(nullif(trim(x), ''), '\\.0+$', '');
+CREATE TEMP MACRO as_number(x) AS
+    CASE WHEN isfinite(TRY_CAST(trim(x) AS DOUBLE)) THEN TRY_CAST(trim(x) AS DOUBLE) END;
+CREATE TEMP MACRO in_utc(x) AS {in_utc};
+CREATE TEMP MACRO as_time(x) AS CASE
+    WHEN trim(x) NOT LIKE '____-__-__%' THEN NULL
+    WHEN regexp_matches(trim(x), '(Z|[+-][0-9:]+)$', 'i') AND length(trim(x)) > 10
+        THEN TRY_CAST(trim(x) AS TIMESTAMPTZ) AT TIME ZONE 'UTC'
+    ELSE in_utc(TRY_CAST(trim(x) AS TIMESTAMP)) END;
+"""
+
+
+@dataclass
+class MimicIV(Source):
+    """A folder in MIMIC-IV's layout (``hosp/``, ``icu/``, and where present ``note/`` and ``cxr/``)."""
+
+    path: Path
+    name: ClassVar[str] = "mimic-iv"
+
+    def __post_init__(self) -> None:
+        self.path = Path(self.path).absolute()
+
+    def check(self) -> None:
+        """Look at the layout and at the header of every table."""
+        self._tables()
+
+    def fingerprint(self) -> str:
+        """Hash over the listing of the tables that are read, and of the images."""
+        files = [file for places, _ in _FILES.values() if (file := find_file(self.path, *places))]
+        return listing_fingerprint(self.path, [*files, *self._image_folders()])
+
+    def extract(self, to: Path, settings: Settings) -> dict[str, Any]:
+        """Write the canonical tables; see `Source.extract`."""
+        tables = self._tables()
+        rules = load_tasks(only=settings.tasks)
+        spill = (settings.spill or to) / ".spill"
+        with workbench(spill, settings.memory_limit) as connection:
+            reader = RawReader(connection, spill)
+            try:
+                work = _Extraction(connection, reader, tables, settings, rules)
+                counts = work.write(to, self._image_folders())
+            finally:
+                reader.close()
+        (to / "tasks.json").write_text(json.dumps([rule.spec.to_dict() for rule in rules], indent=1) + "\n")
+        COLUMNS.save(to)
+        return {**counts, "absent": [places[0] for table, (places, _) in _FILES.items() if table not in tables]}
+
+    def _tables(self) -> dict[str, RawTable]:
+        if not self.path.is_dir():
+            raise InputError(f"{self.path} is not a folder: name the one that holds hosp/ and icu/")
+        found = {table: find_file(self.path, *places) for table, (places, _) in _FILES.items()}
+        if missing := [f"{_FILES[table][0][0]}.csv.gz" for table in _REQUIRED if found[table] is None]:
+            raise InputError(
+                f"{self.path} is no MIMIC-IV folder, it lacks {', '.join(missing)}: name the one that holds hosp/ and "
+                "icu/ (each table as csv.gz, csv or Parquet)"
+            )
+        return {table: open_table(self.path, file, _FILES[table][1]) for table, file in found.items() if file}
+
+    def _image_folders(self) -> list[Path]:
+        return [folder for folder in (self.path / "cxr" / "files", self.path / "files") if folder.is_dir()]
+
+
+@dataclass
+class _Extraction:
+    """One pass over the tables: what was loaded lies in DuckDB's temporary tables, what was counted in `lineage`."""
+
+    connection: duckdb.DuckDBPyConnection
+    reader: RawReader
+    tables: dict[str, RawTable]
+    settings: Settings
+    rules: Sequence[TaskRule]
+    rows_read: dict[str, int] = field(default_factory=dict)
+    lineage: list[tuple[str, str, str | None, int]] = field(default_factory=list)
+    # table -> rows kept that had no hadm_id
+    placed_by_time: dict[str, int] = field(default_factory=dict)
+
+    def write(self, to: Path, image_folders: Sequence[Path]) -> dict[str, Any]:
+        zone = self.settings.timezone
+        in_utc = "x" if zone == "UTC" else f"(x AT TIME ZONE {literal(zone)}) AT TIME ZONE 'UTC'"
+        self.connection.execute(_MACROS.format(in_utc=in_utc))
+        counts: dict[str, Any] = {
+            "samples": self._samples(to),
+            "events": self._events(to),
+            "notes": self._notes(to),
+            "images": self._images(to, image_folders),
+            "labels": self._labels(to),
+        }
+        self._write_lineage(to)
+        return {**counts, "placed by time": self.placed_by_time}
+
+    def _load(self, table: str, where: str = "TRUE") -> str:
+        """Load a table's rows where the condition holds; return the name of its SQL table."""
+        name = f"raw_{table}"
+        self.rows_read[table] = self.reader.load(self.tables[table], name, _FILES[table][1], where)
+        return name
+
+    # Samples ---------------------------------------------------------------------------------------------------------
+
+    def _samples(self, to: Path) -> int:
+        self._load("patients")
+        self._load("admissions")
+        self.connection.execute(_PEOPLE)
+        self.connection.execute(_STAY_ROWS.format(seconds=float(self.settings.prediction_hours) * 3600))
+        self.connection.execute(_STAYS)
+        subjects = [row[0] for row in self.connection.execute("SELECT DISTINCT subject_id FROM stay_rows").fetchall()]
+        splits = pl.DataFrame(
+            {"subject_id": subjects, "split": [s and split_of(s, self.settings.split) for s in subjects]},
+            schema={"subject_id": pl.String, "split": pl.Int8},
+        )
+        self.connection.register("splits", splits.to_arrow())
+        kept = self._write(
+            to / "samples.parquet",
+            samples_schema(_DECLARED),
+            f"""SELECT stay_id AS sample_id, *, {literal(self.tables["admissions"].name)} AS source_file
+            FROM stay_rows LEFT JOIN splits USING (subject_id) WHERE reason IS NULL""",
+            "sample_id, source_row",
+        )
+        self._count("samples", "admissions", "stay_rows")
+        self._count("samples", "patients", "people_rows")
+        return kept
+
+    # Events ----------------------------------------------------------------------------------------------------------
+
+    def _events(self, to: Path) -> int:
+        signals = load_signals()
+        self._register(
+            "signals",
+            [(str(item), s.code, s.kind, s.unit) for s in signals for item in s.mimic_iv],
+            ["item", "code", "kind", "unit"],
+        )
+        self._register("unit_rules", unit_rules(signals), ["code", "spelling", "factor"])
+        parts = []
+        for table, kind in _EVENT_TABLES.items():
+            if table not in self.tables:
+                continue
+            items = ", ".join(f"'{item}'" for s in signals if s.kind == kind for item in s.mimic_iv)
+            raw = self._load(table, f"trim(itemid) IN ({items})")
+            typed = (_PROCEDURES if kind == "procedure" else _MEASUREMENTS).format(raw=raw)
+            self._place(table, typed)
+            listed = self._count("events", table, f"placed_{table}")
+            self.lineage.append(("events", table, "not a listed signal", self.rows_read[table] - listed))
+            parts.append(f"SELECT *, {literal(self.tables[table].name)} AS source_file FROM placed_{table}")
+        order = "stay_id, time, code, value, source_file, source_row"
+        return self._write_parts(to / "events.parquet", EVENTS, parts, order)
+
+    def _place(self, table: str, typed: str) -> None:
+        """From ``typed`` rows to ``placed_<table>``: with their stay, or the reason why they are out of scope."""
+        self.connection.execute(f"CREATE TEMP TABLE placed_{table} AS {_PLACED.format(typed=typed)}")
+        self.connection.execute(f"DROP TABLE raw_{table}")
+        placed = f"SELECT count(*) FROM placed_{table} WHERE by_time AND reason IS NULL AND stay_id IS NOT NULL"
+        self.placed_by_time[table] = self.connection.execute(placed).fetchall()[0][0]
+
+    # Notes and images ------------------------------------------------------------------------------------------------
+
+    def _notes(self, to: Path) -> int:
+        parts = []
+        for table in ("radiology", "discharge"):
+            if table not in self.tables:
+                continue
+            self._place(table, _NOTES.format(raw=self._load(table), kind=table))
+            self._count("notes", table, f"placed_{table}")
+            if table == "discharge":
+                self.connection.execute(
+                    "UPDATE placed_discharge SET available_time = greatest(available_time, discharge_time)"
+                )
+            parts.append(f"SELECT *, {literal(self.tables[table].name)} AS source_file FROM placed_{table}")
+        return self._write_parts(to / "notes.parquet", NOTES, parts, "stay_id, time, note_id, source_file, source_row")
+
+    def _images(self, to: Path, folders: Sequence[Path]) -> int:
+        parts = []
+        if "cxr" in self.tables:
+            root = folders[0] if folders else self.tables["cxr"].file.parent / "files"
+            self._place("cxr", _CXR.format(raw=self._load("cxr"), root=literal(root)))
+            self._count("images", "cxr", "placed_cxr")
+            parts.append(f"SELECT *, {literal(self.tables['cxr'].name)} AS source_file FROM placed_cxr")
+        return self._write_parts(to / "images.parquet", IMAGES, parts, "stay_id, time, image_id, source_row")
+
+    # Labels ----------------------------------------------------------------------------------------------------------
+
+    def _labels(self, to: Path) -> int:
+        parts = [self._column_labels(rule) for rule in self.rules if rule.column]
+        coded = [rule for rule in self.rules if rule.icd9 or rule.icd10]
+        self._load("diagnoses")
+        self.connection.execute(_DIAGNOSES)
+        self._count("labels", "diagnoses", "diagnoses")
+        self._register(
+            "prefixes",
+            [(rule.spec.name, version, prefix) for rule in coded
+             for version, prefixes in (("9", rule.icd9), ("10", rule.icd10)) for prefix in prefixes],
+            ["task", "version", "prefix"],
+        )  # fmt: skip
+        source = literal(self.tables["diagnoses"].name)
+        parts.append(f"SELECT *, {source} AS source_file FROM ({_CODED_LABELS})")
+        parts.append(f"SELECT *, {source} AS source_file FROM ({_WRONG_DIAGNOSES})")
+        return self._write_parts(to / "labels.parquet", LABELS, parts, "sample_id, task, source_row")
+
+    def _column_labels(self, rule: TaskRule) -> str:
+        """SQL: one task's labels from its column; a contradiction or an unknown text is a wrong row."""
+        value, problem = _column_sql(rule)
+        return f"""SELECT stay_id AS sample_id, {literal(rule.spec.name)} AS task, label AS value, source_row,
+                problem AS parse_errors, {literal(self.tables["admissions"].name)} AS source_file
+            FROM (SELECT *, {problem} AS problem, CASE WHEN {problem} IS NULL THEN {value} END AS label FROM stays)
+            WHERE has_labels AND (label IS NOT NULL OR problem IS NOT NULL)"""
+
+    # Writing and counting --------------------------------------------------------------------------------------------
+
+    def _write_parts(self, file: Path, schema: dict[str, str], parts: Sequence[str], order: str) -> int:
+        rows = " UNION ALL BY NAME ".join(f"({part})" for part in parts)
+        if "placed_" in rows:
+            rows = f"SELECT * FROM ({rows}) WHERE reason IS NULL"
+        return self._write(file, schema, rows or "SELECT NULL WHERE FALSE", order)
+
+    def _write(self, file: Path, schema: dict[str, str], rows: str, order: str) -> int:
+        absent = ", ".join(f"NULL::{kind} AS {column}" for column, kind in schema.items())
+        columns = ", ".join(f"{column}::{kind} AS {column}" for column, kind in schema.items())
+        # The empty first part gives the columns that these rows lack, all of them where there are no tables.
+        query = f"SELECT {columns} FROM (SELECT {absent} WHERE FALSE UNION ALL BY NAME {rows}) ORDER BY {order}"
+        return write_parquet(self.connection, query, file)
+
+    def _register(self, name: str, rows: Sequence[tuple[Any, ...]], columns: list[str]) -> None:
+        schema = {column: pl.Float64 if column == "factor" else pl.String for column in columns}
+        frame = pl.DataFrame(rows, schema=schema, orient="row")
+        self.connection.register(name, frame.to_arrow())
+
+    def _count(self, table: str, raw: str, rows: str) -> int:
+        """Note the rows of a file by reason (null: kept)."""
+        by_reason = f"SELECT reason, count(*) FROM {rows} GROUP BY reason ORDER BY reason"
+        found = self.connection.execute(by_reason).fetchall()
+        self.lineage += [(table, raw, reason, count) for reason, count in found]
+        return sum(count for _, count in found)
+
+    def _write_lineage(self, to: Path) -> None:
+        sums = self.reader.checksums()
+        accounted = dict.fromkeys(self.rows_read, 0)
+        records = []
+        for table, raw, reason, rows in self.lineage:
+            name = self.tables[raw].name
+            accounted[raw] += rows
+            if rows:
+                records.append((table, name, sums[name], "out_of_scope" if reason else "kept", reason, rows))
+        assert accounted == self.rows_read, f"lineage {accounted} does not account for the rows read {self.rows_read}"
+        names = ["table", "file", "sha256", "outcome", "reason", "rows"]
+        pl.DataFrame(
+            records, schema={name: pl.Int64 if name == "rows" else pl.String for name in names}, orient="row"
+        ).write_parquet(to / "lineage.parquet")
+
+
+def _column_sql(rule: TaskRule) -> tuple[str, str]:
+    """SQL of a derived column's value and of what is wrong with it (null: nothing)."""
+    died = "coalesce(died_flag = '1', death_time IS NOT NULL OR place = 'DIED')"
+    flag = """CASE WHEN died_flag NOT IN ('0', '1') THEN 'hospital_expire_flag: not 0 or 1'
+        WHEN died_flag = '0' AND death_time IS NOT NULL THEN 'hospital_expire_flag: contradicts deathtime'
+        WHEN died_flag = '0' AND place = 'DIED' THEN 'discharge_location: contradicts hospital_expire_flag' END"""
+    if rule.column == "length_of_stay":
+        return "date_diff('microsecond', admit_time, discharge_time) / 86400e6", "NULL"
+    if rule.column == "death_in_hospital":
+        known = "coalesce(died_flag, place, death_time::VARCHAR) IS NOT NULL"
+        return f"CASE WHEN {known} THEN ({died})::INT::DOUBLE END", flag
+    if rule.column == "discharge_location":
+        classes = rule.spec.class_names
+        if unknown := sorted(set(classes) ^ _PLACES.keys()):
+            raise InputError(f"tasks.yaml: {rule.spec.name}: MIMIC-IV's places go to the classes "
+                             f"{', '.join(_PLACES)}; {', '.join(unknown)} does not agree")  # fmt: skip
+        index = {text: classes.index(name) for name, texts in _PLACES.items() for text in texts}
+        cases = " ".join(f"WHEN '{text}' THEN {number}" for text, number in index.items())
+        value = f"CASE WHEN {died} THEN {classes.index('died')} ELSE (CASE place {cases} END) END::DOUBLE"
+        unknown_place = f"CASE WHEN place NOT IN {tuple(index)} THEN 'discharge_location: not a known place' END"
+        return value, f"coalesce({flag}, {unknown_place})"
+    raise InputError(f"tasks.yaml: {rule.spec.name}: MIMIC-IV has no column {rule.column!r}; known are "
+                     "length_of_stay, death_in_hospital, discharge_location")  # fmt: skip
+
+
+# SQL -----------------------------------------------------------------------------------------------------------------
+
+
+def _errors(checks: dict[str, tuple[str, str]], *others: str) -> str:
+    """SQL of parse_errors: columns that hold a text which the conversion does not understand, and other problems.
+
+    ``checks``: column -> (function, what it is not).
+    """
+    wrong = [
+        f"CASE WHEN as_text({column}) IS NOT NULL AND {function}({column}) IS NULL THEN '{column}: not a {kind}' END"
+        for column, (function, kind) in checks.items()
+    ]
+    return f"nullif(concat_ws('; ', {', '.join([*wrong, *others])}), '')"
+
+
+_TIME = ("as_time", "date")
+_NUMBER = ("as_number", "number")
+
+# One row a patient; where an id is there twice, the first counts, and if they differ its stays are wrong rows.
+_PEOPLE = f"""
+CREATE TEMP TABLE people AS
+SELECT as_id(subject_id) AS subject_id, arg_min(as_text(gender), source_row) AS sex,
+    arg_min(as_number(anchor_age), source_row) AS anchor_age,
+    arg_min(as_number(anchor_year), source_row) AS anchor_year,
+    min(source_row) AS source_row,
+    nullif(concat_ws('; ', arg_min({_errors({"anchor_age": _NUMBER, "anchor_year": _NUMBER}, "broken")}, source_row),
+        CASE WHEN count(DISTINCT (gender, anchor_age, anchor_year)) > 1 THEN 'subject_id: patients contradict' END),
+        '') AS problem
+FROM raw_patients WHERE subject_id IS NOT NULL GROUP BY ALL
+"""
+
+_STAY_ROWS = f"""
+CREATE TEMP TABLE stay_rows AS
+WITH typed AS (
+    SELECT as_id(hadm_id) AS stay_id, as_id(subject_id) AS subject_id,
+        as_time(admittime) AS admit_time, as_time(deathtime) AS death_time,
+        -- For some who died, MIMIC-IV has the day alone as dischtime: midnight, before the death.
+        greatest(as_time(dischtime), as_time(deathtime)) AS discharge_time,
+        as_time(admittime) + to_microseconds(CAST({{seconds}} * 1e6 AS BIGINT)) AS prediction_time,
+        as_text(admission_type) AS admission_type, as_text(insurance) AS insurance, as_text(language) AS language,
+        as_text(marital_status) AS marital_status, as_text(race) AS race,
+        upper(as_text(discharge_location)) AS place, as_id(hospital_expire_flag) AS died_flag,
+        as_text(dischtime) IS NULL OR as_time(dischtime) IS NOT NULL AS end_is_clear, source_row, broken,
+        {_errors({"admittime": _TIME, "dischtime": _TIME, "deathtime": _TIME})} AS errors
+    FROM raw_admissions
+)
+SELECT typed.* EXCLUDE (errors, broken), people.sex,
+    people.anchor_age + year(typed.admit_time) - people.anchor_year AS age,
+    nullif(concat_ws('; ', broken, errors, people.problem,
+        CASE WHEN typed.subject_id IS NOT NULL AND people.subject_id IS NULL THEN 'subject_id: not in patients' END,
+        CASE WHEN death_time < admit_time THEN 'deathtime: before admittime' END), '') AS parse_errors,
+    -- Who left, or died, before the prediction time. A stay that ends before it begins is not short but wrong.
+    CASE WHEN coalesce(death_time, discharge_time) >= admit_time
+            AND coalesce(death_time, discharge_time) < prediction_time
+        THEN '{_ENDED}' END AS reason
+FROM typed LEFT JOIN people USING (subject_id)
+"""
+
+# One row a stay, and the patients by what became of them.
+_STAYS = """
+CREATE TEMP TABLE stays AS
+SELECT *, reason IS NULL AS in_cohort,
+    reason IS NULL AND parse_errors IS NULL AND discharge_time >= admit_time AS has_labels
+FROM stay_rows WHERE stay_id IS NOT NULL
+QUALIFY row_number() OVER (PARTITION BY stay_id ORDER BY source_row) = 1;
+
+CREATE TEMP TABLE people_rows AS
+SELECT CASE
+    WHEN as_id(raw.subject_id) IS NULL THEN 'no subject_id'
+    WHEN people.source_row <> raw.source_row THEN 'the same patient again'
+    WHEN as_id(raw.subject_id) NOT IN (SELECT subject_id FROM stay_rows WHERE reason IS NULL AND subject_id IS NOT NULL)
+        THEN 'no stay in the cohort'
+    END AS reason
+FROM raw_patients raw LEFT JOIN people ON people.subject_id = as_id(raw.subject_id)
+"""
+
+_KEYS = "as_id(hadm_id) AS hadm_id, as_id(subject_id) AS subject_id"
+# When a record was known: when it was stored, unless that is missing or before the record's own time.
+_AVAILABLE = "CASE WHEN as_time(storetime) >= {time} THEN as_time(storetime) ELSE {time} END AS available_time"
+
+_MEASUREMENT_ERRORS = _errors(
+    {"charttime": _TIME, "storetime": _TIME, "valuenum": _NUMBER},
+    """CASE WHEN as_text(valuenum) IS NULL AND as_text(value) <> '___' AND as_number(value) IS NULL
+        THEN 'value: not a number' END""",
+    "broken",
+)
+_MEASUREMENTS = f"""
+SELECT {_KEYS}, as_time(charttime) AS time, {_AVAILABLE.format(time="as_time(charttime)")}, s.code,
+    coalesce(as_number(valuenum), as_number(value)) * coalesce(rule.factor, 1) AS value,
+    CASE WHEN rule.factor IS NULL THEN as_text(valueuom) ELSE s.unit END AS unit,
+    -- Three underscores stand for what was removed to protect the patient.
+    CASE WHEN broken IS NULL AND as_text(valuenum) IS NULL AND coalesce(as_text(value), '___') = '___'
+        THEN 'no value' END AS reason,
+    {_MEASUREMENT_ERRORS} AS parse_errors, source_row
+FROM {{raw}} raw
+LEFT JOIN signals s ON s.item = trim(raw.itemid)
+LEFT JOIN unit_rules rule ON rule.code = s.code AND rule.spelling = {normalised("raw.valueuom")}
+"""
+
+_PROCEDURES = f"""
+SELECT {_KEYS}, as_time(starttime) AS time,
+    CASE WHEN as_time(endtime) > as_time(starttime) + INTERVAL 1 MINUTE AND as_time(storetime) >= as_time(endtime)
+        THEN as_time(starttime)
+        WHEN as_time(storetime) >= as_time(starttime) THEN as_time(storetime)
+        ELSE as_time(starttime) END AS available_time,
+    s.code, CASE WHEN s.code IS NOT NULL THEN 1.0 END AS value, s.unit, NULL::VARCHAR AS reason,
+    {_errors({"starttime": _TIME, "endtime": _TIME, "storetime": _TIME}, "broken")} AS parse_errors, source_row
+FROM {{raw}} raw LEFT JOIN signals s ON s.item = trim(raw.itemid)
+"""
+
+_NOTES = f"""
+SELECT {_KEYS}, as_text(note_id) AS note_id, as_time(charttime) AS time,
+    {_AVAILABLE.format(time="as_time(charttime)")}, '{{kind}}' AS kind, text,
+    CASE WHEN broken IS NULL AND as_text(text) IS NULL THEN 'no text' END AS reason,
+    {_errors({"charttime": _TIME, "storetime": _TIME}, "broken")} AS parse_errors, source_row
+FROM {{raw}} raw
+"""
+
+# studydate 21800506, studytime 93012.5 for 9:30:12; either may carry pandas' .0
+_CXR = """
+SELECT NULL::VARCHAR AS hadm_id, subject_id, dicom_id AS image_id, taken AS time, taken AS available_time, view,
+    concat_ws('/', root, 'p' || left(subject_id, 2), 'p' || subject_id, 's' || study_id, dicom_id || '.jpg') AS path,
+    NULL::VARCHAR AS reason,
+    nullif(concat_ws('; ', CASE WHEN taken IS NULL AND (day IS NOT NULL OR clock IS NOT NULL)
+        THEN 'studydate, studytime: not a date' END, broken), '') AS parse_errors,
+    source_row
+FROM (
+    SELECT as_id(subject_id) AS subject_id, as_id(study_id) AS study_id, as_text(dicom_id) AS dicom_id,
+        as_text(viewposition) AS view, as_id(studydate) AS day, as_text(studytime) AS clock, {root} AS root,
+        in_utc(try_strptime(as_id(studydate) || lpad(floor(as_number(studytime))::BIGINT::VARCHAR, 6, '0'),
+            '%Y%m%d%H%M%S')) AS taken,
+        broken, source_row
+    FROM {raw})
+"""
+
+# A row without hadm_id belongs to the one stay of its patient during which it was taken. A row of an unknown stay, or
+# with neither hadm_id nor time, goes on: the contract quarantines it.
+_PLACED = f"""
+WITH typed AS MATERIALIZED ({{typed}}),
+by_time AS (
+    SELECT t.source_row, min(s.stay_id) AS stay_id, count(*) AS stays
+    FROM (FROM typed WHERE hadm_id IS NULL AND reason IS NULL AND time IS NOT NULL) t
+    JOIN stays s ON s.subject_id = t.subject_id AND s.end_is_clear
+        AND t.time >= s.admit_time AND (s.discharge_time IS NULL OR t.time <= s.discharge_time)
+    GROUP BY t.source_row
+)
+SELECT typed.* EXCLUDE (hadm_id, subject_id, reason, parse_errors),
+    coalesce(typed.hadm_id, by_time.stay_id) AS stay_id, typed.hadm_id IS NULL AS by_time, stay.discharge_time,
+    CASE WHEN typed.reason IS NOT NULL THEN typed.reason
+        WHEN stay.stay_id IS NOT NULL AND coalesce(by_time.stays, 1) = 1
+            THEN (CASE WHEN NOT stay.in_cohort THEN '{_ENDED}' END)
+        WHEN by_time.stays > 1 THEN 'no hadm_id, and taken within more than one stay'
+        WHEN typed.hadm_id IS NULL AND typed.time IS NOT NULL THEN 'no hadm_id, and taken outside any stay'
+    END AS reason,
+    nullif(concat_ws('; ', typed.parse_errors,
+        CASE WHEN typed.subject_id <> stay.subject_id THEN 'subject_id: not the patient of the stay' END), '')
+        AS parse_errors
+FROM typed LEFT JOIN by_time USING (source_row)
+LEFT JOIN stays stay ON stay.stay_id = coalesce(typed.hadm_id, by_time.stay_id)
+"""
+
+_DIAGNOSES = """
+CREATE TEMP TABLE diagnoses AS
+SELECT d.* EXCLUDE (broken), nullif(concat_ws('; ', broken,
+        CASE WHEN broken IS NULL AND d.stay_id IS NULL THEN 'hadm_id: empty' END,
+        CASE WHEN d.stay_id IS NOT NULL AND stay.stay_id IS NULL THEN 'hadm_id: not in admissions' END,
+        CASE WHEN broken IS NULL AND code IS NULL THEN 'icd_code: empty' END,
+        CASE WHEN broken IS NULL AND coalesce(version, '') NOT IN ('9', '10') THEN 'icd_version: not 9 or 10' END
+    ), '') AS parse_errors,
+    CASE WHEN NOT stay.in_cohort THEN 'the stay ended before the prediction time'
+        WHEN NOT coalesce(stay.has_labels, true) THEN 'the stay has no labels: it goes on, or its own row is wrong'
+    END AS reason
+FROM (
+    SELECT as_id(hadm_id) AS stay_id, nullif(upper(replace(replace(icd_code, '.', ''), ' ', '')), '') AS code,
+        as_id(icd_version) AS version, source_row, broken
+    FROM raw_diagnoses) d
+LEFT JOIN stays stay USING (stay_id)
+"""
+
+# Positive where a code begins with a prefix of the task, negative where the stay has codes but none of these.
+_CODED_LABELS = """
+WITH good AS (FROM diagnoses WHERE reason IS NULL AND parse_errors IS NULL),
+meaning AS (
+    SELECT DISTINCT code, version, task FROM (SELECT DISTINCT code, version FROM good)
+    JOIN prefixes USING (version) WHERE starts_with(code, prefix)),
+positive AS (SELECT DISTINCT stay_id, task FROM good JOIN meaning USING (code, version))
+SELECT stay_id AS sample_id, task, (positive.task IS NOT NULL)::INT::DOUBLE AS value
+FROM (SELECT DISTINCT stay_id FROM good) CROSS JOIN (SELECT DISTINCT task FROM prefixes)
+LEFT JOIN positive USING (stay_id, task)
+"""
+
+# A wrong diagnosis decides no label; it is written as one without a task, for the contract to quarantine.
+_WRONG_DIAGNOSES = """
+SELECT stay_id AS sample_id, NULL::VARCHAR AS task, NULL::DOUBLE AS value, source_row, parse_errors
+FROM diagnoses WHERE reason IS NULL AND parse_errors IS NOT NULL
+"""

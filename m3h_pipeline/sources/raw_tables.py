@@ -1,0 +1,279 @@
+"""A hospital's own tables (csv.gz, csv or Parquet) read into DuckDB as text, each row with its number in the file.
+
+Reading never stops at a wrong row. A file that is not what a strict CSV reader takes (broken UTF-8, a wrong number of
+fields, unbalanced quotes) is read through a repaired copy in which such rows are marked, and no other row is lost.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import duckdb
+
+from m3h_pipeline.database import literal
+from m3h_pipeline.errors import InputError
+
+SUFFIXES = (".csv.gz", ".csv", ".parquet")
+# A longer row is no row but a lost quote or a binary accident; the longest notes have some 60,000 characters.
+_LONGEST_ROW = 1_000_000
+_BLOCK = 1 << 18
+_UNDECODABLE = "\ufffd"
+# The column that a repaired copy has more.
+_MARK = "m3h_broken"
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """One file of a source: its place, its name below the source's root, and its columns in lower case."""
+
+    file: Path
+    name: str
+    columns: tuple[str, ...]
+
+    @property
+    def is_parquet(self) -> bool:
+        """Parquet, else CSV."""
+        return self.file.suffix == ".parquet"
+
+
+def find_file(root: Path, *names: str) -> Path | None:
+    """The first of these tables that is there, as csv.gz, csv or Parquet."""
+    candidates = (root / f"{name}{suffix}" for name in names for suffix in SUFFIXES)
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def open_table(root: Path, file: Path, needed: Iterable[str]) -> RawTable:
+    """Look at a file's header and first row.
+
+    Raises `InputError` where the file is unreadable, lacks a needed column or has no rows.
+    """
+    header, has_rows = _look(file)
+    table = RawTable(file, file.relative_to(root).as_posix(), tuple(name.strip().lower() for name in header))
+    if missing := [name for name in needed if name not in table.columns]:
+        raise InputError(
+            f"{file} lacks the column {', '.join(missing)}; it has {', '.join(table.columns)}: "
+            "export the table again, with its header"
+        )
+    if twins := sorted({name for name in table.columns if table.columns.count(name) > 1}):
+        raise InputError(f"{file} has the column {', '.join(twins)} twice: export the table again")
+    if not has_rows:
+        raise InputError(f"{file} has a header but no rows: export the table again")
+    return table
+
+
+class RawReader:
+    """Loads raw tables into a DuckDB connection.
+
+    Each file's checksum is computed beside the reading, in one thread, which also tells a truncated gzip file:
+    DuckDB takes one that ends at a line's end for whole. Call `checksums` before the result is used.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> None:
+        self._connection = connection
+        self._scratch = scratch
+        self._pool = ThreadPoolExecutor(1)
+        self._sums: dict[str, Future[str]] = {}
+
+    def close(self) -> None:
+        """Stop the checksums that have not begun."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def load(self, table: RawTable, name: str, columns: Sequence[str], where: str = "TRUE") -> int:
+        """Create the table ``name`` of the rows where the condition holds; return the number of rows in the file.
+
+        Its columns are the given ones as text, ``source_row`` (from 1) and ``broken`` (what is wrong with the row as a
+        whole, else null). A row that can't be split into fields has only nulls and is kept whatever the condition.
+        """
+        self._sums[table.name] = self._pool.submit(_checksum, table.file)
+        try:
+            rows = self._load_parquet(table, name, columns, where) if table.is_parquet else None
+            if rows is None:
+                rows = self._load_csv(table.file, table.columns, name, columns, where)
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error as error:
+            # DuckDB's messages quote the row, so they go no further.
+            self._sums[table.name].result()
+            if table.is_parquet or not isinstance(error, duckdb.InvalidInputException):
+                raise InputError(f"{table.file} can't be read: it is damaged; copy it again") from None
+            rows = self._load_repaired(table, name, columns, where)
+        return rows
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of every file loaded; raises `InputError` where one is damaged."""
+        return {name: future.result() for name, future in self._sums.items()}
+
+    def _load_parquet(self, table: RawTable, name: str, columns: Sequence[str], where: str) -> int:
+        as_text = ", ".join(f'CAST("{column}" AS VARCHAR) AS "{column}"' for column in columns)
+        self._connection.execute(
+            f"""CREATE OR REPLACE TEMP TABLE {name} AS
+            SELECT * FROM (
+                SELECT {as_text}, file_row_number + 1 AS source_row, NULL::VARCHAR AS broken
+                FROM read_parquet({literal(table.file)}, file_row_number = true))
+            WHERE {where}"""
+        )
+        return self._one(f"SELECT num_rows FROM parquet_file_metadata({literal(table.file)})")
+
+    def _load_repaired(self, table: RawTable, name: str, columns: Sequence[str], where: str) -> int:
+        copy = self._scratch / f"{name}.repaired.csv"
+        with _text(table.file) as lines, copy.open("w", encoding="utf-8", newline="") as to:
+            _repair(lines, len(table.columns), to)
+        rows = self._load_csv(copy, (*table.columns, _MARK), name, columns, where)
+        copy.unlink()
+        marks = [
+            f"CASE WHEN contains(\"{column}\", '{_UNDECODABLE}') THEN '{column}: not UTF-8' END" for column in columns
+        ]
+        self._connection.execute(f"UPDATE {name} SET broken = nullif(concat_ws('; ', broken, {', '.join(marks)}), '')")
+        return rows
+
+    def _load_csv(self, file: Path, header: Sequence[str], name: str, columns: Sequence[str], where: str) -> int:
+        schema = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header)
+        wanted = ", ".join(f'"{column}"' for column in columns)
+        broken = _MARK if _MARK in header else "NULL::VARCHAR"
+        # A last row of our own takes the number of rows out of the same, only, pass over the file: both the union and
+        # row_number keep the file's order.
+        self._connection.execute(
+            f"""CREATE OR REPLACE TEMP TABLE {name} AS
+            SELECT * FROM (
+                SELECT *, row_number() OVER () AS source_row FROM (
+                    SELECT {wanted}, {broken} AS broken, false AS is_end
+                    FROM read_csv({literal(file)}, columns = {{{schema}}}, auto_detect = false, header = true,
+                        delim = ',', quote = '"', escape = '"', max_line_size = {_LONGEST_ROW})
+                    UNION ALL BY NAME SELECT true AS is_end))
+            WHERE ({where}) OR broken IS NOT NULL OR is_end"""
+        )
+        rows = self._one(f"SELECT max(source_row) - 1 FROM {name} WHERE is_end")
+        assert self._one(f"SELECT count(*) FROM {name} WHERE source_row > {rows}") == 1, "rows came out of order"
+        self._connection.execute(f"DELETE FROM {name} WHERE is_end")
+        self._connection.execute(f"ALTER TABLE {name} DROP is_end")
+        return rows
+
+    def _one(self, query: str) -> int:
+        row = self._connection.execute(query).fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def _look(file: Path) -> tuple[list[str], bool]:
+    """Names of the columns, and whether there are rows."""
+    try:
+        if file.suffix == ".parquet":
+            with duckdb.connect() as connection:
+                found = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({literal(file)})").fetchall()
+                count = connection.execute(f"SELECT num_rows FROM parquet_file_metadata({literal(file)})").fetchall()
+            return [str(row[0]) for row in found], count[0][0] > 0
+        with _text(file) as lines:
+            first = lines.readline(_LONGEST_ROW)
+            has_rows = any(line.strip() for line in lines)
+    except EOFError:
+        raise InputError(f"{file} ends too early, it was cut off: copy it again") from None
+    except (OSError, zlib.error, duckdb.Error) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged"
+        raise InputError(f"{file} can't be read ({why}): copy it again") from None
+    if not first.strip():
+        raise InputError(f"{file} is empty: export the table again, with its header")
+    return next(csv.reader([first])), has_rows
+
+
+def _text(file: Path) -> TextIO:
+    """Lines of a CSV file with their ends; bytes that are no UTF-8 become U+FFFD."""
+    if file.stat().st_size == 0:
+        return io.StringIO()
+    binary = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")  # noqa: SIM115 closed by its wrapper
+    return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace", newline="")
+
+
+def _checksum(file: Path) -> str:
+    digest = hashlib.sha256()
+    compressed = file.suffix == ".gz"
+    inflate = zlib.decompressobj(wbits=31)
+    try:
+        with file.open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+                while compressed and block.strip(b"\0"):
+                    if inflate.eof:
+                        # A gzip file may be several, one after the other.
+                        inflate = zlib.decompressobj(wbits=31)
+                    inflate.decompress(block)
+                    block = inflate.unused_data
+    except zlib.error:
+        raise InputError(f"{file} is damaged, its gzip check sum is wrong: copy it again") from None
+    if compressed and not inflate.eof:
+        raise InputError(f"{file} ends too early, it was cut off: copy it again")
+    return digest.hexdigest()
+
+
+def _repair(lines: Iterable[str], width: int, to: TextIO) -> None:
+    """Copy a CSV text with one more column that says what is wrong with a row; such a row has no fields.
+
+    >>> out = io.StringIO(newline="")
+    >>> _repair(['a,b\\n', '1,2\\n', '3\\n', '4,"x\\n', '5,6\\n', '7,"two\\n', 'lines"\\n'], 2, out)
+    >>> print(out.getvalue().replace("\\r", ""), end="")
+    a,b,m3h_broken
+    1,2,
+    ,,"row: 1 fields, expected 2"
+    ,,row: a quote is out of place
+    5,6,
+    7,"two
+    lines",
+    """
+    csv.field_size_limit(_LONGEST_ROW)
+    writer = csv.writer(to)
+    for number, (fields, broken) in enumerate(_records(lines, width)):
+        row = [""] * width if broken else fields
+        writer.writerow([*row, _MARK if number == 0 else broken])
+
+
+def _records(lines: Iterable[str], width: int) -> Iterator[tuple[list[str], str]]:
+    """Fields of each record and what is wrong with it.
+
+    An open quote may go on in the next lines. Where that leads to no record of the right width, the first line alone
+    is wrong, and reading goes on at the second.
+    """
+    source = iter(lines)
+    ahead: deque[str] = deque()
+    while (first := ahead.popleft() if ahead else next(source, None)) is not None:
+        if not first.strip("\r\n"):
+            # DuckDB, too, takes an empty line for none.
+            continue
+        record, more = first, []
+        while record.count('"') % 2 and len(record) < _LONGEST_ROW:
+            line = ahead.popleft() if ahead else next(source, None)
+            if line is None:
+                break
+            more.append(line)
+            record += line
+        fields = _fields(record)
+        if more and (fields is None or len(fields) != width):
+            ahead.extendleft(reversed(more))
+            fields = _fields(first)
+        if fields is not None and len(fields) == width:
+            yield fields, ""
+        elif len(first) >= _LONGEST_ROW:
+            yield [], "row: too long"
+        elif fields is None:
+            yield [], "row: a quote is out of place"
+        else:
+            yield [], f"row: {len(fields)} fields, expected {width}"
+
+
+def _fields(record: str) -> list[str] | None:
+    """The fields of one record, None where it is too long or its quotes are wrong."""
+    if len(record) >= _LONGEST_ROW:
+        return None
+    try:
+        rows = list(csv.reader(io.StringIO(record, newline=""), strict=True))
+    except csv.Error:
+        return None
+    return rows[0] if len(rows) == 1 else None

@@ -1,0 +1,108 @@
+"""Made-up results of the 44 tasks, of the size and shape that a real run gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+TASKS = Path(__file__).parents[2] / "data_contracts" / "tasks.yaml"
+METRIC = {"binary": "auroc", "multiclass": "macro_auroc", "regression": "r2", "clustering": "silhouette"}
+
+
+def example(tim_tasks: int = 8, seed: int = 0) -> dict[str, Any]:
+    """What `write_report` takes: 36 of 44 tasks claimed, one of them unscored by the trees."""
+    rng = np.random.default_rng(seed)
+    tasks = [_task(rng, k, spec) for k, spec in enumerate(yaml.safe_load(TASKS.read_text())["tasks"])]
+    return {
+        "title": "M3H report",
+        "source": "demo: a synthetic hospital in MIMIC-IV's layout, 1,500 stays",
+        "synthetic": True,
+        "snapshot": "2026-11-01",
+        "model": {"name": "m3h", "version": "3", "run_url": "http://127.0.0.1:5000/#/experiments/1/runs/abc"},
+        "cohort": {
+            "samples": 1391,
+            "subjects": 1204,
+            "splits": {"train": 838, "valid": 207, "calibration": 139, "test": 207},
+            "modalities": {"tabular": 1391, "timeseries": 1387, "language": 1122, "vision": 864},
+        },
+        "lineage": [
+            {"table": "samples", "outcome": "kept", "reason": None, "rows": 1391},
+            {"table": "samples", "outcome": "out_of_scope", "reason": "ended before the prediction time", "rows": 104},
+            {"table": "samples", "outcome": "quarantined", "reason": "discharge before admission", "rows": 5},
+            {"table": "events", "outcome": "kept", "reason": None, "rows": 391_404},
+            {"table": "events", "outcome": "out_of_scope", "reason": "code not in signals.yaml", "rows": 20_344},
+            {"table": "events", "outcome": "out_of_scope", "reason": "no stay at that time", "rows": 3_120},
+            {"table": "events", "outcome": "quarantined", "reason": "value_in_range", "rows": 212},
+            {"table": "events", "outcome": "quarantined", "reason": "parses", "rows": 40},
+            {"table": "notes", "outcome": "kept", "reason": None, "rows": 2_713},
+            {"table": "notes", "outcome": "quarantined", "reason": "text_not_empty", "rows": 9},
+            {"table": "images", "outcome": "kept", "reason": None, "rows": 1_201},
+            {"table": "images", "outcome": "quarantined", "reason": "file_exists", "rows": 4},
+            {"table": "labels", "outcome": "kept", "reason": None, "rows": 59_813},
+        ],
+        "checks": [
+            {"table": "events", "name": "value_in_range", "passed": True, "description": "Values lie in the signal's range."},
+            {"table": "events", "name": "quarantined_share", "passed": True, "description": "At most 5% quarantined."},
+            {"table": "notes", "name": "text_not_empty", "passed": True, "description": "Notes have text."},
+            {"table": "images", "name": "quarantined_share", "passed": False, "description": "At most 0.1% quarantined."},
+        ],
+        "metrics": {"snapshot": "2026-11-01", "tasks": tasks},
+        "tim": tim(rng, tasks, tim_tasks),
+        "limits": [
+            "The data is synthetic: nothing here says how the model does on patients.",
+            "The vision encoder has no pretrained weights: image weights can't be had offline.",
+            "The test split is small (207 samples): most intervals are wider than the differences.",
+            "The intervals are not corrected for the number of tasks and pairs looked at.",
+        ],
+    }
+
+
+def _task(rng: np.random.Generator, k: int, spec: dict[str, Any]) -> dict[str, Any]:
+    value, width = rng.uniform(0.66, 0.93), rng.uniform(0.015, 0.06)
+    if spec["problem"] in ("regression", "clustering"):
+        value = rng.uniform(0.15, 0.4)
+    difference, spread = rng.normal(0.012, 0.02), rng.uniform(0.008, 0.03)
+    if spec["problem"] == "regression":
+        difference, spread = 0.11, 0.2
+    n, positives = int(rng.integers(180, 208)), int(rng.integers(12, 90))
+    claimed = k % 6 != 3
+    scores = {
+        "value": value, "low": value - width, "high": value + width,
+        "single_task": value - difference, "trees": None if k == 43 else value - rng.normal(0.005, 0.03),
+        "difference": difference, "difference_low": difference - spread, "difference_high": difference + spread,
+    }  # fmt: skip
+    return {
+        "task": spec["name"],
+        "problem": spec["problem"],
+        "department": spec["department"],
+        "metric": METRIC[spec["problem"]],
+        "n": n,
+        "positives": (positives if claimed else None) if spec["problem"] == "binary" else None,
+        "claimed": claimed,
+        "reason": None if claimed else "fewer than 10 positives or negatives among the test samples",
+    } | {name: round(score, 6) if claimed and score is not None else None for name, score in scores.items()}
+
+
+def tim(rng: np.random.Generator, tasks: list[dict[str, Any]], count: int) -> dict[str, Any]:
+    """A tim.json over the first claimed tasks."""
+    chosen = [task for task in tasks if task["claimed"]][:count]
+    if count > len(chosen):
+        chosen = tasks[:count]
+    matrix = rng.normal(0.004, 0.012, (count, count))
+    spread = rng.uniform(0.006, 0.03, (count, count))
+    np.fill_diagonal(matrix, 0)
+    np.fill_diagonal(spread, 0)
+    single = rng.uniform(0.65, 0.9, count)
+    return {
+        "tasks": [task["task"] for task in chosen],
+        "method": "pairwise",
+        "matrix": matrix.round(6).tolist(),
+        "low": (matrix - spread).round(6).tolist(),
+        "high": (matrix + spread).round(6).tolist(),
+        "single": single.round(6).tolist(),
+        "joint": (single + rng.normal(0.01, 0.02, count)).round(6).tolist(),
+        "source": [["retrained"] * count for _ in range(count)],
+    }

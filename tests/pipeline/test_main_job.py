@@ -1,0 +1,143 @@
+"""The main job on the tiny demo hospital: real DuckDB, Great Expectations, training processes and MLflow."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+M3H = [sys.executable, "-m", "m3h_pipeline.cli"]
+
+
+def run(*arguments: object, check: bool = True) -> subprocess.CompletedProcess:
+    result = subprocess.run(
+        [*M3H, *map(str, arguments)], capture_output=True, text=True, timeout=550, check=False, env=dict(os.environ)
+    )
+    assert not check or result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    """An out-folder with one finished run of the tiny demo."""
+    out = tmp_path_factory.mktemp("main-job") / "out"
+    return out, run("run", "--source", "demo", "--size", "tiny", "--out", out)
+
+
+@pytest.fixture(scope="session")
+def latest(finished) -> Path:
+    return finished[0] / "latest"
+
+
+def test_last_screen_says_what_to_open(finished):
+    out, result = finished
+    assert len(result.stdout.strip().splitlines()) <= 15
+    assert str(out / "latest" / "report.html") in result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_what_latest_holds(latest):
+    assert (latest / "report.html").stat().st_size > 10_000
+    metrics = json.loads((latest / "metrics.json").read_text())
+    assert len(metrics["tasks"]) == 6
+    assert {"task", "problem", "metric", "value", "low", "high", "single_task", "trees", "difference", "claimed"} <= set(
+        metrics["tasks"][0]
+    )
+    interaction = json.loads((latest / "tim.json").read_text())
+    assert len(interaction["matrix"]) == len(interaction["tasks"]) >= 2
+    predictions = pl.read_parquet(latest / "predictions.parquet")
+    assert predictions.columns == ["sample_id", "task", "class", "prediction", "target", "split"]
+    assert predictions["prediction"].is_finite().all()
+
+
+def test_lineage_accounts_for_every_row_read(finished, latest):
+    lineage = pl.read_parquet(latest / "lineage.parquet")
+    ingested = pl.read_parquet(finished[0] / "snapshots" / "2026-01-01" / "ingested" / "lineage.parquet")
+    assert (lineage["rows"] >= 0).all()
+    read = ingested.group_by("file").agg(pl.col("rows").sum()).sort("file")
+    assert lineage.group_by("file").agg(pl.col("rows").sum()).sort("file").equals(read)
+    assert "quarantined" in lineage["outcome"].to_list()
+
+
+def test_planted_wrong_rows_are_in_quarantine(finished, latest):
+    planted = pl.read_csv(finished[0] / "demo-hospital" / "wrong_rows.csv", infer_schema=False)
+    quarantine = pl.concat(
+        pl.read_parquet(file, columns=["rule", "reason", "source_file", "source_row"])
+        for file in (latest / "quarantine").glob("*.parquet")
+    )
+    assert quarantine["reason"].str.len_chars().min() > 5
+    # A planted row may lie in a stay or for a code that is out of scope; what is in scope must have been caught.
+    caught = set(quarantine["rule"])
+    assert len(caught) >= 4, caught
+    assert len(planted) > 0
+    for file in (latest / "quarantine").glob("*.parquet"):
+        assert file.stat().st_mode & 0o077 == 0, f"{file} can be read by others"
+
+
+def test_model_is_registered_and_scores_raw_inputs(finished):
+    script = f"""
+import os
+os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+import mlflow, pandas as pd
+mlflow.set_tracking_uri("sqlite:///{finished[0]}/mlflow/mlflow.db")
+versions = mlflow.MlflowClient().search_model_versions("name='m3h'")
+assert [v.version for v in versions] in (["1"], [1]), versions
+assert versions[0].tags["validation_status"] == "pending"
+run = mlflow.get_run(versions[0].run_id)
+assert run.data.tags["dagster.partition"] == "2026-01-01" and run.data.params and run.data.metrics
+model = mlflow.pyfunc.load_model("models:/m3h/1")
+rows = pd.DataFrame({{
+    "age": [71.0, 45.0], "sex": ["F", None],
+    "events": [[{{"code": "heart_rate", "hours": -2.0, "value": 92.0}}], []],
+    "notes": [[{{"hours": -3.0, "text": "Chest radiograph. Small left effusion."}}], []],
+}})
+scores = model.predict(rows)
+assert len(scores) == 2 and scores.notna().all().all(), scores
+print(",".join(scores.columns))
+"""
+    columns = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=finished[0]
+    ).stdout
+    assert "death_in_hospital" in columns
+
+
+def test_registered_model_gives_the_run_s_own_predictions(finished, latest):
+    """The model in the registry, fed raw inputs, says what predictions.parquet says."""
+    script = f"""
+import base64, mlflow, numpy as np, polars as pl, pandas as pd
+mlflow.set_tracking_uri("sqlite:///{finished[0]}/mlflow/mlflow.db")
+inputs = "{finished[0]}/snapshots/2026-01-01/inputs/"
+said = pl.read_parquet("{latest}/predictions.parquet").filter(pl.col("task") == "death_in_hospital")
+ids = said["sample_id"].to_list()[:20]
+tabular = pl.read_parquet(inputs + "tabular.parquet").filter(pl.col("sample_id").is_in(ids)).sort("sample_id")
+frame = tabular.drop("sample_id", "split").to_pandas()
+def lists(name, columns):
+    table = pl.read_parquet(inputs + name + ".parquet").filter(pl.col("sample_id").is_in(ids))
+    return [table.filter(pl.col("sample_id") == i).select(columns).to_dicts() for i in tabular["sample_id"]]
+frame["events"] = lists("timeseries", ["code", "hours", "value"])
+frame["notes"] = lists("language", ["hours", "text"])
+frame["images"] = [[{{"hours": r["hours"], "view": r["view"], "content": open(r["path"], "rb").read()}} for r in row]
+                   for row in lists("vision", ["hours", "view", "path"])]
+scores = mlflow.pyfunc.load_model("models:/m3h/1").unwrap_python_model().predict(None, frame)
+expected = said.filter(pl.col("sample_id").is_in(ids)).sort("sample_id")["prediction"].to_numpy()
+print(float(np.abs(scores["death_in_hospital"].to_numpy() - expected).max()))
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) < 1e-4
+
+
+def test_second_run_takes_everything_as_it_is(finished):
+    out, _ = finished
+    before = {name: (out / "latest" / name).read_bytes() for name in ("metrics.json", "tim.json", "report.html")}
+    started = time.monotonic()
+    run("run", "--out", out)
+    assert time.monotonic() - started < 120  # nothing is trained: a bound, not a measurement
+    assert {name: (out / "latest" / name).read_bytes() for name in before} == before
+    from mlflow import MlflowClient
+
+    assert len(MlflowClient(f"sqlite:///{out}/mlflow/mlflow.db").search_model_versions("name='m3h'")) == 1
