@@ -15,7 +15,6 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -124,7 +123,7 @@ class Contract:
         absent = self.optional - set(columns)
         return [rule for rule in self.rules if absent.isdisjoint(rule.columns)]
 
-    @cached_property
+    @property
     def checks(self) -> tuple[str, ...]:
         """Names of the checks that `verify` reports, in its order."""
         volume = any(rule.type == _ROW_COUNT for rule in self.rules)
@@ -242,7 +241,7 @@ def load_contract(table: str, folder: Path | None = None) -> Contract:
         contract = _contract(table, tables[0])
         _check_rules(contract)
     except (KeyError, TypeError, ValueError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{file}: {reason}") from None
     return contract
 
@@ -260,7 +259,7 @@ def _check_standard(file: Path, document: object) -> None:
 
 
 def _contract(table: str, schema: dict[str, Any]) -> Contract:
-    own = _custom(schema)
+    of_table = _custom(schema)
     columns, optional, relationships, keys = {}, set(), {}, []
     rules: list[Rule] = []
     unique: list[Rule] = []
@@ -269,13 +268,18 @@ def _contract(table: str, schema: dict[str, Any]) -> Contract:
         if column["physicalType"] not in _TYPES:
             raise ValueError(f"{name}: physicalType must be one of {', '.join(_TYPES)}")
         columns[name] = _TYPES[column["physicalType"]]
-        if _custom(column).get("mayBeAbsent"):
+        own = _custom(column)
+        if column.get("logicalTypeOptions"):
+            raise ValueError(f"{name}: logicalTypeOptions are not translated: write a quality rule instead")
+        if own.get("mayBeAbsent"):
             optional.add(name)
         if column.get("primaryKey"):
             keys.append((column["primaryKeyPosition"], name))
         if column.get("required"):
             rules.append(_rule(f"missing_{name}", f"{name} must be there.", _NOT_NULL, column=name))
-        rules += _pattern_rules(name, column.get("logicalTypeOptions", {}))
+        if "forbiddenPattern" in own:
+            text = f"{name} must have 1 to 128 characters, none of them broken and no control characters."
+            rules.append(_rule(f"malformed_{name}", text, _NO_MATCH, column=name, regex=own["forbiddenPattern"]))
         for relationship in column.get("relationships", ()):
             to, _, to_column = relationship["to"].partition(".")
             if to_column not in _LOOKUPS.get(to, ()):
@@ -299,12 +303,12 @@ def _contract(table: str, schema: dict[str, Any]) -> Contract:
         table=table,
         columns=columns,
         optional=frozenset(optional),
-        open=bool(own.get("additionalColumns")),
+        open=bool(of_table.get("additionalColumns")),
         relationships=relationships,
-        computed=own.get("computedColumns", {}),
+        computed=of_table.get("computedColumns", {}),
         rules=(*rules, *_quality_rules(schema), *unique),
         max_quarantined_share=bounds[0],
-        verified_rows=own["verifiedRows"],
+        verified_rows=of_table["verifiedRows"],
     )
 
 
@@ -314,13 +318,6 @@ def _custom(element: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rule(name: str, description: str, type_: str, **kwargs: Any) -> Rule:
     return Rule(name, description, "error", type_, kwargs)
-
-
-def _pattern_rules(name: str, options: Mapping[str, Any]) -> list[Rule]:
-    if unknown := sorted(options.keys() - {"pattern"}):
-        raise ValueError(f"{name}: logicalTypeOptions.{unknown[0]} is not translated: write a quality rule instead")
-    text = f"{name} must be readable text: 1 to 128 characters, none of them broken or a control character."
-    return [_rule(f"malformed_{name}", text, _REGEX, column=name, regex=options["pattern"])] if options else []
 
 
 def _quality_rules(element: Mapping[str, Any]) -> list[Rule]:
@@ -412,10 +409,9 @@ def _in_set(*, column: str, value_set: list[Any]) -> pl.Expr:
     return ~pl.col(column).is_in(value_set)
 
 
-def _match_regex(*, column: str, regex: str) -> pl.Expr:
-    if not regex.startswith("^"):
-        raise ValueError(f"the pattern of {column} must begin with ^")
-    return ~pl.col(column).str.contains(regex)
+def _no_match(*, column: str, regex: str) -> pl.Expr:
+    # In Python's dialect, which Great Expectations uses, $ also matches before a last line break: end no pattern so.
+    return pl.col(column).str.contains(regex)
 
 
 def _a_at_least_b(*, column_A: str, column_B: str, or_equal: bool, ignore_row_if: str) -> pl.Expr:
@@ -443,13 +439,13 @@ def _check_missing(ignore_row_if: str) -> None:
 
 
 _NOT_NULL = "expect_column_values_to_not_be_null"
-_REGEX = "expect_column_values_to_match_regex"
+_NO_MATCH = "expect_column_values_to_not_match_regex"
 _UNIQUE = "expect_column_values_to_be_unique"
 _COMPOUND = "expect_compound_columns_to_be_unique"
 _ROW_COUNT = "expect_table_row_count_to_be_between"
 _WRONG: dict[str, Callable[..., pl.Expr]] = {
     _NOT_NULL: _not_null,
-    _REGEX: _match_regex,
+    _NO_MATCH: _no_match,
     _UNIQUE: _unique,
     _COMPOUND: _compound_unique,
     "expect_column_values_to_be_between": _between,
@@ -712,9 +708,8 @@ def _quarantine_verdict(contract: Contract, split: SplitResult) -> CheckResult:
     text = f"{split.share:.2%} of the rows are in quarantine; the contract allows {bound:.0%}."
     if own:
         most = max(own, key=lambda rule: own[rule])
-        text += (
-            f" Most frequent reason: {most} ({own[most]:,} rows). They are in quarantine.parquet, each with its reason."
-        )
+        text += f" Most frequent reason: {most} ({own[most]:,} of {facts['rows']:,} rows)."
+        text += " Each lies in quarantine.parquet with its reason."
     return CheckResult("quarantine", split.share <= bound, "error", text, facts)
 
 

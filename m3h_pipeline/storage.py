@@ -23,6 +23,7 @@ from typing import Any
 from m3h_pipeline.errors import InputError
 
 _RECORD = "step.json"
+_CODE = (".py", ".j2")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def code_version(*modules: str) -> str:
         if spec is None or spec.origin is None:
             raise ModuleNotFoundError(module)
         root = Path(spec.origin)
-        files = sorted(root.parent.rglob("*.py")) if spec.submodule_search_locations else [root]
+        inside = (file for file in root.parent.rglob("*") if file.suffix in _CODE)
+        files = sorted(inside) if spec.submodule_search_locations else [root]
         for file in files:
             digest.update(file.relative_to(root.parent).as_posix().encode())
             digest.update(file.read_bytes())

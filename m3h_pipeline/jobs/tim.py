@@ -1,7 +1,7 @@
 """Task interaction: how the metric of one task changes when another is learned with it.
 
-Configuration: ``cohort`` (folder), ``tasks``, ``training`` and ``tim`` (sections of m3h.toml), ``to``.
-Writes ``tim.json``.
+Configuration: ``cohort`` and ``single_task`` (folders), ``tasks``, ``training`` and ``tim`` (sections of m3h.toml),
+``to``. The single-task models of the training seed are used as they are. Writes ``tim.json``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m3h_core import Cohort, FitConfig, TaskSpec, task_interaction
+from m3h_core import Cohort, FitConfig, FittedModel, TaskSpec, task_interaction
 from m3h_core.cohort import TEST, TRAIN
 from m3h_pipeline.jobs import FACTS, every, job
 from m3h_pipeline.storage import write_json
@@ -50,7 +50,8 @@ def main() -> None:
             tasks,
             method="pairwise",
             config=FitConfig(seed=training["seed"], epochs=training["epochs"]),
-            seeds=tuple(range(config["tim"]["seeds"])),
+            seeds=tuple(training["seed"] + i for i in range(config["tim"]["seeds"])),
+            single_models=[FittedModel.load(Path(config["single_task"]) / "models" / task.name) for task in tasks],
             resume=to / ".chunks",
             on_progress=lambda done, total: progress(f"task interaction: {done} of {total} models"),
         )

@@ -104,7 +104,8 @@ def _log_curves(run_id: str, curves: list[dict[str, Any]]) -> None:
         Metric(name, float(value), now, int(state["epoch"]))
         for state in curves
         for name, value in state.items()
-        if name.endswith("loss") and value == value
+        if name.endswith("valid_loss") or name == "train_loss"
+        if value == value  # a task without validation labels has none
     ]
     client = MlflowClient()
     for start in range(0, len(metrics), 1000):

@@ -101,9 +101,14 @@ def heat_map(
                 }
             )
     band = alt.Scale(paddingInner=0.1, paddingOuter=0.05)
-    axis = {"ticks": False, "domain": False, "labelLimit": 150, "labelFontSize": 12 if cell > 20 else 11}
+    axis: dict[str, Any] = {
+        "ticks": False,
+        "domain": False,
+        "labelLimit": 150,
+        "labelFontSize": 12 if cell > 20 else 11,
+    }
     wide = numbers and cell > 40
-    base = alt.Chart(alt.Data(values=cells)).encode(
+    base: Any = alt.Chart(alt.Data(values=cells)).encode(
         x=alt.X(
             "column:N",
             sort=names,
@@ -142,7 +147,9 @@ def svg(chart: alt.LayerChart, label: str) -> str:
             ElementTree.SubElement(element, f"{{{_SVG}}}title").text = tip
         for place in ("d", "transform"):
             if place in element.attrib:
-                element.set(place, _DECIMALS.sub(lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), element.attrib[place]))
+                element.set(
+                    place, _DECIMALS.sub(lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), element.attrib[place])
+                )
         for paint in ("fill", "stroke"):
             if element.get(paint) in variables:
                 element.set(paint, variables[element.get(paint, "")])
@@ -180,7 +187,8 @@ def cell_words(tim: Mapping[str, Any], i: int, j: int, metrics: Mapping[str, str
     value, ends = tim["matrix"][i][j], words.interval(tim["low"][i][j], tim["high"][i][j], sign=True)
     if not words.known(value):
         return f"{column} → {row}: not measured."
-    pair = [f"with {column} {words.number(tim['single'][i] + value)}"] if tim["method"] == "pairwise" else []
+    paired = tim["method"] == "pairwise" and words.known(tim["single"][i])
+    pair = [f"with {column} {words.number(tim['single'][i] + value)}"] if paired else []
     estimated = " Estimated, not retrained." if tim["source"][i][j] == "estimated" else ""
     change = f"{metric} {words.number(value, sign=True)}" + (f" ({ends})" if ends else "")
     return f"{column} → {row}: {change}. {row} alone {', '.join([alone, *pair, whole])}.{estimated}"
@@ -227,8 +235,11 @@ def _short(value: float | None) -> str:
 
 def _domain(tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     """Ends of the common scale, always with 0 inside."""
-    alike = [t for t in tasks if "auroc" in t["metric"].lower()] or tasks
-    ends = [0.0, *(v for t in alike for v in (t["difference_low"], t["difference"], t["difference_high"]) if words.known(v))]
+    alike = [t for t in tasks if "AUROC" in t["metric"]] or tasks
+    ends = [
+        0.0,
+        *(v for t in alike for v in (t["difference_low"], t["difference"], t["difference_high"]) if words.known(v)),
+    ]
     margin = 0.04 * ((max(ends) - min(ends)) or 0.1)
     return min(ends) - margin, max(ends) + margin
 
@@ -238,7 +249,7 @@ def _interval_row(task: Mapping[str, Any], low: float, high: float) -> dict[str,
     start, end = (v if words.known(v) else value for v in (task["difference_low"], task["difference_high"]))
     shown = words.interval(task["difference_low"], task["difference_high"], sign=True) or "no interval"
     metric = words.metric(task["metric"])
-    other = "" if "auroc" in task["metric"].lower() else f" ({metric})"
+    other = "" if "AUROC" in task["metric"] else f" ({metric})"
     return {
         "row": f"{words.name(task['task'])}{other}",
         "value": value if low <= value <= high else None,
@@ -264,8 +275,8 @@ def _interval_chart(rows: list[dict[str, Any]], low: float, high: float) -> alt.
 
     order = [row["row"] for row in rows]
     marks = [row for row in rows if "tip" in row]
-    heading = "slice(datum.label, 0, 2) == '# '"
-    gutter = 158
+    heading = "slice(datum.value, 0, 2) == '# '"
+    gutter = 158  # Pixels for the names, left-aligned.
     step = _round_up((high - low) / 5)
     y = alt.Y(
         "row:N",
@@ -278,13 +289,9 @@ def _interval_chart(rows: list[dict[str, Any]], low: float, high: float) -> alt.
             labelAlign="left",
             labelPadding=gutter,
             labelLimit=gutter,
-            labelExpr=f"{heading} ? slice(datum.label, 2) : datum.label",
-            labelFontWeight=alt.condition(heading.replace("datum.label", "datum.value"), alt.value(700), alt.value(400)),
-            labelColor=alt.condition(
-                heading.replace("datum.label", "datum.value"),
-                alt.value(PALETTE["muted"][0]),
-                alt.value(PALETTE["ink"][0]),
-            ),
+            labelExpr=f"{heading} ? slice(datum.value, 2) : datum.value",
+            labelFontWeight=alt.condition(heading, alt.value(700), alt.value(400)),
+            labelColor=alt.condition(heading, alt.value(PALETTE["muted"][0]), alt.value(PALETTE["ink"][0])),
         ),
     )
     x = alt.X(
@@ -301,12 +308,12 @@ def _interval_chart(rows: list[dict[str, Any]], low: float, high: float) -> alt.
             ticks=False,
         ),
     )
-    data = alt.Chart(alt.Data(values=marks))
-    zero = (
-        alt.Chart(alt.Data(values=[{}]))
-        .mark_rule(color=PALETTE["muted"][0], aria=False)
-        .encode(x=alt.XDatum(0, type="quantitative"))
-    )
+
+    def of(values: list[dict[str, Any]]) -> Any:
+        return alt.Chart(alt.Data(values=values))
+
+    data = of(marks)
+    zero = of([{}]).mark_rule(color=PALETTE["muted"][0], aria=False).encode(x=alt.XDatum(0, type="quantitative"))
     # Wide and unseen until pointed at: it holds the tooltip of the row.
     target = data.mark_bar(opacity=0, fill=PALETTE["panel"][0]).encode(
         x=alt.XDatum(low, type="quantitative"), x2=alt.X2Datum(high), y=y, description="tip:N"
@@ -314,7 +321,7 @@ def _interval_chart(rows: list[dict[str, Any]], low: float, high: float) -> alt.
     lines = data.mark_rule(strokeWidth=2, aria=False).encode(x=x, x2="high:Q", y=y, color=_colour("verdict:N"))
     dots = data.mark_circle(size=52, opacity=1, aria=False).encode(x="value:Q", y=y, color=_colour("verdict:N"))
     arrows = [
-        alt.Chart(alt.Data(values=[{**row, "edge": edge} for row in beyond]))
+        of([{**row, "edge": edge} for row in beyond])
         .mark_point(shape=shape, filled=True, size=50, opacity=1, aria=False)
         .encode(x="edge:Q", y=y, color=_colour("verdict:N"))
         for edge, shape in ((low, "triangle-left"), (high, "triangle-right"))
@@ -334,7 +341,13 @@ def _colour(field: str) -> Any:
 
 def _styled(chart: Any) -> alt.LayerChart:
     ink, muted, line = (PALETTE[name][0] for name in ("ink", "muted", "line"))
-    axis = {"labelColor": ink, "titleColor": muted, "gridColor": line, "labelFontSize": 12, "titleFontSize": 12}
+    axis: dict[str, Any] = {
+        "labelColor": ink,
+        "titleColor": muted,
+        "gridColor": line,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+    }
     return (
         chart.properties(background="transparent", padding={"left": 12, "right": 12, "top": 6, "bottom": 4})
         .configure(font=_FONT)

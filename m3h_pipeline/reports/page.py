@@ -95,7 +95,16 @@ def _render(data: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    formats = (words.number, words.interval, words.count, words.part, words.share, words.name, words.metric, words.plural)
+    formats = (
+        words.number,
+        words.interval,
+        words.count,
+        words.part,
+        words.share,
+        words.name,
+        words.metric,
+        words.plural,
+    )
     environment.filters.update({function.__name__: function for function in formats})
     script = environment.get_template("script.js.j2").render()
     tasks = data["metrics"]["tasks"]
@@ -131,7 +140,7 @@ def _summary(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
         f"and showed no clear difference on {verdicts['unclear']}"
         + (f"; {verdicts[None]} could not be compared." if verdicts[None] else ".")
     )
-    alike = [t["difference"] for t in claimed if "auroc" in t["metric"].lower() and words.known(t["difference"])]
+    alike = [t["difference"] for t in claimed if "AUROC" in t["metric"] and words.known(t["difference"])]
     if len(alike) > 1:
         low, high = _mean_interval(alike)
         said.append(
@@ -143,7 +152,7 @@ def _summary(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{words.number(t['single_task'])} alone; difference {words.number(t['difference'], sign=True)}"
         f" ({words.interval(t['difference_low'], t['difference_high'], sign=True) or 'no interval'})."
         for t in claimed
-        if "auroc" not in t["metric"].lower() and words.known(t["difference"])
+        if "AUROC" not in t["metric"] and words.known(t["difference"])
     ]
     beside = [t for t in claimed if words.known(t["trees"]) and words.known(t["value"])]
     if beside:
@@ -219,6 +228,7 @@ def _interaction(tim: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -> 
     metrics = {task["task"]: task["metric"] for task in tasks}
     size = len(tim["tasks"])
     label = "Heat map of task interaction; the table of all pairs holds the same numbers."
+    drawn: dict[str, dict[str, Any]]
     if size <= _FEW_TASKS:
         drawn = {"wide": {"cell": 50, "numbers": True}, "narrow": {"cell": min(30, _PHONE // size), "numbers": False}}
     else:

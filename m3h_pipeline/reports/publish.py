@@ -11,6 +11,7 @@ import polars as pl
 
 from m3h_core.cohort import SPLITS, Cohort
 from m3h_pipeline.config import Config
+from m3h_pipeline.reports import words
 from m3h_pipeline.reports.page import ReportData, write_report
 from m3h_pipeline.storage import Step, read_json, swap
 
@@ -88,7 +89,7 @@ def _report_data(
         "model": {"name": version["name"], "version": version["version"]},
         "cohort": {
             "samples": len(cohort),
-            "subjects": len(set(cohort.subject_ids or ())),
+            "subjects": len(set(cohort.subject_ids if cohort.subject_ids is not None else cohort.sample_ids)),
             "splits": {name: len(cohort.rows(split)) for name, split in SPLITS.items()},
             "modalities": {name: int(present.sum()) for name, present in cohort.present.items()},
         },
@@ -114,7 +115,7 @@ def _limits(config: Config, cohort: Cohort, synthetic: bool) -> list[str]:
     if absent:
         limits.append(f"This hospital delivered no data for: {', '.join(absent)}.")
     limits += [
-        f"The test split has {len(cohort.rows(SPLITS['test'])):,} stays: intervals are wide, and with one interval a "
+        f"The test split has {words.count(len(cohort.rows(SPLITS['test'])))} stays: intervals are wide, and with one interval a "
         "task some will exclude zero by chance.",
         "A diagnosis means that it was coded for the stay, not when it began: some were known at admission.",
         "One training run an arm: intervals come from resampling patients, not from repeated training.",

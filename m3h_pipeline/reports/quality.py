@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from m3h_pipeline.reports.words import FEWEST
 from m3h_pipeline.storage import write_json
 
 if TYPE_CHECKING:
     from m3h_core import Cohort, TaskSpec
 
-# A score on fewer is noise, and fewer than ten patients are not published (docs/modelling.md).
-FEWEST = 10
+# A score on fewer is noise.
 FEWEST_TO_SCORE = 30
 
 

@@ -482,8 +482,7 @@ FROM {{raw}} raw LEFT JOIN signals s ON s.item = trim(raw.itemid)
 _NOTES = f"""
 SELECT {_KEYS}, as_text(note_id) AS note_id, as_time(charttime) AS time,
     {_AVAILABLE.format(time="as_time(charttime)")}, '{{kind}}' AS kind, text,
-    CASE WHEN broken IS NULL AND as_text(text) IS NULL THEN 'no text' END AS reason,
-    {_errors({"charttime": _TIME, "storetime": _TIME}, "broken")} AS parse_errors, source_row
+    NULL::VARCHAR AS reason, {_errors({"charttime": _TIME, "storetime": _TIME}, "broken")} AS parse_errors, source_row
 FROM {{raw}} raw
 """
 

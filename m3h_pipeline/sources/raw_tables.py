@@ -139,9 +139,13 @@ class RawReader:
     def _load_csv(self, file: Path, header: Sequence[str], name: str, columns: Sequence[str], where: str) -> int:
         schema = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header)
         wanted = ", ".join(f'"{column}"' for column in columns)
-        broken = _MARK if _MARK in header else "NULL::VARCHAR"
+        mark = _MARK if _MARK in header else "NULL::VARCHAR"
+        empty = " AND ".join(f'"{column}" IS NULL' for column in header if column != _MARK)
+        broken = f"coalesce({mark}, CASE WHEN {empty} THEN 'empty row' END)"
         # A last row of our own takes the number of rows out of the same, only, pass over the file: both the union and
         # row_number keep the file's order.
+        # Every column is looked at: DuckDB 1.5 ends the database with an internal error where it meets broken UTF-8 in a
+        # column that is not asked for.
         self._connection.execute(
             f"""CREATE OR REPLACE TEMP TABLE {name} AS
             SELECT * FROM (

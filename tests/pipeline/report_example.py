@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 TASKS = Path(__file__).parents[2] / "data_contracts" / "tasks.yaml"
-METRIC = {"binary": "auroc", "multiclass": "macro_auroc", "regression": "r2", "clustering": "silhouette"}
+METRIC = {"binary": "AUROC", "multiclass": "macro AUROC", "regression": "R2", "clustering": "silhouette"}
 
 
 def example(tim_tasks: int = 8, seed: int = 0) -> dict[str, Any]:
@@ -44,10 +44,20 @@ def example(tim_tasks: int = 8, seed: int = 0) -> dict[str, Any]:
             {"table": "labels", "outcome": "kept", "reason": None, "rows": 59_813},
         ],
         "checks": [
-            {"table": "events", "name": "value_in_range", "passed": True, "description": "Values lie in the signal's range."},
+            {
+                "table": "events",
+                "name": "value_in_range",
+                "passed": True,
+                "description": "Values lie in the signal's range.",
+            },
             {"table": "events", "name": "quarantined_share", "passed": True, "description": "At most 5% quarantined."},
             {"table": "notes", "name": "text_not_empty", "passed": True, "description": "Notes have text."},
-            {"table": "images", "name": "quarantined_share", "passed": False, "description": "At most 0.1% quarantined."},
+            {
+                "table": "images",
+                "name": "quarantined_share",
+                "passed": False,
+                "description": "At most 0.1% quarantined.",
+            },
         ],
         "metrics": {"snapshot": "2026-11-01", "tasks": tasks},
         "tim": tim(rng, tasks, tim_tasks),

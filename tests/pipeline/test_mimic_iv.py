@@ -304,7 +304,6 @@ def test_notes(tmp_path):
     data["note/radiology"] += [
         note("11-RR-2", 11, None, "2150-01-02 09:00:00", "2150-01-02 10:00:00", "By time."),
         note("11-RR-3", 11, None, "2150-07-02 09:00:00", None, "Outside."),
-        note("11-RR-4", 11, 21, "2150-01-02 09:00:00", None, "  "),
     ]
     tables, counts = extract(write(tmp_path / "h", data))
     notes = tables["notes"]
@@ -316,7 +315,7 @@ def test_notes(tmp_path):
         when("2150-01-01 21:00"), when("2150-01-02 10:00"), when("2150-01-06 08:00")
     ]  # fmt: skip
     assert reasons(tables["lineage"], "note/radiology") == {
-        None: 2, "no text": 1, "no hadm_id, and taken outside any stay": 1
+        None: 2, "no hadm_id, and taken outside any stay": 1
     }  # fmt: skip
     assert counts["absent"] == []
     assert counts["placed by time"]["radiology"] == 1

@@ -58,10 +58,11 @@ def quality(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mater
 )
 def tim_report(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher) -> dg.MaterializeResult:
     """Measure task interaction."""
-    cohort = workspace.step(context, "cohort")
+    cohort, single_task = workspace.step(context, "cohort"), workspace.step(context, "single_task")
     config = workspace.config
     job = {
         "cohort": str(cohort.folder),
+        "single_task": str(single_task.folder),
         "tasks": json.loads((cohort.folder / "tasks.json").read_text()),
         "training": config.training.model_dump(),
         "tim": config.tim.model_dump(),
@@ -69,7 +70,7 @@ def tim_report(context: dg.AssetExecutionContext, workspace: Workspace, launcher
     step = workspace.produce(
         context,
         "tim",
-        [TIM_CODE, cohort, job["training"], job["tim"]],
+        [TIM_CODE, cohort, single_task, job["training"], job["tim"]],
         lambda to: launcher.run(context, "tim", job, to),
     )
     return materialized(step, **step.info)

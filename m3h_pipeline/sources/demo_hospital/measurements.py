@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from m3h_pipeline.sources.demo_hospital.story import Array, Stays, logistic
+from m3h_pipeline.sources.demo_hospital.story import Array, Stays, as_times, logistic
 
 _HOURS_CHARTED = 36
 _DAYS_OF_LABS = 5
@@ -239,7 +239,7 @@ def vital_signs(rng: np.random.Generator, stays: Stays, icu_stay_id: Array) -> p
         number = np.maximum(np.round(values[name][rows], decimals), 1)
         delay = rng.exponential(20, len(rows)) + (rng.random(len(rows)) < 0.04) * rng.uniform(120, 600, len(rows))
         frames.append(pl.DataFrame({
-            "stay": stay[rows], "charttime": time[rows], "storetime": time[rows] + delay.astype(int).astype("timedelta64[m]"),
+            "stay": stay[rows], "charttime": as_times(time[rows]), "storetime": as_times(time[rows] + _minutes(delay)),
             "itemid": np.full(len(rows), item), "valuenum": number,
             "valueuom": pl.Series([unit]).new_from_index(0, len(rows)),
             "warning": (rng.random(len(rows)) < 0.01).astype(int),
@@ -302,9 +302,9 @@ def lab_results(rng: np.random.Generator, stays: Stays, first: int) -> pl.DataFr
             "row": rows, "itemid": np.full(len(rows), lab.item), "number": number,
             "is_lost": unusual < 0.004, "is_hidden": (unusual > 0.7) & bool(lab.comment),
             "valueuom": pl.Series([lab.unit or None], dtype=pl.String).new_from_index(0, len(rows)),
-            "ref_range_lower": np.full(len(rows), lab.low), "ref_range_upper": np.full(len(rows), lab.high),
+            "ref_range_lower": np.full(len(rows), float(lab.low)), "ref_range_upper": np.full(len(rows), float(lab.high)),
             "remark": pl.Series([lab.comment or None], dtype=pl.String).new_from_index(0, len(rows)),
-            "storetime": known[lab.panel][rows],
+            "storetime": as_times(known[lab.panel][rows]),
         }))  # fmt: skip
     results = pl.concat(frames).sort("row", "itemid")
     row = results["row"].to_numpy()
@@ -316,7 +316,7 @@ def lab_results(rng: np.random.Generator, stays: Stays, first: int) -> pl.DataFr
         hadm_id=pl.when(~pl.Series(without_stay[row])).then(pl.Series(stays.hadm_id[in_stay])),
         specimen_id=specimen[row],
         order_provider_id=pl.lit(None, pl.String),
-        charttime=time[row],
+        charttime=as_times(time[row]),
         value=pl.when("is_lost").then(None).when("is_hidden").then(pl.lit("___")).otherwise(text),
         valuenum=pl.when("is_lost").then(None).otherwise(text),
         flag=pl.when(~pl.col("number").is_between("ref_range_lower", "ref_range_upper")).then(pl.lit("abnormal")),
@@ -343,7 +343,7 @@ def procedures(rng: np.random.Generator, stays: Stays, icu_stay_id: Array) -> pl
         size = len(stay)
         frames.append(pl.DataFrame({
             "subject_id": stays.subject_id[stays.patient[stay]], "hadm_id": stays.hadm_id[stay], "stay_id": icu_stay_id[stay],
-            "caregiver_id": rng.integers(1000, 99999, size), "starttime": begins, "endtime": ends, "storetime": stored,
+            "caregiver_id": rng.integers(1000, 99999, size), "starttime": as_times(begins), "endtime": as_times(ends), "storetime": as_times(stored),
             "itemid": np.full(size, item), "value": lasts, "order": rng.integers(10_000, 9_999_999, size),
             "valueuom": pl.Series(["min" if name in _LASTING else None], dtype=pl.String).new_from_index(0, size),
             "ordercategoryname": pl.Series([order]).new_from_index(0, size),

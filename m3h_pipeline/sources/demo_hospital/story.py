@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 Array = np.ndarray[Any, Any]
 
@@ -228,7 +229,7 @@ def draw_stays(rng: np.random.Generator, n: int, first_stay: int, first_patient:
 
     return Stays(
         patient=patient,
-        hadm_id=20_000_000 + _scattered(first_stay + np.arange(n), seed),
+        hadm_id=20_000_000 + scattered(first_stay + np.arange(n), seed),
         admit=admit,
         discharge=discharge,
         died=died,
@@ -241,7 +242,7 @@ def draw_stays(rng: np.random.Generator, n: int, first_stay: int, first_patient:
         admission_type=_admission_types(rng, severity),
         insurance=_insurance(rng, age[patient], x),
         marital_status=np.repeat(_marital_status(rng, age), many),
-        subject_id=10_000_000 + _scattered(first_patient + np.arange(people), seed),
+        subject_id=10_000_000 + scattered(first_patient + np.arange(people), seed),
         is_male=is_male,
         anchor_age=age.astype(int),
         anchor_year=anchor_year,
@@ -323,7 +324,13 @@ def _intercept(score: Array, share: float) -> float:
 
 
 def logistic(score: Array) -> Array:
+    """Log-odds to a chance."""
     return 1 / (1 + np.exp(-score))
+
+
+def as_times(times: Array) -> pl.Series:
+    """Times of any resolution as a Polars column."""
+    return pl.Series(times.astype("datetime64[ms]"))
 
 
 def _length_of_stay(rng: np.random.Generator, x: Array, dependence: Array, died: Array) -> Array:
@@ -395,6 +402,6 @@ def _died_on(rng: np.random.Generator, patient: Array, died: Array, discharge: A
     return day[last]
 
 
-def _scattered(numbers: Array, seed: int) -> Array:
+def scattered(numbers: Array, seed: int) -> Array:
     """Ids of at most seven digits, all different, in no order that tells anything."""
     return (numbers * 6_364_137 + 1_000_003 * seed + 271_828) % 9_999_991

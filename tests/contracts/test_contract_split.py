@@ -9,10 +9,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from contract_tables import STAYS, WRONG, Hospital, frame, good, hours, samples, wrong_row
 
 from m3h_pipeline.contracts import TABLES, load_contract
 from m3h_pipeline.errors import InputError
-from tests.contracts.tables import STAYS, WRONG, Hospital, frame, good, hours, samples, wrong_row
 
 
 @pytest.fixture

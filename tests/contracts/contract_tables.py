@@ -90,7 +90,9 @@ def labels() -> list[dict[str, Any]]:
 
 def good(table: str, folder: Path) -> list[dict[str, Any]]:
     """The good rows of a table."""
-    return images(folder) if table == "images" else {"samples": samples, "events": events, "notes": notes, "labels": labels}[table]()  # fmt: skip
+    if table == "images":
+        return images(folder)
+    return {"samples": samples, "events": events, "notes": notes, "labels": labels}[table]()
 
 
 def frame(table: str, rows: list[dict[str, Any]]) -> pl.DataFrame:

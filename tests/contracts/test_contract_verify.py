@@ -10,10 +10,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from contract_tables import STAYS, TASKS, Hospital, frame, good, samples
 
 from m3h_pipeline import contracts
 from m3h_pipeline.contracts import TABLES, CheckResult, SplitResult, check_descriptions, check_names, validate, verify
-from tests.contracts.tables import STAYS, TASKS, Hospital, frame, good, samples
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_too_large_a_quarantine_fails_and_names_the_most_frequent_reason(hospita
     assert check.observed["rule unknown_unit"] == 3
     assert check.observed["share"] == round(3 / len(rows), 6)
     assert "the contract allows 5%" in check.description
-    assert "unknown_unit (3 rows)" in check.description
+    assert "unknown_unit (3 of 50 rows)" in check.description
 
 
 def test_too_few_samples_and_an_empty_split_fail(hospital: Hospital) -> None:

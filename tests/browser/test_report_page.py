@@ -1,0 +1,147 @@
+"""The report as a reader meets it: mouse, keyboard, phone, dark, paper."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from m3h_pipeline.reports.page import write_report
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+example = runpy.run_path(str(Path(__file__).parents[1] / "pipeline" / "report_example.py"))["example"]
+FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+
+
+@pytest.fixture(scope="module")
+def report(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(example(), path)
+    return path
+
+
+@pytest.fixture
+def opened(browser: Browser, report: Path) -> Iterator[Callable[..., Page]]:
+    """Opens the report in a new context; afterwards: no script error, and nothing was fetched."""
+    problems: list[str] = []
+    fetched: set[str] = set()
+    contexts = []
+
+    def open_report(**settings: Any) -> Page:
+        context = browser.new_context(**settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: fetched.add(request.url))
+        page.goto(report.as_uri())
+        return page
+
+    yield open_report
+    for context in contexts:
+        context.close()
+    assert problems == []
+    assert fetched == {report.as_uri()}
+
+
+def names(page: Page) -> list[str]:
+    return page.locator("#scores tbody tr:not(.group) th span").all_inner_texts()
+
+
+def test_sorts_by_keyboard_and_back(opened: Callable[..., Page]) -> None:
+    page = opened(viewport={"width": 1200, "height": 900})
+    by_department = names(page)
+    header = page.get_by_role("columnheader", name="Joint − single-task")
+    header.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    assert header.get_attribute("aria-sort") == "descending"
+    tasks = example()["metrics"]["tasks"]
+    known = sorted((t for t in tasks if t["claimed"]), key=lambda t: -t["difference"])
+    assert names(page)[0] == "Length of stay"
+    assert len(names(page)) == 44
+    shown = page.locator("#scores tbody tr:not(.group) td:nth-child(5)").all_inner_texts()
+    values = [text.split()[0].replace("−", "-") for text in shown]
+    assert [float(v) for v in values[: len(known)]] == pytest.approx([t["difference"] for t in known], abs=6e-4)
+    assert set(values[len(known) :]) == {"–"}  # what has no number comes last
+    page.keyboard.press("Enter")
+    assert header.get_attribute("aria-sort") == "ascending"
+    assert names(page)[len(known) - 1] == "Length of stay"
+    page.get_by_role("button", name="Group by department").click()
+    assert names(page) == by_department
+    assert page.get_by_role("button", name="Group by department").count() == 0
+
+
+def test_counts_sort_as_they_are_shown(opened: Callable[..., Page]) -> None:
+    page = opened(viewport={"width": 1200, "height": 900})
+    button = page.get_by_role("button", name="Positives")
+    button.click()
+    button.click()
+    shown = page.locator("#scores tbody tr:not(.group) td:nth-child(8)").all_inner_texts()
+    numbers = [int(text) for text in shown if text.isdigit()]
+    assert shown[0] == "<10"
+    assert numbers == sorted(numbers)
+    assert shown[-1] == "–"
+
+
+def test_heat_map_by_mouse_and_by_keyboard(opened: Callable[..., Page]) -> None:
+    page = opened(viewport={"width": 1200, "height": 900})
+    chart, tip = page.locator(".map .chart:visible"), page.locator("#tip")
+    assert chart.count() == 1
+    chart.locator(".mark").nth(1).hover()
+    assert tip.inner_text().startswith("Atrial fibrillation → Heart failure: AUROC +0.013 (−0.012 to +0.038).")
+    page.mouse.move(0, 0)
+    assert tip.inner_text() == ""
+    chart.focus()
+    page.keyboard.press("ArrowRight")
+    assert tip.inner_text().startswith("Ischemic heart disease → Heart failure:")
+    page.keyboard.press("ArrowDown")
+    assert tip.inner_text().startswith("Ischemic heart disease → Atrial fibrillation:")
+    page.keyboard.press("Escape")
+    assert tip.inner_text() == ""
+
+
+def test_fits_a_phone(opened: Callable[..., Page]) -> None:
+    page = opened(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    assert page.evaluate(FITS)
+    chart = page.locator(".map .chart:visible")
+    assert chart.count() == 1
+    assert chart.evaluate("e => e.scrollWidth <= e.clientWidth")
+    chart.locator(".mark").nth(7).tap()
+    box = page.locator("#tip").bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 390
+
+
+@pytest.mark.parametrize("width", [320, 768, 1000, 1600])
+def test_fits_other_widths(opened: Callable[..., Page], width: int) -> None:
+    assert opened(viewport={"width": width, "height": 900}).evaluate(FITS)
+
+
+def test_follows_the_theme_but_prints_light(opened: Callable[..., Page]) -> None:
+    page = opened(color_scheme="dark")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    ink = "getComputedStyle(document.querySelector('.plot text')).fill"
+    assert page.evaluate(ground) == "rgb(15, 20, 26)"
+    assert page.evaluate(ink) == "rgb(230, 237, 243)"
+    page.emulate_media(media="print")
+    assert page.evaluate(ground) == "rgb(255, 255, 255)"
+    assert page.evaluate(ink) == "rgb(27, 31, 36)"
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open]), thead button").count() == 0
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details[open]").count() == 0
+    assert page.locator("#scores thead button").all_inner_texts()[:2] == ["Task", "Joint"]
+
+
+def test_first_tab_skips_to_the_results(opened: Callable[..., Page]) -> None:
+    page = opened()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the results"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"

@@ -1,0 +1,261 @@
+"""The report page: what it says, what it hides, and that it needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import runpy
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from m3h_pipeline.reports import charts
+from m3h_pipeline.reports.page import write_report
+
+example = runpy.run_path(str(Path(__file__).with_name("report_example.py")))["example"]
+
+
+class Cells(HTMLParser):
+    """The text of every table cell, by row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.inside = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self.inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.rows[-1][-1] = f"{self.rows[-1][-1]} {data}".strip()
+
+
+def rows(page: str) -> list[list[str]]:
+    parser = Cells()
+    parser.feed(page)
+    return parser.rows
+
+
+def row(page: str, start: str) -> list[str]:
+    return next(cells for cells in rows(page) if cells and cells[0].startswith(start))
+
+
+def written(data: dict[str, Any], folder: Path) -> str:
+    write_report(data, folder / "report.html")
+    return (folder / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return written(example(), tmp_path_factory.mktemp("report"))
+
+
+def test_needs_nothing_but_itself(page: str) -> None:
+    assert set(re.findall(r'(?:src|href)="([^"#]+)', page)) == {"data:,", "http://127.0.0.1:5000/"}
+    assert "@import" not in page
+    assert "url(" not in page
+    script = page.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in page
+
+
+def test_same_data_same_bytes_in_file_or_folder(page: str, tmp_path: Path) -> None:
+    write_report(example(), tmp_path)
+    assert (tmp_path / "report.html").read_text() == page
+
+
+def test_summary_counts_what_the_intervals_say(page: str) -> None:
+    tasks = [t for t in example()["metrics"]["tasks"] if t["claimed"]]
+    better = sum(t["difference_low"] > 0 for t in tasks)
+    worse = sum(t["difference_high"] < 0 for t in tasks)
+    assert f"Of 44 tasks, {len(tasks)} have enough test labels for a claim." in page
+    assert (
+        f"beat single-task models on {better}, was worse on {worse}, and showed no clear difference on "
+        f"{len(tasks) - better - worse}." in page
+    )
+    assert "The mean difference over the 35 of them that are measured by AUROC is +0.017 (+0.011 to +0.023)." in page
+    assert "Length of stay, measured by R²:" in page
+    assert "Boosted trees, one model a task, scored higher than the joint model on" in page
+
+
+def test_header_names_source_model_and_synthetic_data(page: str, tmp_path: Path) -> None:
+    for text in ("SYNTHETIC DATA", "2026-11-01", "m3h, version 3", "1,391 samples of 1,204 patients"):
+        assert text in page
+    real = written(example() | {"synthetic": False, "tim": None}, tmp_path)
+    assert "SYNTHETIC DATA" not in real
+    assert 'id="interaction"' not in real
+
+
+def test_every_task_has_its_row(page: str) -> None:
+    tasks = example()["metrics"]["tasks"]
+    first = tasks[0]
+    cells = row(page, "Heart failure")
+    assert cells[1] == f"{first['value']:.3f} {first['low']:.3f} to {first['high']:.3f}"
+    assert cells[5:] == ["AUROC", str(first["n"]), str(first["positives"])]
+    departments = {t["department"] for t in tasks}
+    assert page.count('scope="rowgroup"') == len(departments) == 17
+    unclaimed = row(page, "Hypertension")
+    assert "not claimed: fewer than 10 positives or negatives" in unclaimed[0]
+    assert unclaimed[1:5] == ["–"] * 4
+    assert page.count('class="unclaimed"') == sum(not t["claimed"] for t in tasks)
+
+
+def test_rows_of_a_table_sum_to_the_rows_read(page: str) -> None:
+    assert row(page, "Events")[1:] == ["415,120", "391,404", "23,464", "252"]
+    assert ["Events", "Quarantined", "value_in_range", "212"] in rows(page)
+
+
+def test_small_groups_are_never_counted_out(tmp_path: Path) -> None:
+    data = example()
+    data["cohort"] |= {
+        "splits": {"train": 1_184, "valid": 153, "calibration": 47, "test": 7},
+        "modalities": {"tabular": 1391, "timeseries": 1388, "language": 6, "vision": 0},
+    }
+    heart, rhythm, ischemia = data["metrics"]["tasks"][:3]
+    heart |= {"n": 8, "positives": 3}
+    rhythm |= {"n": 200, "positives": 196}
+    ischemia |= {"n": None, "positives": None}
+    page = written(data, tmp_path)
+    assert row(page, "Heart failure")[6:] == ["<10", "<10"]
+    assert row(page, "Atrial fibrillation")[6:] == ["200", ">190"]
+    assert row(page, "Ischemic heart disease")[6:] == ["<10", "<10"]
+    assert row(page, "Test") == ["Test", "<10"]
+    assert row(page, "Calibration") == ["Calibration", "≥10"]  # else the total gives the test split away
+    assert row(page, "Time series") == ["Time series", ">1,381", ">99%"]
+    assert row(page, "Language") == ["Language", "<10", "<1%"]
+    assert row(page, "Vision") == ["Vision", "absent"]
+    assert "1,388" not in page
+    assert not re.search(r">\s*47\s*<", page)
+
+
+def test_heat_map_fills_only_what_excludes_zero(page: str) -> None:
+    tim = example()["tim"]
+    clear = [(i, j) for i in range(8) for j in range(8) if i != j and (tim["low"][i][j] > 0 or tim["high"][i][j] < 0)]
+    assert clear
+    plots = re.findall(r'data-columns="8">(<svg.*?</svg>)', page)
+    assert len(plots) == 2  # one for a wide screen, one for a phone
+    for plot in plots:
+        cells = re.findall(r'<path[^>]*fill="var\(--([\w-]+)\)"[^>]*><title>([^<]*)', plot)
+        assert len(cells) == 64
+        assert sum(fill.startswith(("help", "harm")) for fill, _ in cells) == len(clear)
+        i, j = clear[0]
+        assert cells[i * 8 + j][1] == charts.cell_words(tim, i, j, {tim["tasks"][i]: "AUROC"})
+    assert page.count("<li>Learning <strong>") == len(clear)
+    assert "this project's reconstruction" in page
+
+
+def test_cell_words_hold_all_that_is_known() -> None:
+    tim = {
+        "tasks": ["sepsis", "copd"], "method": "pairwise", "single": [0.78, 0.7], "joint": [0.795, 0.71],
+        "matrix": [[0, 0.012], [None, 0]], "low": [[0, 0.003], [None, 0]], "high": [[0, 0.021], [None, 0]],
+        "source": [["retrained", "estimated"]] * 2,
+    }  # fmt: skip
+    assert charts.cell_words(tim, 0, 1, {"sepsis": "AUROC"}) == (
+        "COPD → Sepsis: AUROC +0.012 (+0.003 to +0.021). Sepsis alone 0.780, with COPD 0.792, with all 2 tasks 0.795. "
+        "Estimated, not retrained."
+    )
+    assert charts.cell_words(tim, 1, 0, {}) == "Sepsis → COPD: not measured."
+
+
+def test_charts_follow_the_theme(page: str) -> None:
+    plots = "".join(re.findall(r"<svg.*?</svg>", page))
+    assert "var(--ink)" in plots
+    colours = set(re.findall(r'(?:fill|stroke)="([^"]+)"', plots))
+    assert {c for c in colours if not c.startswith("var(")} <= {"none", "transparent"}
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_tables_are_named_and_headed(page: str) -> None:
+    assert page.count("<table") == page.count("<caption>")
+    assert not re.search(r"<th(?![^>]*scope=)[ >]", page)
+    for landmark in ('<html lang="en">', "<header>", '<nav aria-label="Contents">', '<main id="main"', 'href="#main"'):
+        assert landmark in page
+
+
+def test_a_hostile_name_stays_text(tmp_path: Path) -> None:
+    data = example()
+    bad = "</title><script>alert(1)</script>"
+    data["metrics"]["tasks"][0]["task"] = data["tim"]["tasks"][0] = data["limits"][0] = bad
+    data["model"]["run_url"] = "javascript:alert(1)"
+    page = written(data, tmp_path)
+    assert page.count("<script") == 1
+    assert "javascript:" not in page
+
+
+def test_nothing_claimed_nothing_compared(tmp_path: Path) -> None:
+    data = example()
+    for task in data["metrics"]["tasks"]:
+        task |= dict.fromkeys(("value", "low", "high", "single_task", "trees", "difference", "difference_low"))
+        task |= {"difference_high": float("nan"), "claimed": False, "reason": None}
+    tim = data["tim"]
+    tim |= {"low": [[-1.0] * 8] * 8, "high": [[1.0] * 8] * 8}
+    tim["matrix"][0][1] = tim["single"][2] = None
+    page = written(data | {"lineage": [], "checks": [], "limits": []}, tmp_path)
+    assert "Joint learning could not be compared with single-task models." in page
+    assert "not claimed: too few test labels" in page
+    assert "No pair whose interval excludes 0." in page
+    assert 'id="limits"' not in page
+    assert not re.search(r"\bnan\b", str(rows(page)).lower() + "".join(re.findall(r"<svg.*?</svg>", page)).lower())
+
+
+def test_says_which_part_is_missing(tmp_path: Path) -> None:
+    data = example()
+    del data["limits"], data["tim"]
+    with pytest.raises(ValueError, match="lacks limits, tim"):
+        write_report(data, tmp_path)
+
+
+def test_an_interval_beyond_the_scale_ends_in_an_arrow() -> None:
+    tasks = example()["metrics"]["tasks"]
+    [plot] = charts.interval_charts(tasks)
+    drawn = charts.svg(plot, "differences")
+    assert len(re.findall("<title>", drawn)) == sum(t["claimed"] for t in tasks)
+    assert "Length of stay: R² +0.110 (−0.090 to +0.310)" in drawn
+    assert charts.interval_charts([t | {"claimed": False} for t in tasks]) == []
+
+
+def test_pictures_for_metadata() -> None:
+    image = charts.heat_map(example()["tim"])
+    assert charts.png(image).startswith(b"\x89PNG")
+    assert charts.markdown(image, "TIM").startswith("![TIM](data:image/png;base64,iVBOR")
+
+
+def test_all_tasks_interacting_stay_light(tmp_path: Path) -> None:
+    page = written(example(tim_tasks=44), tmp_path)
+    assert len(page.encode()) < 2_000_000
+    assert "All 1,892 pairs as a table" in page
+    assert "The 12 largest of" in page
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_contrast_is_wcag_aa(theme: int) -> None:
+    def contrast(a: str, b: str) -> float:
+        high, low = sorted((luminance(charts.PALETTE[name][theme]) for name in (a, b)), reverse=True)
+        return (high + 0.05) / (low + 0.05)
+
+    text = [(ink, ground) for ink in ("ink", "muted", "link") for ground in ("paper", "panel")]
+    text += [("help-4", "paper"), ("harm-4", "paper"), ("warning-ink", "warning")]
+    text += [("paper" if k == 4 else "ink", f"{kind}-{k}") for kind in ("help", "harm") for k in (1, 2, 3, 4)]
+    assert {pair: round(contrast(*pair), 1) for pair in text if contrast(*pair) < 4.5} == {}
+    assert contrast("none", "paper") >= 3
+    light = [light for light, _ in charts.PALETTE.values()]
+    assert len(light) == len(set(light))
