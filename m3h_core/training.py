@@ -16,11 +16,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+# The function, not the class: the class imports the compiler, which costs seconds.
+from torch.optim.adamw import adamw
 
 from m3h_core.checkpoint import fingerprint, read_tensors, write_json, write_tensors
 from m3h_core.cohort import TEST, TRAIN, VALID, Cohort
@@ -273,6 +276,14 @@ def cohort_inputs(model: M3H, cohort: Cohort, rows: np.ndarray) -> Tensor:
     return model.inputs(*cohort_tensors(cohort, rows))
 
 
+class Moments(NamedTuple):
+    """AdamW's state of one parameter."""
+
+    first: Tensor
+    second: Tensor
+    step: Tensor
+
+
 class Trainer:
     """Trains G models of equal layout and configuration as one wide model, in place.
 
@@ -304,8 +315,9 @@ class Trainer:
             for name, _ in models[0].named_parameters()
             if not name.startswith("centres_")
         }
-        self.optimizer = self._new_optimizer()
+        self.moments = {name: _zero_moments(value) for name, value in self.params.items()}
         self.best = {name: value.detach().clone() for name, value in self.params.items()}
+        self.averaged: dict[str, Tensor] = {}
         self.best_loss, self.best_epoch = [math.inf] * len(models), [-1] * len(models)
         self.epoch = 0
         self.cluster_targets: dict[int, Tensor] = {}
@@ -323,6 +335,7 @@ class Trainer:
             if self.layout.clustering:
                 self._refresh_clusters()
             train_T = self._train_epoch()
+            self._average()
             valid_T = self._validate()
             report = self._report(train_T, valid_T) if self.on_epoch else None
             self.epoch += 1
@@ -350,16 +363,25 @@ class Trainer:
             loss = loss_GT.sum()
             if self.cluster_targets:
                 loss = loss + self.config.cluster_weight * self._cluster_loss(state, rows)
-            self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            self.optimizer.step()
+            self._step()
             total += loss_GT.detach() * len(rows)
         return total / n
 
-    def _forward(self, x_BF: Tensor, drop: Sequence[Tensor] = ()) -> Any:
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Follow the weights with their moving average over epochs: it is what is validated and kept."""
+        keep = min(self.config.averaging, self.epoch / (self.epoch + 1))
+        for name, value in self.params.items():
+            if name in self.averaged and keep:
+                self.averaged[name].lerp_(value.detach(), 1 - keep)
+            else:
+                self.averaged[name] = value.detach().clone()
+
+    def _forward(self, x_BF: Tensor, drop: Sequence[Tensor] = (), p=None) -> Any:
         mixed = self.config.precision == "bfloat16" and self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
-            state = run(self.params, self.layout, self.config, x_BF, drop)
+            state = run(p or self.params, self.layout, self.config, x_BF, drop)
         return state._replace(outputs=state.outputs.to(self.config.dtype))
 
     def _losses(self, state: Any, rows: Tensor) -> Tensor:
@@ -428,7 +450,7 @@ class Trainer:
         flat = self.slots.flatten().cpu()
         for start in range(0, len(self.x_valid), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
-            state = self._forward(self.x_valid[rows])
+            state = self._forward(self.x_valid[rows], p=self.averaged)
             outputs = state.outputs.view(len(self.active), self.config.members, self.layout.n_outputs, -1)
             shape = (*self.slots.shape, outputs.shape[-1])
             targets = self.data.valid_targets[:, rows][flat].view(shape).unsqueeze(1).to(self.device)
@@ -458,7 +480,7 @@ class Trainer:
                 going.append(at)
         if improved:
             here, there = self._rows(improved), self._rows([self.active[at] for at in improved])
-            for name, value in self.params.items():
+            for name, value in self.averaged.items():
                 if name.startswith("centres_"):
                     self.best[name] = value.detach().clone()
                 else:
@@ -475,26 +497,41 @@ class Trainer:
 
     def _keep(self, places: Sequence[int]) -> None:
         """Go on with some of the active models only."""
-        rows = self._rows(places)
-        state = {name: self.optimizer.state[value] for name, value in self.params.items()}
-        self.params = {name: value.detach()[rows].requires_grad_() for name, value in self.params.items()}
-        self.optimizer = self._new_optimizer()
-        for name, value in self.params.items():
-            if state[name]:
-                old = state[name]
-                moments = {key: old[key][rows] for key in ("exp_avg", "exp_avg_sq")}
-                self.optimizer.state[value] = {"step": old["step"], **moments}
         self.active = [self.active[at] for at in places]
+        if not self.active:
+            return
+        rows = self._rows(places)
+        self.params = {name: value.detach()[rows].requires_grad_() for name, value in self.params.items()}
+        self.averaged = {name: value[rows] for name, value in self.averaged.items()}
+        for name, moments in self.moments.items():
+            self.moments[name] = Moments(moments.first[rows], moments.second[rows], moments.step)
         self.slots, self.regression = self.slots[list(places)], self.regression[list(places)]
 
-    def _new_optimizer(self) -> torch.optim.AdamW:
-        decayed = [value for name, value in self.params.items() if name.endswith("weight")]
-        others = [value for name, value in self.params.items() if not name.endswith("weight")]
-        groups = [
-            {"params": decayed, "weight_decay": self.config.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr=self.config.learning_rate, fused=True)
+    @torch.no_grad()
+    def _step(self) -> None:
+        """One AdamW step; weights decay, biases, tokens and centres do not."""
+        for decays in (True, False):
+            names = [name for name, value in self.params.items() if value.grad is not None]
+            names = [name for name in names if name.endswith("weight") == decays]
+            moments = [self.moments[name] for name in names]
+            adamw(
+                [self.params[name] for name in names],
+                [self.params[name].grad for name in names],
+                [m.first for m in moments],
+                [m.second for m in moments],
+                [],
+                [m.step for m in moments],
+                fused=True,
+                amsgrad=False,
+                maximize=False,
+                beta1=0.9,
+                beta2=0.999,
+                eps=1e-8,
+                lr=self.config.learning_rate,
+                weight_decay=self.config.weight_decay if decays else 0.0,
+            )
+        for value in self.params.values():
+            value.grad = None
 
     def _hand_over(self) -> None:
         with torch.no_grad():
@@ -579,7 +616,7 @@ class Trainer:
         name = f"centres_{task}"
         self.params[name] = centres.to(self.device).requires_grad_()
         self.best[name] = centres.to(self.device).clone()
-        self.optimizer.add_param_group({"params": [self.params[name]], "weight_decay": 0.0})
+        self.moments[name] = _zero_moments(self.params[name])
 
     # Checkpoints -----------------------------------------------------------------------------------------------------
 
@@ -598,8 +635,7 @@ class Trainer:
         tensors: dict[str, Tensor] = {"generator": self.generator.get_state()}
         for name, value in self.params.items():
             tensors[f"now/{name}"] = value
-            state = self.optimizer.state[value]
-            tensors |= {f"{key_}/{name}": state[key_] for key_ in ("exp_avg", "exp_avg_sq", "step") if state}
+            tensors |= {f"{part}/{name}": moment for part, moment in self.moments[name]._asdict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
         tensors |= {f"cluster_targets/{task}": value for task, value in self.cluster_targets.items()}
         about = {
@@ -626,12 +662,14 @@ class Trainer:
             for name, value in self.params.items():
                 value.copy_(tensors[f"now/{name}"])
                 self.best[name] = tensors[f"best/{name}"].to(self.device)
-                if f"step/{name}" in tensors:
-                    moments = {k: tensors[f"{k}/{name}"].to(self.device) for k in ("exp_avg", "exp_avg_sq")}
-                    self.optimizer.state[value] = {"step": tensors[f"step/{name}"], **moments}
+                self.moments[name] = Moments(*(tensors[f"{k}/{name}"].to(self.device) for k in Moments._fields))
         self.generator.set_state(tensors["generator"])
         self.epoch, self.best_epoch, self.active = about["epoch"], about["best_epoch"], about["active"]
         self.best_loss = [math.inf if loss is None else loss for loss in about["best_loss"]]
+
+
+def _zero_moments(value: Tensor) -> Moments:
+    return Moments(torch.zeros_like(value), torch.zeros_like(value), torch.zeros((), device=value.device))
 
 
 def _standardizer(cohort: Cohort) -> tuple[np.ndarray, np.ndarray]:
@@ -684,12 +722,17 @@ def _components(x: Tensor, x_valid: Tensor, modalities: Mapping[str, int], count
     weights = torch.cat([torch.full((w,), w**-0.5) for w in modalities.values()]).to(x)
     z = x[:, : len(weights)] * weights
     centre = z.mean(0)
-    values, vectors = torch.linalg.eigh(((z - centre).T @ (z - centre)).double() / len(z))
+    z = (z - centre).double()
+    if len(z) < z.shape[1]:  # the smaller side's matrix has the same leading values
+        values, left = torch.linalg.eigh(z @ z.T / len(z))
+        vectors = z.T @ (left / (values * len(z)).clamp_min(1e-12).sqrt())
+    else:
+        values, vectors = torch.linalg.eigh(z.T @ z / len(z))
     count = min(count, x.shape[1])
-    if len(values) < count:
-        vectors = torch.nn.functional.pad(vectors, (count - len(values), 0))
-    top = vectors[:, -count:].flip(1).to(x) / values[-count:].mean().clamp_min(1e-12).sqrt().to(x)
-    return ((z - centre) @ top).T.contiguous(), ((x_valid[:, : len(weights)] * weights - centre) @ top).T.contiguous()
+    vectors = torch.nn.functional.pad(vectors, (max(0, count - len(values)), 0))
+    top = (vectors[:, -count:].flip(1) / values[-count:].mean().clamp_min(1e-12).sqrt()).to(x)
+    weighted = (x_valid[:, : len(weights)] * weights - centre) @ top
+    return (z.to(x) @ top).T.contiguous(), weighted.T.contiguous()
 
 
 def _k_means(z: np.ndarray, k: int, seed: int) -> Any:

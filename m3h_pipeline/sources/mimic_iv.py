@@ -134,12 +134,8 @@ class MimicIV(Source):
         rules = load_tasks(only=settings.tasks)
         spill = (settings.spill or to) / ".spill"
         with workbench(spill, settings.memory_limit) as connection:
-            reader = RawReader(connection, spill)
-            try:
-                work = _Extraction(connection, reader, tables, settings, rules)
-                counts = work.write(to, self._image_folders())
-            finally:
-                reader.close()
+            work = _Extraction(connection, RawReader(connection, spill), tables, settings, rules)
+            counts = work.write(to, self._image_folders())
         (to / "tasks.json").write_text(json.dumps([rule.spec.to_dict() for rule in rules], indent=1) + "\n")
         COLUMNS.save(to)
         return {**counts, "absent": [places[0] for table, (places, _) in _FILES.items() if table not in tables]}
@@ -329,14 +325,15 @@ class _Extraction:
         return sum(count for _, count in found)
 
     def _write_lineage(self, to: Path) -> None:
-        sums = self.reader.checksums()
         accounted = dict.fromkeys(self.rows_read, 0)
         records = []
         for table, raw, reason, rows in self.lineage:
             name = self.tables[raw].name
             accounted[raw] += rows
             if rows:
-                records.append((table, name, sums[name], "out_of_scope" if reason else "kept", reason, rows))
+                records.append(
+                    (table, name, self.reader.checksums[name], "out_of_scope" if reason else "kept", reason, rows)
+                )
         assert accounted == self.rows_read, f"lineage {accounted} does not account for the rows read {self.rows_read}"
         names = ["table", "file", "sha256", "outcome", "reason", "rows"]
         pl.DataFrame(

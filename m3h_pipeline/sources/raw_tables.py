@@ -6,6 +6,7 @@ fields, unbalanced quotes) is read through a repaired copy in which such rows ar
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import hashlib
@@ -13,7 +14,6 @@ import io
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -72,46 +72,38 @@ def open_table(root: Path, file: Path, needed: Iterable[str]) -> RawTable:
 
 
 class RawReader:
-    """Loads raw tables into a DuckDB connection.
+    """Loads raw tables into a DuckDB connection; ``checksums`` holds the SHA-256 of each file by its name.
 
-    Each file's checksum is computed beside the reading, in one thread, which also tells a truncated gzip file:
-    DuckDB takes one that ends at a line's end for whole. Call `checksums` before the result is used.
+    A file is looked through before DuckDB reads it. For one, DuckDB takes a gzip file that was cut off at a line's end
+    for whole. For another, bytes that are no UTF-8, in a file of which only some columns are read, can break its
+    connection for good (1.5).
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> None:
         self._connection = connection
         self._scratch = scratch
-        self._pool = ThreadPoolExecutor(1)
-        self._sums: dict[str, Future[str]] = {}
-
-    def close(self) -> None:
-        """Stop the checksums that have not begun."""
-        self._pool.shutdown(cancel_futures=True)
+        self.checksums: dict[str, str] = {}
 
     def load(self, table: RawTable, name: str, columns: Sequence[str], where: str = "TRUE") -> int:
         """Create the table ``name`` of the rows where the condition holds; return the number of rows in the file.
 
         Its columns are the given ones as text, ``source_row`` (from 1) and ``broken`` (what is wrong with the row as a
         whole, else null). A row that can't be split into fields has only nulls and is kept whatever the condition.
+        Raises `InputError` where the file is damaged.
         """
-        self._sums[table.name] = self._pool.submit(_checksum, table.file)
+        self.checksums[table.name], is_text = _look_through(table.file)
         try:
-            rows = self._load_parquet(table, name, columns, where) if table.is_parquet else None
-            if rows is None:
-                rows = self._load_csv(table.file, table.columns, name, columns, where)
+            if table.is_parquet:
+                return self._load_parquet(table, name, columns, where)
+            if is_text:
+                return self._load_csv(table.file, table.columns, name, columns, where)
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:
             # DuckDB's messages quote the row, so they go no further.
-            self._sums[table.name].result()
             if table.is_parquet or not isinstance(error, duckdb.InvalidInputException):
                 raise InputError(f"{table.file} can't be read: it is damaged; copy it again") from None
-            rows = self._load_repaired(table, name, columns, where)
-        return rows
-
-    def checksums(self) -> dict[str, str]:
-        """SHA-256 of every file loaded; raises `InputError` where one is damaged."""
-        return {name: future.result() for name, future in self._sums.items()}
+        return self._load_repaired(table, name, columns, where)
 
     def _load_parquet(self, table: RawTable, name: str, columns: Sequence[str], where: str) -> int:
         as_text = ", ".join(f'CAST("{column}" AS VARCHAR) AS "{column}"' for column in columns)
@@ -197,25 +189,44 @@ def _text(file: Path) -> TextIO:
     return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace", newline="")
 
 
-def _checksum(file: Path) -> str:
+def _look_through(file: Path) -> tuple[str, bool]:
+    """SHA-256 of the file as it lies, and whether its text is UTF-8; a damaged gzip file raises `InputError`."""
     digest = hashlib.sha256()
-    compressed = file.suffix == ".gz"
-    inflate = zlib.decompressobj(wbits=31)
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    is_text = file.suffix != ".parquet"
     try:
-        with file.open("rb") as stream:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
-                while compressed and block.strip(b"\0"):
-                    if inflate.eof:
-                        # A gzip file may be several, one after the other.
-                        inflate = zlib.decompressobj(wbits=31)
-                    inflate.decompress(block)
-                    block = inflate.unused_data
+        for block, content in _blocks(file):
+            digest.update(block)
+            if is_text:
+                try:
+                    decode(content)
+                except UnicodeDecodeError:
+                    is_text = False
+    except EOFError:
+        raise InputError(f"{file} ends too early, it was cut off: copy it again") from None
     except zlib.error:
         raise InputError(f"{file} is damaged, its gzip check sum is wrong: copy it again") from None
-    if compressed and not inflate.eof:
-        raise InputError(f"{file} ends too early, it was cut off: copy it again")
-    return digest.hexdigest()
+    return digest.hexdigest(), is_text
+
+
+def _blocks(file: Path) -> Iterator[tuple[bytes, bytes]]:
+    """The file in blocks, each as it lies and as it reads; of a gzip file every member must be whole."""
+    inflate = zlib.decompressobj(wbits=31)
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            if file.suffix != ".gz":
+                yield block, block
+                continue
+            content, rest = [], block
+            while rest.strip(b"\0"):
+                if inflate.eof:
+                    # A gzip file may be several, one after the other.
+                    inflate = zlib.decompressobj(wbits=31)
+                content.append(inflate.decompress(rest))
+                rest = inflate.unused_data
+            yield block, b"".join(content)
+    if file.suffix == ".gz" and not inflate.eof:
+        raise EOFError
 
 
 def _repair(lines: Iterable[str], width: int, to: TextIO) -> None:

@@ -528,6 +528,21 @@ def test_a_broken_file_loses_no_good_row(tmp_path, suffix):
     assert reasons(tables["lineage"], "icu/chartevents") == {None: 1000}
 
 
+def test_broken_bytes_in_a_column_that_is_not_read(tmp_path):
+    """DuckDB 1.5 answers these with an internal error that ends its connection, depending on the column's place."""
+    data = hospital()
+    for column in range(9):
+        rows = as_csv([data["hosp/labevents"][0]] * 3).encode().splitlines(keepends=True)
+        cells = rows[2].strip().split(b",")
+        cells[column] = b"\xff" + cells[column]
+        root = write(tmp_path / f"h{column}", data)
+        write_bytes(root / "hosp/labevents.csv.gz", rows[0] + rows[1] + b",".join(cells) + b"\n" + rows[3])
+        tables, _ = extract(root)
+        assert sum(reasons(tables["lineage"], "hosp/labevents").values()) == 3
+        good = tables["events"].filter(pl.col("code") == "glucose", pl.col("parse_errors").is_null())
+        assert len(good) == (3 if column == 8 else 2)
+
+
 def test_row_numbers_of_a_file_that_is_read_in_parallel(tmp_path):
     data = hospital()
     n = 300_000
@@ -604,7 +619,6 @@ def test_a_damaged_gzip_file_is_named(tmp_path, damage):
     with pytest.raises(InputError, match=r"labevents\.csv\.gz (ends too early|is damaged|can't be read)") as caught:
         extract(root)
     assert "2150" not in str(caught.value)
-    assert caught.value.__cause__ is None
 
 
 def test_a_damaged_parquet_file_is_named(tmp_path):

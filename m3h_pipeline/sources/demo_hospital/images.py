@@ -133,7 +133,7 @@ def _frontal(rng: np.random.Generator, f: Findings, stay: Array, is_ap: Array) -
     around_the_roots = np.exp(-(((np.abs(x) - 0.25) / 0.28) ** 2) - ((y - 0.05) / 0.42) ** 2)
     filled = per_picture(0.75 * f.oedema[stay]) * around_the_roots
     site = _SITE_XY[f.opacity_site[stay]] + rng.normal(0, 0.06, (n, 2))
-    size = rng.uniform(0.16, 0.28, n)
+    size = rng.uniform(0.2, 0.36, n)
     filled += per_picture(0.85 * np.minimum(f.opacity[stay], 1.2)) * np.exp(
         -((x - per_picture(site[:, 0])) ** 2 + (y - per_picture(site[:, 1])) ** 2) / per_picture(size) ** 2
     )

@@ -32,26 +32,26 @@ class Signal:
 
 
 _VITALS = {
-    "heart_rate": Signal(82, 8, 5, {
-        "infection": 5, "breathing": 3, "bleeding": 4, "sepsis": 9, "atrial_fibrillation": 7, "venous_thromboembolism": 8,
-        "gastrointestinal_bleeding": 6, "alcohol_use_disorder": 5, "pancreatitis": 6, "anxiety": 3,
-        "ischemic_heart_disease": -3, "hypothyroidism": -4, "age": -2}),
-    "systolic": Signal(124, 9, 9, {
-        "hypertension": 11, "vascular": 3, "renal": 3, "stroke": 12, "sepsis": -9, "infection": -3, "bleeding": -4,
-        "gastrointestinal_bleeding": -5, "cirrhosis": -7, "heart_failure": -4, "age": 2}),
-    "diastolic": Signal(66, 5, 6, {
-        "hypertension": 4, "stroke": 4, "sepsis": -5, "infection": -2, "cirrhosis": -3, "age": -3, "valve_disease": -4}),
-    "respiratory_rate": Signal(18, 1.6, 2.2, {
-        "breathing": 1.8, "infection": 1.0, "congestion": 0.7, "respiratory_failure": 2.4, "pneumonia": 1.5, "sepsis": 1.3,
-        "venous_thromboembolism": 1.6, "heart_failure": 0.6, "pancreatitis": 0.8}),
-    "spo2": Signal(97.2, 0.9, 1.2, {
-        "breathing": -0.9, "pulmonary": -0.4, "copd": -1.0, "respiratory_failure": -1.3, "pneumonia": -0.8,
-        "congestion": -0.3, "pleural_effusion": -0.5, "venous_thromboembolism": -0.8, "obesity": -0.3}),
-    "temperature": Signal(98.4, 0.4, 0.5, {"infection": 0.3, "sepsis": 0.6, "pneumonia": 0.4, "pancreatitis": 0.3}),
+    "heart_rate": Signal(82, 9.6, 5, {
+        "infection": 4.2, "breathing": 2.5, "bleeding": 3.4, "sepsis": 5.4, "atrial_fibrillation": 4.2, "venous_thromboembolism": 4.8,
+        "gastrointestinal_bleeding": 3.6, "alcohol_use_disorder": 3, "pancreatitis": 3.6, "anxiety": 1.8,
+        "ischemic_heart_disease": -1.8, "hypothyroidism": -2.4, "age": -2}),
+    "systolic": Signal(124, 11, 9, {
+        "hypertension": 6.6, "vascular": 2.5, "renal": 2.5, "stroke": 7.2, "sepsis": -5.4, "infection": -2.5, "bleeding": -3.4,
+        "gastrointestinal_bleeding": -3, "cirrhosis": -4.2, "heart_failure": -2.4, "age": 2}),
+    "diastolic": Signal(66, 6, 6, {
+        "hypertension": 2.4, "stroke": 2.4, "sepsis": -3, "infection": -1.7, "cirrhosis": -1.8, "age": -3, "valve_disease": -2.4}),
+    "respiratory_rate": Signal(18, 1.9, 2.2, {
+        "breathing": 1.5, "infection": 0.85, "congestion": 0.59, "respiratory_failure": 1.4, "pneumonia": 0.9, "sepsis": 0.78,
+        "venous_thromboembolism": 0.96, "heart_failure": 0.36, "pancreatitis": 0.48}),
+    "spo2": Signal(97.2, 1.1, 1.2, {
+        "breathing": -0.77, "pulmonary": -0.34, "copd": -0.6, "respiratory_failure": -0.78, "pneumonia": -0.48,
+        "congestion": -0.26, "pleural_effusion": -0.3, "venous_thromboembolism": -0.48, "obesity": -0.18}),
+    "temperature": Signal(98.4, 0.48, 0.5, {"infection": 0.26, "sepsis": 0.36, "pneumonia": 0.24, "pancreatitis": 0.18}),
     # How far consciousness is reduced: the three parts of the coma scale are cut from it.
-    "stupor": Signal(-0.2, 0.6, 0.35, {
-        "brain": 0.45, "stroke": 0.9, "encephalopathy": 0.8, "epilepsy": 0.6, "respiratory_failure": 0.6, "sepsis": 0.3,
-        "alcohol_use_disorder": 0.2, "age": 0.1}),
+    "stupor": Signal(-0.2, 0.72, 0.35, {
+        "brain": 0.38, "stroke": 0.54, "encephalopathy": 0.48, "epilepsy": 0.36, "respiratory_failure": 0.36, "sepsis": 0.18,
+        "alcohol_use_disorder": 0.12, "age": 0.1}),
 }  # fmt: skip
 # Item, label, unit, share of the hourly rounds at which it is charted.
 _CHARTED = {
@@ -72,54 +72,54 @@ _CATEGORIES = {
 }  # fmt: skip
 
 _LABS = {
-    "creatinine": Signal(0.9, 0.16, 0.07, {
-        "renal": 0.16, "kidney": 0.12, "chronic_kidney_disease": 0.42, "male": 0.15, "heart_failure": 0.06}, True),
-    "urea_nitrogen": Signal(16, 0.24, 0.08, {
-        "renal": 0.16, "kidney": 0.14, "chronic_kidney_disease": 0.3, "congestion": 0.1, "age": 0.12,
-        "gastrointestinal_bleeding": 0.45, "heart_failure": 0.12}, True),
-    "potassium": Signal(4.1, 0.3, 0.25, {
-        "renal": 0.1, "kidney": 0.12, "chronic_kidney_disease": 0.2, "acute_kidney_injury": 0.25,
-        "alcohol_use_disorder": -0.15}),
-    "sodium": Signal(139.3, 1.9, 1.3, {
-        "congestion": -0.7, "liver": -0.4, "hyponatremia": -6.0, "cirrhosis": -1.0, "heart_failure": -0.6, "brain": 0.4}),
-    "bicarbonate": Signal(25, 1.8, 1.2, {
-        "kidney": -0.8, "infection": -0.7, "sepsis": -2.2, "acute_kidney_injury": -1.3, "chronic_kidney_disease": -1.2,
-        "pulmonary": 0.5, "copd": 2.2}),
-    "anion_gap": Signal(13, 1.5, 1.3, {
-        "infection": 0.5, "kidney": 0.5, "sepsis": 1.6, "acute_kidney_injury": 1.0, "chronic_kidney_disease": 0.8,
-        "alcohol_use_disorder": 1.0, "diabetes": 0.4}),
-    "glucose": Signal(112, 0.14, 0.16, {
-        "metabolic": 0.07, "diabetes": 0.32, "infection": 0.05, "sepsis": 0.06, "pancreatitis": 0.15}, True),
-    "hemoglobin": Signal(12.9, 0.9, 0.35, {
-        "male": 0.9, "age": -0.3, "renal": -0.35, "cancer": -0.4, "bleeding": -0.45, "anemia": -1.9, "liver": -0.2,
-        "chronic_kidney_disease": -0.5}),
-    "mcv": Signal(90, 3.8, 0.6, {
-        "alcohol_use_disorder": 3.2, "substance": 0.8, "cirrhosis": 2.5, "liver": 0.8, "bleeding": -0.8,
-        "hypothyroidism": 1.5}),
-    "mchc": Signal(33.0, 0.8, 0.35, {"anemia": -0.5, "bleeding": -0.2}),
-    "rdw": Signal(13.8, 0.9, 0.2, {
-        "anemia": 0.9, "cancer": 0.5, "liver": 0.4, "cirrhosis": 0.9, "metastatic_cancer": 0.7, "renal": 0.25,
-        "heart_failure": 0.5}),
-    "platelets": Signal(218, 0.25, 0.08, {
-        "liver": -0.13, "cirrhosis": -0.25, "thrombocytopenia": -0.62, "coagulopathy": -0.15, "infection": 0.03,
-        "cancer": 0.06}, True),
-    "white_blood_cells": Signal(8.0, 0.27, 0.12, {
-        "infection": 0.15, "sepsis": 0.28, "pneumonia": 0.18, "urinary_tract_infection": 0.12, "pancreatitis": 0.22,
-        "cirrhosis": -0.12, "cancer": 0.04, "gastrointestinal_bleeding": 0.08}, True),
-    "neutrophils": Signal(70, 7, 3, {
-        "infection": 4, "sepsis": 6, "pneumonia": 4, "pancreatitis": 4, "urinary_tract_infection": 2}),
-    "magnesium": Signal(2.0, 0.18, 0.12, {
-        "substance": -0.05, "alcohol_use_disorder": -0.18, "renal": 0.05, "chronic_kidney_disease": 0.1,
-        "pancreatitis": -0.1}),
-    "phosphate": Signal(3.5, 0.5, 0.35, {
-        "renal": 0.2, "kidney": 0.15, "chronic_kidney_disease": 0.5, "acute_kidney_injury": 0.5,
-        "alcohol_use_disorder": -0.35}),
-    "calcium": Signal(8.9, 0.35, 0.2, {
-        "pancreatitis": -0.5, "sepsis": -0.25, "cirrhosis": -0.3, "renal": -0.06, "metastatic_cancer": 0.25,
-        "infection": -0.08}),
-    "vancomycin": Signal(15, 0.35, 0.25, {"kidney": 0.12, "acute_kidney_injury": 0.25}, True),
-    "lactate": Signal(1.6, 0.3, 0.2, {"infection": 0.15, "sepsis": 0.35, "liver": 0.08, "bleeding": 0.08}, True),
-    "inr": Signal(1.15, 0.1, 0.05, {"liver": 0.08, "coagulopathy": 0.3, "atrial_fibrillation": 0.12}, True),
+    "creatinine": Signal(0.9, 0.19, 0.07, {
+        "renal": 0.14, "kidney": 0.1, "chronic_kidney_disease": 0.25, "male": 0.15, "heart_failure": 0.036}, True),
+    "urea_nitrogen": Signal(16, 0.29, 0.08, {
+        "renal": 0.14, "kidney": 0.12, "chronic_kidney_disease": 0.18, "congestion": 0.085, "age": 0.12,
+        "gastrointestinal_bleeding": 0.27, "heart_failure": 0.072}, True),
+    "potassium": Signal(4.1, 0.36, 0.25, {
+        "renal": 0.085, "kidney": 0.1, "chronic_kidney_disease": 0.12, "acute_kidney_injury": 0.15,
+        "alcohol_use_disorder": -0.09}),
+    "sodium": Signal(139.3, 2.3, 1.3, {
+        "congestion": -0.59, "liver": -0.34, "hyponatremia": -3.6, "cirrhosis": -0.6, "heart_failure": -0.36, "brain": 0.34}),
+    "bicarbonate": Signal(25, 2.2, 1.2, {
+        "kidney": -0.68, "infection": -0.59, "sepsis": -1.3, "acute_kidney_injury": -0.78, "chronic_kidney_disease": -0.72,
+        "pulmonary": 0.42, "copd": 1.3}),
+    "anion_gap": Signal(13, 1.8, 1.3, {
+        "infection": 0.42, "kidney": 0.42, "sepsis": 0.96, "acute_kidney_injury": 0.6, "chronic_kidney_disease": 0.48,
+        "alcohol_use_disorder": 0.6, "diabetes": 0.24}),
+    "glucose": Signal(112, 0.17, 0.16, {
+        "metabolic": 0.06, "diabetes": 0.19, "infection": 0.043, "sepsis": 0.036, "pancreatitis": 0.09}, True),
+    "hemoglobin": Signal(12.9, 1.1, 0.35, {
+        "male": 0.9, "age": -0.3, "renal": -0.3, "cancer": -0.34, "bleeding": -0.38, "anemia": -1.1, "liver": -0.17,
+        "chronic_kidney_disease": -0.3}),
+    "mcv": Signal(90, 4.6, 0.6, {
+        "alcohol_use_disorder": 1.9, "substance": 0.68, "cirrhosis": 1.5, "liver": 0.68, "bleeding": -0.68,
+        "hypothyroidism": 0.9}),
+    "mchc": Signal(33.0, 0.96, 0.35, {"anemia": -0.3, "bleeding": -0.17}),
+    "rdw": Signal(13.8, 1.1, 0.2, {
+        "anemia": 0.54, "cancer": 0.42, "liver": 0.34, "cirrhosis": 0.54, "metastatic_cancer": 0.42, "renal": 0.21,
+        "heart_failure": 0.3}),
+    "platelets": Signal(218, 0.3, 0.08, {
+        "liver": -0.11, "cirrhosis": -0.15, "thrombocytopenia": -0.37, "coagulopathy": -0.09, "infection": 0.025,
+        "cancer": 0.051}, True),
+    "white_blood_cells": Signal(8.0, 0.32, 0.12, {
+        "infection": 0.13, "sepsis": 0.17, "pneumonia": 0.11, "urinary_tract_infection": 0.072, "pancreatitis": 0.13,
+        "cirrhosis": -0.072, "cancer": 0.034, "gastrointestinal_bleeding": 0.048}, True),
+    "neutrophils": Signal(70, 8.4, 3, {
+        "infection": 3.4, "sepsis": 3.6, "pneumonia": 2.4, "pancreatitis": 2.4, "urinary_tract_infection": 1.2}),
+    "magnesium": Signal(2.0, 0.22, 0.12, {
+        "substance": -0.043, "alcohol_use_disorder": -0.11, "renal": 0.043, "chronic_kidney_disease": 0.06,
+        "pancreatitis": -0.06}),
+    "phosphate": Signal(3.5, 0.6, 0.35, {
+        "renal": 0.17, "kidney": 0.13, "chronic_kidney_disease": 0.3, "acute_kidney_injury": 0.3,
+        "alcohol_use_disorder": -0.21}),
+    "calcium": Signal(8.9, 0.42, 0.2, {
+        "pancreatitis": -0.3, "sepsis": -0.15, "cirrhosis": -0.18, "renal": -0.051, "metastatic_cancer": 0.15,
+        "infection": -0.068}),
+    "vancomycin": Signal(15, 0.42, 0.25, {"kidney": 0.1, "acute_kidney_injury": 0.15}, True),
+    "lactate": Signal(1.6, 0.36, 0.2, {"infection": 0.13, "sepsis": 0.21, "liver": 0.068, "bleeding": 0.068}, True),
+    "inr": Signal(1.15, 0.12, 0.05, {"liver": 0.068, "coagulopathy": 0.18, "atrial_fibrillation": 0.072}, True),
 }  # fmt: skip
 
 
@@ -221,7 +221,7 @@ def vital_signs(rng: np.random.Generator, stays: Stays, icu_stay_id: Array) -> p
 
     values = {name: _course(rng, signal, stays, stay, hour) for name, signal in _VITALS.items()}
     # An irregular pulse differs from count to count.
-    values["heart_rate"] += 7 * rng.standard_normal(len(stay)) * (stays.driver("atrial_fibrillation") > 0)[stay]
+    values["heart_rate"] += 3.5 * rng.standard_normal(len(stay)) * (stays.driver("atrial_fibrillation") > 0)[stay]
     values["spo2"] = np.minimum(values["spo2"], 100)
     values["mean"] = (values["systolic"] + 2 * values["diastolic"]) / 3 + 2 * rng.standard_normal(len(stay))
     stupor = values.pop("stupor")
@@ -262,10 +262,10 @@ def lab_results(rng: np.random.Generator, stays: Stays, first: int) -> pl.DataFr
     values = {name: _course(rng, signal, stays, stay, hour) for name, signal in _LABS.items()}
     days = np.clip(hour / 24, -0.5, 4)
     injured = _injured_kidneys(rng, stays, stay, days)
-    values["creatinine"] *= np.exp(0.55 * injured)
-    values["urea_nitrogen"] *= np.exp(0.4 * injured)
+    values["creatinine"] *= np.exp(0.38 * injured)
+    values["urea_nitrogen"] *= np.exp(0.28 * injured)
     # A bleed shows only as fluid comes in.
-    values["hemoglobin"] -= 0.9 * stays.driver("gastrointestinal_bleeding")[stay] * np.clip(0.3 + days, 0, 1)
+    values["hemoglobin"] -= 0.8 * stays.driver("gastrointestinal_bleeding")[stay] * np.clip(0.3 + days, 0, 1)
     # Chloride balances sodium; red cells follow from haemoglobin and the cells' size.
     values["chloride"] = values["sodium"] - values["bicarbonate"] - values["anion_gap"] + rng.normal(0, 0.8, len(stay))
     values["hematocrit"] = 100 * values["hemoglobin"] / values["mchc"]
@@ -394,7 +394,7 @@ def _course(rng: np.random.Generator, signal: Signal, stays: Stays, stay: Array,
     n = len(stays)
     level = stays.score(signal.effects) + signal.between * rng.standard_normal(n)
     # The dying move the way illness moves the signal, the others a little back.
-    toward = np.sign(sum(signal.effects.values())) * np.where(stays.died, 0.5, -0.15)
+    toward = np.sign(sum(signal.effects.values())) * np.where(stays.died, 0.3, -0.1)
     slope = signal.between * (0.35 * rng.standard_normal(n) + toward)
     days = np.clip(hour / 24, -0.5, 4)
     value = level[stay] + slope[stay] * (days - 0.5) + signal.within * rng.standard_normal(len(stay))

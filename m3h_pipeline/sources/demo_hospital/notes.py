@@ -20,30 +20,30 @@ from m3h_pipeline.sources.demo_hospital.story import DISEASES, DRIVERS, Array, S
 # What a referring doctor writes of a disease; how often a present one is written at all.
 _KNOWN: dict[str, tuple[float, tuple[str, ...]]] = {
     "obesity": (0.35, ("obesity", "morbid obesity", "elevated BMI", "obese habitus")),
-    "hypertension": (0.55, ("HTN", "hypertension", "high blood pressure")),
-    "hyperlipidemia": (0.55, ("HLD", "hyperlipidemia", "hypercholesterolemia", "dyslipidemia on a statin")),
-    "diabetes": (0.55, ("DM2", "type 2 diabetes", "diabetes on insulin", "IDDM", "T2DM")),
-    "chronic_kidney_disease": (0.55, ("CKD", "chronic kidney disease", "renal insufficiency", "CKD stage 3", "ESRD on HD")),
-    "ischemic_heart_disease": (0.6, ("CAD", "coronary artery disease", "prior MI", "CAD s/p stent", "s/p CABG")),
-    "valve_disease": (0.5, ("aortic stenosis", "mitral regurgitation", "known murmur", "s/p AVR")),
-    "heart_failure": (0.55, ("CHF", "heart failure", "cardiomyopathy with reduced EF", "diastolic dysfunction")),
-    "atrial_fibrillation": (0.55, ("AFib", "atrial fibrillation", "AF on warfarin", "paroxysmal atrial fibrillation")),
-    "peripheral_artery_disease": (0.5, ("PVD", "peripheral arterial disease", "claudication", "s/p leg bypass")),
-    "copd": (0.6, ("COPD", "emphysema", "chronic obstructive lung disease", "COPD on home O2")),
-    "tobacco_use_disorder": (0.55, ("active smoker", "tobacco abuse", "current smoker, 30 pack years", "smokes 1 ppd")),
-    "alcohol_use_disorder": (0.55, ("EtOH abuse", "alcohol use disorder", "alcohol withdrawal", "daily alcohol use")),
-    "viral_hepatitis": (0.55, ("hepatitis C", "HCV", "chronic hepatitis B", "untreated HCV")),
-    "cirrhosis": (0.55, ("cirrhosis", "end stage liver disease", "ESLD", "cirrhosis with ascites")),
-    "depression": (0.5, ("depression", "major depressive disorder", "depression on an SSRI", "MDD")),
-    "anxiety": (0.5, ("anxiety", "generalized anxiety disorder", "panic attacks", "anxiety on benzodiazepines")),
-    "hypothyroidism": (0.55, ("hypothyroidism", "on levothyroxine", "underactive thyroid", "hypothyroid")),
-    "gastroesophageal_reflux": (0.5, ("GERD", "acid reflux", "reflux disease on a PPI", "gastroesophageal reflux")),
-    "gout": (0.5, ("gout", "gout on allopurinol", "gouty arthritis", "recent gout flare")),
-    "osteoarthritis": (0.5, ("osteoarthritis", "degenerative joint disease", "s/p knee replacement", "OA of the hips")),
-    "prostatic_hyperplasia": (0.5, ("BPH", "enlarged prostate", "BPH on tamsulosin", "urinary retention from BPH")),
-    "digestive_cancer": (0.55, ("colon cancer", "pancreatic cancer", "rectal cancer on chemotherapy", "gastric cancer")),
-    "metastatic_cancer": (0.5, ("metastatic disease", "metastatic cancer", "stage IV malignancy", "known metastases")),
-    "epilepsy": (0.45, ("seizure disorder", "epilepsy", "seizure", "witnessed convulsion")),
+    "hypertension": (0.65, ("HTN", "hypertension", "high blood pressure")),
+    "hyperlipidemia": (0.65, ("HLD", "hyperlipidemia", "hypercholesterolemia", "dyslipidemia on a statin")),
+    "diabetes": (0.65, ("DM2", "type 2 diabetes", "diabetes on insulin", "IDDM", "T2DM")),
+    "chronic_kidney_disease": (0.65, ("CKD", "chronic kidney disease", "renal insufficiency", "CKD stage 3", "ESRD on HD")),
+    "ischemic_heart_disease": (0.7, ("CAD", "coronary artery disease", "prior MI", "CAD s/p stent", "s/p CABG")),
+    "valve_disease": (0.6, ("aortic stenosis", "mitral regurgitation", "known murmur", "s/p AVR")),
+    "heart_failure": (0.65, ("CHF", "heart failure", "cardiomyopathy with reduced EF", "diastolic dysfunction")),
+    "atrial_fibrillation": (0.65, ("AFib", "atrial fibrillation", "AF on warfarin", "paroxysmal atrial fibrillation")),
+    "peripheral_artery_disease": (0.6, ("PVD", "peripheral arterial disease", "claudication", "s/p leg bypass")),
+    "copd": (0.7, ("COPD", "emphysema", "chronic obstructive lung disease", "COPD on home O2")),
+    "tobacco_use_disorder": (0.65, ("active smoker", "tobacco abuse", "current smoker, 30 pack years", "smokes 1 ppd")),
+    "alcohol_use_disorder": (0.65, ("EtOH abuse", "alcohol use disorder", "alcohol withdrawal", "daily alcohol use")),
+    "viral_hepatitis": (0.65, ("hepatitis C", "HCV", "chronic hepatitis B", "untreated HCV")),
+    "cirrhosis": (0.65, ("cirrhosis", "end stage liver disease", "ESLD", "cirrhosis with ascites")),
+    "depression": (0.6, ("depression", "major depressive disorder", "depression on an SSRI", "MDD")),
+    "anxiety": (0.6, ("anxiety", "generalized anxiety disorder", "panic attacks", "anxiety on benzodiazepines")),
+    "hypothyroidism": (0.65, ("hypothyroidism", "on levothyroxine", "underactive thyroid", "hypothyroid")),
+    "gastroesophageal_reflux": (0.6, ("GERD", "acid reflux", "reflux disease on a PPI", "gastroesophageal reflux")),
+    "gout": (0.6, ("gout", "gout on allopurinol", "gouty arthritis", "recent gout flare")),
+    "osteoarthritis": (0.6, ("osteoarthritis", "degenerative joint disease", "s/p knee replacement", "OA of the hips")),
+    "prostatic_hyperplasia": (0.6, ("BPH", "enlarged prostate", "BPH on tamsulosin", "urinary retention from BPH")),
+    "digestive_cancer": (0.65, ("colon cancer", "pancreatic cancer", "rectal cancer on chemotherapy", "gastric cancer")),
+    "metastatic_cancer": (0.6, ("metastatic disease", "metastatic cancer", "stage IV malignancy", "known metastases")),
+    "epilepsy": (0.55, ("seizure disorder", "epilepsy", "seizure", "witnessed convulsion")),
     "venous_thromboembolism": (0.25, ("recent DVT", "PE", "leg clot on anticoagulation")),
     "anemia": (0.3, ("anemia", "low hematocrit", "chronic anemia", "falling Hct")),
     "thrombocytopenia": (0.25, ("thrombocytopenia", "low platelets")),
@@ -52,8 +52,8 @@ _KNOWN: dict[str, tuple[float, tuple[str, ...]]] = {
     "hyponatremia": (0.2, ("hyponatremia", "low sodium")),
     "sepsis": (0.3, ("sepsis", "septic shock", "bacteremia", "fever and hypotension")),
     "urinary_tract_infection": (0.35, ("UTI", "urosepsis", "dysuria", "positive urinalysis")),
-    "pancreatitis": (0.45, ("pancreatitis", "elevated lipase", "epigastric pain radiating to the back")),
-    "gastrointestinal_bleeding": (0.45, ("GI bleed", "melena", "hematemesis", "bright red blood per rectum")),
+    "pancreatitis": (0.55, ("pancreatitis", "elevated lipase", "epigastric pain radiating to the back")),
+    "gastrointestinal_bleeding": (0.55, ("GI bleed", "melena", "hematemesis", "bright red blood per rectum")),
     "stroke": (0.4, ("CVA", "acute stroke", "facial droop and weakness", "aphasia")),
     "encephalopathy": (0.35, ("altered mental status", "encephalopathy", "delirium", "confusion")),
     "pneumonia": (0.3, ("pneumonia", "PNA", "cough and fever", "productive cough")),
@@ -263,9 +263,9 @@ class _Writer:
         words = {"side": side, "site": SITES[f.opacity_site[stay]]}
         lines = []
         for name, (present, absent) in _CHEST.items():
-            if there[name] and dice.happens(0.8):
+            if there[name] and dice.happens(0.7):
                 lines.append(dice.pick(present).format(**words))
-            elif not there[name] and dice.happens(0.015):
+            elif not there[name] and dice.happens(0.03):
                 lines.append(dice.pick(present).format(**words))
             elif absent and not there[name] and dice.happens(0.35):
                 lines.append(dice.pick(absent))

@@ -1,0 +1,165 @@
+"""Tabular columns: where a number stands among the fitted ones, categories, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from m3h_core.embedders.base import Embedder, Progress, Scaler
+
+_QUANTILES = 256
+
+
+class TabularEmbedder(Embedder):
+    """Columns {name: [N]} of numbers (NaN or None: missing) or strings (None or "": missing).
+
+    A number gives its quantile among the fitted values, its scaled value and a flag for missing. A string gives a
+    one-hot vector over the fitted categories; categories of fewer than ``min_rows`` rows share one column, where
+    categories that were never seen go too; missing has a column of its own. Columns that never varied in the fitted
+    rows are left out. A sample is present if any of its columns is known.
+
+    >>> items = {"age": np.array([40.0, 60.0, 80.0, np.nan]), "sex": np.array(["F", "M", "F", "M"], dtype=object)}
+    >>> embedder = TabularEmbedder(min_rows=1).fit(items)
+    >>> embedder.feature_names
+    ['age: quantile', 'age: value', 'age: missing', 'sex: F', 'sex: M']
+    >>> vectors, present = embedder.transform({"age": np.array([60.0]), "sex": np.array(["X"], dtype=object)})
+    >>> vectors.round(1).tolist(), present.tolist()
+    ([[0.0, 0.0, 0.0, 0.0, 0.0]], [True])
+    """
+
+    modality = "tabular"
+
+    def __init__(self, min_rows: int = 5) -> None:
+        super().__init__()
+        self.min_rows = min_rows
+        self.columns: list[str] = []
+        # Fitted quantiles: column -> (distinct values [Q], their places in 0..1 [Q]).
+        self._quantiles: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._categories: dict[str, list[str]] = {}
+        self._scaler: Scaler | None = None
+
+    @property
+    def feature_names(self) -> list[str]:
+        """What each of the F columns stands for."""
+        names = [name for name, _ in self._names()]
+        return [names[i] for i in self._scaler.keep] if names and self._scaler else ["nothing"] * self.width
+
+    def fit(self, items: Mapping[str, np.ndarray]) -> Self:
+        """Learn quantiles and categories."""
+        self.columns = list(items)
+        self._quantiles, self._categories = {}, {}
+        for name, values in items.items():
+            if _is_numeric(values):
+                numbers = _numbers(name, values)
+                self._quantiles[name] = _quantiles(numbers[np.isfinite(numbers)])
+            else:
+                found, counts = np.unique([t for t in map(_text, values) if t is not None], return_counts=True)
+                self._categories[name] = [str(c) for c in found[counts >= self.min_rows]]
+        raw, _ = self._raw(items)
+        self._scaler = Scaler.fit(raw, indicator=[i for i, (_, flag) in enumerate(self._names()) if flag])
+        self.width = len(self._scaler.keep)
+        self.report = {"columns": len(self.columns), "fitted on": len(raw)}
+        return self
+
+    def transform(
+        self, items: Mapping[str, np.ndarray], on_progress: Progress | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Embed; raises ValueError where a fitted column is missing or a number is none."""
+        self._check_fitted()
+        missing = [name for name in self.columns if name not in items]
+        if missing:
+            raise ValueError(f"tabular columns are missing: {', '.join(missing)}")
+        raw, present = self._raw(items)
+        vectors = self._scaler.transform(raw)
+        vectors[~present] = 0
+        if on_progress:
+            on_progress(len(raw), len(raw))
+        return vectors, present
+
+    def _names(self) -> list[tuple[str, bool]]:
+        """Name of each raw column, and whether it is an indicator."""
+        names: list[tuple[str, bool]] = []
+        for column in self.columns:
+            if column in self._quantiles:
+                names += [(f"{column}: quantile", False), (f"{column}: value", False), (f"{column}: missing", True)]
+            else:
+                kinds = [*self._categories[column], "(other)", "(missing)"]
+                names += [(f"{column}: {kind}", True) for kind in kinds]
+        return names or [("nothing", True)]
+
+    def _raw(self, items: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        n = len(next(iter(items.values()))) if items else 0
+        parts: list[np.ndarray] = []
+        present = np.zeros(n, dtype=bool)
+        for column in self.columns:
+            if column in self._quantiles:
+                numbers = _numbers(column, items[column])
+                known = np.isfinite(numbers)
+                values, places = self._quantiles[column]
+                quantile = np.where(known, np.interp(numbers, values, places), np.nan)
+                parts.append(np.column_stack([quantile, np.where(known, numbers, np.nan), ~known]))
+            else:
+                categories = self._categories[column]
+                index = {category: i for i, category in enumerate(categories)}
+                other, unknown = len(categories), len(categories) + 1
+                texts = [_text(value) for value in items[column]]
+                place = np.array([unknown if t is None else index.get(t, other) for t in texts], dtype=np.int64)
+                known = place != unknown
+                parts.append(np.eye(len(categories) + 2)[place])
+            present |= known
+        return (np.concatenate(parts, axis=1) if parts else np.zeros((n, 1))), present
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        arrays = self._scaler.arrays()
+        for i, column in enumerate(self.columns):
+            if column in self._quantiles:
+                arrays[f"values/{i}"], arrays[f"places/{i}"] = self._quantiles[column]
+        about = {"min_rows": self.min_rows, "columns": self.columns, "categories": self._categories}
+        return about | {"report": self.report}, arrays
+
+    @classmethod
+    def _restore(cls, about: dict[str, Any], arrays: dict[str, np.ndarray], folder: Path) -> Self:
+        embedder = cls(min_rows=about["min_rows"])
+        embedder.columns, embedder._categories = about["columns"], about["categories"]
+        embedder._quantiles = {
+            column: (arrays[f"values/{i}"], arrays[f"places/{i}"])
+            for i, column in enumerate(embedder.columns)
+            if column not in embedder._categories
+        }
+        embedder._scaler = Scaler.from_arrays(arrays)
+        embedder.report = about["report"]
+        return embedder
+
+
+def _is_numeric(values: np.ndarray) -> bool:
+    values = np.asarray(values)
+    if values.dtype.kind in "fiub":
+        return True
+    known = [v for v in values if v is not None]
+    return bool(known) and all(isinstance(v, (int, float, np.number)) for v in known)
+
+
+def _numbers(column: str, values: np.ndarray) -> np.ndarray:
+    try:
+        numbers = np.asarray(values).astype(np.float64)
+    except (TypeError, ValueError):
+        # The message of numpy's error would show the value.
+        raise ValueError(f"column {column!r} was fitted on numbers and holds something else") from None
+    return np.where(np.isfinite(numbers), numbers, np.nan)
+
+
+def _text(value: Any) -> str | None:
+    """A category, or None where it is missing (NaN is the only value unequal to itself)."""
+    return None if value is None or value != value or value == "" else str(value)
+
+
+def _quantiles(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if len(numbers) == 0:
+        return np.zeros(1), np.full(1, 0.5)
+    places = np.linspace(0.0, 1.0, min(len(numbers), _QUANTILES))
+    # Values that fill several quantiles stand at the middle of them.
+    values, inverse = np.unique(np.quantile(numbers, places), return_inverse=True)
+    return values, np.bincount(inverse, weights=places) / np.bincount(inverse)
