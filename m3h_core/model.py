@@ -46,13 +46,13 @@ class FitConfig:
     epochs: int = 60
     patience: int = 8
     batch_size: int = 128
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    averaging: float = 0.0
-    hidden: tuple[int, ...] = (256, 256)
-    width: int = 32
-    members: int = 1
-    dropout: float = 0.2
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.1
+    averaging: float = 0.8
+    hidden: tuple[int, ...] = (256, 128)
+    width: int = 16
+    members: int = 4
+    dropout: float = 0.3
     input_dropout: float = 0.0
     modality_dropout: float = 0.1
     linear_path: bool = True
@@ -165,11 +165,14 @@ def initial_parameters(layout: Layout, config: FitConfig) -> dict[str, Tensor]:
 
     sizes = layout.hidden
     parameters = {}
-    first = normal(layout.first, layout.n_inputs, fan_in=layout.n_inputs, gain=math.sqrt(2))
+    first = normal(layout.first, layout.n_inputs, fan_in=layout.n_inputs, gain=math.sqrt(2))[:1]
     if config.linear_path:
-        first = torch.cat([first, torch.zeros(k, o, layout.n_inputs, dtype=config.dtype)], dim=1)
+        first = torch.cat([first, torch.zeros(1, o, layout.n_inputs, dtype=config.dtype)], dim=1)
     parameters["first_weight"] = first
-    parameters["first_bias"] = torch.zeros(k, layout.first, dtype=config.dtype)
+    parameters["first_bias"] = torch.zeros(1, layout.first, dtype=config.dtype)
+    if k > 1:
+        signs = torch.randint(0, 2, (k, layout.first), generator=generator) * 2 - 1
+        parameters["member_scale"] = signs.to(config.dtype)
     for i in range(1, len(sizes)):
         parameters[f"trunk_{i}_weight"] = normal(sizes[i], sizes[i - 1], fan_in=sizes[i - 1], gain=math.sqrt(2))
         parameters[f"trunk_{i}_bias"] = torch.zeros(k, sizes[i], dtype=config.dtype)
@@ -189,9 +192,12 @@ def run(
 ) -> Activations:
     """K networks on one batch. ``drop`` holds a mask [members, H, B] for each trunk layer, already scaled."""
     k, batch, t, d = p["head_bias"].shape[0], x_BF.shape[0], layout.n_tasks, layout.width
-    rows = p["first_weight"].shape[1]
-    first = (p["first_weight"].reshape(k * rows, -1) @ x_BF.T).view(k, rows, batch)
+    models, rows, _ = p["first_weight"].shape
+    first = (p["first_weight"].reshape(models * rows, -1) @ x_BF.T).view(models, rows, batch)
     h = relu(first[:, : layout.first] + p["first_bias"].unsqueeze(-1))
+    if "member_scale" in p:
+        scale = p["member_scale"].view(models, k // models, layout.first, 1)
+        h = (h.unsqueeze(1) * scale).view(k, layout.first, batch)
     for i in range(1, len(layout.hidden)):
         h = torch.baddbmm(p[f"trunk_{i}_bias"].unsqueeze(-1), p[f"trunk_{i}_weight"], _dropped(h, drop, i - 1)).relu()
     if layout.hidden:
@@ -224,7 +230,7 @@ def run(
         linear = first[:, layout.first :]
         if layout.clustering:  # a linear path to a reconstruction would leave the embedding nothing to learn
             linear = linear * _supervised(layout, linear)
-        y = y + linear
+        y = (y.view(models, k // models, *y.shape[1:]) + linear.unsqueeze(1)).view(y.shape)
     return Activations(y, x, weights)
 
 

@@ -479,31 +479,31 @@ class Trainer:
             if self.epoch - self.best_epoch[model] < self.config.patience:
                 going.append(at)
         if improved:
-            here, there = self._rows(improved), self._rows([self.active[at] for at in improved])
+            there = [self.active[at] for at in improved]
             for name, value in self.averaged.items():
                 if name.startswith("centres_"):
                     self.best[name] = value.detach().clone()
                 else:
-                    self.best[name][there] = value.detach()[here]
+                    self.best[name][self._rows(name, there)] = value.detach()[self._rows(name, improved)]
         if len(going) < len(self.active) and len(going) < _COMPACT_BELOW * len(self.active):
             if self.on_stop:
                 self.on_stop(len(self.active) - len(going))
             self._keep(going)
 
-    def _rows(self, models: Sequence[int]) -> Tensor:
-        """The rows of all members of some models in the wide parameters."""
-        members = torch.arange(self.config.members)
-        return (torch.tensor(models)[:, None] * self.config.members + members).flatten().to(self.device)
+    def _rows(self, name: str, models: Sequence[int]) -> Tensor:
+        """The rows of some models in a wide parameter; the members of a model share its first layer."""
+        members = 1 if name.startswith("first_") else self.config.members
+        return (torch.tensor(models)[:, None] * members + torch.arange(members)).flatten().to(self.device)
 
     def _keep(self, places: Sequence[int]) -> None:
         """Go on with some of the active models only."""
         self.active = [self.active[at] for at in places]
         if not self.active:
             return
-        rows = self._rows(places)
-        self.params = {name: value.detach()[rows].requires_grad_() for name, value in self.params.items()}
-        self.averaged = {name: value[rows] for name, value in self.averaged.items()}
-        for name, moments in self.moments.items():
+        for name, value in self.params.items():
+            rows, moments = self._rows(name, places), self.moments[name]
+            self.params[name] = value.detach()[rows].requires_grad_()
+            self.averaged[name] = self.averaged[name][rows]
             self.moments[name] = Moments(moments.first[rows], moments.second[rows], moments.step)
         self.slots, self.regression = self.slots[list(places)], self.regression[list(places)]
 
@@ -540,7 +540,7 @@ class Trainer:
                     if name.startswith("centres_"):
                         model.register_parameter(name, torch.nn.Parameter(value.cpu()))
                     else:
-                        getattr(model, name).copy_(value[self._rows([i])])
+                        getattr(model, name).copy_(value[self._rows(name, [i])])
 
     def _report(self, train_T: Tensor, valid_T: Tensor) -> dict[str, Any]:
         train, valid = train_T[0].tolist(), valid_T[0].tolist()

@@ -47,7 +47,7 @@ class EmbeddingConfig(_Section):
     language_revision: str = ""
     vision: str = "mobilenetv3_small_100"
     vision_weights: str = ""
-    image_size: int = Field(224, ge=32, le=1024)
+    image_size: int = Field(0, ge=0, le=1024, description="pixels a side; 0: the encoder's own choice")
 
 
 class TrainingConfig(_Section):

@@ -71,7 +71,8 @@ def load_signals(file: Path | None = None) -> list[Signal]:
     signals = []
     for entry in _entries(file, "signals"):
         _check_keys(file, entry, _SIGNAL_KEYS, required=_SIGNAL_KEYS)
-        signals.append(Signal(**{**entry, "mimic_iv": tuple(entry["mimic_iv"])}))
+        items = tuple(entry.pop("mimic_iv"))
+        signals.append(Signal(mimic_iv=items, **entry))
     _no_twins(file, [signal.code for signal in signals])
     return signals
 

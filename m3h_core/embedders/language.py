@@ -29,6 +29,8 @@ _FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 _OLD_WEIGHTS = "pytorch_model*.bin*"
 # Texts tokenised at a time: bounds memory, and is enough for batches of like length.
 _BLOCK = 2048
+# Chunks are padded to a multiple of this.
+_WIDTH = 16
 
 # Notes of one sample: (hours before the prediction time as a number not above 0, text).
 Notes = Sequence[Sequence[tuple[float, str | None]]]
@@ -103,7 +105,9 @@ class LanguageEmbedder(Embedder):
         vectors[~present] = 0
         return vectors, present
 
-    def _pool(self, items: Notes, on_progress: Progress | None, remember: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def _pool(
+        self, items: Notes, on_progress: Progress | None, remember: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         sample, hours, rest = flatten(items)
         texts = [_clean(text) for (text,) in rest]
         keys = [hashlib.sha256(text.encode()).digest() if text else b"" for text in texts]
@@ -156,8 +160,11 @@ class LanguageEmbedder(Embedder):
         order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
         start = 0
         while start < len(order):
-            width = max(len(ids[order[start]]), 1)
-            batch = order[start : start + max(self.batch_tokens // width, 1)]
+            # A multiple of _WIDTH: how far a chunk is padded, and so its last bit, depends on itself alone.
+            width = -(-max(len(ids[order[start]]), 1) // _WIDTH) * _WIDTH
+            batch = [
+                i for i in order[start : start + max(self.batch_tokens // width, 1)] if len(ids[i]) > width - _WIDTH
+            ]
             start += len(batch)
             tokens = torch.full((len(batch), width), tokenizer.pad_token_id, dtype=torch.long)
             mask = torch.zeros(len(batch), width, dtype=torch.long)

@@ -131,13 +131,9 @@ class RawReader:
     def _load_csv(self, file: Path, header: Sequence[str], name: str, columns: Sequence[str], where: str) -> int:
         schema = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header)
         wanted = ", ".join(f'"{column}"' for column in columns)
-        mark = _MARK if _MARK in header else "NULL::VARCHAR"
-        empty = " AND ".join(f'"{column}" IS NULL' for column in header if column != _MARK)
-        broken = f"coalesce({mark}, CASE WHEN {empty} THEN 'empty row' END)"
+        broken = _MARK if _MARK in header else "NULL::VARCHAR"
         # A last row of our own takes the number of rows out of the same, only, pass over the file: both the union and
         # row_number keep the file's order.
-        # Every column is looked at: DuckDB 1.5 ends the database with an internal error where it meets broken UTF-8 in a
-        # column that is not asked for.
         self._connection.execute(
             f"""CREATE OR REPLACE TEMP TABLE {name} AS
             SELECT * FROM (
@@ -186,7 +182,7 @@ def _text(file: Path) -> TextIO:
     if file.stat().st_size == 0:
         return io.StringIO()
     binary = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")  # noqa: SIM115 closed by its wrapper
-    return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace", newline="")
+    return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace", newline="\n")
 
 
 def _look_through(file: Path) -> tuple[str, bool]:
@@ -238,7 +234,7 @@ def _repair(lines: Iterable[str], width: int, to: TextIO) -> None:
     a,b,m3h_broken
     1,2,
     ,,"row: 1 fields, expected 2"
-    ,,row: a quote is out of place
+    ,,row: a quote or line end is out of place
     5,6,
     7,"two
     lines",
@@ -278,7 +274,7 @@ def _records(lines: Iterable[str], width: int) -> Iterator[tuple[list[str], str]
         elif len(first) >= _LONGEST_ROW:
             yield [], "row: too long"
         elif fields is None:
-            yield [], "row: a quote is out of place"
+            yield [], "row: a quote or line end is out of place"
         else:
             yield [], f"row: {len(fields)} fields, expected {width}"
 

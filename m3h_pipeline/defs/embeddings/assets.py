@@ -1,7 +1,5 @@
 """One embedding a modality, each fitted on the training split and computed in a job of its own."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import dagster as dg
@@ -82,7 +80,7 @@ def _options(modality: str, config: EmbeddingConfig) -> dict[str, Any]:
     if modality == "language":
         return {"checkpoint": config.language, "revision": config.language_revision or None}
     if modality == "vision":
-        return {"model": config.vision, "weights": config.vision_weights or None, "image_size": config.image_size}
+        return {"model": config.vision, "weights": config.vision_weights or None, "image_size": config.image_size or None}
     return {}
 
 

@@ -1,7 +1,5 @@
 """Ingestion: a hospital's own files become five canonical tables, with a lineage that accounts for every row."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 import dagster as dg

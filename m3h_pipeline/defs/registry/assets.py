@@ -1,7 +1,5 @@
 """Registry: the joint model with its embedders becomes a version that people review."""
 
-from __future__ import annotations
-
 import json
 
 import dagster as dg

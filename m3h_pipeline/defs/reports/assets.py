@@ -1,7 +1,5 @@
 """Reports: how good, what helped what, and one page that a person reads."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Training: the cohort as tensors, then three arms that learn the same tasks from the same inputs and splits."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

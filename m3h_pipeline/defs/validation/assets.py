@@ -1,7 +1,5 @@
 """Validation: each canonical table against its contract; good rows kept, wrong rows quarantined with a reason."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -53,7 +53,7 @@ def write_demo_hospital(
 ) -> None:
     """Write a hospital of ``stays`` stays into the folder ``to``; the same size and seed give the same bytes.
 
-    Written under a temporary name beside ``to`` and renamed when whole; what an earlier call left in ``to`` is replaced.
+    Written under a temporary name beside ``to`` and renamed when whole; what an earlier call left there is replaced.
     ``on_progress(done, stays)`` is called now and then. Raises `InputError` where size or seed can't be.
     """
     if stays < 1:
@@ -109,8 +109,8 @@ def _write(to: Path, stays: int, seed: int, on_progress: Callable[[int, int], No
 
 
 def _rows(
-    rng: np.random.Generator, rng_of_notes: np.random.Generator, stays: Stays, findings: Findings, studies: pl.DataFrame,
-    first_stay: int, first_lab: int, seed: int,
+    rng: np.random.Generator, rng_of_notes: np.random.Generator, stays: Stays, findings: Findings,
+    studies: pl.DataFrame, first_stay: int, first_lab: int, seed: int,
 ) -> dict[str, pl.DataFrame]:  # fmt: skip
     """Rows of each table that grows with the stays, but for the pictures."""
     icu_stay_id = 30_000_000 + scattered(first_stay + np.arange(len(stays)), seed)

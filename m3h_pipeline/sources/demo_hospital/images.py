@@ -30,6 +30,7 @@ class Findings:
     opacity_site: Array  # index into SITES
     inflation: Array
     nodules: Array
+    aorta: Array  # how much it is calcified, 0 for normal
     band: Array  # [N, 2] collapse at the bases
     stout: Array
     tube: Array  # bool: in the windpipe
@@ -54,7 +55,9 @@ def draw_findings(rng: np.random.Generator, stays: Stays) -> Findings:
         return rng.random(n) < chance
 
     score, driver = stays.score, stays.driver
-    fluid = np.maximum(score({"pleural_effusion": 0.8, "congestion": 0.14, "heart_failure": 0.12}) - 0.15 + normal(0.12), 0)
+    fluid = np.maximum(
+        score({"pleural_effusion": 0.8, "congestion": 0.14, "heart_failure": 0.12}) - 0.15 + normal(0.12), 0
+    )
     sides = np.where(rng.random(n) < 0.35, 0.15, rng.uniform(0.6, 1, n))
     opacity = score({"pneumonia": 0.75, "infection": 0.1, "breathing": 0.1, "pulmonary": 0.03}) - 0.1 + normal(0.14)
     in_icu = ~np.isnat(stays.icu_in)
@@ -69,7 +72,10 @@ def draw_findings(rng: np.random.Generator, stays: Stays) -> Findings:
         inflation=score({"pulmonary": 0.35, "copd": 0.7, "respiratory_failure": -0.2, "age": 0.1}) + normal(0.4),
         nodules=np.where(yes(0.03 + 0.45 * (driver("metastatic_cancer") > 0) + 0.05 * np.maximum(driver("cancer"), 0)),
                          rng.integers(3, 9, n), 0),
-        band=np.maximum(rng.standard_normal((n, 2)) - 0.9 + 0.2 * score({"breathing": 1.0, "pleural_effusion": 1.0})[:, None], 0),
+        aorta=score({"vascular": 0.7, "peripheral_artery_disease": 0.5, "ischemic_heart_disease": 0.3, "age": 0.5})
+        + normal(0.5),
+        band=np.maximum(rng.standard_normal((n, 2)) - 0.9 + 0.2 * score({"breathing": 1.0,
+            "pleural_effusion": 1.0})[:, None], 0),
         stout=score({"metabolic": 0.4, "obesity": 1.2}) + normal(0.4),
         tube=yes(np.where(in_icu, 0.02 + 0.35 * (driver("respiratory_failure") > 0), 0)),
         pacemaker=yes(0.01 + 0.12 * (driver("heart_failure") > 0) + 0.12 * (driver("atrial_fibrillation") > 0)),
@@ -149,6 +155,8 @@ def _frontal(rng: np.random.Generator, f: Findings, stay: Array, is_ap: Array) -
     picture += _nodules(rng, f.nodules[stay], x, y) * lungs
 
     picture += 0.17 * np.exp(-((x / 0.14) ** 4)) * _step(y + 0.85, 8)
+    arch = np.exp(-(((x - 0.19) / 0.09) ** 2) - ((y + 0.38) / 0.12) ** 2)
+    picture += (0.08 + 0.05 * np.clip(per_picture(f.aorta[stay]), -1, 3)) * arch
     width = 0.31 + 0.055 * np.clip(heart, -1.5, 4) + 0.03 * per_picture(is_ap)
     # The heart's axis leans to the left.
     lean = y + 0.35 * x
@@ -181,7 +189,9 @@ def _lateral(rng: np.random.Generator, f: Findings, stay: Array, _: Array) -> Ar
     inflation = f.inflation[stay].reshape(n, 1, 1)
     picture = 0.05 + 0.5 * _ellipse(x, y, 0, 0.2, 0.75, 1.15, 12)
     lung = _ellipse(x, y, 0.02, -0.05, 0.55 + 0.03 * inflation, 0.75, 9) * _step(0.55 + 0.25 * x - y, 20)
-    picture -= 0.28 * lung * (1 - 0.9 * _step(x - 0.15, 10) * _step(y - (0.55 - 0.5 * fluid), 14) * np.minimum(2 * fluid, 1))
+    picture -= (
+        0.28 * lung * (1 - 0.9 * _step(x - 0.15, 10) * _step(y - (0.55 - 0.5 * fluid), 14) * np.minimum(2 * fluid, 1))
+    )
     picture += 0.2 * np.exp(-(((x - 0.55) / 0.1) ** 2))
     return np.maximum(picture, 0.66 * _ellipse(x, y, -0.2, 0.25, 0.25 + 0.05 * np.clip(heart, -1.5, 4), 0.3, 14))
 
@@ -203,7 +213,9 @@ def _nodules(rng: np.random.Generator, count: Array, x: Array, y: Array) -> Arra
     return picture
 
 
-def _ellipse(x: Array, y: Array, cx: Array | float, cy: Array | float, rx: Array | float, ry: Array | float, sharp: float) -> Array:
+def _ellipse(
+    x: Array, y: Array, cx: Array | float, cy: Array | float, rx: Array | float, ry: Array | float, sharp: float
+) -> Array:
     """1 within an ellipse, 0 without, smooth at its edge."""
     return _step(1 - np.sqrt(((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2), sharp)
 

@@ -23,7 +23,8 @@ _KNOWN: dict[str, tuple[float, tuple[str, ...]]] = {
     "hypertension": (0.65, ("HTN", "hypertension", "high blood pressure")),
     "hyperlipidemia": (0.65, ("HLD", "hyperlipidemia", "hypercholesterolemia", "dyslipidemia on a statin")),
     "diabetes": (0.65, ("DM2", "type 2 diabetes", "diabetes on insulin", "IDDM", "T2DM")),
-    "chronic_kidney_disease": (0.65, ("CKD", "chronic kidney disease", "renal insufficiency", "CKD stage 3", "ESRD on HD")),
+    "chronic_kidney_disease": (0.65, ("CKD", "chronic kidney disease", "renal insufficiency", "CKD stage 3",
+        "ESRD on HD")),
     "ischemic_heart_disease": (0.7, ("CAD", "coronary artery disease", "prior MI", "CAD s/p stent", "s/p CABG")),
     "valve_disease": (0.6, ("aortic stenosis", "mitral regurgitation", "known murmur", "s/p AVR")),
     "heart_failure": (0.65, ("CHF", "heart failure", "cardiomyopathy with reduced EF", "diastolic dysfunction")),
@@ -41,7 +42,8 @@ _KNOWN: dict[str, tuple[float, tuple[str, ...]]] = {
     "gout": (0.6, ("gout", "gout on allopurinol", "gouty arthritis", "recent gout flare")),
     "osteoarthritis": (0.6, ("osteoarthritis", "degenerative joint disease", "s/p knee replacement", "OA of the hips")),
     "prostatic_hyperplasia": (0.6, ("BPH", "enlarged prostate", "BPH on tamsulosin", "urinary retention from BPH")),
-    "digestive_cancer": (0.65, ("colon cancer", "pancreatic cancer", "rectal cancer on chemotherapy", "gastric cancer")),
+    "digestive_cancer": (0.65, ("colon cancer", "pancreatic cancer", "rectal cancer on chemotherapy",
+        "gastric cancer")),
     "metastatic_cancer": (0.6, ("metastatic disease", "metastatic cancer", "stage IV malignancy", "known metastases")),
     "epilepsy": (0.55, ("seizure disorder", "epilepsy", "seizure", "witnessed convulsion")),
     "venous_thromboembolism": (0.25, ("recent DVT", "PE", "leg clot on anticoagulation")),
@@ -57,7 +59,8 @@ _KNOWN: dict[str, tuple[float, tuple[str, ...]]] = {
     "stroke": (0.4, ("CVA", "acute stroke", "facial droop and weakness", "aphasia")),
     "encephalopathy": (0.35, ("altered mental status", "encephalopathy", "delirium", "confusion")),
     "pneumonia": (0.3, ("pneumonia", "PNA", "cough and fever", "productive cough")),
-    "respiratory_failure": (0.35, ("respiratory failure", "respiratory distress", "hypoxia, intubated", "increasing O2 requirement")),
+    "respiratory_failure": (0.35, ("respiratory failure", "respiratory distress", "hypoxia, intubated",
+        "increasing O2 requirement")),
     "pleural_effusion": (0.2, ("known effusion", "pleural effusion", "s/p thoracentesis")),
 }  # fmt: skip
 _WRITTEN_WRONGLY, _DENIED = 0.02, 0.02
@@ -87,8 +90,10 @@ _COMPLAINTS: dict[str, tuple[float, dict[str, float]]] = {
 # Ways of life that go with a factor: written where it is high.
 _CIRCUMSTANCES = {
     "lives in a nursing home": ("age", 1.2), "wheelchair bound": ("brain", 1.5), "homeless": ("substance", 1.5),
-    "on methadone": ("substance", 1.3), "quit smoking last year": ("pulmonary", 0.9), "uses inhalers": ("pulmonary", 1.2),
-    "takes aspirin and clopidogrel": ("vascular", 1.1), "on furosemide": ("cardiac", 1.0), "fluid overloaded": ("congestion", 1.2),
+    "on methadone": ("substance", 1.3), "quit smoking last year": ("pulmonary", 0.9), "uses inhalers": ("pulmonary",
+        1.2),
+    "takes aspirin and clopidogrel": ("vascular", 1.1), "on furosemide": ("cardiac", 1.0),
+        "fluid overloaded": ("congestion", 1.2),
     "followed by nephrology": ("renal", 1.2), "jaundiced": ("liver", 1.4), "cachectic": ("cancer", 1.3),
     "on chemotherapy": ("cancer", 1.6), "tearful": ("mood", 1.5), "takes sertraline": ("mood", 1.1),
     "poorly controlled sugars": ("metabolic", 1.3), "on broad spectrum antibiotics": ("infection", 1.3),
@@ -129,11 +134,13 @@ _CHEST: dict[str, _Lines] = {
         ("No pleural effusion.", "The costophrenic angles are sharp.", "No effusion or pneumothorax."),
     ),
     "oedema": (
-        ("Mild pulmonary edema.", "There is vascular congestion with interstitial edema.", "Perihilar haze suggests edema."),
+        ("Mild pulmonary edema.", "There is vascular congestion with interstitial edema.",
+         "Perihilar haze suggests edema."),
         ("No pulmonary edema.", "No vascular congestion."),
     ),
     "opacity": (
-        ("{site} opacity concerning for pneumonia.", "Consolidation in the {site}.", "Patchy airspace opacity, {site}."),
+        ("{site} opacity concerning for pneumonia.", "Consolidation in the {site}.",
+         "Patchy airspace opacity, {site}."),
         ("No focal consolidation.", "The lungs are clear.", "No evidence of pneumonia."),
     ),
     "inflation": (
@@ -143,6 +150,10 @@ _CHEST: dict[str, _Lines] = {
     "nodules": (
         ("Multiple pulmonary nodules.", "Scattered nodular opacities suspicious for metastases."),
         ("No suspicious nodule.",),
+    ),
+    "aorta": (
+        ("The aorta is calcified.", "Tortuous calcified aorta.", "Atherosclerotic calcification of the aortic arch."),
+        (),
     ),
     "band": (
         ("Bibasilar atelectasis.", "Linear atelectasis at the bases."),
@@ -170,24 +181,30 @@ _STUDIES: dict[str, tuple[float, dict[str, float], tuple[_Show, ...]]] = {
                               "substance": 0.2, "gastrointestinal_bleeding": 0.8}, (
         ({"pancreatitis": 3.2}, -3.2, ("Peripancreatic stranding.", "Edematous pancreas with surrounding fluid."),
          ("The pancreas is unremarkable.",)),
-        ({"digestive_cancer": 2.8, "cancer": 0.3}, -3.2, ("Circumferential bowel wall mass.", "Hypodense pancreatic lesion."),
+        ({"digestive_cancer": 2.8, "cancer": 0.3}, -3.2, ("Circumferential bowel wall mass.",
+         "Hypodense pancreatic lesion."),
          ("No bowel wall thickening or mass.",)),
         ({"metastatic_cancer": 2.8, "cancer": 0.3}, -3.2, ("Multiple liver lesions suspicious for metastases.",
           "Enlarged retroperitoneal nodes."), ("No suspicious liver lesion.", "No adenopathy.")),
-        ({"cirrhosis": 2.5, "liver": 0.4}, -3.0, ("Nodular liver contour with splenomegaly.", "Ascites."), ("No free fluid.",)),
-        ({"vascular": 1.0, "age": 0.6, "peripheral_artery_disease": 1.0}, -0.6, ("Extensive aortoiliac calcification.",), ()),
+        ({"cirrhosis": 2.5, "liver": 0.4}, -3.0, ("Nodular liver contour with splenomegaly.", "Ascites."),
+         ("No free fluid.",)),
+        ({"vascular": 1.0, "age": 0.6, "peripheral_artery_disease": 1.0}, -0.6,
+         ("Extensive aortoiliac calcification.",), ()),
         ({"prostatic_hyperplasia": 2.5}, -3.5, ("The prostate is enlarged.",), ()),
         ({"pleural_effusion": 2.2}, -2.5, ("Small pleural effusions at the bases.",), ("The lung bases are clear.",)),
         ({"gastroesophageal_reflux": 1.8}, -2.2, ("Small hiatal hernia.",), ()),
     )),
     "LIVER AND GALLBLADDER US": (-1.2, {"liver": 0.9, "cirrhosis": 1.0, "viral_hepatitis": 0.8, "pancreatitis": 0.6}, (
-        ({"cirrhosis": 2.8, "liver": 0.5}, -2.2, ("Coarse nodular liver.", "Cirrhotic liver with ascites and splenomegaly."),
+        ({"cirrhosis": 2.8, "liver": 0.5}, -2.2, ("Coarse nodular liver.",
+         "Cirrhotic liver with ascites and splenomegaly."),
          ("Normal liver echotexture.",)),
-        ({"obesity": 1.2, "metabolic": 0.7, "substance": 0.4}, -1.2, ("Echogenic liver consistent with steatosis.",), ()),
+        ({"obesity": 1.2, "metabolic": 0.7, "substance": 0.4}, -1.2, ("Echogenic liver consistent with steatosis.",),
+         ()),
         ({"pancreatitis": 1.5, "metabolic": 0.4}, -1.8, ("Cholelithiasis.",), ("No gallstones.",)),
     )),
     "RENAL US": (-1.4, {"kidney": 0.9, "renal": 0.6, "acute_kidney_injury": 0.7, "prostatic_hyperplasia": 0.5}, (
-        ({"chronic_kidney_disease": 2.4, "renal": 0.5}, -2.0, ("Small echogenic kidneys.", "Bilateral cortical thinning."),
+        ({"chronic_kidney_disease": 2.4, "renal": 0.5}, -2.0, ("Small echogenic kidneys.",
+         "Bilateral cortical thinning."),
          ("Normal size kidneys.",)),
         ({"prostatic_hyperplasia": 2.4}, -3.0, ("Enlarged prostate with post-void residual.",), ()),
         ({"kidney": 0.5, "acute_kidney_injury": 0.4}, -2.6, ("Mild hydronephrosis.",), ("No hydronephrosis.",)),
@@ -197,21 +214,24 @@ _STUDIES: dict[str, tuple[float, dict[str, float], tuple[_Show, ...]]] = {
          ("No evidence of deep venous thrombosis.",)),
     )),
     "CTA CHEST": (-1.2, {"venous_thromboembolism": 1.6, "breathing": 0.5, "cancer": 0.4}, (
-        ({"venous_thromboembolism": 3.0}, -3.2, ("Segmental pulmonary emboli.", "Filling defect in the right pulmonary artery."),
+        ({"venous_thromboembolism": 3.0}, -3.2, ("Segmental pulmonary emboli.",
+         "Filling defect in the right pulmonary artery."),
          ("No pulmonary embolism.",)),
         ({"copd": 2.0, "pulmonary": 0.7}, -1.8, ("Centrilobular emphysema.",), ()),
         ({"ischemic_heart_disease": 1.8, "vascular": 0.7}, -1.6, ("Coronary artery calcifications.",), ()),
         ({"pneumonia": 2.2}, -2.6, ("Lower lobe consolidation.",), ("No consolidation.",)),
     )),
     "KNEE FILMS": (-1.5, {"osteoarthritis": 1.4, "gout": 1.2, "age": 0.3, "severity": -0.4}, (
-        ({"osteoarthritis": 2.2, "age": 0.6}, -1.6, ("Tricompartmental joint space narrowing.", "Degenerative changes."),
+        ({"osteoarthritis": 2.2, "age": 0.6}, -1.6, ("Tricompartmental joint space narrowing.",
+         "Degenerative changes."),
          ("Joint spaces are preserved.",)),
-        ({"gout": 2.2}, -3.2, ("Periarticular erosions.", "Joint effusion with soft tissue tophus."), ("No joint effusion.",)),
+        ({"gout": 2.2}, -3.2, ("Periarticular erosions.", "Joint effusion with soft tissue tophus."),
+         ("No joint effusion.",)),
     )),
 }  # fmt: skip
-_COURSE = {
-    "home": "The patient improved and was discharged home.", "home_health": "Discharged home with services.",
-    "facility": "Discharged to a facility for further care.", "DIED": "The patient passed away with family at the bedside.",
+_ENDINGS = {
+    "HOME": "The patient improved and was discharged home.", "HOME HEALTH CARE": "Discharged home with services.",
+    "DIED": "The patient passed away with family at the bedside.",
 }  # fmt: skip
 
 
@@ -256,17 +276,17 @@ class _Writer:
         there = {
             "heart": f.heart[stay] > 0.55, "effusion": effusion.max() > 0.3, "oedema": f.oedema[stay] > 0.3,
             "opacity": f.opacity[stay] > 0.38, "inflation": f.inflation[stay] > 0.75, "nodules": f.nodules[stay] > 0,
-            "band": f.band[stay].max() > 0.5, "tube": f.tube[stay], "pacemaker": f.pacemaker[stay],
+            "aorta": f.aorta[stay] > 1, "band": f.band[stay].max() > 0.5, "tube": f.tube[stay],
+            "pacemaker": f.pacemaker[stay],
             "wires": f.wires[stay], "port": f.port[stay], "line": f.line[stay],
         }  # fmt: skip
         side = "bilateral" if effusion.min() > 0.25 else "right" if effusion[0] > effusion[1] else "left"
         words = {"side": side, "site": SITES[f.opacity_site[stay]]}
         lines = []
         for name, (present, absent) in _CHEST.items():
-            if there[name] and dice.happens(0.7):
-                lines.append(dice.pick(present).format(**words))
-            elif not there[name] and dice.happens(0.03):
-                lines.append(dice.pick(present).format(**words))
+            # A part is overlooked, and now and then something is seen that is not there.
+            if dice.happens(0.7 if there[name] else 0.03):
+                lines.append(_sentence(dice.pick(present).format(**words)))
             elif absent and not there[name] and dice.happens(0.35):
                 lines.append(dice.pick(absent))
         self._report(stay, time, dice.pick(("CHEST (PORTABLE AP)", "CHEST (PA AND LAT)", "CHEST RADIOGRAPH")), lines)
@@ -289,13 +309,13 @@ class _Writer:
         stays, dice = self._stays, self.dice
         names = [name.replace("_", " ") for k, name in enumerate(DISEASES) if stays.coded[stay, k]]
         place = stays.place[stay]
-        course = _COURSE.get(place, _COURSE["home_health" if "HOME HEALTH" in place else "home" if place == "HOME" else "facility"])
+        ending = _ENDINGS.get(place, "Discharged for further care.")
         days = int(stays.hours[stay] // 24)
         text = (
             f"Name: ___    Unit No: ___\n\nAdmission Date: ___    Discharge Date: ___\n\nChief Complaint:\n"
             f"{self._complaint(stay)}\n\nHistory of Present Illness:\n{self._person(stay)} with {self._history(stay)} "
             f"who presented with {self._complaint(stay)}.\n\nBrief Hospital Course:\nThe patient was treated for "
-            f"{', '.join(names[:6]) or 'observation'} over {days} days. {course}\n\n"
+            f"{', '.join(names[:6]) or 'observation'} over {days} days. {ending}\n\n"
             f"Discharge Disposition:\n{(place or 'unknown').capitalize()}\n\nDischarge Diagnosis:\n"
             + "\n".join(name.capitalize() for name in names)
             + "\n"
@@ -307,13 +327,15 @@ class _Writer:
 
     def _report(self, stay: int, time: Any, name: str, lines: list[str]) -> None:
         dice = self.dice
-        # Half of the indications repeat what is known, the others are about the complaint.
+        # Some indications tell the complaint alone.
         history = f" with {self._history(stay)}," if dice.happens(0.85) else ""
         findings = " ".join(lines) or "Unremarkable study."
+        indication = (
+            f"{self._person(stay)}{history} presenting with {self._complaint(stay)}. // {dice.pick(_QUESTIONS)}"
+        )
         text = (
-            f"EXAMINATION: {name}\n\nINDICATION: {self._person(stay)}{history} presenting with {self._complaint(stay)}. "
-            f"// {dice.pick(_QUESTIONS)}\n\nCOMPARISON: {dice.pick(_COMPARISONS)}\n\nFINDINGS: {findings}\n\n"
-            f"IMPRESSION: {dice.pick(lines) if lines else 'No acute process.'}\n"
+            f"EXAMINATION: {name}\n\nINDICATION: {indication}\n\nCOMPARISON: {dice.pick(_COMPARISONS)}\n\n"
+            f"FINDINGS: {findings}\n\nIMPRESSION: {dice.pick(lines) if lines else 'No acute process.'}\n"
         )
         stored = time + _seconds(0.5 + 5 * dice.roll() ** 2)
         self._radiology.append((stay, time, stored, text))
@@ -356,6 +378,10 @@ _COMPARISONS = ("None.", "Prior study of ___.", "___", "No prior available.")
 _COLUMN = {name: k for k, name in enumerate(DRIVERS)}
 
 
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:]
+
+
 def _seconds(hours: float) -> np.timedelta64:
     return np.timedelta64(int(3600 * hours), "s")
 
@@ -372,9 +398,9 @@ def _known(dice: _Dice, x: Array, stays: Stays, stay: int) -> list[str]:
         elif dice.happens(_DENIED):
             told.append(f"no {words[0]}")
     for words, (factor, above) in _CIRCUMSTANCES.items():
-        if dice.happens(1 / (1 + np.exp(-2.5 * (x[_COLUMN[factor]] - above) - 0.5))) and dice.happens(0.5):
+        if dice.happens(1 / (1 + np.exp(-2.5 * (x[_COLUMN[factor]] - above) - 0.5))) and dice.happens(0.6):
             told.append(words)
-    return sorted(told, key=lambda _: dice.roll())[:8]
+    return sorted(told, key=lambda _: dice.roll())[:9]
 
 
 def _complaints(rng: np.random.Generator, stays: Stays) -> list[list[str]]:

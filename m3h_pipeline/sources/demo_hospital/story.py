@@ -373,7 +373,8 @@ def _places(rng: np.random.Generator, dependence: Array, severity: Array, died: 
 
 def _admission_types(rng: np.random.Generator, severity: Array) -> Array:
     kinds = {
-        "EW EMER.": (0.37, 0.4), "OBSERVATION ADMIT": (0.17, 0.0), "URGENT": (0.14, 0.3), "EU OBSERVATION": (0.08, -0.5),
+        "EW EMER.": (0.37, 0.4), "OBSERVATION ADMIT": (0.17, 0.0), "URGENT": (0.14, 0.3), "EU OBSERVATION": (0.08,
+            -0.5),
         "SURGICAL SAME DAY ADMISSION": (0.1, -0.8), "DIRECT EMER.": (0.06, 0.2), "ELECTIVE": (0.08, -0.8),
     }  # fmt: skip
     scores = np.column_stack([np.log(share) + slope * severity for share, slope in kinds.values()])
@@ -394,7 +395,9 @@ def _marital_status(rng: np.random.Generator, age: Array) -> Array:
     return np.where(rng.random(len(age)) < 0.04, "", status)
 
 
-def _died_on(rng: np.random.Generator, patient: Array, died: Array, discharge: Array, severity: Array, last: Array) -> Array:
+def _died_on(
+    rng: np.random.Generator, patient: Array, died: Array, discharge: Array, severity: Array, last: Array
+) -> Array:
     """Day of death of each patient: in hospital, or within a year after the last stay."""
     after = rng.random(len(patient)) < logistic(-2.6 + 0.7 * severity)
     later = discharge + (_DAY * rng.integers(2, 365, len(patient))).astype("timedelta64[s]")

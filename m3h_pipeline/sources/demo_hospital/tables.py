@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ BROKEN_BYTE = "\ue000"
 class Table:
     """A growing ``csv.gz`` whose bytes depend on its rows alone."""
 
-    def __init__(self, file: Path, header: list[str]) -> None:
+    def __init__(self, file: Path, header: Sequence[str]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         self._header = header
         self._stream = file.open("wb")
@@ -114,7 +115,8 @@ def icu_stays(rng: np.random.Generator, stays: Stays, icu_stay_id: Array) -> pl.
     unit = np.array(_CARE_UNITS)[rng.choice(len(_CARE_UNITS), len(stay), p=[0.3, 0.2, 0.15, 0.15, 0.1, 0.1])]
     begin, end = stays.icu_in[stay], stays.icu_out[stay]
     return pl.DataFrame({
-        "subject_id": stays.subject_id[stays.patient[stay]], "hadm_id": stays.hadm_id[stay], "stay_id": icu_stay_id[stay],
+        "subject_id": stays.subject_id[stays.patient[stay]], "hadm_id": stays.hadm_id[stay],
+        "stay_id": icu_stay_id[stay],
         "first_careunit": unit, "last_careunit": unit, "intime": as_times(begin), "outtime": as_times(end),
         "los": (end - begin).astype(float) / 86_400,
     })  # fmt: skip

@@ -34,7 +34,7 @@ _NO_SUCH_STAY = "29999999"
 # Items whose rows are spoiled: sodium, and heart rate.
 _SIGNALS = {"hosp/labevents": "50983", "icu/chartevents": "220045"}
 
-# Table -> kind -> (how many, cells to overwrite). Duplicates overwrite nothing, files are spoiled after they are written.
+# Table -> kind -> (how many, cells to overwrite). Duplicates overwrite nothing; files are spoiled once written.
 _PLANTS: dict[str, dict[str, tuple[int, dict[str, str]]]] = {
     "hosp/patients": {"text_in_number": (1, {"anchor_age": "unknown"})},
     "hosp/admissions": {
@@ -127,7 +127,8 @@ def spoil(to: Path, wrong: pl.DataFrame) -> None:
 def _choose_stays(rows: dict[str, pl.DataFrame], stays: Stays) -> tuple[Array, Array]:
     """Four stays to be wrong, with as few records as can be had, and all that can hold other wrong rows."""
     is_long = stays.hours > 30
-    records = ~np.isnat(stays.icu_in) + np.isin(np.arange(len(stays)), rows[PICTURES]["stay"].to_numpy())
+    has_pictures = np.isin(np.arange(len(stays)), rows[PICTURES]["stay"].to_numpy())
+    records = (~np.isnat(stays.icu_in)).astype(int) + has_pictures
     is_only = np.bincount(stays.patient)[stays.patient] == 1
     bad = np.lexsort((records, ~is_only, ~is_long | stays.died))[:4]
     return bad, np.setdiff1d(np.flatnonzero(is_long), bad)

@@ -1,0 +1,51 @@
+"""One modality's raw items to vectors: tabular, timeseries, language, vision.
+
+The forms of the items, for N samples in order:
+
+- tabular: {column: [N]}, numbers (NaN or None is missing) or strings (None or "" is missing)
+- timeseries: `EventSequences`
+- language: N lists of (hours, text)
+- vision: N lists of (hours, view, path or bytes)
+
+Hours count from the prediction time and are never above 0. Importing this package loads neither torch, transformers,
+timm nor scikit-learn: an encoder loads them when it is first used.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from m3h_core.embedders.base import Embedder, read_about
+from m3h_core.embedders.language import LanguageEmbedder
+from m3h_core.embedders.tabular import TabularEmbedder
+from m3h_core.embedders.timeseries import EventSequences, TimeseriesEmbedder
+from m3h_core.embedders.vision import VisionEmbedder
+
+__all__ = [
+    "EMBEDDERS",
+    "Embedder",
+    "EventSequences",
+    "LanguageEmbedder",
+    "TabularEmbedder",
+    "TimeseriesEmbedder",
+    "VisionEmbedder",
+    "load_embedder",
+]
+
+# The default embedder of each modality.
+EMBEDDERS: dict[str, type[Embedder]] = {
+    "tabular": TabularEmbedder,
+    "timeseries": TimeseriesEmbedder,
+    "language": LanguageEmbedder,
+    "vision": VisionEmbedder,
+}
+
+_CLASSES = {cls.__name__: cls for cls in EMBEDDERS.values()}
+
+
+def load_embedder(folder: str | Path) -> Embedder:
+    """Read any saved embedder. Raises ValueError where the folder holds none that this version knows."""
+    name = read_about(folder)["class"]
+    if name not in _CLASSES:
+        raise ValueError(f"{folder} holds a {name}, which this version does not know")
+    return _CLASSES[name].load(folder)
