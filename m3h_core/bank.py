@@ -8,7 +8,7 @@ processor's cache; each model stops early by itself and leaves the wide model.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -96,13 +96,13 @@ def _chunks(plan: Sequence[tuple[Sequence[TaskSpec], FitConfig]], n_inputs: int)
         budget = CHUNK_BYTES_CPU
         if config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available()):
             budget = CHUNK_BYTES_GPU
-        size = max(1, budget // (16 * _weights(layout, replace(config, members=1)) * config.members))
+        size = max(1, budget // (16 * _weights(layout, config)))
         chunks += [members[start : start + size] for start in range(0, len(members), size)]
     return chunks
 
 
 def _weights(layout: Layout, config: FitConfig) -> int:
-    """Number of weights of one network, nearly."""
+    """Number of weights of one model, nearly: its members share the first layer."""
     sizes = (*layout.hidden, layout.n_tasks * layout.width)
     rows = sizes[0] + (layout.n_outputs if config.linear_path else 0)
-    return rows * layout.n_inputs + sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
+    return rows * layout.n_inputs + config.members * sum(a * b for a, b in pairwise(sizes))

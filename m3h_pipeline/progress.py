@@ -13,7 +13,7 @@ class _StepLines(logging.Handler):
     """Turns Dagster's log records into few short lines on standard error."""
 
     def __init__(self) -> None:
-        super().__init__(logging.INFO)
+        super().__init__()
         self._started = time.monotonic()
         self._steps: dict[str, float] = {}
 
@@ -23,7 +23,7 @@ class _StepLines(logging.Handler):
             message = getattr(record, "dagster_meta", {}).get("orig_message", record.getMessage())
             if record.levelno >= logging.WARNING:
                 self._line(message)
-            elif sys.stderr.isatty() and not message.startswith("["):
+            elif record.levelno >= logging.INFO and sys.stderr.isatty() and not message.startswith("["):
                 self._line(f"  {message}")
         elif event.is_step_start:
             self._steps[event.step_key] = time.monotonic()
@@ -41,6 +41,6 @@ class _StepLines(logging.Handler):
 @dg.logger({}, description="A line a step.")
 def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
     """The logger that every job of this project uses."""
-    logger = logging.Logger("m3h", logging.INFO)
+    logger = logging.Logger("m3h", logging.DEBUG)  # Dagster logs its steps at this level
     logger.addHandler(_StepLines())
     return logger

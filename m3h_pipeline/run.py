@@ -27,7 +27,10 @@ def run_once(out: Path, source: str | None, path: Path | None, size: str | None,
     with dg.DagsterInstance.get() as instance:
         instance.add_dynamic_partitions("snapshot", [config.source.snapshot])
         result = defs.resolve_job_def(MAIN_JOB).execute_in_process(
-            instance=instance, partition_key=config.source.snapshot, raise_on_error=False
+            instance=instance,
+            partition_key=config.source.snapshot,
+            raise_on_error=False,
+            run_config={"loggers": {"console": {}}},
         )
     if not result.success:
         print(f"error: {_why(result)}", file=sys.stderr)
@@ -63,7 +66,8 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
         if event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.asset_check_evaluation_data.passed
     ]  # fmt: skip
     if failed:
-        lines = [f"{check.asset_key.to_user_string()}: {check.check_name}: {check.description or 'failed'}"
+        lines = [
+            f"{check.asset_key.to_user_string()}: {check.check_name}: {check.description or 'failed'}"
                  for check in failed]  # fmt: skip
         return "a check failed, so nothing after it was computed and the earlier results stand\n  " + "\n  ".join(lines)
     for event in result.all_events:
@@ -81,9 +85,10 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
 def _what_to_open(out: Path, result: dg.ExecuteInProcessResult) -> str:
     """The last screen: what came out and what to open."""
     facts = {
-        str(event.asset_key and event.asset_key.to_user_string()): event.step_materialization_data.materialization.metadata
-        for event in result.all_events if event.is_step_materialization
-    }  # fmt: skip
+        materialization.asset_key.to_user_string(): materialization.metadata
+        for event in result.all_events
+        if event.is_step_materialization and (materialization := event.step_materialization_data.materialization)
+    }
     quality, version, cohort = facts["quality"], facts["model_version"], facts["cohort"]
     better = quality["joint better than single-task (interval above 0)"].value
     worse = quality["joint worse than single-task (interval below 0)"].value

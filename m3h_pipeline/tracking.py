@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -19,8 +20,12 @@ _TRAINING_TAG = "m3h.training"
 def connect(uri: str, artifacts: Path) -> None:
     """Point MLflow at the store, with the experiment's artefacts beside it and no telemetry."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    # MLflow configures its loggers when it is imported, and logs the making of its own tables.
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     import mlflow
 
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
     mlflow.set_tracking_uri(uri)
     if uri.startswith("sqlite:///"):
         artifacts.mkdir(parents=True, exist_ok=True)

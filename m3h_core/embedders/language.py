@@ -61,7 +61,7 @@ class LanguageEmbedder(Embedder):
         revision: str | None = None,
         max_tokens: int = 256,
         overlap: int = 32,
-        batch_tokens: int = 2048,
+        batch_tokens: int = 4096,
         half_life_hours: float = 24.0,
         fit_samples: int = 2000,
         bundle_weights: bool | None = None,

@@ -157,7 +157,7 @@ class VisionEmbedder(Embedder):
         return np.zeros((len(batch), 0), dtype=np.float32)
 
     def _features(self, batch: torch.Tensor) -> torch.Tensor:
-        """Of pictures [B, 3, S, S] in 0..1: pooled output with weights, else mean and spread of each stage's channels."""
+        """Of pictures [B, 3, S, S]: the pooled output with weights, else mean and spread of each stage's channels."""
         import torch
 
         network = self._load()
@@ -176,10 +176,11 @@ class VisionEmbedder(Embedder):
             import timm  # isort: skip
 
             options: dict[str, Any] = {"num_classes": 0}
-            if not timm.is_model(self.model) and ":" not in self.model:
+            if not timm.is_model(self.model):
                 near = timm.list_models(f"*{self.model.split('_')[0]}*")[:5]
                 raise ValueError(f"timm has no model {self.model!r}" + (f"; near: {', '.join(near)}" if near else ""))
             config = timm.get_pretrained_cfg(self.model)
+            # Vision transformers are built for one size.
             if config is not None and config.fixed_input_size:
                 options["img_size"] = self.image_size
             if file is None and self.weights is not None:
@@ -249,7 +250,10 @@ def read_image(source: str | Path | bytes, size: int) -> np.ndarray:
     and 99.5th percentile: exposure and bit depth do not count. Raises Unreadable, and ValueError for want of pydicom.
     """
     try:
-        small = _read(source, size)
+        with warnings.catch_warnings():
+            # Decoders warn of oddities, with values out of the file.
+            warnings.simplefilter("ignore")
+            small = _read(source, size)
     except Unreadable:
         raise
     except FileNotFoundError:
@@ -288,13 +292,10 @@ def _read(source: str | Path | bytes, size: int) -> np.ndarray:
     if source[128:132] == b"DICM":
         image = Image.fromarray(_read_dicom(source))
     else:
-        with warnings.catch_warnings():
-            # Pillow's own guards: an error beyond twice its limit, a warning below; ours is stricter.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            try:
-                image = Image.open(io.BytesIO(source), formats=("JPEG", "PNG", "TIFF"))
-            except Image.DecompressionBombError:
-                raise Unreadable("too many pixels") from None
+        try:
+            image = Image.open(io.BytesIO(source), formats=("JPEG", "PNG", "TIFF"))
+        except Image.DecompressionBombError:
+            raise Unreadable("too many pixels") from None
         _check_pixels(*image.size)
         # A JPEG is decoded at a fraction of its size where that is enough.
         image.draft(None, (size, size))
@@ -321,7 +322,7 @@ def _read_dicom(content: bytes) -> np.ndarray:
     _check_pixels(int(data.Rows), int(data.Columns))
     pixels = pixel_array(data, index=0)
     if pixels.ndim == 3:
-        return pixels.astype(np.uint8)
+        return pixels if pixels.dtype == np.uint8 else (255 * (pixels / max(pixels.max(), 1))).astype(np.uint8)
     pixels = apply_voi_lut(apply_modality_lut(pixels, data), data).astype(np.float32)
     return pixels.max() - pixels if data.PhotometricInterpretation == "MONOCHROME1" else pixels
 

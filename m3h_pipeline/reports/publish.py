@@ -37,16 +37,16 @@ def write_page(
 def whole_lineage(ingested: Path, valid: Mapping[str, Step]) -> pl.DataFrame:
     """The ingestion's lineage with quarantined rows taken out of the kept ones; it still sums to the rows read.
 
-    Many rows make one label, so a quarantined label is no row of a file: labels are left as they are.
+    Many rows make one label: a quarantined label counts only where it comes from one row of a file.
     """
     lineage = pl.read_parquet(ingested / "lineage.parquet")
     quarantined = pl.concat(
         pl.read_parquet(step.folder / "quarantine.parquet")
+        .filter(pl.col("source_row").is_not_null())
         .group_by(pl.col("source_file").alias("file"), pl.col("rule").alias("reason"))
         .agg(pl.len().cast(pl.Int64).alias("rows"))
         .with_columns(pl.lit(table).alias("table"), pl.lit("quarantined").alias("outcome"))
         for table, step in valid.items()
-        if table != "labels"
     )
     hashes = lineage.select("table", "file", "sha256").unique()
     moved = quarantined.join(hashes, on=["table", "file"]).select(lineage.columns).sort("table", "file", "reason")
@@ -115,8 +115,8 @@ def _limits(config: Config, cohort: Cohort, synthetic: bool) -> list[str]:
     if absent:
         limits.append(f"This hospital delivered no data for: {', '.join(absent)}.")
     limits += [
-        f"The test split has {words.count(len(cohort.rows(SPLITS['test'])))} stays: intervals are wide, and with one interval a "
-        "task some will exclude zero by chance.",
+        f"The test split has {words.count(len(cohort.rows(SPLITS['test'])))} stays: intervals are wide, and with one "
+        "interval a task some will exclude zero by chance.",
         "A diagnosis means that it was coded for the stay, not when it began: some were known at admission.",
         "One training run an arm: intervals come from resampling patients, not from repeated training.",
     ]

@@ -63,7 +63,7 @@ def test_main_job_holds_every_asset(graph):
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("m3h_core", ["dagster", "mlflow", "duckdb", "polars", "great_expectations", "m3h_pipeline", "transformers", "timm"]),
+        ("m3h_core", ["dagster", "mlflow", "duckdb", "polars", "great_expectations", "m3h_pipeline", "timm"]),
         ("m3h_core.embedders", ["dagster", "mlflow", "duckdb", "polars", "great_expectations", "m3h_pipeline"]),
         ("m3h_pipeline.definitions", ["torch", "transformers", "timm", "mlflow", "great_expectations", "sklearn"]),
         ("m3h_pipeline.cli", ["dagster", "torch", "mlflow", "polars"]),

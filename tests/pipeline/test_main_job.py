@@ -44,9 +44,8 @@ def test_what_latest_holds(latest):
     assert (latest / "report.html").stat().st_size > 10_000
     metrics = json.loads((latest / "metrics.json").read_text())
     assert len(metrics["tasks"]) == 6
-    assert {"task", "problem", "metric", "value", "low", "high", "single_task", "trees", "difference", "claimed"} <= set(
-        metrics["tasks"][0]
-    )
+    fields = {"task", "problem", "metric", "value", "low", "high", "single_task", "trees", "difference", "claimed"}
+    assert fields <= set(metrics["tasks"][0])
     interaction = json.loads((latest / "tim.json").read_text())
     assert len(interaction["matrix"]) == len(interaction["tasks"]) >= 2
     predictions = pl.read_parquet(latest / "predictions.parquet")

@@ -80,7 +80,11 @@ def _options(modality: str, config: EmbeddingConfig) -> dict[str, Any]:
     if modality == "language":
         return {"checkpoint": config.language, "revision": config.language_revision or None}
     if modality == "vision":
-        return {"model": config.vision, "weights": config.vision_weights or None, "image_size": config.image_size or None}
+        return {
+            "model": config.vision,
+            "weights": config.vision_weights or None,
+            "image_size": config.image_size or None,
+        }
     return {}
 
 

@@ -34,30 +34,26 @@ class Signal:
 _VITALS = {
     "heart_rate": Signal(82, 9.6, 5, {
         "infection": 4.2, "breathing": 2.5, "bleeding": 3.4, "sepsis": 5.4, "atrial_fibrillation": 4.2,
-        "venous_thromboembolism": 4.8,
-        "gastrointestinal_bleeding": 3.6, "alcohol_use_disorder": 3, "pancreatitis": 3.6, "anxiety": 1.8, "mood": 1.5,
-        "ischemic_heart_disease": -1.8, "hypothyroidism": -2.4, "age": -2}),
+        "venous_thromboembolism": 4.8, "gastrointestinal_bleeding": 3.6, "alcohol_use_disorder": 3, "pancreatitis": 3.6,
+        "anxiety": 1.8, "mood": 1.5, "ischemic_heart_disease": -1.8, "hypothyroidism": -2.4, "age": -2}),
     "systolic": Signal(124, 11, 9, {
         "hypertension": 6.6, "vascular": 3.5, "renal": 2.5, "stroke": 7.2, "sepsis": -5.4, "infection": -2.5,
-        "bleeding": -3.4,
-        "gastrointestinal_bleeding": -3, "cirrhosis": -4.2, "heart_failure": -2.4, "age": 2}),
+        "bleeding": -3.4, "gastrointestinal_bleeding": -3, "cirrhosis": -4.2, "heart_failure": -2.4, "age": 2}),
     "diastolic": Signal(66, 6, 6, {
         "hypertension": 2.4, "stroke": 2.4, "sepsis": -3, "infection": -1.7, "cirrhosis": -1.8, "age": -3,
         "valve_disease": -2.4}),
     "respiratory_rate": Signal(18, 1.9, 2.2, {
         "breathing": 1.5, "infection": 0.85, "congestion": 0.59, "respiratory_failure": 1.4, "pneumonia": 0.9,
-        "sepsis": 0.78,
-        "venous_thromboembolism": 0.96, "heart_failure": 0.36, "pancreatitis": 0.48}),
+        "sepsis": 0.78, "venous_thromboembolism": 0.96, "heart_failure": 0.36, "pancreatitis": 0.48}),
     "spo2": Signal(97.2, 1.1, 1.2, {
         "breathing": -0.77, "pulmonary": -0.34, "copd": -0.6, "respiratory_failure": -0.78, "pneumonia": -0.48,
         "congestion": -0.26, "pleural_effusion": -0.3, "venous_thromboembolism": -0.48, "obesity": -0.18}),
-    "temperature": Signal(98.4, 0.48, 0.5, {"infection": 0.26, "sepsis": 0.36, "pneumonia": 0.24,
-        "pancreatitis": 0.18}),
+    "temperature": Signal(98.4, 0.48, 0.5, {
+        "infection": 0.26, "sepsis": 0.36, "pneumonia": 0.24, "pancreatitis": 0.18}),
     # How far consciousness is reduced: the three parts of the coma scale are cut from it.
     "stupor": Signal(-0.2, 0.72, 0.35, {
         "brain": 0.38, "stroke": 0.54, "encephalopathy": 0.48, "epilepsy": 0.36, "respiratory_failure": 0.36,
-        "sepsis": 0.18,
-        "alcohol_use_disorder": 0.12, "age": 0.1}),
+        "sepsis": 0.18, "alcohol_use_disorder": 0.12, "age": 0.1}),
 }  # fmt: skip
 # Item, label, unit, share of the hourly rounds at which it is charted.
 _CHARTED = {
@@ -91,8 +87,7 @@ _LABS = {
         "brain": 0.34}),
     "bicarbonate": Signal(25, 2.2, 1.2, {
         "kidney": -0.68, "infection": -0.59, "sepsis": -1.3, "acute_kidney_injury": -0.78,
-        "chronic_kidney_disease": -0.72,
-        "pulmonary": 0.42, "copd": 1.3}),
+        "chronic_kidney_disease": -0.72, "pulmonary": 0.42, "copd": 1.3}),
     "anion_gap": Signal(13, 1.8, 1.3, {
         "infection": 0.42, "kidney": 0.42, "sepsis": 0.96, "acute_kidney_injury": 0.6, "chronic_kidney_disease": 0.48,
         "alcohol_use_disorder": 0.6, "diabetes": 0.24}),
@@ -314,8 +309,8 @@ def lab_results(rng: np.random.Generator, stays: Stays, first: int) -> pl.DataFr
             "row": rows, "itemid": np.full(len(rows), lab.item), "number": number,
             "is_lost": unusual < 0.004, "is_hidden": (unusual > 0.7) & bool(lab.comment),
             "valueuom": pl.Series([lab.unit or None], dtype=pl.String).new_from_index(0, len(rows)),
-            "ref_range_lower": np.full(len(rows), float(lab.low)), "ref_range_upper": np.full(len(rows),
-            float(lab.high)),
+            "ref_range_lower": np.full(len(rows), float(lab.low)),
+            "ref_range_upper": np.full(len(rows), float(lab.high)),
             "remark": pl.Series([lab.comment or None], dtype=pl.String).new_from_index(0, len(rows)),
             "storetime": as_times(known[lab.panel][rows]),
         }))  # fmt: skip

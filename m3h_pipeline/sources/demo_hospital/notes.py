@@ -23,8 +23,10 @@ _KNOWN: dict[str, tuple[float, tuple[str, ...]]] = {
     "hypertension": (0.65, ("HTN", "hypertension", "high blood pressure")),
     "hyperlipidemia": (0.65, ("HLD", "hyperlipidemia", "hypercholesterolemia", "dyslipidemia on a statin")),
     "diabetes": (0.65, ("DM2", "type 2 diabetes", "diabetes on insulin", "IDDM", "T2DM")),
-    "chronic_kidney_disease": (0.65, ("CKD", "chronic kidney disease", "renal insufficiency", "CKD stage 3",
-        "ESRD on HD")),
+    "chronic_kidney_disease": (
+        0.65,
+        ("CKD", "chronic kidney disease", "renal insufficiency", "CKD stage 3", "ESRD on HD"),
+    ),
     "ischemic_heart_disease": (0.7, ("CAD", "coronary artery disease", "prior MI", "CAD s/p stent", "s/p CABG")),
     "valve_disease": (0.6, ("aortic stenosis", "mitral regurgitation", "known murmur", "s/p AVR")),
     "heart_failure": (0.65, ("CHF", "heart failure", "cardiomyopathy with reduced EF", "diastolic dysfunction")),
@@ -42,8 +44,10 @@ _KNOWN: dict[str, tuple[float, tuple[str, ...]]] = {
     "gout": (0.6, ("gout", "gout on allopurinol", "gouty arthritis", "recent gout flare")),
     "osteoarthritis": (0.6, ("osteoarthritis", "degenerative joint disease", "s/p knee replacement", "OA of the hips")),
     "prostatic_hyperplasia": (0.6, ("BPH", "enlarged prostate", "BPH on tamsulosin", "urinary retention from BPH")),
-    "digestive_cancer": (0.65, ("colon cancer", "pancreatic cancer", "rectal cancer on chemotherapy",
-        "gastric cancer")),
+    "digestive_cancer": (
+        0.65,
+        ("colon cancer", "pancreatic cancer", "rectal cancer on chemotherapy", "gastric cancer"),
+    ),
     "metastatic_cancer": (0.6, ("metastatic disease", "metastatic cancer", "stage IV malignancy", "known metastases")),
     "epilepsy": (0.55, ("seizure disorder", "epilepsy", "seizure", "witnessed convulsion")),
     "venous_thromboembolism": (0.25, ("recent DVT", "PE", "leg clot on anticoagulation")),
@@ -59,10 +63,12 @@ _KNOWN: dict[str, tuple[float, tuple[str, ...]]] = {
     "stroke": (0.4, ("CVA", "acute stroke", "facial droop and weakness", "aphasia")),
     "encephalopathy": (0.35, ("altered mental status", "encephalopathy", "delirium", "confusion")),
     "pneumonia": (0.3, ("pneumonia", "PNA", "cough and fever", "productive cough")),
-    "respiratory_failure": (0.35, ("respiratory failure", "respiratory distress", "hypoxia, intubated",
-        "increasing O2 requirement")),
+    "respiratory_failure": (
+        0.35,
+        ("respiratory failure", "respiratory distress", "hypoxia", "increasing O2 requirement"),
+    ),
     "pleural_effusion": (0.2, ("known effusion", "pleural effusion", "s/p thoracentesis")),
-}  # fmt: skip
+}
 _WRITTEN_WRONGLY, _DENIED = 0.02, 0.02
 # Complaints, and what makes each more likely. Several illnesses share each.
 _COMPLAINTS: dict[str, tuple[float, dict[str, float]]] = {
@@ -90,15 +96,15 @@ _COMPLAINTS: dict[str, tuple[float, dict[str, float]]] = {
 # Ways of life that go with a factor: written where it is high.
 _CIRCUMSTANCES = {
     "lives in a nursing home": ("age", 1.2), "wheelchair bound": ("brain", 1.5), "homeless": ("substance", 1.5),
-    "on methadone": ("substance", 1.3), "quit smoking last year": ("pulmonary", 0.9), "uses inhalers": ("pulmonary",
-        1.2),
-    "takes aspirin and clopidogrel": ("vascular", 1.1), "on furosemide": ("cardiac", 1.0),
-        "fluid overloaded": ("congestion", 1.2),
+    "on methadone": ("substance", 1.3), "quit smoking last year": ("pulmonary", 0.9),
+    "uses inhalers": ("pulmonary", 1.2), "takes aspirin and clopidogrel": ("vascular", 1.1),
+    "on furosemide": ("cardiac", 1.0), "fluid overloaded": ("congestion", 1.2),
     "followed by nephrology": ("renal", 1.2), "jaundiced": ("liver", 1.4), "cachectic": ("cancer", 1.3),
     "on chemotherapy": ("cancer", 1.6), "tearful": ("mood", 1.5), "takes sertraline": ("mood", 1.1),
     "poorly controlled sugars": ("metabolic", 1.3), "on broad spectrum antibiotics": ("infection", 1.3),
     "on high flow oxygen": ("breathing", 1.5), "transfused overnight": ("bleeding", 1.4), "oliguric": ("kidney", 1.5),
-    "drowsy": ("brain", 1.1),
+    "drowsy": ("brain", 1.1), "poor sleep": ("mood", 0.8), "chronic pain": ("mood", 1.0),
+    "carotid stenosis": ("vascular", 1.3), "weak pulses": ("vascular", 0.9), "on amiodarone": ("cardiac", 1.4),
 }  # fmt: skip
 
 
@@ -177,17 +183,19 @@ _STUDIES: dict[str, tuple[float, dict[str, float], tuple[_Show, ...]]] = {
         ({"vascular": 1.0, "age": 1.0, "hypertension": 0.4}, -0.8, ("Chronic small vessel ischemic changes.",), ()),
         ({"age": 1.0, "substance": 0.6, "epilepsy": 0.6}, -1.0, ("Global cerebral atrophy.",), ()),
     )),
-    "CT ABDOMEN AND PELVIS": (-0.2, {"bleeding": 0.4, "pancreatitis": 1.8, "digestive_cancer": 1.2, "cancer": 0.5,
-                              "substance": 0.2, "gastrointestinal_bleeding": 0.8}, (
-        ({"pancreatitis": 3.2}, -3.2, ("Peripancreatic stranding.", "Edematous pancreas with surrounding fluid."),
+    "CT ABDOMEN AND PELVIS": (-0.2,
+        {"bleeding": 0.4, "pancreatitis": 1.8, "digestive_cancer": 1.2, "cancer": 0.5, "substance": 0.2,
+         "gastrointestinal_bleeding": 0.8}, (
+        ({"pancreatitis": 3.2}, -3.2,
+         ("Peripancreatic stranding.", "Edematous pancreas with surrounding fluid."),
          ("The pancreas is unremarkable.",)),
-        ({"digestive_cancer": 2.8, "cancer": 0.3}, -3.2, ("Circumferential bowel wall mass.",
-         "Hypodense pancreatic lesion."),
-         ("No bowel wall thickening or mass.",)),
-        ({"metastatic_cancer": 2.8, "cancer": 0.3}, -3.2, ("Multiple liver lesions suspicious for metastases.",
-          "Enlarged retroperitoneal nodes."), ("No suspicious liver lesion.", "No adenopathy.")),
-        ({"cirrhosis": 2.5, "liver": 0.4}, -3.0, ("Nodular liver contour with splenomegaly.", "Ascites."),
-         ("No free fluid.",)),
+        ({"digestive_cancer": 2.8, "cancer": 0.3}, -3.2,
+         ("Circumferential bowel wall mass.", "Hypodense pancreatic lesion."), ("No bowel wall thickening or mass.",)),
+        ({"metastatic_cancer": 2.8, "cancer": 0.3}, -3.2,
+         ("Multiple liver lesions suspicious for metastases.", "Enlarged retroperitoneal nodes."),
+         ("No suspicious liver lesion.", "No adenopathy.")),
+        ({"cirrhosis": 2.5, "liver": 0.4}, -3.0,
+         ("Nodular liver contour with splenomegaly.", "Ascites."), ("No free fluid.",)),
         ({"vascular": 1.0, "age": 0.6, "peripheral_artery_disease": 1.0}, -0.6,
          ("Extensive aortoiliac calcification.",), ()),
         ({"prostatic_hyperplasia": 2.5}, -3.5, ("The prostate is enlarged.",), ()),
@@ -195,38 +203,35 @@ _STUDIES: dict[str, tuple[float, dict[str, float], tuple[_Show, ...]]] = {
         ({"gastroesophageal_reflux": 1.8}, -2.2, ("Small hiatal hernia.",), ()),
     )),
     "LIVER AND GALLBLADDER US": (-1.2, {"liver": 0.9, "cirrhosis": 1.0, "viral_hepatitis": 0.8, "pancreatitis": 0.6}, (
-        ({"cirrhosis": 2.8, "liver": 0.5}, -2.2, ("Coarse nodular liver.",
-         "Cirrhotic liver with ascites and splenomegaly."),
-         ("Normal liver echotexture.",)),
-        ({"obesity": 1.2, "metabolic": 0.7, "substance": 0.4}, -1.2, ("Echogenic liver consistent with steatosis.",),
-         ()),
+        ({"cirrhosis": 2.8, "liver": 0.5}, -2.2,
+         ("Coarse nodular liver.", "Cirrhotic liver with ascites and splenomegaly."), ("Normal liver echotexture.",)),
+        ({"obesity": 1.2, "metabolic": 0.7, "substance": 0.4}, -1.2,
+         ("Echogenic liver consistent with steatosis.",), ()),
         ({"pancreatitis": 1.5, "metabolic": 0.4}, -1.8, ("Cholelithiasis.",), ("No gallstones.",)),
     )),
     "RENAL US": (-1.4, {"kidney": 0.9, "renal": 0.6, "acute_kidney_injury": 0.7, "prostatic_hyperplasia": 0.5}, (
-        ({"chronic_kidney_disease": 2.4, "renal": 0.5}, -2.0, ("Small echogenic kidneys.",
-         "Bilateral cortical thinning."),
-         ("Normal size kidneys.",)),
+        ({"chronic_kidney_disease": 2.4, "renal": 0.5}, -2.0,
+         ("Small echogenic kidneys.", "Bilateral cortical thinning."), ("Normal size kidneys.",)),
         ({"prostatic_hyperplasia": 2.4}, -3.0, ("Enlarged prostate with post-void residual.",), ()),
         ({"kidney": 0.5, "acute_kidney_injury": 0.4}, -2.6, ("Mild hydronephrosis.",), ("No hydronephrosis.",)),
     )),
     "BILATERAL LOWER EXTREMITY VEINS": (-1.5, {"venous_thromboembolism": 1.8, "cancer": 0.4, "congestion": 0.3}, (
-        ({"venous_thromboembolism": 3.0}, -3.0, ("Occlusive thrombus in the femoral vein.", "Deep vein thrombosis."),
+        ({"venous_thromboembolism": 3.0}, -3.0,
+         ("Occlusive thrombus in the femoral vein.", "Deep vein thrombosis."),
          ("No evidence of deep venous thrombosis.",)),
     )),
     "CTA CHEST": (-1.2, {"venous_thromboembolism": 1.6, "breathing": 0.5, "cancer": 0.4}, (
-        ({"venous_thromboembolism": 3.0}, -3.2, ("Segmental pulmonary emboli.",
-         "Filling defect in the right pulmonary artery."),
-         ("No pulmonary embolism.",)),
+        ({"venous_thromboembolism": 3.0}, -3.2,
+         ("Segmental pulmonary emboli.", "Filling defect in the right pulmonary artery."), ("No pulmonary embolism.",)),
         ({"copd": 2.0, "pulmonary": 0.7}, -1.8, ("Centrilobular emphysema.",), ()),
         ({"ischemic_heart_disease": 1.8, "vascular": 0.7}, -1.6, ("Coronary artery calcifications.",), ()),
         ({"pneumonia": 2.2}, -2.6, ("Lower lobe consolidation.",), ("No consolidation.",)),
     )),
     "KNEE FILMS": (-1.5, {"osteoarthritis": 1.4, "gout": 1.2, "age": 0.3, "severity": -0.4}, (
-        ({"osteoarthritis": 2.2, "age": 0.6}, -1.6, ("Tricompartmental joint space narrowing.",
-         "Degenerative changes."),
-         ("Joint spaces are preserved.",)),
-        ({"gout": 2.2}, -3.2, ("Periarticular erosions.", "Joint effusion with soft tissue tophus."),
-         ("No joint effusion.",)),
+        ({"osteoarthritis": 2.2, "age": 0.6}, -1.6,
+         ("Tricompartmental joint space narrowing.", "Degenerative changes."), ("Joint spaces are preserved.",)),
+        ({"gout": 2.2}, -3.2,
+         ("Periarticular erosions.", "Joint effusion with soft tissue tophus."), ("No joint effusion.",)),
     )),
 }  # fmt: skip
 _ENDINGS = {
@@ -246,8 +251,7 @@ def write_notes(
         if has_notes[stay]:
             writer.chest(stay, time)
             reported[stay] += 1
-    for stay in np.flatnonzero(has_notes):
-        hours = stays.hours[stay]
+    for stay, hours in zip(np.flatnonzero(has_notes), stays.hours[has_notes], strict=True):
         for _ in range(int(reported[stay] == 0) + writer.dice.happens(0.55)):
             writer.study(stay, -1.0 + 16 * writer.dice.roll())
         if hours > 36 and writer.dice.happens(0.3):
