@@ -70,8 +70,22 @@ def register(
         run_id=run.info.run_id,
         model_id=info.model_id,
         tags={"m3h.training": key, "validation_status": "pending", **tags},
+        description=_described(metrics),
     )
     return _facts(version)
+
+
+def _described(metrics: Mapping[str, Any]) -> str:
+    """What a reviewer reads first: how many tasks can be claimed, and where joint learning won and lost."""
+    claimed = [task for task in metrics["tasks"] if task["claimed"]]
+    better = [task["task"] for task in claimed if (task["difference_low"] or 0) > 0]
+    worse = [task["task"] for task in claimed if (task["difference_high"] or 0) < 0]
+    return (
+        f"Snapshot {metrics['snapshot']}: {len(metrics['tasks'])} tasks, {len(claimed)} with enough test labels to be "
+        f"claimed.\n\nAgainst single-task models (95% intervals) better on {', '.join(better) or 'none'}; "
+        f"worse on {', '.join(worse) or 'none'}.\n\nThe scores with intervals are metrics.json and report.html of the "
+        "source run."
+    )
 
 
 def _signature(features: Mapping[str, str]) -> ModelSignature:

@@ -56,6 +56,13 @@ def find_run(key: str) -> Run | None:
     return runs[0] if runs else None
 
 
+def attach(run_id: str, file: Path) -> None:
+    """Put a file beside the run's other artefacts."""
+    from mlflow import MlflowClient
+
+    MlflowClient().log_artifact(run_id, str(file))
+
+
 def log_scores(tasks: list[dict[str, Any]]) -> None:
     """All scores of metrics.json in one call: ``<task>.<metric>`` with its interval, and the arms beside it."""
     import mlflow

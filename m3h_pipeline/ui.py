@@ -26,6 +26,8 @@ def serve(out: Path, port: int, mlflow_port: int) -> int:
     config = prepare(out)
     _know_snapshot(config.source.snapshot)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # A shell that starts a command in the background has it ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     servers: list[subprocess.Popen[bytes]] = []
     try:
         servers += [_start(command, out) for command in _commands(out, port, mlflow_port)]

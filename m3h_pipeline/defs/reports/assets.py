@@ -9,7 +9,7 @@ import dagster as dg
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
 from m3h_pipeline.launch import JobLauncher
-from m3h_pipeline.storage import code_version
+from m3h_pipeline.storage import code_version, read_json
 
 ARMS = ("joint", "single_task", "trees")
 QUALITY_CODE = code_version("m3h_core.metrics", "m3h_pipeline.reports.quality")
@@ -83,6 +83,8 @@ def tim_report(context: dg.AssetExecutionContext, workspace: Workspace, launcher
 )
 def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """Write the page, attach it to the model's MLflow run, publish ``<out>/latest``."""
+    from m3h_pipeline import tracking
+    from m3h_pipeline.reports import charts
     from m3h_pipeline.reports.publish import publish, write_page
 
     steps = {
@@ -90,12 +92,21 @@ def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
         for name in ("ingested", "cohort", "quality", "tim", "model_version", "joint")
     }
     valid = workspace.valid(context)
-    step = workspace.produce(
-        context,
-        "report",
-        [REPORT_CODE, *steps.values(), *valid.values()],
-        lambda to: write_page(workspace.config, context.partition_key, steps, valid, to),
-    )
+
+    def build(to: Path):
+        facts = write_page(workspace.config, context.partition_key, steps, valid, to)
+        tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
+        tracking.attach(steps["model_version"].info["run_id"], to / "report.html")
+        return facts
+
+    step = workspace.produce(context, "report", [REPORT_CODE, *steps.values(), *valid.values()], build)
     latest = publish(workspace.root, step.folder)
-    page = latest / "report.html"
-    return materialized(step, report=dg.MetadataValue.url(page.resolve().as_uri()), **step.info)
+    metrics, interaction = read_json(latest / "metrics.json"), read_json(latest / "tim.json")
+    pictures = {"task interaction": charts.heat_map(interaction)}
+    pictures |= {"joint minus single-task": chart for chart in charts.interval_charts(metrics["tasks"])}
+    return materialized(
+        step,
+        report=dg.MetadataValue.path(str(latest / "report.html")),
+        **{name: dg.MetadataValue.md(charts.markdown(chart, name)) for name, chart in pictures.items()},
+        **step.info,
+    )
