@@ -1,7 +1,9 @@
 """The graph that people see: its assets, and what loading it may import."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -73,3 +75,12 @@ def test_a_fresh_process_does_not_load(module, absent):
     script = f"import sys, {module}; print(*[name for name in {absent!r} if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert loaded == []
+
+
+def test_dg_finds_and_checks_the_project():
+    root = Path(__file__).parents[2]
+    result = subprocess.run(
+        [Path(sys.executable).with_name("dg"), "check", "defs"],
+        capture_output=True, text=True, cwd=root, check=False, env={**os.environ, "M3H_OUT": "/nowhere"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
