@@ -15,14 +15,15 @@ import torch
 
 from m3h_core.checkpoint import fingerprint, read_tensors, write_tensors
 from m3h_core.cohort import Cohort
+from m3h_core.data import TrainingData
 from m3h_core.model import FitConfig, Layout
 from m3h_core.tasks import TaskSpec
-from m3h_core.training import FittedModel, Trainer, TrainingData, check_tasks
+from m3h_core.training import FittedModel, Trainer
 
 Job = tuple[Sequence[TaskSpec], FitConfig | None]
 
 # Weights, gradients and two moments of the models that are trained together: what a last-level cache holds.
-CHUNK_BYTES_CPU = 24_000_000
+CHUNK_BYTES_CPU = 48_000_000
 CHUNK_BYTES_GPU = 4_000_000_000
 
 
@@ -34,8 +35,8 @@ def fit_many(
 ) -> list[FittedModel]:
     """Train a model for each (tasks, configuration), in the order given; the same models as :func:`fit` one by one.
 
-    ``on_progress`` receives (models done, models in all). With ``resume``, a folder, finished chunks are kept there: the
-    same call after a kill loses at most the chunk it was in.
+    ``on_progress`` receives (models done, models in all). With ``resume``, a folder, finished chunks are kept there:
+    the same call after a kill loses at most the chunk it was in.
     """
     plan = [(tuple(tasks), config or FitConfig()) for tasks, config in jobs]
     union: dict[str, TaskSpec] = {}
@@ -45,8 +46,7 @@ def fit_many(
                 raise ValueError(f"two different tasks are called {task.name!r}")
     if not plan:
         return []
-    check_tasks(cohort, list(union.values()))
-    prepared: dict[tuple[str, int], TrainingData] = {}
+    prepared: dict[tuple[str, int, float], TrainingData] = {}
     results: dict[int, FittedModel] = {}
     done = 0
 
@@ -58,7 +58,7 @@ def fit_many(
 
     for chunk in _chunks(plan, sum(cohort.widths.values()) + len(cohort.widths)):
         config = plan[chunk[0]][1]
-        kind = (config.precision, config.cluster_components)
+        kind = (config.precision, config.cluster_components, config.balance)
         if kind not in prepared:
             prepared[kind] = TrainingData.of(cohort, list(union.values()), config)
         data = prepared[kind]
@@ -80,7 +80,8 @@ def fit_many(
             if file:
                 tensors = {f"{at}/{key}": v for at, model in enumerate(models) for key, v in model.named_parameters()}
                 write_tensors(file, tensors, {"tasks": [[t.to_dict() for t in model.tasks] for model in models]})
-        results |= {i: data.fitted(model) for i, model in zip(chunk, models, strict=True)}
+        for i, model in zip(chunk, models, strict=True):
+            results[i] = FittedModel(model.eval().requires_grad_(False), data.units(model.tasks))
     return [results[i] for i in range(len(plan))]
 
 
@@ -93,9 +94,7 @@ def _chunks(plan: Sequence[tuple[Sequence[TaskSpec], FitConfig]], n_inputs: int)
         groups.setdefault((layout, config, alone), []).append(i)
     chunks = []
     for (layout, config, _), members in groups.items():
-        budget = CHUNK_BYTES_CPU
-        if config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available()):
-            budget = CHUNK_BYTES_GPU
+        budget = CHUNK_BYTES_GPU if config.torch_device.type == "cuda" else CHUNK_BYTES_CPU
         size = max(1, budget // (16 * _weights(layout, config)))
         chunks += [members[start : start + size] for start in range(0, len(members), size)]
     return chunks

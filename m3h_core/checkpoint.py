@@ -24,11 +24,12 @@ def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor], about: Mappin
     os.replace(temporary, file)
 
 
-def read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_tensors(file: Path, device: torch.device | str = "cpu") -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """What :func:`write_tensors` wrote: the tensors and ``about``."""
-    with safe_open(file, framework="pt") as stored:
+    with safe_open(file, framework="pt", device=str(device)) as stored:
         about = json.loads((stored.metadata() or {})["about"])
-        return {name: stored.get_tensor(name) for name in stored.keys()}, about  # noqa: SIM118 (it is no dict)
+        # Cloned, because products over memory that is aligned otherwise can differ in the last bit.
+        return {name: stored.get_tensor(name).clone() for name in stored.keys()}, about  # noqa: SIM118 (it is no dict)
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:

@@ -44,7 +44,7 @@ def soft_assignment(z_ND: Tensor, centres_cD: Tensor) -> Tensor:
 
 
 def sharpened(q_Nc: Tensor) -> Tensor:
-    """The target p [N, c]: q squared over the clusters' sizes, normalised; it sharpens and keeps clusters from dying."""
+    """The target p [N, c]: q squared over the clusters' sizes, normalised: sharper, and no cluster takes all."""
     p = q_Nc.square() / q_Nc.sum(0, keepdim=True).clamp_min(1e-12)
     return p / p.sum(1, keepdim=True)
 

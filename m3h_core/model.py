@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from m3h_core.attention import Normalization, SelfBias, attention_weights, check_choices
+from m3h_core.losses import soft_assignment
 from m3h_core.tasks import TaskSpec
 
 # Standardised inputs beyond this many standard deviations are cut: one typing error must not steer a layer.
@@ -31,8 +32,12 @@ class FitConfig:
     """Everything that shapes a model and its training; equal configurations and data give equal numbers on a CPU.
 
     ``hidden`` are the widths of the trunk (empty: the paper's form, task maps straight from the fused embeddings);
-    ``width`` that of a task's embedding; ``members`` networks are averaged; ``linear_path`` adds a linear map from
-    the inputs to each head; ``attention=False`` cuts the tasks apart after the trunk. Dropout fractions lie in [0, 1).
+    ``width`` that of a task's embedding; ``members`` networks, which share their first layer, are averaged;
+    ``linear_path`` adds a linear map from the inputs to each head; ``attention=False`` cuts the tasks apart after the
+    trunk; ``averaging`` is the share that the moving average of the weights keeps at each epoch;
+    ``balance`` says how a task with few labels is weighted, from 1 (the sum of the tasks' mean losses, as in the paper:
+    every task counts alike) to 0 (every label counts alike). Training stops when
+    the validation loss has not improved for ``patience`` epochs.
 
     >>> FitConfig(seed=3).learning_rate == FitConfig().learning_rate
     True
@@ -49,6 +54,7 @@ class FitConfig:
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
     averaging: float = 0.8
+    balance: float = 0.5
     hidden: tuple[int, ...] = (256, 128)
     width: int = 16
     members: int = 4
@@ -80,6 +86,12 @@ class FitConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.precision not in ("float32", "float64", "bfloat16"):
             raise ValueError(f"precision {self.precision!r} is not one of float32, float64, bfloat16")
+
+    @property
+    def torch_device(self) -> torch.device:
+        """Where training runs; "auto" is a GPU where there is one."""
+        found = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(found if self.device == "auto" else self.device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -152,20 +164,22 @@ class Activations(NamedTuple):
 
 
 def initial_parameters(layout: Layout, config: FitConfig) -> dict[str, Tensor]:
-    """Parameters of ``config.members`` networks, each with a leading dimension K, drawn from ``config.seed``.
+    """Parameters of ``config.members`` networks, each with a leading dimension, drawn from ``config.seed``.
 
-    What the tasks share is drawn first: models of one seed start from the same trunk whatever their tasks.
+    Members share the first layer, where nearly all weights of a wide input lie, and differ by the sign with which
+    they read each of its units, by their further layers and by dropout. What the tasks share is drawn first: models
+    of one seed start from the same trunk whatever their tasks.
     """
     generator = torch.Generator().manual_seed(config.seed)
     k, d, t, o = config.members, layout.width, layout.n_tasks, layout.n_outputs
 
-    def normal(*shape: int, fan_in: int, gain: float = 1.0) -> Tensor:
-        draws = torch.randn(k, *shape, generator=generator, dtype=torch.float64)
+    def normal(*shape: int, fan_in: int, gain: float = 1.0, networks: int = k) -> Tensor:
+        draws = torch.randn(networks, *shape, generator=generator, dtype=torch.float64)
         return (draws * (gain / math.sqrt(fan_in))).to(config.dtype)
 
     sizes = layout.hidden
     parameters = {}
-    first = normal(layout.first, layout.n_inputs, fan_in=layout.n_inputs, gain=math.sqrt(2))[:1]
+    first = normal(layout.first, layout.n_inputs, fan_in=layout.n_inputs, gain=math.sqrt(2), networks=1)
     if config.linear_path:
         first = torch.cat([first, torch.zeros(1, o, layout.n_inputs, dtype=config.dtype)], dim=1)
     parameters["first_weight"] = first
@@ -209,9 +223,7 @@ def run(
     # With linear heads neither keys, values nor O are needed: scores and outputs are x . u_t and x . g_o.
     g = p["head_weight"] @ p["w_value"].transpose(1, 2)
     weights = None
-    if t == 1:
-        y = torch.bmm(g, x[:, 0])
-    elif not config.attention:
+    if t == 1 or not config.attention:
         y = torch.cat([torch.bmm(g[:, part], x[:, i]) for i, part in enumerate(layout.slices)], dim=1)
     else:
         u = (p["w_task"] @ p["w_query"]) @ p["w_key"].transpose(1, 2)
@@ -261,6 +273,37 @@ def _supervised(layout: Layout, like: Tensor) -> Tensor:
     for task in layout.clustering:
         mask[layout.slices[task]] = 0
     return mask
+
+
+def standardized(
+    embeddings: Mapping[str, Tensor],
+    present: Mapping[str, Tensor],
+    modalities: Mapping[str, int],
+    mean: Tensor,
+    inverse_scale: Tensor,
+) -> Tensor:
+    """The input matrix [B, F]; see :meth:`M3H.inputs`."""
+    unknown = sorted(set(embeddings) - set(modalities))
+    if unknown:
+        raise ValueError(f"unknown modalities {unknown}; the model has {sorted(modalities)}")
+    if not embeddings:
+        raise ValueError("give at least one modality; mark its rows as missing with present")
+    batch = len(next(iter(embeddings.values())))
+    x_BF = mean.new_zeros(batch, len(mean) + len(modalities))
+    start = 0
+    for i, (name, width) in enumerate(modalities.items(), start=len(mean)):
+        part = slice(start, start + width)
+        start += width
+        if name not in embeddings:
+            x_BF[:, i] = 1
+            continue
+        values, there = embeddings[name].to(x_BF), present[name].to(mean.device)
+        if values.shape != (batch, width):
+            raise ValueError(f"embeddings[{name!r}] must be [{batch}, {width}], not {list(values.shape)}")
+        z = ((values - mean[part]) * inverse_scale[part]).clamp(-CLIP, CLIP)
+        x_BF[:, part] = torch.where(there.unsqueeze(1), z, 0)
+        x_BF[:, i] = (~there).to(x_BF)
+    return x_BF
 
 
 class M3H(nn.Module):
@@ -321,34 +364,13 @@ class M3H(nn.Module):
 
     def inputs(self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
         """The input matrix [B, F]: standardised embeddings, 0 where missing, then a flag for each missing modality."""
-        unknown = sorted(set(embeddings) - set(self.modalities))
-        if unknown:
-            raise ValueError(f"unknown modalities {unknown}; this model has {sorted(self.modalities)}")
-        if not embeddings:
-            raise ValueError("give at least one modality; mark rows as missing with present")
-        batch = len(next(iter(embeddings.values())))
-        x_BF = self.mean.new_zeros(batch, self.layout.n_inputs)
-        start = 0
-        for i, (name, width) in enumerate(self.modalities.items()):
-            part = slice(start, start + width)
-            start += width
-            there = present[name].to(x_BF.device) if name in embeddings else torch.zeros(batch, dtype=torch.bool)
-            if name in embeddings:
-                values = embeddings[name].to(x_BF)
-                if values.shape != (batch, width):
-                    raise ValueError(f"embeddings[{name!r}] must be [{batch}, {width}], not {list(values.shape)}")
-                z = ((values - self.mean[part]) * self.inverse_scale[part]).clamp(-CLIP, CLIP)
-                x_BF[:, part] = torch.where(there.unsqueeze(1), z, 0)
-            x_BF[:, i - len(self.modalities)] = (~there).to(x_BF)
-        return x_BF
+        return standardized(embeddings, present, self.modalities, self.mean, self.inverse_scale)
 
     def _by_task(self, p: Mapping[str, Tensor], state: Activations) -> dict[str, Tensor]:
         mean_OB = state.outputs.mean(0)
         result = {}
         for i, (task, part) in enumerate(zip(self.tasks, self.layout.slices, strict=True)):
             if task.problem == "clustering":
-                from m3h_core.losses import soft_assignment
-
                 result[task.name] = soft_assignment(attended(p, self.config, state, i).T, p[f"centres_{i}"])
             else:
                 result[task.name] = mean_OB[part].T if task.problem == "multiclass" else mean_OB[part.start]

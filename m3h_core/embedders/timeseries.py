@@ -155,18 +155,19 @@ class TimeseriesEmbedder(Embedder):
     """
 
     modality = "timeseries"
+    _scaler: Scaler
 
     def __init__(self, codes: Sequence[str] | None = None) -> None:
         super().__init__()
         self._asked = None if codes is None else list(codes)
         self.codes: list[str] = []
-        self._scaler: Scaler | None = None
 
     @property
     def feature_names(self) -> list[str]:
         """What each of the F columns stands for."""
-        names = [f"{code}: {what}" for code in self.codes for what in (*STATISTICS, "missing")]
-        return [names[i] for i in self._scaler.keep] if names and self._scaler else ["nothing"] * self.width
+        self._check_fitted()
+        names = [f"{code}: {what}" for code in self.codes for what in (*STATISTICS, "missing")] or ["nothing"]
+        return [names[i] for i in self._scaler.keep]
 
     def fit(self, items: EventSequences) -> Self:
         """Learn which signals there are, and their scale."""
@@ -201,7 +202,7 @@ class TimeseriesEmbedder(Embedder):
         values = statistics(events, self.codes)
         missing = np.isnan(values[:, :, -1])
         raw = np.concatenate([values, missing[:, :, None]], axis=2)
-        return raw.reshape(events.n, -1).astype(np.float32), ~missing.all(axis=1)
+        return raw.reshape(events.n, -1).astype(np.float32), np.logical_not(np.all(missing, axis=1))
 
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         return {"codes": self.codes, "report": self.report}, self._scaler.arrays()

@@ -72,7 +72,7 @@ class VisionEmbedder(Embedder):
         self.batch_size, self.half_life_hours = batch_size, half_life_hours
         self.fit_images, self.seed = fit_images, seed
         self.unreadable: list[tuple[int, str]] = []
-        self._network: torch.nn.Module | None = None
+        self._network: Any = None
         # One of the two brings the network's output to scale: the adaptation for random weights, else the scaler.
         self._adaptation: ImageAdaptation | None = None
         self._scaler: Scaler | None = None
@@ -167,7 +167,7 @@ class VisionEmbedder(Embedder):
         stages = network.forward_intermediates(pictures, intermediates_only=True)
         return torch.cat([part for z in stages for part in (z.mean((2, 3)), z.std((2, 3), correction=0))], dim=1)
 
-    def _load(self, file: Path | None = None) -> torch.nn.Module:
+    def _load(self, file: Path | None = None) -> Any:
         """The network, created at the first use; its weights from a saved embedder's ``file`` where given."""
         if self._network is None:
             import torch
@@ -193,7 +193,7 @@ class VisionEmbedder(Embedder):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 try:
-                    network = timm.create_model(self.model, **options)
+                    network: Any = timm.create_model(self.model, **options)
                 except Exception as error:  # the hub's client, HTTP, pickle and timm each have their own
                     raise ValueError(
                         f"timm model {self.model!r} with weights {self.weights!r} can't be had "
@@ -307,8 +307,8 @@ def _read(source: str | Path | bytes, size: int) -> np.ndarray:
     elif image.mode not in ("L", "RGB"):
         image = image.convert("RGB")
     scale = size / max(image.size)
-    shape = tuple(max(round(side * scale), 1) for side in image.size)
-    return np.asarray(image.resize(shape, Image.Resampling.BILINEAR), dtype=np.float32)
+    width, height = (max(round(side * scale), 1) for side in image.size)
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
 
 
 def _read_dicom(content: bytes) -> np.ndarray:

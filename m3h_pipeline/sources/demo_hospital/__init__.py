@@ -17,7 +17,7 @@ The story, told by the modules in turn
   is over, so a prediction on the first day that is as good as they are has seen the future.
 - The sick have more of everything: the healthier a patient, the likelier that notes or films are missing.
 - Race and language have no effect on anything: a difference found there is chance or a fault.
-- A few dozen rows are wrong on purpose: `wrong_rows.csv` names each. Hospitals below 100 stays have none.
+- A few dozen rows are wrong on purpose: `wrong_rows.csv` names each. Hospitals below 150 stays have none.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = ["write_demo_hospital"]
 # Stays that are drawn and written at a time: this bounds the memory, whatever the size of the hospital.
 _CHUNK = 250
 # Fewer stays have no wrong rows, since one would be more than any bound allows.
-_SMALLEST_WITH_WRONG_ROWS = 100
+_SMALLEST_WITH_WRONG_ROWS = 150
 _PICTURES_AT_A_TIME = 8
 
 

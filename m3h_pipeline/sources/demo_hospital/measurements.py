@@ -33,26 +33,26 @@ class Signal:
 
 _VITALS = {
     "heart_rate": Signal(82, 9.6, 5, {
-        "infection": 4.2, "breathing": 2.5, "bleeding": 3.4, "sepsis": 5.4, "atrial_fibrillation": 4.2,
-        "venous_thromboembolism": 4.8, "gastrointestinal_bleeding": 3.6, "alcohol_use_disorder": 3, "pancreatitis": 3.6,
-        "anxiety": 1.8, "mood": 1.5, "ischemic_heart_disease": -1.8, "hypothyroidism": -2.4, "age": -2}),
+        "infection": 5, "breathing": 3, "bleeding": 4.1, "sepsis": 5.4, "atrial_fibrillation": 4.2,
+        "venous_thromboembolism": 2.9, "gastrointestinal_bleeding": 2.2, "alcohol_use_disorder": 3, "pancreatitis": 2.2,
+        "anxiety": 1.8, "mood": 1.8, "ischemic_heart_disease": -1.8, "hypothyroidism": -2.4, "age": -2}),
     "systolic": Signal(124, 11, 9, {
-        "hypertension": 6.6, "vascular": 3.5, "renal": 2.5, "stroke": 7.2, "sepsis": -5.4, "infection": -2.5,
-        "bleeding": -3.4, "gastrointestinal_bleeding": -3, "cirrhosis": -4.2, "heart_failure": -2.4, "age": 2}),
+        "hypertension": 6.6, "vascular": 4.2, "renal": 3, "stroke": 4.3, "sepsis": -5.4, "infection": -3,
+        "bleeding": -4.1, "gastrointestinal_bleeding": -1.8, "cirrhosis": -2.5, "heart_failure": -2.4, "age": 2}),
     "diastolic": Signal(66, 6, 6, {
-        "hypertension": 2.4, "stroke": 2.4, "sepsis": -3, "infection": -1.7, "cirrhosis": -1.8, "age": -3,
-        "valve_disease": -2.4}),
+        "hypertension": 2.4, "stroke": 1.4, "sepsis": -3, "infection": -2, "cirrhosis": -1.1, "age": -3,
+        "valve_disease": -1.4}),
     "respiratory_rate": Signal(18, 1.9, 2.2, {
-        "breathing": 1.5, "infection": 0.85, "congestion": 0.59, "respiratory_failure": 1.4, "pneumonia": 0.9,
-        "sepsis": 0.78, "venous_thromboembolism": 0.96, "heart_failure": 0.36, "pancreatitis": 0.48}),
+        "breathing": 1.8, "infection": 1, "congestion": 0.71, "respiratory_failure": 1.4, "pneumonia": 0.9,
+        "sepsis": 0.78, "venous_thromboembolism": 0.58, "heart_failure": 0.36, "pancreatitis": 0.29}),
     "spo2": Signal(97.2, 1.1, 1.2, {
-        "breathing": -0.77, "pulmonary": -0.34, "copd": -0.6, "respiratory_failure": -0.78, "pneumonia": -0.48,
-        "congestion": -0.26, "pleural_effusion": -0.3, "venous_thromboembolism": -0.48, "obesity": -0.18}),
+        "breathing": -0.92, "pulmonary": -0.41, "copd": -0.6, "respiratory_failure": -0.78, "pneumonia": -0.48,
+        "congestion": -0.31, "pleural_effusion": -0.3, "venous_thromboembolism": -0.29, "obesity": -0.18}),
     "temperature": Signal(98.4, 0.48, 0.5, {
-        "infection": 0.26, "sepsis": 0.36, "pneumonia": 0.24, "pancreatitis": 0.18}),
+        "infection": 0.31, "sepsis": 0.36, "pneumonia": 0.24, "pancreatitis": 0.11}),
     # How far consciousness is reduced: the three parts of the coma scale are cut from it.
     "stupor": Signal(-0.2, 0.72, 0.35, {
-        "brain": 0.38, "stroke": 0.54, "encephalopathy": 0.48, "epilepsy": 0.36, "respiratory_failure": 0.36,
+        "brain": 0.46, "stroke": 0.32, "encephalopathy": 0.48, "epilepsy": 0.22, "respiratory_failure": 0.36,
         "sepsis": 0.18, "alcohol_use_disorder": 0.12, "age": 0.1}),
 }  # fmt: skip
 # Item, label, unit, share of the hourly rounds at which it is charted.
@@ -75,54 +75,54 @@ _CATEGORIES = {
 
 _LABS = {
     "creatinine": Signal(0.9, 0.19, 0.07, {
-        "renal": 0.14, "kidney": 0.1, "chronic_kidney_disease": 0.25, "male": 0.15, "heart_failure": 0.036}, True),
+        "renal": 0.17, "kidney": 0.12, "chronic_kidney_disease": 0.25, "male": 0.15, "heart_failure": 0.036}, True),
     "urea_nitrogen": Signal(16, 0.29, 0.08, {
-        "renal": 0.14, "kidney": 0.12, "chronic_kidney_disease": 0.18, "congestion": 0.085, "age": 0.12,
-        "gastrointestinal_bleeding": 0.27, "heart_failure": 0.072}, True),
+        "renal": 0.17, "kidney": 0.14, "chronic_kidney_disease": 0.18, "congestion": 0.1, "age": 0.12,
+        "gastrointestinal_bleeding": 0.16, "heart_failure": 0.072}, True),
     "potassium": Signal(4.1, 0.36, 0.25, {
-        "renal": 0.085, "kidney": 0.1, "chronic_kidney_disease": 0.12, "acute_kidney_injury": 0.15,
+        "renal": 0.1, "kidney": 0.12, "chronic_kidney_disease": 0.12, "acute_kidney_injury": 0.15,
         "alcohol_use_disorder": -0.09}),
     "sodium": Signal(139.3, 2.3, 1.3, {
-        "congestion": -0.59, "liver": -0.34, "hyponatremia": -3.6, "cirrhosis": -0.6, "heart_failure": -0.36,
-        "brain": 0.34}),
+        "congestion": -0.71, "liver": -0.41, "hyponatremia": -3.6, "cirrhosis": -0.36, "heart_failure": -0.36,
+        "brain": 0.41}),
     "bicarbonate": Signal(25, 2.2, 1.2, {
-        "kidney": -0.68, "infection": -0.59, "sepsis": -1.3, "acute_kidney_injury": -0.78,
-        "chronic_kidney_disease": -0.72, "pulmonary": 0.42, "copd": 1.3}),
+        "kidney": -0.82, "infection": -0.71, "sepsis": -1.3, "acute_kidney_injury": -0.78,
+        "chronic_kidney_disease": -0.72, "pulmonary": 0.5, "copd": 1.3}),
     "anion_gap": Signal(13, 1.8, 1.3, {
-        "infection": 0.42, "kidney": 0.42, "sepsis": 0.96, "acute_kidney_injury": 0.6, "chronic_kidney_disease": 0.48,
+        "infection": 0.5, "kidney": 0.5, "sepsis": 0.96, "acute_kidney_injury": 0.6, "chronic_kidney_disease": 0.48,
         "alcohol_use_disorder": 0.6, "diabetes": 0.24}),
     "glucose": Signal(112, 0.17, 0.16, {
-        "metabolic": 0.06, "diabetes": 0.19, "infection": 0.043, "sepsis": 0.036, "pancreatitis": 0.09}, True),
+        "metabolic": 0.072, "diabetes": 0.19, "infection": 0.052, "sepsis": 0.036, "pancreatitis": 0.054}, True),
     "hemoglobin": Signal(12.9, 1.1, 0.35, {
-        "male": 0.9, "age": -0.3, "renal": -0.3, "cancer": -0.34, "bleeding": -0.38, "anemia": -1.1, "liver": -0.17,
+        "male": 0.9, "age": -0.3, "renal": -0.36, "cancer": -0.41, "bleeding": -0.46, "anemia": -1.1, "liver": -0.2,
         "chronic_kidney_disease": -0.3}),
     "mcv": Signal(90, 4.6, 0.6, {
-        "alcohol_use_disorder": 1.9, "substance": 0.68, "cirrhosis": 1.5, "liver": 0.68, "bleeding": -0.68,
+        "alcohol_use_disorder": 1.9, "substance": 0.82, "cirrhosis": 0.9, "liver": 0.82, "bleeding": -0.82,
         "hypothyroidism": 0.9}),
-    "mchc": Signal(33.0, 0.96, 0.35, {"anemia": -0.3, "bleeding": -0.17}),
+    "mchc": Signal(33.0, 0.96, 0.35, {"anemia": -0.3, "bleeding": -0.2}),
     "rdw": Signal(13.8, 1.1, 0.2, {
-        "anemia": 0.54, "cancer": 0.42, "liver": 0.34, "cirrhosis": 0.54, "metastatic_cancer": 0.42, "renal": 0.21,
+        "anemia": 0.54, "cancer": 0.5, "liver": 0.41, "cirrhosis": 0.32, "metastatic_cancer": 0.25, "renal": 0.25,
         "heart_failure": 0.3}),
     "platelets": Signal(218, 0.3, 0.08, {
-        "liver": -0.11, "cirrhosis": -0.15, "thrombocytopenia": -0.37, "coagulopathy": -0.09, "infection": 0.025,
-        "cancer": 0.051}, True),
+        "liver": -0.13, "cirrhosis": -0.09, "thrombocytopenia": -0.37, "coagulopathy": -0.054, "infection": 0.03,
+        "cancer": 0.061}, True),
     "white_blood_cells": Signal(8.0, 0.32, 0.12, {
-        "infection": 0.13, "sepsis": 0.17, "pneumonia": 0.11, "urinary_tract_infection": 0.072, "pancreatitis": 0.13,
-        "cirrhosis": -0.072, "cancer": 0.034, "gastrointestinal_bleeding": 0.048}, True),
+        "infection": 0.16, "sepsis": 0.17, "pneumonia": 0.11, "urinary_tract_infection": 0.072, "pancreatitis": 0.078,
+        "cirrhosis": -0.043, "cancer": 0.041, "gastrointestinal_bleeding": 0.029}, True),
     "neutrophils": Signal(70, 8.4, 3, {
-        "infection": 3.4, "sepsis": 3.6, "pneumonia": 2.4, "pancreatitis": 2.4, "urinary_tract_infection": 1.2}),
+        "infection": 4.1, "sepsis": 3.6, "pneumonia": 2.4, "pancreatitis": 1.4, "urinary_tract_infection": 1.2}),
     "magnesium": Signal(2.0, 0.22, 0.12, {
-        "substance": -0.043, "alcohol_use_disorder": -0.11, "renal": 0.043, "chronic_kidney_disease": 0.06,
-        "pancreatitis": -0.06}),
+        "substance": -0.052, "alcohol_use_disorder": -0.11, "renal": 0.052, "chronic_kidney_disease": 0.06,
+        "pancreatitis": -0.036}),
     "phosphate": Signal(3.5, 0.6, 0.35, {
-        "renal": 0.17, "kidney": 0.13, "chronic_kidney_disease": 0.3, "acute_kidney_injury": 0.3,
+        "renal": 0.2, "kidney": 0.16, "chronic_kidney_disease": 0.3, "acute_kidney_injury": 0.3,
         "alcohol_use_disorder": -0.21}),
     "calcium": Signal(8.9, 0.42, 0.2, {
-        "pancreatitis": -0.3, "sepsis": -0.15, "cirrhosis": -0.18, "renal": -0.051, "metastatic_cancer": 0.15,
-        "infection": -0.068}),
-    "vancomycin": Signal(15, 0.42, 0.25, {"kidney": 0.1, "acute_kidney_injury": 0.15}, True),
-    "lactate": Signal(1.6, 0.36, 0.2, {"infection": 0.13, "sepsis": 0.21, "liver": 0.068, "bleeding": 0.068}, True),
-    "inr": Signal(1.15, 0.12, 0.05, {"liver": 0.068, "coagulopathy": 0.18, "atrial_fibrillation": 0.072}, True),
+        "pancreatitis": -0.18, "sepsis": -0.15, "cirrhosis": -0.11, "renal": -0.061, "metastatic_cancer": 0.09,
+        "infection": -0.082}),
+    "vancomycin": Signal(15, 0.42, 0.25, {"kidney": 0.12, "acute_kidney_injury": 0.15}, True),
+    "lactate": Signal(1.6, 0.36, 0.2, {"infection": 0.16, "sepsis": 0.21, "liver": 0.082, "bleeding": 0.082}, True),
+    "inr": Signal(1.15, 0.12, 0.05, {"liver": 0.082, "coagulopathy": 0.11, "atrial_fibrillation": 0.072}, True),
 }  # fmt: skip
 
 
@@ -272,7 +272,7 @@ def lab_results(rng: np.random.Generator, stays: Stays, first: int) -> pl.DataFr
     values["creatinine"] *= np.exp(0.38 * injured)
     values["urea_nitrogen"] *= np.exp(0.28 * injured)
     # A bleed shows only as fluid comes in.
-    values["hemoglobin"] -= 0.8 * stays.driver("gastrointestinal_bleeding")[stay] * np.clip(0.3 + days, 0, 1)
+    values["hemoglobin"] -= 0.6 * stays.driver("gastrointestinal_bleeding")[stay] * np.clip(0.3 + days, 0, 1)
     # Chloride balances sodium; red cells follow from haemoglobin and the cells' size.
     values["chloride"] = values["sodium"] - values["bicarbonate"] - values["anion_gap"] + rng.normal(0, 0.8, len(stay))
     values["hematocrit"] = 100 * values["hemoglobin"] / values["mchc"]

@@ -141,7 +141,10 @@ def _places(name: str, frame: pl.DataFrame, stays: Stays, bad: Array, good: Arra
     if name == "hosp/admissions":
         return bad[1:]
     if name == PICTURES:
-        return frame["stay"].cast(pl.Int64).is_in(good).arg_true().to_numpy()
+        # One from before the admission would not belong to the stay.
+        stay = frame["stay"].cast(pl.Int64).to_numpy()
+        is_during = frame["time"].str.to_datetime().to_numpy() > stays.admit[stay]
+        return np.flatnonzero(np.isin(stay, good) & is_during)
     fits = pl.col("hadm_id").is_in(stays.hadm_id[good].astype(str))
     if name in _SIGNALS:
         fits &= (pl.col("itemid") == _SIGNALS[name]) & pl.col("valuenum").is_not_null()

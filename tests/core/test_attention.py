@@ -1,0 +1,90 @@
+"""The cross-task attention against the paper's formula, written out."""
+
+import math
+
+import pytest
+import torch
+
+from m3h_core import CrossTaskAttention
+from m3h_core.attention import attention_weights
+
+
+def _formula(attention: CrossTaskAttention, x_TD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """One sample, step by step as in shared/paper.md."""
+    query = attention.w_task @ attention.w_query
+    key, value = x_TD @ attention.w_key, x_TD @ attention.w_value
+    m = query @ key.T
+    tasks = len(x_TD)
+    n = m / m.max() if attention.normalization == "paper" else m / (m.abs().max() + 1e-8)
+    own = 1.0 if attention.self_bias == "paper" else 1.0 + math.log(tasks)
+    weights = torch.softmax(own * torch.eye(tasks, dtype=m.dtype) + attention.alpha * n, dim=-1)
+    return weights @ value, weights
+
+
+@pytest.mark.parametrize("normalization", ["stable", "paper"])
+@pytest.mark.parametrize("self_bias", ["paper", "scaled"])
+@pytest.mark.parametrize("tasks", [1, 2, 7])
+def test_equals_the_formula_in_float64(normalization, self_bias, tasks):
+    torch.manual_seed(tasks)
+    attention = CrossTaskAttention(tasks, 5, alpha=1.7, normalization=normalization, self_bias=self_bias).double()
+    x_BTD = torch.randn(9, tasks, 5, dtype=torch.float64)
+    o_BTD, weights_BTT = attention(x_BTD)
+    for b in range(9):
+        o, weights = _formula(attention, x_BTD[b])
+        torch.testing.assert_close(o_BTD[b], o, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(weights_BTT[b], weights, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("normalization", ["stable", "paper"])
+def test_gradients(normalization):
+    torch.manual_seed(0)
+    attention = CrossTaskAttention(3, 4, normalization=normalization).double()
+    x_BTD = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    names, parameters = zip(*attention.named_parameters(), strict=True)
+
+    def outputs(x, *values):
+        return torch.func.functional_call(attention, dict(zip(names, values, strict=True)), x)
+
+    assert torch.autograd.gradcheck(outputs, (x_BTD, *parameters))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-12, 1e4, -1e4])
+@pytest.mark.parametrize("self_bias", ["paper", "scaled"])
+def test_stable_form_is_finite_for_extreme_inputs(scale, self_bias):
+    attention = CrossTaskAttention(6, 4, self_bias=self_bias)
+    x_BTD = (torch.rand(5, 6, 4) * scale).requires_grad_()
+    o_BTD, weights_BTT = attention(x_BTD)
+    o_BTD.square().mean().backward()
+    assert torch.isfinite(o_BTD).all()
+    assert torch.isfinite(x_BTD.grad).all()
+    torch.testing.assert_close(weights_BTT.sum(-1), torch.ones(5, 6))
+
+
+def test_stable_form_keeps_the_order_where_all_scores_are_negative():
+    scores_STB = -torch.tensor([[4.0, 1.0], [2.0, 3.0]]).unsqueeze(-1)
+    off = {kind: attention_weights(scores_STB, normalization=kind) for kind in ("stable", "paper")}
+    without = attention_weights(torch.zeros(2, 2, 1))
+    # Task 0 scores its source 1 higher (-2) than itself (-4): the stable form leans to it, the paper's turns away.
+    assert off["stable"][1, 0, 0] > without[1, 0, 0] > off["paper"][1, 0, 0]
+
+
+def test_one_task_attends_to_itself_exactly():
+    attention = CrossTaskAttention(1, 4, normalization="paper")
+    x_BTD = torch.randn(3, 1, 4)
+    o_BTD, weights_BTT = attention(x_BTD)
+    assert (weights_BTT == 1).all()
+    torch.testing.assert_close(o_BTD, x_BTD @ attention.w_value)
+
+
+def test_own_weight_at_44_tasks():
+    scores_STB = torch.zeros(44, 44, 1, dtype=torch.float64)
+    own = {bias: float(attention_weights(scores_STB, self_bias=bias)[0, 0, 0]) for bias in ("paper", "scaled")}
+    assert own["paper"] == pytest.approx(math.e / (math.e + 43))  # 6%: the paper's identity dilutes
+    assert own["scaled"] == pytest.approx(math.e / (math.e + 43 / 44))
+
+
+def test_wrong_choices_are_refused():
+    with pytest.raises(ValueError, match="softmax"):
+        CrossTaskAttention(2, 4, normalization="softmax")
+    with pytest.raises(ValueError, match="tasks and width"):
+        CrossTaskAttention(2, 4)(torch.randn(3, 4, 2))

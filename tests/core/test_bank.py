@@ -1,0 +1,96 @@
+"""fit_many: one wide model, the same models."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from synthetic import SMALL, SUPERVISED, TASKS, make_cohort
+
+from m3h_core import TaskSpec, bank, fit, fit_many
+from m3h_core.metrics import primary_metric
+
+JOBS = [[task] for task in TASKS] + [
+    list(SUPERVISED[:2]),
+    list(SUPERVISED[1:3]),
+    [SUPERVISED[0], SUPERVISED[2]],
+    list(TASKS),
+]
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return make_cohort()
+
+
+def test_equals_looped_fits_in_float64(cohort):
+    """A fixed number of steps, so that both see the same ones: what remains is the order of sums."""
+    config = replace(SMALL, precision="float64", epochs=4, patience=99)
+    configs = [config, replace(config, seed=3), replace(config, hidden=(16,), attention=False)]
+    jobs = [(tasks, c) for tasks in JOBS for c in configs]
+    for (tasks, c), model in zip(jobs, fit_many(cohort, jobs), strict=True):
+        alone = fit(cohort, tasks, c)
+        assert model.config == c
+        assert model.tasks == alone.tasks
+        for name, value in alone.model.state_dict().items():
+            torch.testing.assert_close(model.model.state_dict()[name], value, atol=1e-9, rtol=1e-7)
+
+
+def test_each_model_stops_by_itself(cohort, monkeypatch):
+    monkeypatch.setattr(bank, "CHUNK_BYTES_CPU", 10**9)  # all in one wide model
+    config = replace(SMALL, precision="float64", epochs=40, patience=3, learning_rate=0.02)
+    tasks = [task for task in SUPERVISED if task.problem != "multiclass"]
+    done = []
+    models = fit_many(cohort, [([task], config) for task in tasks], on_progress=lambda d, n: done.append((d, n)))
+    assert done[-1] == (3, 3)
+    assert len(done) > 1
+    for task, model in zip(tasks, models, strict=True):
+        alone = fit(cohort, [task], config).predict(cohort)[task.name]
+        np.testing.assert_allclose(model.predict(cohort)[task.name], alone, atol=1e-6)
+
+
+def test_metrics_in_float32_are_those_of_looped_fits(cohort):
+    for task, model in zip(SUPERVISED, fit_many(cohort, [([t], SMALL) for t in SUPERVISED]), strict=True):
+        alone = fit(cohort, [task], SMALL)
+        a, b = (primary_metric(cohort, task, m.predict(cohort)[task.name]) for m in (model, alone))
+        assert a == pytest.approx(b, abs=0.02)
+
+
+def test_chunks_do_not_change_the_models(cohort, monkeypatch):
+    jobs = [([task], replace(SMALL, precision="float64")) for task in SUPERVISED]
+    wide = fit_many(cohort, jobs)
+    monkeypatch.setattr(bank, "CHUNK_BYTES_CPU", 1)
+    for a, b in zip(wide, fit_many(cohort, jobs), strict=True):
+        for name, value in a.predict(cohort).items():
+            np.testing.assert_allclose(b.predict(cohort)[name], value, atol=1e-6)
+
+
+def test_a_kill_loses_at_most_the_chunk_it_was_in(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr(bank, "CHUNK_BYTES_CPU", 1)
+    jobs = [([task], SMALL) for task in TASKS]
+
+    class Killed(Exception):
+        pass
+
+    def kill(done, total):
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit_many(cohort, jobs, on_progress=kill, resume=tmp_path)
+    kept = len(list(tmp_path.iterdir()))
+    assert kept >= 2
+    trained = []
+    original = bank.Trainer.run
+    monkeypatch.setattr(bank.Trainer, "run", lambda self: (trained.append(self), original(self))[1])
+    resumed = fit_many(cohort, jobs, resume=tmp_path)
+    assert len(trained) == len(jobs) - kept
+    for model, again in zip(fit_many(cohort, jobs), resumed, strict=True):
+        for name, value in model.predict(cohort).items():
+            np.testing.assert_array_equal(again.predict(cohort)[name], value)
+
+
+def test_two_tasks_of_one_name_are_refused(cohort):
+    with pytest.raises(ValueError, match="two different tasks"):
+        fit_many(cohort, [([SUPERVISED[0]], SMALL), ([TaskSpec("death", "regression")], SMALL)])
+    assert fit_many(cohort, []) == []

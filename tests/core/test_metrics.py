@@ -1,0 +1,114 @@
+"""Scores: equal to scikit-learn, with intervals over subjects, paired between models."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+from synthetic import SUPERVISED, TASKS, make_cohort, with_labelled
+
+from m3h_core import compare_predictions, evaluate_predictions
+from m3h_core.cohort import TEST
+from m3h_core.metrics import Resamples, input_space, weighted_auroc, weighted_r2
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return make_cohort()
+
+
+@pytest.fixture(scope="module")
+def predictions(cohort):
+    rng = np.random.default_rng(1)
+    n = len(cohort)
+    truth = {name: np.nan_to_num(values) for name, values in cohort.labels.items()}
+    scores = np.eye(3)[truth["destination"].astype(int)] + rng.random((n, 3))
+    return {
+        "death": np.round(truth["death"] + rng.normal(size=n), 1),  # with ties
+        "shock": rng.random(n),
+        "stay": truth["stay"] + rng.normal(size=n),
+        "destination": scores / scores.sum(1, keepdims=True),
+        "phenotype": np.eye(3)[[int(g) for g in cohort.groups["cluster"]]],
+    }
+
+
+def test_values_are_those_of_scikit_learn(cohort, predictions):
+    scores = evaluate_predictions(cohort, TASKS, predictions, n_bootstrap=100)
+    rows = {t.name: np.flatnonzero(cohort.labelled[t.name] & (cohort.split == TEST)) for t in SUPERVISED}
+    label = {name: cohort.labels[name][r] for name, r in rows.items()}
+    value = {name: predictions[name][r] for name, r in rows.items()}
+    assert scores["death"].value == pytest.approx(sk.roc_auc_score(label["death"], value["death"]))
+    assert scores["stay"].value == pytest.approx(sk.r2_score(label["stay"], value["stay"]))
+    expected = sk.roc_auc_score(label["destination"], value["destination"], multi_class="ovr")
+    assert scores["destination"].value == pytest.approx(expected)
+    space = input_space(cohort)[cohort.split == TEST]
+    clusters = predictions["phenotype"][cohort.split == TEST].argmax(1)
+    assert scores["phenotype"].value == pytest.approx(sk.silhouette_score(space, clusters))
+    for name, r in rows.items():
+        assert scores[name].n == len(r)
+        assert scores[name].low < scores[name].value < scores[name].high
+
+
+def test_weighted_metrics_are_those_of_repeated_rows():
+    rng = np.random.default_rng(0)
+    label, score = rng.integers(0, 2, 60), rng.integers(0, 8, 60) / 8
+    weights = rng.integers(0, 4, (25, 60)).astype(np.float32)
+    target = rng.normal(size=60) + 1e3
+    predicted = target + rng.normal(size=60)
+    auroc, r2 = weighted_auroc(label, score, weights), weighted_r2(target, predicted, weights)
+    for r in range(25):
+        rows = np.repeat(np.arange(60), weights[r].astype(int))
+        assert auroc[r] == pytest.approx(sk.roc_auc_score(label[rows], score[rows]))
+        assert r2[r] == pytest.approx(sk.r2_score(target[rows], predicted[rows]))
+
+
+def test_subjects_are_resampled_not_rows(cohort):
+    draws = Resamples(cohort, TEST, 50, seed=0)
+    rows = cohort.rows(TEST)
+    weights = draws.weights(rows)
+    subjects = np.asarray(cohort.subject_ids)[rows]
+    for subject in np.unique(subjects):
+        mine = weights[:, subjects == subject]
+        assert (mine == mine[:, :1]).all()
+    np.testing.assert_array_equal(weights, Resamples(cohort, TEST, 50, seed=0).weights(rows))
+
+
+def test_intervals_cover_the_truth():
+    """AUROC .76 by construction; 95% intervals of 100 cohorts of 400 rows."""
+    from math import erf
+
+    truth, covered = 0.5 * (1 + erf(1 / 2)), 0
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        label = rng.integers(0, 2, 400)
+        score = rng.normal(size=400) + label
+        weights = rng.multinomial(400, np.full(400, 1 / 400), size=200)
+        low, high = np.quantile(weighted_auroc(label, score, weights), [0.025, 0.975])
+        covered += low <= truth <= high
+    assert covered >= 88
+
+
+def test_differences_are_paired(cohort, predictions):
+    same = compare_predictions(cohort, TASKS, predictions, predictions, n_bootstrap=50)
+    assert all((d.value, d.low, d.high) == (0, 0, 0) for d in same.values())
+    scores = evaluate_predictions(cohort, SUPERVISED, predictions, n_bootstrap=200)
+    worse = {"death": predictions["death"] + 0.01 * np.random.default_rng(2).normal(size=len(cohort))}
+    difference = compare_predictions(cohort, TASKS, worse, predictions, n_bootstrap=200)
+    assert set(difference) == {"death"}
+    width = difference["death"].high - difference["death"].low
+    assert width < 0.3 * (scores["death"].high - scores["death"].low)
+
+
+def test_undefined_scores_are_nan_with_their_n(cohort, predictions):
+    none = with_labelled(cohort, "death", cohort.split != TEST)
+    score = evaluate_predictions(none, TASKS, predictions, n_bootstrap=20)["death"]
+    assert score.n == 0
+    assert np.isnan([score.value, score.low, score.high]).all()
+    one_kind = replace(cohort, labels={**cohort.labels, "death": np.ones(len(cohort))})
+    score = evaluate_predictions(one_kind, TASKS, predictions, n_bootstrap=20)["death"]
+    assert score.n > 0
+    assert np.isnan(score.value)
+    unknown = replace(cohort, labels={}, labelled={})
+    assert evaluate_predictions(unknown, SUPERVISED, predictions, n_bootstrap=20)["stay"].n == 0
+    with pytest.raises(ValueError, match="3 rows"):
+        evaluate_predictions(cohort, SUPERVISED, predictions | {"death": np.zeros(3)})

@@ -1,0 +1,141 @@
+"""The network: equal to its plain definition, sane with any subset of modalities."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from synthetic import SMALL, SUPERVISED, TASKS, WIDTHS, make_cohort
+
+from m3h_core import M3H, CrossTaskAttention, FitConfig, TaskSpec, fit
+from m3h_core.metrics import primary_metric
+from m3h_core.model import attended, run
+
+SUBSETS = [subset for size in range(1, 5) for subset in combinations(WIDTHS, size)]
+
+
+def _plain(model: M3H, x_BF: torch.Tensor, member: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """One member with nn-style layers and CrossTaskAttention: outputs [B, O] and attended embeddings [B, T, D]."""
+    p, layout, config = dict(model.named_parameters()), model.layout, model.config
+    first = x_BF @ p["first_weight"][0].T
+    h = (first[:, : layout.first] + p["first_bias"][0]).relu()
+    if config.members > 1:
+        h = h * p["member_scale"][member]
+    for i in range(1, len(layout.hidden)):
+        h = (h @ p[f"trunk_{i}_weight"][member].T + p[f"trunk_{i}_bias"][member]).relu()
+    if layout.hidden:
+        h = (torch.einsum("bh,tdh->btd", h, p["map_weight"][member]) + p["map_bias"][member]).relu()
+    attention = CrossTaskAttention(
+        layout.n_tasks, layout.width, config.alpha, config.normalization, config.self_bias
+    ).double()
+    for name in ("w_task", "w_query", "w_key", "w_value"):
+        getattr(attention, name).data = p[name][member].data
+    x_BTD = h.view(-1, layout.n_tasks, layout.width)
+    o_BTD, _ = attention(x_BTD)
+    if not config.attention:
+        o_BTD = x_BTD @ attention.w_value
+    elif config.residual and layout.n_tasks > 1:
+        o_BTD = o_BTD + x_BTD @ attention.w_value
+    y = (
+        torch.cat([o_BTD[:, t] @ p["head_weight"][member][part].T for t, part in enumerate(layout.slices)], dim=1)
+        + p["head_bias"][member]
+    )
+    if config.linear_path:
+        linear = first[:, layout.first :]
+        for t in layout.clustering:
+            linear[:, layout.slices[t]] = 0
+        y = y + linear
+    return y, o_BTD
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"hidden": (), "linear_path": False, "normalization": "paper", "self_bias": "paper", "members": 1},
+        {"residual": True, "members": 3},
+        {"attention": False},
+        {"hidden": (9,), "alpha": 0.3},
+    ],
+)
+@pytest.mark.parametrize("tasks", [TASKS, SUPERVISED[:3], SUPERVISED[:1]])
+def test_cheap_path_equals_the_plain_network(options, tasks):
+    config = FitConfig(**{"hidden": (10, 7), "width": 6, "members": 2, "precision": "float64"} | options)
+    model = M3H({"a": 5, "b": 3}, tasks, config)
+    generator = torch.Generator().manual_seed(1)
+    for value in model.parameters():  # the linear path starts at 0
+        value.data += 0.1 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
+    x_BF = torch.randn(11, 10, generator=generator, dtype=torch.float64)
+    p = dict(model.named_parameters())
+    state = run(p, model.layout, config, x_BF)
+    embedded = [attended(p, config, state, t).T.reshape(11, config.members, 6) for t in range(len(tasks))]
+    for member in range(config.members):
+        y, o_BTD = _plain(model, x_BF, member)
+        torch.testing.assert_close(state.outputs[member].T, y, atol=1e-9, rtol=1e-9)
+        for t in range(len(tasks)):
+            torch.testing.assert_close(embedded[t][:, member], o_BTD[:, t], atol=1e-9, rtol=1e-9)
+
+
+def test_forward_shapes_and_attention():
+    model = M3H(WIDTHS, TASKS, SMALL)
+    embeddings = {name: torch.randn(4, width) for name, width in WIDTHS.items()}
+    present = {name: torch.ones(4, dtype=torch.bool) for name in WIDTHS}
+    shapes = {name: tuple(y.shape) for name, y in model(embeddings, present).items()}
+    assert shapes == {"death": (4,), "shock": (4,), "stay": (4,), "destination": (4, 3), "phenotype": (4, 3)}
+    weights_BTT = model.attention(embeddings, present)
+    assert weights_BTT.shape == (4, 5, 5)
+    torch.testing.assert_close(weights_BTT.sum(-1), torch.ones(4, 5))
+
+
+def test_a_missing_modality_is_a_learned_token_and_no_value_of_it_is_read():
+    model = M3H(WIDTHS, SUPERVISED, SMALL)
+    embeddings = {name: torch.randn(3, width) for name, width in WIDTHS.items()}
+    present = {name: torch.ones(3, dtype=torch.bool) for name in WIDTHS}
+    absent = present | {"vision": torch.zeros(3, dtype=torch.bool)}
+    zeros = embeddings | {"vision": torch.zeros(3, WIDTHS["vision"])}
+    unread = embeddings | {"vision": torch.full((3, WIDTHS["vision"]), torch.nan)}
+    left_out = {name: embeddings[name] for name in WIDTHS if name != "vision"}
+    as_missing = model(unread, absent)
+    for name, y in model(left_out, absent).items():
+        torch.testing.assert_close(y, as_missing[name])
+    assert not torch.allclose(model(zeros, present)["death"], as_missing["death"])
+    as_missing["death"].sum().backward()
+    token = model.first_weight.grad[0, :, sum(WIDTHS.values()) + 3]
+    assert token.abs().sum() > 0
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    cohort = make_cohort()
+    return cohort, fit(cohort, SUPERVISED, SMALL)
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
+def test_any_subset_of_modalities_stays_sane(fitted, subset):
+    cohort, model = fitted
+    embeddings = {name: np.nan_to_num(values) for name, values in cohort.embeddings.items() if name in subset}
+    here = type(cohort)(
+        cohort.sample_ids, cohort.split, embeddings, {name: np.ones(len(cohort), bool) for name in subset},
+        cohort.labels, cohort.labelled, cohort.subject_ids,
+    )  # fmt: skip
+    predicted = model.predict(here)
+    for task in SUPERVISED:
+        assert np.isfinite(predicted[task.name]).all()
+    np.testing.assert_allclose(predicted["destination"].sum(1), 1, atol=1e-6)
+    assert 0 <= predicted["death"].min() <= predicted["death"].max() <= 1
+    # Every modality tells of both causes, so any one of them is better than chance.
+    assert primary_metric(here, SUPERVISED[0], predicted["death"]) > 0.6
+    assert np.abs(predicted["stay"] - 10).max() < 60
+
+
+def test_wrong_inputs_are_refused():
+    model = M3H({"a": 2}, SUPERVISED, SMALL)
+    there = {"a": torch.ones(3, dtype=torch.bool)}
+    with pytest.raises(ValueError, match=r"must be \[3, 2\], not \[3, 4\]"):
+        model({"a": torch.zeros(3, 4)}, there)
+    with pytest.raises(ValueError, match="unknown modalities"):
+        model({"b": torch.zeros(3, 2)}, there)
+    with pytest.raises(ValueError, match="different names"):
+        M3H({"a": 2}, [TaskSpec("death", "binary")] * 2)
+    with pytest.raises(ValueError, match="at least 1"):
+        FitConfig(members=0)
