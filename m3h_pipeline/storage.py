@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from m3h_pipeline.errors import InputError
 
 _RECORD = "step.json"
@@ -146,6 +149,19 @@ def write_json(file: Path, value: object) -> None:
     partial = file.with_name(f".{file.name}.partial")
     _write_json(partial, value)
     os.replace(partial, file)
+
+
+def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as safetensors, whatever their memory order: the library writes a transposed array scrambled.
+
+    >>> import tempfile
+    >>> from safetensors.numpy import load_file
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_arrays(Path(folder, "a"), {"a": np.arange(4).reshape(2, 2).T})
+    ...     load_file(Path(folder, "a"))["a"].tolist()
+    [[0, 2], [1, 3]]
+    """
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file)
 
 
 def _write_json(file: Path, value: object) -> None:

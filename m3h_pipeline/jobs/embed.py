@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from safetensors.numpy import save_file
 
 from m3h_core.cohort import TRAIN
 from m3h_core.embedders import EMBEDDERS
 from m3h_pipeline.features.items import modality_items, take
 from m3h_pipeline.jobs import FACTS, every, job
-from m3h_pipeline.storage import write_json
+from m3h_pipeline.storage import write_arrays, write_json
 
 
 def embed(modality: str, inputs: Path, options: dict[str, Any], to: Path, log: Any) -> dict[str, Any]:
@@ -33,7 +32,7 @@ def embed(modality: str, inputs: Path, options: dict[str, Any], to: Path, log: A
         items, on_progress=lambda done, total: progress(f"{modality}: {done} of {total} embedded")
     )
     embedder.save(to / "embedder")
-    save_file({"vectors": vectors, "present": present}, to / "embedding.safetensors")
+    write_arrays(to / "embedding.safetensors", {"vectors": vectors, "present": present})
     facts = {
         "samples": len(samples),
         "present": int(present.sum()),

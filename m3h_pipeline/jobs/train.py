@@ -12,13 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import save_file
-
 from m3h_core import Cohort, FitConfig, TaskSpec, fit, fit_many
 from m3h_pipeline import tracking
 from m3h_pipeline.jobs import FACTS, Log, every, job
 from m3h_pipeline.jobs.trees import fit_trees
-from m3h_pipeline.storage import write_json
+from m3h_pipeline.storage import write_arrays, write_json
 
 
 def joint(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log) -> dict[str, Any]:
@@ -40,7 +38,7 @@ def joint(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to:
         model = fit(cohort, tasks, fit_config, on_epoch=on_epoch, resume=to / ".checkpoint")
         _log_curves(active.info.run_id, curves)
     model.save(to / "model")
-    save_file(model.predict(cohort), to / "predictions.safetensors")
+    write_arrays(to / "predictions.safetensors", model.predict(cohort))
     return {"epochs": len(curves), "mlflow_run": active.info.run_id}
 
 
@@ -60,7 +58,7 @@ def single_task(
     for task, model in zip(tasks, models, strict=True):
         model.save(to / "models" / task.name)
         predictions |= model.predict(cohort)
-    save_file(predictions, to / "predictions.safetensors")
+    write_arrays(to / "predictions.safetensors", predictions)
     return {"models": len(models)}
 
 
@@ -76,7 +74,7 @@ def trees(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to:
         to=to / "models",
         on_progress=lambda done, total: progress(f"boosted trees: {done} of {total}"),
     )
-    save_file(predictions, to / "predictions.safetensors")
+    write_arrays(to / "predictions.safetensors", predictions)
     return {"models": len(predictions)}
 
 
