@@ -322,6 +322,10 @@ class M3H(nn.Module):
     {'death': (5,), 'destination': (5, 3)}
     """
 
+    mean: Tensor
+    inverse_scale: Tensor
+    head_bias: Tensor
+
     def __init__(
         self, modalities: Mapping[str, int], tasks: Sequence[TaskSpec], config: FitConfig | None = None
     ) -> None:

@@ -203,4 +203,8 @@ def _line(x: Sequence[float], y: Sequence[float]) -> tuple[Callable[[float], flo
 
 
 def _listed(values: np.ndarray) -> Any:
-    return np.where(np.isfinite(values), values, None).tolist()
+    return (
+        [_listed(row) for row in values]
+        if values.ndim > 1
+        else [v if np.isfinite(v) else None for v in values.tolist()]
+    )

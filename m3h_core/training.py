@@ -313,7 +313,7 @@ class Trainer:
             moments = [self.moments[name] for name in names]
             adamw(
                 [self.params[name] for name in names],
-                [self.params[name].grad for name in names],
+                [gradient for name in names if (gradient := self.params[name].grad) is not None],
                 [m.first for m in moments],
                 [m.second for m in moments],
                 [],

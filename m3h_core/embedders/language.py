@@ -30,7 +30,7 @@ _OLD_WEIGHTS = "pytorch_model*.bin*"
 # Texts tokenised at a time: bounds memory, and is enough for batches of like length.
 _BLOCK = 2048
 # Chunks are padded to a multiple of this.
-_WIDTH = 16
+_WIDTH = 8
 
 # Notes of one sample: (hours before the prediction time as a number not above 0, text).
 Notes = Sequence[Sequence[tuple[float, str | None]]]

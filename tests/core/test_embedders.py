@@ -48,6 +48,13 @@ def test_import_loads_no_heavy_package():
     assert done.stdout.strip() == "[]"
 
 
+def test_torchvision_imports_beside_any_torch():
+    from m3h_core import _torchvision_guard
+
+    pytest.importorskip("torchvision", exc_type=ModuleNotFoundError)
+    _torchvision_guard.guard()  # a second time does nothing
+
+
 def test_scaler_limits_outliers_and_drops_what_does_not_vary():
     raw = np.column_stack([np.r_[np.arange(999.0), 1e12], np.full(1000, 7.0), np.full(1000, np.nan)])
     scaler = Scaler.fit(raw)

@@ -47,7 +47,7 @@ def _validated(table: str) -> dg.AssetsDefinition:
                 table,
                 ingested.folder / f"{table}.parquet",
                 to,
-                samples=samples and samples.folder / "samples.parquet",
+                samples=samples.folder / "samples.parquet" if samples else None,
                 tasks=json.loads((ingested.folder / "tasks.json").read_text()),
             )
 
