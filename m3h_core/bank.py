@@ -46,7 +46,7 @@ def fit_many(
                 raise ValueError(f"two different tasks are called {task.name!r}")
     if not plan:
         return []
-    prepared: dict[tuple[str, int, float], TrainingData] = {}
+    prepared: dict[tuple[str, float, int, int], TrainingData] = {}
     results: dict[int, FittedModel] = {}
     done = 0
 
@@ -58,7 +58,7 @@ def fit_many(
 
     for chunk in _chunks(plan, sum(cohort.widths.values()) + len(cohort.widths)):
         config = plan[chunk[0]][1]
-        kind = (config.precision, config.cluster_components, config.balance)
+        kind = (config.precision, config.balance, config.cluster_components, config.max_clusters)
         if kind not in prepared:
             prepared[kind] = TrainingData.of(cohort, list(union.values()), config)
         data = prepared[kind]
@@ -68,9 +68,8 @@ def fit_many(
             name = fingerprint(data.fingerprint(), [[t.to_dict() for t in plan[i][0]] for i in chunk], config.to_dict())
             file = Path(resume) / f"chunk-{name}.safetensors"
         if file and file.exists():
-            tensors, about = read_tensors(file)
+            tensors, _ = read_tensors(file)
             for at, model in enumerate(models):
-                model.tasks = tuple(TaskSpec.from_dict(record) for record in about["tasks"][at])
                 for key, value in tensors.items():
                     if key.startswith(f"{at}/"):
                         model.register_parameter(key.partition("/")[2], torch.nn.Parameter(value))
@@ -79,7 +78,7 @@ def fit_many(
             Trainer(data, models, on_stop=stopped).run()
             if file:
                 tensors = {f"{at}/{key}": v for at, model in enumerate(models) for key, v in model.named_parameters()}
-                write_tensors(file, tensors, {"tasks": [[t.to_dict() for t in model.tasks] for model in models]})
+                write_tensors(file, tensors, {})
         for i, model in zip(chunk, models, strict=True):
             results[i] = FittedModel(model.eval().requires_grad_(False), data.units(model.tasks))
     return [results[i] for i in range(len(plan))]

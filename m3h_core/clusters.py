@@ -1,6 +1,6 @@
-"""Starting points for deep embedded clustering: k-means centres, and how many of them.
+"""k-means, where deep embedded clustering starts from, and the choice of the number of clusters.
 
-Shapes: n rows, D width of the embedding, F inputs, c clusters.
+Shapes: n training rows, m rows to judge by, D width of an embedding, F inputs, c clusters.
 """
 
 from __future__ import annotations
@@ -14,26 +14,30 @@ from m3h_core.metrics import silhouette_rows
 _ROWS_TO_JUDGE = 2000
 
 
-def start_centres(
-    z_nD: np.ndarray, judged_D: np.ndarray, space_F: np.ndarray, n_clusters: int | None, max_clusters: int, seed: int
-) -> np.ndarray:
-    """Centres [c, D] of the training embeddings ``z_nD``.
+def k_means_centres(z_nD: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    """Centres [c, D] of an embedding; ValueError where it has fewer rows than clusters.
 
-    Where ``n_clusters`` is not given, it is the number from 2 to ``max_clusters`` whose clusters of the rows
-    ``judged_D`` have the best mean silhouette in the fixed input space ``space_F`` of the same rows. An embedding of
-    fewer rows than clusters raises ValueError.
+    >>> k_means_centres(np.array([[0.0], [0.2], [9.0]]), 2, seed=0).round(1).tolist()
+    [[0.1], [9.0]]
     """
-    if n_clusters:
-        if n_clusters > len(z_nD):
-            raise ValueError(f"{n_clusters} clusters need as many training rows, there are {len(z_nD)}")
-        return _k_means(z_nD, n_clusters, seed).cluster_centers_
-    rows = np.arange(0, len(judged_D), max(1, -(-len(judged_D) // _ROWS_TO_JUDGE)))
-    best, chosen = -np.inf, np.repeat(z_nD[:1], 2, axis=0)
-    for k in range(2, min(max_clusters, len(z_nD)) + 1):
-        means = _k_means(z_nD, k, seed)
-        silhouette = float(np.mean(silhouette_rows(space_F[rows], means.predict(judged_D[rows]))))
+    if n_clusters > len(z_nD):
+        raise ValueError(f"{n_clusters} clusters need as many training rows, there are {len(z_nD)}")
+    return _k_means(z_nD, n_clusters, seed).cluster_centers_
+
+
+def choose_n_clusters(z_nD: np.ndarray, judged_mD: np.ndarray, space_mF: np.ndarray, largest: int) -> int:
+    """The number of clusters from 2 to ``largest`` with the best mean silhouette.
+
+    k-means is fitted on the rows ``z_nD``; judged are the clusters of the rows ``judged_mD``, in the space ``space_mF``
+    of the same rows. 2 where nothing can be judged.
+    """
+    rows = np.arange(0, len(judged_mD), max(1, -(-len(judged_mD) // _ROWS_TO_JUDGE)))
+    best, chosen = -np.inf, 2
+    for k in range(2, min(largest, len(z_nD)) + 1):
+        clusters = _k_means(z_nD, k, seed=0).predict(judged_mD[rows])
+        silhouette = float(np.mean(silhouette_rows(space_mF[rows], clusters)))
         if silhouette > best:
-            best, chosen = silhouette, means.cluster_centers_
+            best, chosen = silhouette, k
     return chosen
 
 

@@ -6,13 +6,14 @@ Shapes: N samples, n training rows, m validation rows, F inputs, C components.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from m3h_core.checkpoint import fingerprint
+from m3h_core.clusters import choose_n_clusters
 from m3h_core.cohort import TRAIN, VALID, Cohort
 from m3h_core.metrics import input_space
 from m3h_core.model import M3H, FitConfig, standardized
@@ -30,8 +31,9 @@ class TrainingData:
     [tasks, m]. A weight is 0 where not labelled, else (n / labelled rows of the task) ** balance: at balance 1 the mean
     over any batch is an unbiased estimate of the mean over the labelled rows, and no batch is a special case for
     having no label.
-    ``components`` [C, n] and ``valid_components`` [C, m] are what clustering tasks reconstruct (C = 0 without one);
-    ``valid_space`` is where their number of clusters is judged.
+    ``components`` [C, n] and ``valid_components`` [C, m] are what clustering tasks reconstruct (C = 0 without one), and
+    ``n_clusters`` their number of clusters where it is not given: chosen on the validation rows, in the inputs, so that
+    it is the same however and beside whatever the task is trained.
     """
 
     tasks: tuple[TaskSpec, ...]
@@ -46,7 +48,7 @@ class TrainingData:
     valid_mask: Tensor
     components: Tensor
     valid_components: Tensor
-    valid_space: np.ndarray
+    n_clusters: int
     about: dict[str, _About]
 
     @classmethod
@@ -71,13 +73,20 @@ class TrainingData:
         )
         weights = there * (len(train) / there.sum(1, keepdim=True).clamp_min(1)) ** config.balance
         components, valid_components = x_train.new_zeros(0, len(train)), x_valid.new_zeros(0, len(valid))
-        space = np.zeros((0, 0))
+        n_clusters = 0
         if any(task.problem == "clustering" for task in tasks):
             components, valid_components = _components(x_train, x_valid, widths, config.cluster_components)
-            space = input_space(cohort)[valid if len(valid) >= FEWEST_TO_JUDGE_CLUSTERS else train]
+        if any(task.problem == "clustering" and not task.n_classes for task in tasks):
+            by_valid = len(valid) >= FEWEST_TO_JUDGE_CLUSTERS
+            n_clusters = choose_n_clusters(
+                components.T.double().numpy(),
+                (valid_components if by_valid else components).T.double().numpy(),
+                input_space(cohort)[valid if by_valid else train],
+                config.max_clusters,
+            )
         return cls(
             tuple(tasks), widths, mean, inverse_scale, x_train, x_valid, targets, weights, valid_targets, valid_mask,
-            components, valid_components, space, about,
+            components, valid_components, n_clusters, about,
         )  # fmt: skip
 
     def fingerprint(self) -> str:
@@ -87,6 +96,10 @@ class TrainingData:
 
     def new_model(self, tasks: Sequence[TaskSpec], config: FitConfig) -> M3H:
         """An untrained model whose standardisation is fitted and whose heads start at the tasks' base rates."""
+        tasks = [
+            replace(task, classes=self.n_clusters) if task.problem == "clustering" and not task.n_classes else task
+            for task in tasks
+        ]
         model = M3H(self.modalities, tasks, config)
         with torch.no_grad():
             model.mean.copy_(self.mean)

@@ -31,13 +31,16 @@ CLIP = 8.0
 class FitConfig:
     """Everything that shapes a model and its training; equal configurations and data give equal numbers on a CPU.
 
-    ``hidden`` are the widths of the trunk (empty: the paper's form, task maps straight from the fused embeddings);
-    ``width`` that of a task's embedding; ``members`` networks, which share their first layer, are averaged;
-    ``linear_path`` adds a linear map from the inputs to each head; ``attention=False`` cuts the tasks apart after the
-    trunk; ``averaging`` is the share that the moving average of the weights keeps at each epoch;
-    ``balance`` says how a task with few labels is weighted, from 1 (the sum of the tasks' mean losses, as in the paper:
-    every task counts alike) to 0 (every label counts alike). Training stops when
-    the validation loss has not improved for ``patience`` epochs.
+    The network: ``hidden`` are the widths of the trunk (empty: the paper's form, task maps straight from the fused
+    embeddings); ``width`` that of a task's embedding; ``members`` networks, which share their first layer, are
+    averaged; ``linear_path`` adds a linear map from the inputs to each head; ``attention=False`` cuts the tasks apart
+    after the trunk; ``residual`` adds a task's own value to what it attends to (ours).
+
+    Training: ``averaging`` is the share that the moving average of the weights keeps at each epoch; ``balance`` says
+    how a task with few labels is weighted, from 1 (the sum of the tasks' mean losses, as in the paper: every task
+    counts alike) to 0 (every label counts alike); ``patience`` is the number of epochs without a better validation
+    loss after which training stops. Clusters start at epoch ``cluster_start`` and their targets are renewed every
+    ``cluster_refresh`` epochs.
 
     >>> FitConfig(seed=3).learning_rate == FitConfig().learning_rate
     True

@@ -14,7 +14,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,9 +26,9 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from m3h_core.checkpoint import fingerprint, read_tensors, write_json, write_tensors
-from m3h_core.clusters import start_centres
+from m3h_core.clusters import k_means_centres
 from m3h_core.cohort import TEST, Cohort
-from m3h_core.data import FEWEST_TO_JUDGE_CLUSTERS, TrainingData, cohort_tensors
+from m3h_core.data import TrainingData, cohort_tensors
 from m3h_core.losses import clustering_loss, multiclass_loss, scalar_loss, sharpened, soft_assignment
 from m3h_core.metrics import Score, evaluate_predictions
 from m3h_core.model import M3H, Activations, FitConfig, attended, run
@@ -444,31 +444,19 @@ class Trainer:
 
     def _start_clusters(self, task: int) -> None:
         """Put a task's centres where k-means finds them in its present embedding."""
-        model = self.models[0]
-        judged = self.x_valid if len(self.x_valid) >= FEWEST_TO_JUDGE_CLUSTERS else self.x_train
-        centres = start_centres(
-            self._embedded(self.x_train, task).double().cpu().numpy(),
-            self._embedded(judged, task).double().cpu().numpy(),
-            self.data.valid_space,
-            model.tasks[task].n_classes,
-            self.config.max_clusters,
-            self.config.seed,
-        )
-        self._set_centres(task, torch.tensor(centres, dtype=self.config.dtype))
+        z_nD = self._embedded(self.x_train, task).double().cpu().numpy()
+        n_clusters = self.models[0].tasks[task].n_outputs
+        self._set_centres(task, torch.tensor(k_means_centres(z_nD, n_clusters, self.config.seed)))
 
     def _embedded(self, x: Tensor, task: int) -> Tensor:
         parts = x.split(_ROWS_AT_ONCE)
         return torch.cat([attended(self.params, self.config, self._forward(self.params, p), task).T for p in parts])
 
     def _set_centres(self, task: int, centres: Tensor) -> None:
-        model, name = self.models[0], f"centres_{task}"
-        model.tasks = tuple(
-            replace(spec, classes=len(centres)) if i == task and not spec.n_classes else spec
-            for i, spec in enumerate(model.tasks)
-        )
-        self.params[name] = centres.to(self.device).requires_grad_()
-        self.moments[name] = Moments.of(self.params[name])
-        self.average[name], self.best[name] = (centres.to(self.device, copy=True) for _ in range(2))
+        name, centres = f"centres_{task}", centres.to(self.device, self.config.dtype)
+        self.params[name] = centres.requires_grad_()
+        self.moments[name] = Moments.of(centres)
+        self.average[name], self.best[name] = (centres.detach().clone() for _ in range(2))
 
     # Checkpoints -----------------------------------------------------------------------------------------------------
 

@@ -124,13 +124,18 @@ def for_run(out: Path, source: str | None, path: Path | None, size: str | None, 
         if name != "demo" and path is None:
             raise InputError(f"--source {name} needs --path, the folder that holds the data")
         today = DEMO_SNAPSHOT if name == "demo" else dt.date.today().isoformat()
+        # The tiny demo is for trying and testing: as little of everything as still runs every part.
+        small = Config(
+            training=TrainingConfig(epochs=10, tree_rounds=20, bootstrap=100), tim=TimConfig(tasks=4, seeds=1)
+        )
         return _validated(
+            small if size == "tiny" else Config(),
             {
                 "name": name,
                 "path": str(path.resolve()) if path else "",
                 "size": size or "full",
                 "snapshot": snapshot or today,
-            }
+            },
         )
     asked = {"name": source, "path": str(path.resolve()) if path else None, "size": size}
     for field, value in asked.items():
@@ -145,9 +150,9 @@ def for_run(out: Path, source: str | None, path: Path | None, size: str | None, 
     return known.model_copy(update={"source": known.source.model_copy(update={"snapshot": snapshot})})
 
 
-def _validated(source: dict[str, str]) -> Config:
+def _validated(config: Config, source: dict[str, str]) -> Config:
     try:
-        return Config(source=SourceConfig.model_validate(source))
+        return config.model_copy(update={"source": SourceConfig.model_validate(source)})
     except ValidationError as error:
         raise InputError(f"--source {source['name']}: {error.errors()[0]['msg']}") from None
 

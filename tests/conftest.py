@@ -1,14 +1,27 @@
 """What all tests share."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Two torch threads beside another busy process give less than one (docs/decisions/0003).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
+CHROMIUM = Path("/usr/bin/chromium")
+# Without these Chromium looks for hosts of its own at every start.
+QUIET = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -19,3 +32,15 @@ def mimic_demo() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the MIMIC-IV demo is not at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium; what needs it is skipped, saying so, where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    if not CHROMIUM.exists():
+        pytest.skip(f"there is no {CHROMIUM}: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET.split())
+        yield chromium
+        chromium.close()

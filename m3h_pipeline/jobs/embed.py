@@ -8,6 +8,7 @@ Writes ``embedding.safetensors`` (vectors float32 [N, F], present bool [N], in t
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def embed(modality: str, inputs: Path, options: dict[str, Any], to: Path, log: A
         "present": int(present.sum()),
         "width": int(vectors.shape[1]),
         "seconds": round(time.monotonic() - started, 1),
-        "encoder": dict(getattr(embedder, "report", {})),
+        "encoder": dict(embedder.report),
+        "unreadable": dict(Counter(reason for _, reason in getattr(embedder, "unreadable", []))),
     }
     write_json(to / FACTS, facts)
     return facts

@@ -15,7 +15,7 @@ def cohort():
 
 
 TASKS = SUPERVISED[:3]
-QUICK = FitConfig(hidden=(12,), width=4, members=1, epochs=4, device="cpu")
+QUICK = FitConfig(hidden=(12,), width=4, members=1, epochs=4)
 
 
 def test_matrix_holds_the_changes(cohort, tmp_path):
@@ -78,9 +78,9 @@ def test_a_neighbour_with_many_labels_helps_a_task_with_few():
     labelled["rare"] = (np.arange(n) < 40) | (split == 3) | ((split == 1) & (np.arange(n) % 10 == 0))
     cohort = Cohort([str(i) for i in range(n)], split, {"x": x}, {"x": np.ones(n, bool)}, labels, labelled)
     tasks = [TaskSpec(name, "binary") for name in labels]
-    config = FitConfig(hidden=(32,), width=8, members=1, epochs=30, device="cpu", linear_path=False)
+    config = FitConfig(hidden=(32,), width=8, members=1, epochs=30, linear_path=False)
     found = task_interaction(cohort, tasks, config=config, seeds=(0, 1), n_bootstrap=100)
-    assert found.matrix_TT[0, 1] > 0.05
+    assert found.matrix_TT[0, 1] > 0.1
     assert found.low_TT[0, 1] > 0
     assert found.matrix_TT[0, 1] > found.matrix_TT[0, 2]
     assert abs(found.matrix_TT[1, 0]) < 0.03

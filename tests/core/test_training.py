@@ -48,16 +48,17 @@ def test_learns_every_problem_class(cohort, fitted):
     assert np.abs(predicted["stay"] - cohort.labels["stay"])[known].mean() < 5  # in days, not standard deviations
 
 
-def test_clusters_are_the_groups_that_were_planted(cohort, fitted):
+@pytest.mark.parametrize("tasks", [TASKS, TASKS[-1:]], ids=["beside others", "alone"])
+def test_clusters_are_the_groups_that_were_planted(cohort, tasks):
     from sklearn.metrics import adjusted_rand_score
 
-    assigned = fitted.predict(cohort)["phenotype"]
+    assigned = fit(cohort, tasks, replace(SMALL, epochs=40)).predict(cohort)["phenotype"]
     np.testing.assert_allclose(assigned.sum(1), 1, atol=1e-6)
     assert adjusted_rand_score(cohort.groups["cluster"], assigned.argmax(1)) > 0.8
 
 
 def test_number_of_clusters_is_chosen_where_not_given(cohort):
-    model = fit(cohort, [TaskSpec("phenotype", "clustering")], SMALL)
+    model = fit(cohort, [TaskSpec("phenotype", "clustering")], replace(SMALL, epochs=40))
     assert model.tasks[0].n_classes == 3
     assert model.predict(cohort)["phenotype"].shape == (len(cohort), 3)
     assert model.evaluate(cohort, n_bootstrap=20)["phenotype"].value > 0.2

@@ -11,6 +11,8 @@ import urllib.request
 
 import pytest
 
+from m3h_pipeline import config
+
 LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
   launchPipelineExecution(executionParams: $params) {
@@ -56,7 +58,7 @@ def servers(tmp_path):
     """`m3h ui` on a new out-folder with the tiny demo configured."""
     out = tmp_path / "out"
     out.mkdir()
-    (out / "m3h.toml").write_text("[source]\nname = 'demo'\nsize = 'tiny'\n")
+    config.save(config.for_run(out, "demo", None, "tiny", None), out)
     dagster_port, mlflow_port = free_port(), free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "m3h_pipeline.cli", "ui", "--out", out, "--port", str(dagster_port),

@@ -124,6 +124,7 @@ def _embedding(modality: str) -> dg.AssetsDefinition:
                 "width": facts["width"],
                 "seconds": facts["seconds"],
                 "encoder": dg.MetadataValue.json(facts["encoder"]),
+                "unreadable items": dg.MetadataValue.json(facts["unreadable"]),
             },
         )
 
