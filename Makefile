@@ -36,7 +36,7 @@ ui: setup
 	$(BIN)/m3h ui --out $(OUT)
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .
