@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
     """Write one safetensors file whose metadata holds ``about`` as JSON; it is there in full or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary = file.with_name(f".{file.name}.tmp")
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     save_file(contiguous, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
     os.replace(temporary, file)
@@ -35,7 +35,7 @@ def read_tensors(file: Path, device: torch.device | str = "cpu") -> tuple[dict[s
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """Write JSON with sorted keys; it is there in full or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary = file.with_name(f".{file.name}.tmp")
     temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     os.replace(temporary, file)
 
