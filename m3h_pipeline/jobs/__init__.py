@@ -17,11 +17,14 @@ import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
 
 from m3h_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from m3h_core import FitConfig
 
 Log = Callable[[str], None]
 # What a job reports beside its results: counts and seconds, hidden so that the clock does not change a step's version.
@@ -49,6 +52,13 @@ def job() -> Generator[tuple[dict[str, Any], Log]]:
                 raise
     except InputError as error:
         sys.exit(f"error: {error}")
+
+
+def fit_config(training: dict[str, Any]) -> FitConfig:
+    """The configuration of every network of a run, from the section ``[training]`` of m3h.toml."""
+    from m3h_core import FitConfig  # torch: the launcher imports this module too
+
+    return FitConfig(**{name: training[name] for name in ("seed", "epochs", "input_dropout")})
 
 
 def every(seconds: float, log: Log) -> Log:

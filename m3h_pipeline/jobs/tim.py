@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from m3h_core import Cohort, FitConfig, FittedModel, TaskSpec, task_interaction
+from m3h_core import Cohort, FittedModel, TaskSpec, task_interaction
 from m3h_core.cohort import TEST, TRAIN
-from m3h_pipeline.jobs import FACTS, every, job
+from m3h_pipeline.jobs import FACTS, every, fit_config, job
 from m3h_pipeline.storage import write_json
 
 
@@ -49,7 +49,7 @@ def main() -> None:
             cohort,
             tasks,
             method="pairwise",
-            config=FitConfig(seed=training["seed"], epochs=training["epochs"]),
+            config=fit_config(training),
             seeds=tuple(training["seed"] + i for i in range(config["tim"]["seeds"])),
             single_models=[FittedModel.load(Path(config["single_task"]) / "models" / task.name) for task in tasks],
             resume=to / ".chunks",

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from m3h_core import Cohort, FitConfig, TaskSpec, fit, fit_many
+from m3h_core import Cohort, TaskSpec, fit, fit_many
 from m3h_pipeline import tracking
-from m3h_pipeline.jobs import FACTS, Log, every, job
+from m3h_pipeline.jobs import FACTS, Log, every, fit_config, job
 from m3h_pipeline.jobs.trees import fit_trees
 from m3h_pipeline.storage import write_arrays, write_json
 
@@ -24,10 +24,10 @@ def joint(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to:
     import mlflow
 
     training, run = config["training"], config["mlflow"]
-    fit_config = FitConfig(seed=training["seed"], epochs=training["epochs"])
+    settings = fit_config(training)
     tracking.connect(run["uri"], Path(run["artifacts"]))
     with tracking.training_run(run["key"], run["name"], run["tags"]) as active:
-        mlflow.log_params({"tasks": len(tasks), "samples": len(cohort), **fit_config.to_dict()})
+        mlflow.log_params({"tasks": len(tasks), "samples": len(cohort), **settings.to_dict()})
         progress = every(5, log)
         curves: list[dict[str, Any]] = []
 
@@ -35,7 +35,7 @@ def joint(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to:
             curves.append(state)
             progress(f"joint model: epoch {state['epoch'] + 1} of at most {state['epochs']}")
 
-        model = fit(cohort, tasks, fit_config, on_epoch=on_epoch, resume=to / ".checkpoint")
+        model = fit(cohort, tasks, settings, on_epoch=on_epoch, resume=to / ".checkpoint")
         _log_curves(active.info.run_id, curves)
     model.save(to / "model")
     write_arrays(to / "predictions.safetensors", model.predict(cohort))
@@ -47,11 +47,11 @@ def single_task(
 ) -> dict[str, Any]:
     """The same network, one model a task: what joint learning is compared with."""
     training = config["training"]
-    fit_config = FitConfig(seed=training["seed"], epochs=training["epochs"])
+    settings = fit_config(training)
     progress = every(5, log)
     models = fit_many(
         cohort,
-        [([task], fit_config) for task in tasks],
+        [([task], settings) for task in tasks],
         on_progress=lambda done, total: progress(f"single-task models: {done} of {total}"),
     )
     predictions = {}
