@@ -65,7 +65,7 @@ class TimConfig(_Section):
     """Task interaction: on how many tasks (those with most labels), over how many seeds."""
 
     tasks: int = Field(8, ge=2)
-    seeds: int = Field(3, ge=1)
+    seeds: int = Field(2, ge=1)
 
 
 class LauncherConfig(_Section):

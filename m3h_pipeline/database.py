@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from m3h_pipeline.errors import InputError
 
 
 @contextmanager
-def workbench(spill: Path, memory_limit: str = "4GB") -> Iterator[duckdb.DuckDBPyConnection]:
+def workbench(spill: Path, memory_limit: str = "4GB") -> Generator[duckdb.DuckDBPyConnection]:
     """An empty database whose spill folder is removed afterwards.
 
     Raises `InputError` where the memory limit is unreadable or too low for the work.
