@@ -108,8 +108,8 @@ def _limits(config: Config, cohort: Cohort, synthetic: bool) -> list[str]:
         limits.append("All data is synthetic: the scores say that the pipeline works, not how it does on patients.")
     if not config.embedding.vision_weights and cohort.present["vision"].any():
         limits.append(
-            "The image encoder has no pretrained weights: name some in m3h.toml (embedding.vision_weights) before "
-            "judging what images add."
+            "The image encoder has no pretrained weights; it learnt from this hospital's training images alone. Name "
+            "weights in m3h.toml (embedding.vision_weights) before judging what images add."
         )
     absent = [name for name, present in cohort.present.items() if not present.any()]
     if absent:
