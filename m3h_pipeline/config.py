@@ -72,7 +72,6 @@ class LauncherConfig(_Section):
     """Where training and embedding jobs run."""
 
     kind: Literal["local"] = "local"
-    gpus: int = Field(0, ge=0, description="processes for one job; more than 1 starts torchrun")
 
 
 class Config(_Section):

@@ -26,21 +26,13 @@ _ENVIRONMENT = {
 class JobLauncher(dg.ConfigurableResource):
     """Runs ``m3h_pipeline.jobs.<name>`` as a process of its own and reports its log to Dagster through Pipes."""
 
-    def run(
-        self, context: dg.AssetExecutionContext, job: str, config: dict[str, Any], to: Path, processes: int = 1
-    ) -> dict[str, Any]:
-        """Write ``config`` to ``to/.job.json``, start the job, wait, return its facts; raise where it ended badly.
-
-        With more than one process PyTorch's own launcher starts them.
-        """
+    def run(self, context: dg.AssetExecutionContext, job: str, config: dict[str, Any], to: Path) -> dict[str, Any]:
+        """Write ``config`` to ``to/.job.json``, start the job, wait, return its facts; raise where it ended badly."""
         file = to / ".job.json"
         file.write_text(json.dumps({**config, "to": str(to)}, indent=1))
-        python = [sys.executable]
-        if processes > 1:
-            python += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         dg.PipesSubprocessClient().run(
             context=context.op_execution_context,
-            command=[*python, "-m", f"m3h_pipeline.jobs.{job}", "--config", str(file)],
+            command=[sys.executable, "-m", f"m3h_pipeline.jobs.{job}", "--config", str(file)],
             env=_ENVIRONMENT | dict(os.environ),
         )
         file.unlink()

@@ -110,6 +110,6 @@ def _train(
         context,
         arm,
         decided_by,
-        lambda to: launcher.run(context, "train", job, to, processes=1),
+        lambda to: launcher.run(context, "train", job, to),
     )
     return materialized(step, **step.info)
