@@ -32,7 +32,13 @@ _CELLS_AT_ONCE = 4_000_000
 class Score:
     """A task's primary metric with a 95% interval over subjects; NaN where it is not defined on these rows.
 
-    ``n`` counts the rows that were scored (0: none was labelled). ``others`` holds further metrics by name.
+    ``n`` counts the rows that were scored (0: none was labelled). ``others`` holds further metrics by name:
+
+    - binary: AUPRC, positives; where all predictions lie in [0, 1] also ECE and Brier score
+    - multiclass: accuracy; where all predictions lie in [0, 1] also ECE (of the likeliest class)
+    - regression: MAE
+    - clustering: clusters that occur, share of rows in the smallest and the largest, Davies-Bouldin index in the same
+      space as the silhouette (lower is better)
     """
 
     metric: str
@@ -73,7 +79,7 @@ def evaluate_predictions(
         part = _Scored.of(cohort, task, predictions[task.name], split)
         replicates = part.replicates(draws)
         low, high = interval(replicates)
-        scores[task.name] = Score(METRICS[task.problem], part.value(), low, high, len(part.rows), part.others())
+        scores[task.name] = Score(METRICS[task.problem], part.value(), low, high, len(part.rows), part.others(cohort))
     return scores
 
 
@@ -184,6 +190,19 @@ def weighted_r2(target: np.ndarray, prediction: np.ndarray, weights: np.ndarray)
         return np.where(spread > 1e-12 * np.maximum(second, 1e-300), 1 - wrong / spread, np.nan)
 
 
+def calibration_error(happened: np.ndarray, probability: np.ndarray) -> float:
+    """Expected calibration error (ECE): mean distance between probability and share over ten bins of equal count.
+
+    ``happened`` 0 or 1 [n], ``probability`` [n]; equal probabilities share a bin. With few rows it lies above 0 even
+    for a calibrated model.
+
+    >>> calibration_error(np.array([0, 0, 0, 1]), np.full(4, 0.25)), calibration_error(np.array([0, 1]), np.ones(2))
+    (0.0, 0.5)
+    """
+    bins = np.searchsorted(np.quantile(probability, np.arange(1, 10) / 10), probability)
+    return float(np.abs(np.bincount(bins, weights=probability - happened)).sum() / len(bins))
+
+
 def input_space(cohort: Cohort) -> np.ndarray:
     """The fixed space [N, F] in which clusters are judged: all modalities, standardised on the training split.
 
@@ -201,6 +220,12 @@ def input_space(cohort: Cohort) -> np.ndarray:
         z[there] = (np.asarray(values)[there][:, varies] - mean[varies]) / deviation[varies]
         parts.append(z / np.sqrt(max(1, varies.sum())))
     return np.hstack(parts) if parts else np.zeros((len(cohort), 1))
+
+
+def hard_clusters(assignment: np.ndarray) -> np.ndarray:
+    """The cluster [N] of each row, from soft or one-hot assignments [N, C] or from clusters [N]."""
+    assignment = np.asarray(assignment)
+    return assignment.argmax(1) if assignment.ndim == 2 else assignment.astype(int)
 
 
 def silhouette_rows(space: np.ndarray, clusters: np.ndarray) -> np.ndarray:
@@ -229,7 +254,7 @@ class _Scored:
         rows = cohort.rows(split)
         if task.problem == "clustering":
             rows = rows[:: max(1, -(-len(rows) // SILHOUETTE_ROWS))]
-            clusters = prediction[rows].argmax(1) if prediction.ndim == 2 else prediction[rows].astype(int)
+            clusters = hard_clusters(prediction[rows])
             silhouettes = silhouette_rows(input_space(cohort)[rows], clusters)
             return cls(task, rows, silhouettes, clusters)
         if task.name not in cohort.labels:
@@ -263,19 +288,33 @@ class _Scored:
         total = np.where(known, per_class, 0).sum(0)
         return np.divide(total, known.sum(0), out=np.full(len(weights), np.nan), where=known.any(0))
 
-    def others(self) -> dict[str, float]:
-        """Further metrics, from scikit-learn; empty where the primary metric is not defined."""
+    def others(self, cohort: Cohort) -> dict[str, float]:
+        """Further metrics, from scikit-learn but for the ECE; empty where the primary metric is not defined."""
         from sklearn import metrics
 
         if not np.isfinite(self.value()):
             return {}
-        if self.task.problem == "binary":
-            return {
-                "AUPRC": float(metrics.average_precision_score(self.target, self.prediction)),
-                "positives": float((self.target == 1).sum()),
-            }
-        if self.task.problem == "multiclass":
-            return {"accuracy": float((self.prediction.argmax(1) == self.target).mean())}
         if self.task.problem == "regression":
             return {"MAE": float(metrics.mean_absolute_error(self.target, self.prediction))}
-        return {"clusters": float(len(np.unique(self.prediction)))}
+        if self.task.problem == "clustering":
+            sizes = np.unique(self.prediction, return_counts=True)[1]
+            space = input_space(cohort)[self.rows]
+            return {
+                "clusters": float(len(sizes)),
+                "smallest share": float(sizes.min() / sizes.sum()),
+                "largest share": float(sizes.max() / sizes.sum()),
+                "Davies-Bouldin": float(metrics.davies_bouldin_score(space, self.prediction)),
+            }
+        probabilities = bool(((self.prediction >= 0) & (self.prediction <= 1)).all())
+        if self.task.problem == "multiclass":
+            right = self.prediction.argmax(1) == self.target
+            found = {"accuracy": float(right.mean())}
+            return found | ({"ECE": calibration_error(right, self.prediction.max(1))} if probabilities else {})
+        found = {
+            "AUPRC": float(metrics.average_precision_score(self.target, self.prediction)),
+            "positives": float((self.target == 1).sum()),
+        }
+        if probabilities:
+            found["ECE"] = calibration_error(self.target, self.prediction)
+            found["Brier score"] = float(metrics.brier_score_loss(self.target, self.prediction))
+        return found
