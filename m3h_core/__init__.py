@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from m3h_core.attention import CrossTaskAttention
     from m3h_core.bank import fit_many
+    from m3h_core.calibration import Calibrator, TaskCalibration
+    from m3h_core.clusters import Enrichment, cluster_enrichment, cluster_stability
     from m3h_core.cohort import Cohort
     from m3h_core.embedders import Embedder
     from m3h_core.metrics import Difference, Score, compare_predictions, evaluate_predictions
@@ -37,21 +39,31 @@ _HOME = {
     "Difference": "metrics",
     "evaluate_predictions": "metrics",
     "compare_predictions": "metrics",
+    "Calibrator": "calibration",
+    "TaskCalibration": "calibration",
+    "Enrichment": "clusters",
+    "cluster_enrichment": "clusters",
+    "cluster_stability": "clusters",
     "task_interaction": "tim",
     "TaskInteraction": "tim",
 }
 
 __all__ = [
     "M3H",
+    "Calibrator",
     "Cohort",
     "CrossTaskAttention",
     "Difference",
     "Embedder",
+    "Enrichment",
     "FitConfig",
     "FittedModel",
     "Score",
+    "TaskCalibration",
     "TaskInteraction",
     "TaskSpec",
+    "cluster_enrichment",
+    "cluster_stability",
     "compare_predictions",
     "evaluate_predictions",
     "fit",
