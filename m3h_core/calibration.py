@@ -200,9 +200,9 @@ def _checked(name: str, problem: Problem, n_classes: int, prediction: Any) -> np
     prediction = np.asarray(prediction)
     if problem == "clustering":
         return prediction
-    width = (n_classes,) if problem == "multiclass" else ()
+    expected, width = (f"[N, {n_classes}]", (n_classes,)) if problem == "multiclass" else ("[N]", ())
     if not prediction.ndim or prediction.shape[1:] != width:
-        raise ValueError(f"predictions of {name!r} must be {['N', *width]}, not of shape {prediction.shape}")
+        raise ValueError(f"predictions of {name!r} must be {expected}, not of shape {prediction.shape}")
     if not np.isfinite(prediction).all():
         raise ValueError(f"predictions of {name!r} are not all finite")
     if problem == "regression":

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
 from synthetic import SUPERVISED, TASKS, make_cohort, with_labelled
 
 from m3h_core import compare_predictions, evaluate_predictions
 from m3h_core.cohort import TEST
-from m3h_core.metrics import Resamples, input_space, weighted_auroc, weighted_r2
+from m3h_core.metrics import Resamples, calibration_error, input_space, weighted_auroc, weighted_r2
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,40 @@ def test_values_are_those_of_scikit_learn(cohort, predictions):
     for name, r in rows.items():
         assert scores[name].n == len(r)
         assert scores[name].low < scores[name].value < scores[name].high
+
+
+def test_further_metrics_are_those_of_scikit_learn(cohort, predictions):
+    scores = evaluate_predictions(cohort, TASKS, predictions, n_bootstrap=1)
+    rows = np.flatnonzero(cohort.labelled["shock"] & (cohort.split == TEST))
+    label, value = cohort.labels["shock"][rows], predictions["shock"][rows]
+    others = scores["shock"].others
+    assert others["Brier score"] == pytest.approx(sk.brier_score_loss(label, value))
+    share, probability = calibration_curve(label, value, n_bins=10, strategy="quantile")
+    assert others["ECE"] == pytest.approx(np.abs(share - probability).mean(), abs=0.02)  # bins differ by a row
+    assert set(others) == {"AUPRC", "positives", "ECE", "Brier score"}
+    # A score that is no probability is ranked, and not judged as one.
+    assert set(scores["death"].others) == {"AUPRC", "positives"}
+    assert set(scores["destination"].others) == {"accuracy", "ECE"}
+    logits = predictions | {"destination": np.log(predictions["destination"])}
+    assert set(evaluate_predictions(cohort, TASKS, logits, n_bootstrap=1)["destination"].others) == {"accuracy"}
+    test = cohort.split == TEST
+    clusters = predictions["phenotype"][test].argmax(1)
+    others, sizes = scores["phenotype"].others, np.bincount(clusters)
+    assert others["Davies-Bouldin"] == pytest.approx(sk.davies_bouldin_score(input_space(cohort)[test], clusters))
+    assert others["clusters"] == 3
+    assert (others["smallest share"], others["largest share"]) == (sizes.min() / test.sum(), sizes.max() / test.sum())
+    assert all(type(value) is float for score in scores.values() for value in score.others.values())
+
+
+def test_calibration_error_is_small_for_true_probabilities_and_the_gap_for_others():
+    rng = np.random.default_rng(0)
+    truth = rng.random(40_000)
+    happened = rng.random(40_000) < truth
+    assert calibration_error(happened, truth) < 0.01
+    # Between p and p squared lies 1/6 on average.
+    assert calibration_error(happened, truth**2) == pytest.approx(1 / 6, abs=0.01)
+    # Equal probabilities are one bin, in whatever order the rows come.
+    assert calibration_error(np.sort(happened), np.full(40_000, happened.mean())) == pytest.approx(0)
 
 
 def test_weighted_metrics_are_those_of_repeated_rows():

@@ -1,0 +1,242 @@
+"""Calibration: coverage as stated, probabilities that mean what they say, nothing read but the calibration split."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.special import expit, softmax
+from scipy.stats import betabinom
+from sklearn.metrics import log_loss, roc_auc_score
+from synthetic import TASKS, with_labelled
+
+from m3h_core import Calibrator, Cohort, TaskSpec, evaluate_predictions
+from m3h_core.cohort import CALIBRATION, TEST
+
+DEATH, RARE, STAY, DESTINATION, PHENOTYPE = TASKS[0], TaskSpec("rare", "binary"), *TASKS[2:]
+ALL = (DEATH, RARE, STAY, DESTINATION, PHENOTYPE)
+
+
+def make(seed: int, n_calibration: int = 400, n_test: int = 600, confidence: float = 1.0):
+    """A cohort and predictions of it, whose (log-)odds are ``confidence`` times the true ones; a tenth not labelled."""
+    rng = np.random.default_rng(seed)
+    n = n_calibration + n_test
+    logits = {"death": rng.normal(size=n) * 1.5, "rare": rng.normal(size=n) * 2 - 5}
+    labels = {name: (rng.random(n) < expit(values)).astype(float) for name, values in logits.items()}
+    scores = rng.normal(size=(n, 3)) * 1.5 + [1, 0, -1]
+    labels["destination"] = (scores + rng.gumbel(size=(n, 3))).argmax(1).astype(float)
+    stay = 5 + rng.normal(size=n)
+    labels["stay"] = stay + rng.exponential(3, n)  # skewed: no quantile of a normal will do
+    labelled = {name: rng.random(n) < 0.9 for name in labels}
+    split = rng.permutation(np.repeat([CALIBRATION, TEST], [n_calibration, n_test]))
+    labels = {name: np.where(labelled[name], values, np.nan) for name, values in labels.items()}
+    cohort = Cohort([str(i) for i in range(n)], split, {}, {}, labels, labelled)
+    predictions = {name: expit(confidence * values) for name, values in logits.items()}
+    predictions |= {"destination": softmax(confidence * scores, axis=1), "stay": stay}
+    return cohort, predictions | {"phenotype": softmax(scores, axis=1)}
+
+
+def all_calibration(task, labels):
+    n = len(labels)
+    return Cohort([str(i) for i in range(n)], np.full(n, CALIBRATION), {}, {}, {task: labels}, {task: np.ones(n, bool)})
+
+
+def known(cohort, task, split=TEST):
+    rows = np.flatnonzero(cohort.labelled[task] & (cohort.split == split))
+    return rows, cohort.labels[task][rows]
+
+
+@pytest.mark.parametrize("coverage", [0.8, 0.9])
+def test_coverage_is_as_stated_in_each_class_and_over_all_intervals(coverage):
+    """The count of covered test rows is beta-binomial, for any model; summed over repetitions, within 4 deviations."""
+    held = {}
+    for seed in range(60):
+        cohort, predictions = make(seed, confidence=2.0)
+        calibrator = Calibrator.fit(cohort, ALL, predictions, coverage)
+        sets, intervals = calibrator.sets(predictions), calibrator.intervals(predictions)
+        rows, target = known(cohort, "stay")
+        low, high = intervals["stay"][rows].T
+        cells = [("stay", 0, (low <= target) & (target <= high))]
+        for task, classes in (("death", 2), ("destination", 3)):
+            rows, target = known(cohort, task)
+            cells += [(task, c, sets[task][rows[target == c], c]) for c in range(classes)]
+        for task, c, covered in cells:
+            n = calibrator.about[task].counts[c]
+            k = int(np.ceil((n + 1) * coverage - 1e-9))
+            expected = betabinom(len(covered), k, n + 1 - k)
+            held.setdefault((task, c), []).append((covered.sum(), len(covered), expected.mean(), expected.var()))
+    assert len(held) == 6
+    for cell, records in held.items():
+        count, total, mean, variance = np.sum(records, axis=0)
+        assert abs(count - mean) < 4 * np.sqrt(variance), (cell, count / total)
+        assert coverage - 0.01 < count / total < coverage + 0.03, cell
+
+
+def test_a_rare_class_is_covered_too():
+    """A set that holds the likelier class alone would have the marginal coverage, and miss all who have it."""
+    cohort, predictions = make(0, n_calibration=8000, n_test=8000)
+    calibrator = Calibrator.fit(cohort, [RARE], predictions := {"rare": predictions["rare"]})
+    rows, target = known(cohort, "rare")
+    assert target.mean() < 0.05
+    always_no = predictions["rare"][rows] < 0.5
+    assert (always_no == (target == 0)).mean() > 0.9
+    assert (always_no[target == 1] == 0).mean() < 0.5
+    assert calibrator.sets(predictions)["rare"][rows[target == 1], 1].mean() > 0.84
+
+
+@pytest.mark.parametrize("confidence", [0.4, 3.0], ids=["too timid", "too confident"])
+def test_the_map_mends_probabilities_and_keeps_the_ranking(confidence):
+    cohort, predictions = make(1, n_calibration=2000, n_test=4000, confidence=confidence)
+    calibrator = Calibrator.fit(cohort, ALL, predictions)
+    after = calibrator.calibrated(predictions)
+    _, truth = make(1, n_calibration=2000, n_test=4000)
+    scores = [evaluate_predictions(cohort, ALL[:4], p, n_bootstrap=1) for p in (predictions, after, truth)]
+    for task in ("death", "destination"):
+        assert calibrator.about[task].mapped
+        assert calibrator.about[task].slope == pytest.approx(1 / confidence, rel=0.15)
+        rows, target = known(cohort, task)
+        before, mended, best = (log_loss(target, p[task][rows]) for p in (predictions, after, truth))
+        assert mended < before - 0.01
+        assert mended < best + 0.01
+        assert scores[1][task].others["ECE"] < 0.3 * scores[0][task].others["ECE"]
+    for task in ("death", "rare"):
+        assert scores[1][task].value == scores[0][task].value
+    np.testing.assert_array_equal(after["destination"].argmax(1), predictions["destination"].argmax(1))
+    for task in ("stay", "phenotype"):
+        np.testing.assert_array_equal(after[task], predictions[task])
+
+
+def test_a_score_without_information_gets_the_base_rate_and_keeps_its_order():
+    cohort, predictions = make(2, n_calibration=2000)
+    rows, target = known(cohort, "death", CALIBRATION)
+    misleading = {"death": 1 - predictions["death"]}
+    after = Calibrator.fit(cohort, [DEATH], misleading).calibrated(misleading)["death"]
+    assert np.ptp(after[rows]) < 0.1
+    assert after[rows].mean() == pytest.approx(target.mean(), abs=0.01)
+    assert roc_auc_score(target, after[rows]) == roc_auc_score(target, misleading["death"][rows]) < 0.5
+
+
+def each(values):
+    return arrays(float, 60, elements=values, fill=st.nothing())
+
+
+@settings(max_examples=60, deadline=None)
+@given(each(st.sampled_from([0.0, 1.0])), each(st.integers(0, 100).map(lambda percent: percent / 100)))
+def test_any_map_is_increasing_and_finite(labels, probabilities):
+    """Also where the classes are separable, and with probabilities of exactly 0 and 1 that are wrong."""
+    cohort = all_calibration("death", labels)
+    calibrator = Calibrator.fit(cohort, [DEATH], {"death": probabilities})
+    about = calibrator.about["death"]
+    assert about.mapped == (min(about.counts) >= 10)
+    assert 0 < about.slope < 100
+    after = calibrator.calibrated({"death": probabilities})["death"]
+    assert np.isfinite(after).all()
+    assert ((after >= 0) & (after <= 1)).all()
+    order = np.argsort(probabilities)
+    assert (np.diff(after[order]) >= 0).all()
+    if about.mapped:
+        assert log_loss(labels, after) <= log_loss(labels, np.clip(probabilities, 1e-15, 1 - 1e-15)) + 1e-6
+    if about.slope < 5:  # a steeper one may reach 1, as float64 has it
+        assert len(np.unique(after)) == len(np.unique(probabilities))
+
+
+def test_multiclass_probabilities_of_exactly_0_and_1_stay_finite():
+    n = 90
+    labels = np.arange(n) % 3.0
+    sure = np.eye(3)[(np.arange(n) + (np.arange(n) % 7 == 0)) % 3]
+    predictions = {"destination": sure}
+    calibrator = Calibrator.fit(all_calibration("destination", labels), [DESTINATION], predictions)
+    after = calibrator.calibrated(predictions)["destination"]
+    assert after.max() == pytest.approx((sure.argmax(1) == labels).mean(), abs=0.02)
+    np.testing.assert_allclose(after.sum(1), 1)
+    assert after.min() > 0
+
+
+def test_only_labelled_rows_of_the_calibration_split_are_read():
+    cohort, predictions = make(3)
+    fitted = Calibrator.fit(cohort, ALL, predictions)
+    unread = {t: ~cohort.labelled.get(t, np.zeros(len(cohort), bool)) | (cohort.split == TEST) for t in predictions}
+    labels = {t: np.where(unread[t], 77.0, values) for t, values in cohort.labels.items()}
+    others = {
+        t: np.where(unread[t].reshape(-1, *[1] * (p.ndim - 1)), np.nan, p) for t, p in predictions.items()
+    }  # fmt: skip
+    assert Calibrator.fit(replace(cohort, labels=labels), ALL, others) == fitted
+    for task in ALL[:4]:
+        row = known(cohort, task.name, CALIBRATION)[0][0]
+        mask = np.arange(len(cohort)) != row
+        assert Calibrator.fit(with_labelled(cohort, task.name, mask), ALL, predictions) != fitted
+
+
+def test_with_too_few_labels_it_says_nothing_rather_than_too_much():
+    cohort, predictions = make(4)
+    for task in ("death", "destination", "stay"):
+        rows, target = known(cohort, task, CALIBRATION)
+        keep = rows[:8] if task == "stay" else np.concatenate([rows[target == 0], rows[target == 1][:8]])
+        cohort = with_labelled(cohort, task, np.isin(np.arange(len(cohort)), keep))
+    cohort = replace(
+        cohort,
+        labels={name: values for name, values in cohort.labels.items() if name != "rare"},
+        labelled={name: values for name, values in cohort.labelled.items() if name != "rare"},
+    )
+    calibrator = Calibrator.fit(cohort, ALL, predictions, coverage=0.9)
+    about, sets = calibrator.about, calibrator.sets(predictions)
+    assert not any(about[task.name].mapped or about[task.name].covered for task in ALL)
+    assert (about["death"].counts[1], about["stay"].n, about["rare"].n, about["phenotype"].n) == (8, 8, 0, 0)
+    for name, values in calibrator.calibrated(predictions).items():
+        np.testing.assert_array_equal(values, predictions[name])
+    assert sets["death"][:, 1].all()
+    assert not sets["death"][:, 0].all()  # of this class there are enough
+    assert sets["destination"][:, 1:].all()
+    assert sets["rare"].all()
+    assert np.isinf(calibrator.intervals(predictions)["stay"]).all()
+    # One more label each is enough for nine in ten, not for the map.
+    enough = Calibrator.fit(cohort, [STAY], predictions, coverage=0.88)
+    assert np.isfinite(enough.intervals({"stay": predictions["stay"]})["stay"]).all()
+
+
+def test_it_travels(tmp_path):
+    cohort, predictions = make(5, n_calibration=60)
+    calibrator = Calibrator.fit(cohort, ALL, predictions, coverage=0.97)
+    assert not calibrator.about["rare"].covered  # infinite thresholds travel too
+    calibrator.save(tmp_path / "new")
+    loaded = Calibrator.load(tmp_path / "new")
+    assert loaded == calibrator
+    for name, values in loaded.calibrated(predictions).items():
+        np.testing.assert_array_equal(values, calibrator.calibrated(predictions)[name])
+    file = tmp_path / "new" / "calibrator.json"
+    record = json.loads(file.read_text(), parse_constant=pytest.fail)
+    file.write_text(json.dumps(record | {"format": 9}))
+    with pytest.raises(ValueError, match="calibrator format 9, this version reads 1"):
+        Calibrator.load(tmp_path / "new")
+
+
+def test_what_can_not_be_calibrated_is_refused():
+    cohort, predictions = make(6)
+    calibrator = Calibrator.fit(cohort, ALL, predictions)
+    n = len(cohort)
+    for wrong, message in (
+        ({"death": np.full(n, 1.2)}, "'death' must be probabilities, from 0 to 1"),
+        ({"death": np.full(n, np.nan)}, "'death' are not all finite"),
+        ({"death": np.full((n, 2), 0.5)}, r"'death' must be \[N\], not of shape"),
+        ({"destination": np.full((n, 2), 0.5)}, r"'destination' must be \[N, 3\], not of shape"),
+        ({"destination": np.full((n, 3), 0.5)}, "'destination' must add up to 1"),
+        ({"stay": np.full(n, np.inf)}, "'stay' are not all finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Calibrator.fit(cohort, ALL, predictions | wrong)
+        for method in (calibrator.calibrated, calibrator.sets, calibrator.intervals):
+            with pytest.raises(ValueError, match=message):
+                method(wrong)
+    with pytest.raises(ValueError, match="not fitted for the tasks \\['shock'\\]"):
+        calibrator.sets({"shock": predictions["death"]})
+    with pytest.raises(ValueError, match="no predictions of task 'stay'"):
+        Calibrator.fit(cohort, [STAY], {})
+    with pytest.raises(ValueError, match=f"'death' have 3 rows, the cohort {n}"):
+        Calibrator.fit(cohort, [DEATH], {"death": np.zeros(3)})
+    with pytest.raises(ValueError, match="coverage must lie between 0 and 1, not 90"):
+        Calibrator.fit(cohort, ALL, predictions, coverage=90)
+    with pytest.raises(ValueError, match="labels of binary task 'death' must be whole"):
+        Calibrator.fit(replace(cohort, labels={**cohort.labels, "death": np.full(n, 2.0)}), [DEATH], predictions)
