@@ -91,8 +91,9 @@ class Calibrator:
     """Calibrates a model's predictions, from the calibration split alone; travels as JSON.
 
     ``about`` says for each task how many labels there were, and whether a map and the coverage could be fitted. All
-    methods take predictions as ``FittedModel.predict`` returns them, of any of the tasks, and raise ValueError for a
-    task that was not fitted, another number of classes, or values that are not finite or no probabilities.
+    methods take predictions as ``FittedModel.predict`` returns them, never those already calibrated, of any of the
+    tasks. They raise ValueError for a task that was not fitted, another number of classes, or values that are not
+    finite or no probabilities.
 
     >>> n = 120
     >>> cohort = Cohort(
