@@ -18,7 +18,7 @@ from m3h_core.cohort import Cohort
 from m3h_core.data import TrainingData
 from m3h_core.model import FitConfig, Layout
 from m3h_core.tasks import TaskSpec
-from m3h_core.training import FittedModel, Trainer
+from m3h_core.training import FittedModel, Trainer, trained_alone
 
 Job = tuple[Sequence[TaskSpec], FitConfig | None]
 
@@ -89,7 +89,7 @@ def _chunks(plan: Sequence[tuple[Sequence[TaskSpec], FitConfig]], n_inputs: int)
     groups: dict[tuple[Layout, FitConfig, int], list[int]] = {}
     for i, (tasks, config) in enumerate(plan):
         layout = Layout.of(n_inputs, tasks, config)
-        alone = i if layout.clustering else -1
+        alone = i if trained_alone(layout, config) else -1
         groups.setdefault((layout, config, alone), []).append(i)
     chunks = []
     for (layout, config, _), members in groups.items():

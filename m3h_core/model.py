@@ -22,6 +22,7 @@ from torch.nn.functional import relu
 from m3h_core.attention import Normalization, SelfBias, attention_weights, check_choices
 from m3h_core.losses import soft_assignment
 from m3h_core.tasks import TaskSpec
+from m3h_core.weighting import Weighting, check_weighting
 
 # Standardised inputs beyond this many standard deviations are cut: one typing error must not steer a layer.
 CLIP = 8.0
@@ -38,8 +39,10 @@ class FitConfig:
 
     Training: ``averaging`` is the share that the moving average of the weights keeps at each epoch; ``balance`` says
     how a task with few labels is weighted, from 1 (the sum of the tasks' mean losses, as in the paper: every task
-    counts alike) to 0 (every label counts alike); ``patience`` is the number of epochs without a better validation
-    loss after which training stops. Clusters start at epoch ``cluster_start`` and their targets are renewed every
+    counts alike) to 0 (every label counts alike); ``weighting`` how the tasks' losses are weighed as they are learned
+    (see weighting.py: "equal", "uncertainty", or one of the methods that combine the tasks' gradients, which train
+    models one by one); ``patience`` is the number of epochs without a better validation loss after which training
+    stops. Clusters start at epoch ``cluster_start`` and their targets are renewed every
     ``cluster_refresh`` epochs.
 
     >>> FitConfig(seed=3).learning_rate == FitConfig().learning_rate
@@ -58,6 +61,7 @@ class FitConfig:
     weight_decay: float = 0.1
     averaging: float = 0.8
     balance: float = 0.5
+    weighting: Weighting = "equal"
     hidden: tuple[int, ...] = (256, 128)
     width: int = 16
     members: int = 4
@@ -81,6 +85,7 @@ class FitConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
         check_choices(self.normalization, self.self_bias)
+        check_weighting(self.weighting)
         for name in ("dropout", "input_dropout", "modality_dropout", "averaging"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
@@ -227,7 +232,9 @@ def run(
     g = p["head_weight"] @ p["w_value"].transpose(1, 2)
     weights = None
     if t == 1 or not config.attention:
-        y = torch.cat([torch.bmm(g[:, part], x[:, i]) for i, part in enumerate(layout.slices)], dim=1)
+        # One product for all tasks: the gradient of each x[:, i] would be as large as x, most of it zeros.
+        own = x if layout.n_outputs == t else x.index_select(1, _owner(layout, x.device))
+        y = (g.unsqueeze(2) @ own).squeeze(2)
     else:
         u = (p["w_task"] @ p["w_query"]) @ p["w_key"].transpose(1, 2)
         both = torch.cat([u, g], dim=1).unsqueeze(1).expand(k, t, t + layout.n_outputs, d)

@@ -31,13 +31,16 @@ from m3h_core.cohort import TEST, Cohort
 from m3h_core.data import TrainingData, cohort_tensors
 from m3h_core.losses import clustering_loss, multiclass_loss, scalar_loss, sharpened, soft_assignment
 from m3h_core.metrics import Score, evaluate_predictions
-from m3h_core.model import M3H, Activations, FitConfig, attended, run
+from m3h_core.model import M3H, Activations, FitConfig, Layout, attended, run
 from m3h_core.tasks import TaskSpec
+from m3h_core.weighting import AGGREGATORS, by_uncertainty, gradient_method
 
 OnEpoch = Callable[[dict[str, Any]], None]
 
 _FORMAT = 1
 _ROWS_AT_ONCE = 1024
+# What "uncertainty" learns: a log-variance [K, T], no part of the model.
+_LOG_VARIANCE = "log_variance"
 # A checkpoint is written when it costs at most a twentieth of the time since the last one.
 _CHECKPOINT_SHARE = 20
 # Below this share of running models, those that have stopped are taken out of the wide model.
@@ -150,6 +153,11 @@ def fit(
     return FittedModel(model.eval().requires_grad_(False), data.units(model.tasks))
 
 
+def trained_alone(layout: Layout, config: FitConfig) -> bool:
+    """Whether a model can't be trained beside others."""
+    return bool(layout.clustering) or config.weighting in AGGREGATORS
+
+
 class Moments(NamedTuple):
     """AdamW's state of one parameter."""
 
@@ -180,8 +188,9 @@ class Trainer:
     ) -> None:
         self.data, self.models, self.on_epoch, self.on_stop = data, list(models), on_epoch, on_stop
         self.config, self.layout = models[0].config, models[0].layout
-        if self.layout.clustering and len(models) > 1:
-            raise ValueError("a model with a clustering task is trained alone")
+        if trained_alone(self.layout, self.config) and len(models) > 1:
+            raise ValueError("a model with a clustering task, or of a weighting by gradients, is trained alone")
+        self.descend = gradient_method(self.config.weighting) if self.config.weighting in AGGREGATORS else None
         self.device = self.config.torch_device
         self.generator = torch.Generator(self.device).manual_seed(self.config.seed)
         self.checkpoint = checkpoint / "training.safetensors" if checkpoint else None
@@ -190,6 +199,8 @@ class Trainer:
         at = {task.name: i for i, task in enumerate(data.tasks)}
         self.slots = self._tensor([[at[task.name] for task in model.tasks] for model in models])
         self.regression = self._tensor([[task.problem == "regression" for task in model.tasks] for model in models])
+        categorical = ("binary", "multiclass")
+        self.categorical = self._tensor([[task.problem in categorical for task in model.tasks] for model in models])
         self.x_train, self.x_valid = data.x_train.to(self.device), data.x_valid.to(self.device)
         self.targets, self.weights = data.targets.to(self.device), data.weights.to(self.device)
         self.valid_targets, self.valid_mask = data.valid_targets.to(self.device), data.valid_mask.to(self.device)
@@ -203,6 +214,11 @@ class Trainer:
             for name, _ in models[0].named_parameters()
             if not name.startswith("centres_")
         }
+        if self.config.weighting == "uncertainty":
+            shape = (len(models) * self.config.members, self.layout.n_tasks)
+            self.params[_LOG_VARIANCE] = torch.zeros(
+                shape, dtype=self.config.dtype, device=self.device
+            ).requires_grad_()
         self.moments = {name: Moments.of(value) for name, value in self.params.items()}
         self.average = {name: value.detach().clone() for name, value in self.params.items()}
         self.best = {name: value.clone() for name, value in self.average.items()}
@@ -242,11 +258,31 @@ class Trainer:
         for rows in torch.tensor_split(order, max(1, round(n / self.config.batch_size))):
             state = self._forward(self.params, self._corrupted(self.x_train[rows]), self._dropout(len(rows)))
             losses_GMTB = self._losses(state.outputs, self.targets[:, rows], self.components[:, rows])
-            loss_GT = (losses_GMTB * self._of_slots(self.weights[:, rows])).sum(-1).mean(1) / len(rows)
-            (loss_GT.sum() + self._cluster_loss(state, rows)).backward()
+            weights_G1TB = self._of_slots(self.weights[:, rows])
+            loss_GMT = (losses_GMTB * weights_G1TB).sum(-1) / len(rows)
+            self._backward(loss_GMT, weights_G1TB, self._cluster_loss(state, rows))
             self._step()
-            total += loss_GT.detach() * len(rows)
+            total += loss_GMT.detach().mean(1) * len(rows)
         return total / n
+
+    def _backward(self, loss_GMT: Tensor, weights_G1TB: Tensor, cluster_loss: Tensor) -> None:
+        """Leave the gradient of a batch's losses in the parameters."""
+        if self.descend:
+            self._descend(loss_GMT[0].mean(0), weights_G1TB[0, 0].any(1), cluster_loss)
+            return
+        if _LOG_VARIANCE in self.params:
+            loss_GMT = by_uncertainty(loss_GMT, weights_G1TB.mean(-1), self.params[_LOG_VARIANCE], self.categorical)
+        (loss_GMT.mean(1).sum() + cluster_loss).backward()
+
+    def _descend(self, loss_T: Tensor, labelled_T: Tensor, cluster_loss: Tensor) -> None:
+        """Combine the gradients of the tasks that have a label in the batch: one of zeros would stall some methods."""
+        assert self.descend is not None
+        losses = [loss for loss, labelled in zip(loss_T, labelled_T.tolist(), strict=True) if labelled]
+        if self.cluster_targets:
+            losses.append(cluster_loss)
+        seed = torch.randint(2**31, (), generator=self.generator, device=self.device)
+        if losses:
+            self.descend(losses, self.params.values(), int(seed))
 
     def _forward(self, params: Mapping[str, Tensor], x_BF: Tensor, drop: Sequence[Tensor] = ()) -> Activations:
         mixed = self.config.precision == "bfloat16" and self.device.type == "cuda"
@@ -397,10 +433,12 @@ class Trainer:
             self.average[name] = self.average[name][rows]
             self.moments[name] = Moments(moments.first[rows], moments.second[rows], moments.step)
         self.slots, self.regression = self.slots[list(places)], self.regression[list(places)]
+        self.categorical = self.categorical[list(places)]
 
     @torch.no_grad()
     def _hand_over(self) -> None:
         """Give the models their best weights, and clusters the centres of the embedding under these."""
+        self.best.pop(_LOG_VARIANCE, None)
         if self.layout.clustering:
             self.params = self.best
         for task in self.layout.clustering:

@@ -1,0 +1,156 @@
+"""How tasks are weighed as they are learned: learned variances, and methods that combine gradients."""
+
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from synthetic import SMALL, SUPERVISED, TASKS, make_cohort, with_labelled
+
+from m3h_core import FitConfig, TaskSpec, fit, fit_many
+from m3h_core.data import TrainingData
+from m3h_core.training import Trainer
+from m3h_core.weighting import AGGREGATORS, by_uncertainty, gradient_method
+
+UNCERTAIN = replace(SMALL, weighting="uncertainty")
+needs_torchjd = pytest.mark.skipif(not find_spec("torchjd"), reason='needs TorchJD: pip install "m3h[gradients]"')
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return make_cohort()
+
+
+@pytest.fixture(scope="module")
+def noisy(cohort):
+    """Two tasks of one cause, one of them nearly all noise; a third has no label."""
+    rng = np.random.default_rng(1)
+    labels = {"clean": cohort.labels["stay"], "noisy": cohort.labels["stay"] + 50 * rng.normal(size=len(cohort))}
+    labels["never"] = np.full(len(cohort), np.nan)
+    return replace(cohort, labels=labels, labelled={name: np.isfinite(values) for name, values in labels.items()})
+
+
+def _assert_same(a, b):
+    for name, value in a.model.state_dict().items():
+        assert torch.equal(value, b.model.state_dict()[name]), name
+
+
+def _killed_and_resumed(cohort, tasks, config, folder):
+    def kill(report):
+        if report["epoch"] == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(cohort, tasks, config, on_epoch=kill, resume=folder)
+    epochs = []
+    model = fit(cohort, tasks, config, on_epoch=lambda report: epochs.append(report["epoch"]), resume=folder)
+    assert epochs[0] > 0
+    return model
+
+
+def test_the_likelihood_is_that_of_the_paper():
+    loss, s = torch.tensor([[[3.0, 5.0]]]), torch.tensor([[0.5, -1.0]])
+    found = by_uncertainty(loss, torch.tensor([[[1.0, 0.0]]]), s, torch.tensor([[False, True]]))
+    expected = torch.tensor([3.0 / (2 * np.exp(0.5)) + 0.5 / 2, 5.0 / np.exp(-1.0)], dtype=torch.float32)
+    torch.testing.assert_close(found[0, 0], expected)
+
+
+def test_a_noisy_task_is_weighed_down_and_one_without_labels_left_alone(noisy):
+    tasks = [TaskSpec(name, "regression") for name in ("clean", "noisy", "never")]
+    config = replace(UNCERTAIN, epochs=30, patience=99)
+    data = TrainingData.of(noisy, tasks, config)
+    trainer = Trainer(data, [data.new_model(tasks, config)])
+    trainer.run()
+    clean, noise, never = trainer.params["log_variance"].detach().mean(0).tolist()
+    assert clean < -0.5
+    assert noise > clean + 0.3
+    assert never == 0
+
+
+def test_uncertainty_learns_and_repeats_itself(cohort):
+    model = fit(cohort, TASKS, UNCERTAIN)
+    _assert_same(model, fit(cohort, TASKS, UNCERTAIN))
+    assert "log_variance" not in model.model.state_dict()
+    assert not torch.equal(model.model.head_bias, fit(cohort, TASKS, SMALL).model.head_bias)
+    scores = model.evaluate(cohort, n_bootstrap=20)
+    assert scores["death"].value > 0.8
+    assert scores["stay"].value > 0.8
+
+
+def test_uncertainty_resumes_where_it_was(cohort, tmp_path):
+    resumed = _killed_and_resumed(cohort, SUPERVISED, UNCERTAIN, tmp_path)
+    _assert_same(resumed, fit(cohort, SUPERVISED, UNCERTAIN))
+
+
+def test_uncertainty_in_one_wide_model_equals_looped_fits(cohort):
+    """Each model learns its own variances; some stop early and leave."""
+    config = replace(UNCERTAIN, precision="float64", epochs=30, patience=2, learning_rate=0.02)
+    jobs = [(list(tasks), config) for tasks in (SUPERVISED[:2], SUPERVISED[1:3], [SUPERVISED[0], SUPERVISED[2]])]
+    for (tasks, _), model in zip(jobs, fit_many(cohort, jobs), strict=True):
+        for name, value in fit(cohort, tasks, config).model.state_dict().items():
+            torch.testing.assert_close(model.model.state_dict()[name], value, atol=1e-7, rtol=1e-6)
+
+
+@needs_torchjd
+@pytest.mark.parametrize("weighting", AGGREGATORS)
+def test_combined_gradients_learn(cohort, weighting):
+    model = fit(cohort, SUPERVISED, replace(SMALL, weighting=weighting))
+    assert all(torch.isfinite(value).all() for value in model.model.state_dict().values())
+    assert model.evaluate(cohort, n_bootstrap=20)["stay"].value > 0.6
+
+
+@needs_torchjd
+def test_gradients_in_conflict_are_turned_away_from_each_other():
+    w, unused = torch.zeros(2, requires_grad=True), torch.zeros(1, requires_grad=True)
+    gradient_method("pcgrad")([w @ torch.tensor([1.0, 0.0]), w @ torch.tensor([-1.0, 1.0])], [w, unused], 0)
+    torch.testing.assert_close(w.grad, torch.tensor([0.5, 1.5]))  # the sum would be [0, 1]
+    assert unused.grad is None
+
+
+@needs_torchjd
+def test_a_task_without_labels_does_not_stall_the_others(cohort):
+    """The shortest combination of gradients, MGDA's, is nothing as soon as one of them is."""
+    bare = with_labelled(cohort, "death", np.zeros(len(cohort), bool))
+    config = replace(SMALL, weighting="mgda", epochs=3)
+    started = TrainingData.of(bare, SUPERVISED, config).new_model(SUPERVISED, config)
+    assert not torch.equal(fit(bare, SUPERVISED, config).model.first_weight, started.first_weight)
+    nothing = replace(bare, labelled={name: np.zeros(len(bare), bool) for name in bare.labels})
+    assert torch.equal(fit(nothing, SUPERVISED, config).model.first_weight, started.first_weight)
+
+
+@needs_torchjd
+def test_combined_gradients_resume_where_they_were(cohort, tmp_path):
+    """PCGrad draws the order of the tasks: from the configuration's seed, not from PyTorch's."""
+    config = replace(SMALL, weighting="pcgrad")
+    torch.manual_seed(1)
+    model = fit(cohort, TASKS, config)
+    torch.manual_seed(2)
+    _assert_same(model, _killed_and_resumed(cohort, TASKS, config, tmp_path))
+
+
+@needs_torchjd
+def test_models_of_combined_gradients_are_trained_one_by_one(cohort):
+    config = replace(SMALL, weighting="upgrad", epochs=3)
+    jobs = [(SUPERVISED[:2], config), (SUPERVISED[1:3], config)]
+    for (tasks, _), model in zip(jobs, fit_many(cohort, jobs), strict=True):
+        _assert_same(model, fit(cohort, tasks, config))
+    data = TrainingData.of(cohort, SUPERVISED, config)
+    with pytest.raises(ValueError, match="trained alone"):
+        Trainer(data, [data.new_model(SUPERVISED, config) for _ in range(2)])
+
+
+def test_without_torchjd_the_error_says_what_to_install(cohort, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchjd", None)
+    with pytest.raises(ImportError, match=r'pip install "m3h\[gradients\]"'):
+        fit(cohort, SUPERVISED, replace(SMALL, weighting="upgrad"))
+
+
+def test_a_weighting_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="weighting 'fair' is not one of equal, uncertainty, upgrad"):
+        FitConfig(weighting="fair")  # ty: ignore[invalid-argument-type]
