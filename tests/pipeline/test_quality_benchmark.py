@@ -15,43 +15,11 @@ from challenge2012.data import MEASURED, NEAR_TWINS, TASKS, Table, cohort_of, em
 from m3h_core.cohort import TEST, TRAIN, VALID
 
 N = 400
-FIRST = [
-    "DiasABP",
-    "GCS",
-    "Glucose",
-    "HR",
-    "MAP",
-    "NIDiasABP",
-    "NIMAP",
-    "NISysABP",
-    "RespRate",
-    "SaO2",
-    "Temp",
-    "ALP",
-    "ALT",
-    "AST",
-    "Albumin",
-    "BUN",
-    "Bilirubin",
-    "Cholesterol",
-    "Creatinine",
-    "FiO2",
-    "HCO3",
-    "HCT",
-    "K",
-    "Lactate",
-    "Mg",
-    "Na",
-    "PaCO2",
-    "PaO2",
-    "Platelets",
-    "SysABP",
-    "TroponinI",
-    "TroponinT",
-    "WBC",
-    "Weight",
-    "pH",
-]
+FIRST = (
+    "DiasABP", "GCS", "Glucose", "HR", "MAP", "NIDiasABP", "NIMAP", "NISysABP", "RespRate", "SaO2", "Temp", "ALP",
+    "ALT", "AST", "Albumin", "BUN", "Bilirubin", "Cholesterol", "Creatinine", "FiO2", "HCO3", "HCT", "K", "Lactate",
+    "Mg", "Na", "PaCO2", "PaO2", "Platelets", "SysABP", "TroponinI", "TroponinT", "WBC", "Weight", "pH",
+)  # fmt: skip
 BY_NAME = {task.name: task for task in TASKS}
 
 
