@@ -1,0 +1,224 @@
+"""The arms: ways to predict the tasks, each judged on the same rows.
+
+An arm sees the labels of training and validation rows alone. Trees read the raw inputs with their gaps; a linear model
+and the networks read the embedded ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from m3h_core import Cohort, FitConfig, TaskSpec, fit, fit_many
+from m3h_core.cohort import CALIBRATION, TEST, TRAIN, VALID
+from m3h_core.metrics import primary_metric
+
+Predictions = dict[str, np.ndarray]
+
+# (depth, leaves, learning rate, rows in a child, share of columns, L2): from small, smooth trees to large, held-back
+# ones. XGBoost reads the depth, LightGBM the leaves.
+SEARCH = (
+    (2, 4, 0.05, 10, 0.5, 1.0),
+    (3, 7, 0.05, 20, 0.3, 5.0),
+    (3, 7, 0.03, 5, 0.7, 1.0),
+    (4, 12, 0.03, 10, 0.5, 5.0),
+    (4, 12, 0.05, 40, 0.3, 10.0),
+    (5, 20, 0.03, 20, 0.3, 5.0),
+    (6, 31, 0.03, 10, 0.2, 20.0),
+    (6, 31, 0.02, 40, 0.7, 1.0),
+)
+ROUNDS, STOP_AFTER, BINS, ROW_SHARE = 600, 30, 63, 0.8
+# The quadratic penalty of the linear models, a training row.
+STRENGTHS = (0.001, 0.004, 0.016, 0.06, 0.25, 1.0)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to predict tasks: ``settings`` are JSON-ready and say all that shapes it, ``fit`` does it.
+
+    ``raw`` inputs or embedded ones; ``by_task`` where each task is fitted by itself, so that its predictions can be
+    kept by themselves; ``network`` where the predictions follow the library's code.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    fit: Callable[[Cohort, Sequence[TaskSpec], int], Predictions]
+    raw: bool = False
+    by_task: bool = False
+    network: bool = False
+
+
+def joint(name: str, changes: Mapping[str, Any]) -> Arm:
+    """One network on all tasks, its configuration changed so."""
+
+    def fitted(cohort: Cohort, tasks: Sequence[TaskSpec], seed: int) -> Predictions:
+        return fit(cohort, tasks, FitConfig(**changes, seed=seed)).predict(cohort)
+
+    return Arm(name, {"kind": "joint"} | FitConfig(**changes).to_dict(), fitted, network=True)
+
+
+def single(name: str, changes: Mapping[str, Any]) -> Arm:
+    """The same network once a task."""
+
+    def fitted(cohort: Cohort, tasks: Sequence[TaskSpec], seed: int) -> Predictions:
+        config = FitConfig(**changes, seed=seed)
+        models = fit_many(cohort, [([task], config) for task in tasks])
+        return {name: values for model in models for name, values in model.predict(cohort).items()}
+
+    return Arm(name, {"kind": "single"} | FitConfig(**changes).to_dict(), fitted, network=True)
+
+
+def single_own_rows(name: str, changes: Mapping[str, Any]) -> Arm:
+    """The same network once a task, which reads only the rows that are labelled.
+
+    Where most rows have no label, a batch holds few that count: this arm's batches are full, and its epochs shorter.
+    """
+    whole = single(name, changes)
+
+    def fitted(cohort: Cohort, tasks: Sequence[TaskSpec], seed: int) -> Predictions:
+        parts = [whole.fit(own_rows(cohort, task), [task], seed) for task in tasks]
+        return {name: values for part in parts for name, values in part.items()}
+
+    return replace(whole, settings={**whole.settings, "kind": "single on own rows"}, fit=fitted, by_task=True)
+
+
+def own_rows(cohort: Cohort, task: TaskSpec) -> Cohort:
+    """The cohort without the training and validation rows on which a task is not labelled."""
+    kept = cohort.labelled[task.name] | (cohort.split == TEST)
+    return replace(cohort, split=np.where(kept, cohort.split, CALIBRATION))
+
+
+def linear(name: str = "linear") -> Arm:
+    """Logistic or ridge regression on the embedded inputs; the strength is chosen on the validation split."""
+
+    def one(rows: TaskRows, strength: float, seed: int) -> np.ndarray:
+        from sklearn.linear_model import LogisticRegression, Ridge
+
+        penalty = strength * len(rows.y_train)
+        if rows.task.problem == "binary":
+            model = LogisticRegression(C=1 / penalty, max_iter=500).fit(rows.x_train, rows.y_train)
+            return model.decision_function(rows.x)
+        return Ridge(alpha=penalty).fit(rows.x_train, rows.y_train).predict(rows.x)
+
+    settings = {"kind": "linear", "strengths": list(STRENGTHS)}
+    return Arm(name, settings, by_task_best(one, STRENGTHS), by_task=True)
+
+
+def lightgbm(name: str = "lightgbm", averaged: int = 1) -> Arm:
+    """LightGBM once a task, its settings chosen on the validation split."""
+
+    def one(rows: TaskRows, choice: tuple, seed: int) -> np.ndarray:
+        import lightgbm as lgb
+
+        _, leaves, rate, child, columns, l2 = choice
+        parameters: dict[str, Any] = {
+            "objective": rows.task.problem,
+            "num_leaves": leaves,
+            "learning_rate": rate,
+            "min_child_samples": child,
+            "feature_fraction": columns,
+            "bagging_fraction": ROW_SHARE,
+            "bagging_freq": 1,
+            "lambda_l2": l2,
+            "max_bin": BINS,
+            "num_threads": 1,
+            "seed": seed,
+            "deterministic": True,
+            "force_col_wise": True,
+            "verbosity": -1,
+        }
+        data = lgb.Dataset(rows.x_train, rows.y_train, params=parameters)
+        valid = data.create_valid(rows.x_valid, rows.y_valid)
+        stop = lgb.early_stopping(STOP_AFTER, verbose=False)
+        model = lgb.train(parameters, data, ROUNDS, valid_sets=[valid], callbacks=[stop])
+        return np.asarray(model.predict(rows.x))
+
+    return _trees(name, one, averaged, "lightgbm")
+
+
+def xgboost(name: str = "xgboost", averaged: int = 1) -> Arm:
+    """XGBoost once a task, its settings chosen on the validation split."""
+
+    def one(rows: TaskRows, choice: tuple, seed: int) -> np.ndarray:
+        xgb = import_module("xgboost")  # an extra that few installations have
+        depth, _, rate, child, columns, l2 = choice
+        binary = rows.task.problem == "binary"
+        parameters = {
+            "objective": "binary:logistic" if binary else "reg:squarederror",
+            "max_depth": depth,
+            "eta": rate,
+            # Counted in curvature, which is 1 a row of a regression and the labels' variance a row of a binary task.
+            "min_child_weight": child * (rows.y_train.var() if binary else 1.0),
+            "colsample_bytree": columns,
+            "subsample": ROW_SHARE,
+            "lambda": l2,
+            "max_bin": BINS,
+            "tree_method": "hist",
+            "nthread": 1,
+            "seed": seed,
+        }
+        train, valid = (
+            xgb.DMatrix(x, y, nthread=1) for x, y in ((rows.x_train, rows.y_train), (rows.x_valid, rows.y_valid))
+        )
+        model = xgb.train(
+            parameters, train, ROUNDS, evals=[(valid, "valid")], early_stopping_rounds=STOP_AFTER, verbose_eval=False
+        )
+        return model.predict(xgb.DMatrix(rows.x, nthread=1), iteration_range=(0, model.best_iteration + 1))
+
+    return _trees(name, one, averaged, "xgboost")
+
+
+def _trees(name: str, one: Callable[[TaskRows, tuple, int], np.ndarray], averaged: int, kind: str) -> Arm:
+    settings = {
+        "kind": kind, "search": [list(choice) for choice in SEARCH], "averaged": averaged,
+        "fixed": [ROUNDS, STOP_AFTER, BINS, ROW_SHARE],
+    }  # fmt: skip
+    return Arm(name, settings, by_task_best(one, SEARCH, averaged), raw=True, by_task=True)
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """What a model of one task reads: inputs [N, F] of all rows, and the labelled training and validation rows."""
+
+    task: TaskSpec
+    x: np.ndarray
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_valid: np.ndarray
+    y_valid: np.ndarray
+
+    @classmethod
+    def of(cls, cohort: Cohort, task: TaskSpec) -> TaskRows:
+        """Take them from a cohort."""
+        x, y = cohort.embeddings["tabular"], np.asarray(cohort.labels[task.name])
+        train, valid = (cohort.labelled[task.name] & (cohort.split == split) for split in (TRAIN, VALID))
+        return cls(task, x, x[train], y[train], x[valid], y[valid])
+
+
+def by_task_best(
+    one: Callable[[TaskRows, Any, int], np.ndarray], choices: Sequence[Any], averaged: int = 1
+) -> Callable[[Cohort, Sequence[TaskSpec], int], Predictions]:
+    """Fit each task by each choice, keep that with the best primary metric on the validation split.
+
+    The winner is fitted with further seeds and averaged, where that is asked for.
+    """
+
+    def best(cohort: Cohort, task: TaskSpec, seed: int) -> np.ndarray:
+        rows = TaskRows.of(cohort, task)
+        if len(np.unique(rows.y_train)) < 2:
+            return np.full(len(cohort), rows.y_train.mean() if len(rows.y_train) else 0.0)
+        tried = [one(rows, choice, seed) for choice in choices]
+        worth = [primary_metric(cohort, task, prediction, VALID) for prediction in tried]
+        at = int(np.argmax(np.nan_to_num(worth, nan=-np.inf)))
+        # Seeds of their own, far from those of the splits.
+        more = [one(rows, choices[at], 1000 * (i + 1) + seed) for i in range(averaged - 1)]
+        return np.mean([tried[at], *more], axis=0)
+
+    def fitted(cohort: Cohort, tasks: Sequence[TaskSpec], seed: int) -> Predictions:
+        return {task.name: best(cohort, task, seed) for task in tasks}
+
+    return fitted

@@ -1,0 +1,94 @@
+"""Predictions on disk, under keys that hash all that they follow from: what is there is never computed again."""
+
+from __future__ import annotations
+
+import ast
+import os
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+import m3h_core
+from challenge2012.arms import Arm, Predictions
+from m3h_core import Cohort, TaskSpec
+from m3h_core.checkpoint import fingerprint
+from m3h_core.cohort import TRAIN, VALID
+
+# Files of the library that no network's prediction follows from here. Embedders need no hash: their vectors have one.
+_WITHOUT_EFFECT = {"__init__.py", "_torchvision_guard.py", "checkpoint.py", "clusters.py", "metrics.py", "tim.py"}
+_SECONDS = "seconds"
+
+
+class Store:
+    """A folder of predictions; a killed run leaves nothing half-written, and two runs may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.hits = self.misses = 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def predictions(
+        self, arm: Arm, cohort: Cohort, tasks: Sequence[TaskSpec], seed: int, keep: Sequence[TaskSpec] = ()
+    ) -> tuple[Predictions, float]:
+        """Predictions of these tasks (``keep``: of these alone) and the seconds that they took when computed."""
+        units = [[task] for task in tasks] if arm.by_task else [list(tasks)]
+        predictions: Predictions = {}
+        seconds = 0.0
+        for unit in units:
+            part, took = self._unit(arm, cohort, unit, seed, keep or unit)
+            predictions |= part
+            seconds += took
+        return predictions, seconds
+
+    def _unit(
+        self, arm: Arm, cohort: Cohort, tasks: list[TaskSpec], seed: int, keep: Sequence[TaskSpec]
+    ) -> tuple[Predictions, float]:
+        names = [task.name for task in keep]
+        file = self.folder / f"{arm.name}-{key(arm, cohort, tasks, seed, names)}.npz"
+        if not file.exists():
+            self.misses += 1
+            started = time.monotonic()
+            fitted = arm.fit(cohort, tasks, seed)
+            took = time.monotonic() - started
+            arrays = {name: fitted[name].astype(np.float32) for name in names}
+            _write(file, arrays | {_SECONDS: np.array(took)})
+        else:
+            self.hits += 1
+        with np.load(file) as arrays:
+            return {name: arrays[name] for name in names}, float(arrays[_SECONDS])
+
+
+def _write(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    with temporary.open("wb") as out:
+        np.savez(out, **arrays)  # ty: ignore[invalid-argument-type] (its allow_pickle is no array)
+    os.replace(temporary, file)
+
+
+def key(arm: Arm, cohort: Cohort, tasks: Sequence[TaskSpec], seed: int, keep: Sequence[str] = ()) -> str:
+    """A hash of all that an arm's predictions follow from; the labels of test rows are not among it."""
+    seen = np.isin(cohort.split, (TRAIN, VALID))
+    labels = [np.where(seen & cohort.labelled[task.name], cohort.labels[task.name], np.nan) for task in tasks]
+    about = [dict(arm.settings), seed, [task.to_dict() for task in tasks], list(keep)]
+    code = network_code() if arm.network else ""
+    inputs, present = cohort.embeddings["tabular"], cohort.present["tabular"]
+    return fingerprint(about, code, inputs, present, np.where(seen, cohort.split, -1), *labels)
+
+
+@cache
+def network_code() -> str:
+    """A hash of the library's code that networks follow from; comments and layout don't count."""
+    files = sorted(Path(m3h_core.__file__).parent.glob("*.py"))
+    return fingerprint(*[ast.dump(_bare(file)) for file in files if file.name not in _WITHOUT_EFFECT])
+
+
+def _bare(file: Path) -> ast.Module:
+    """A file's code without docstrings."""
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return tree

@@ -1,0 +1,157 @@
+"""Scores of arms over seeds, their differences, and intervals that hold both the patients' and the seeds' variation.
+
+Shapes: S seeds, T tasks, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from m3h_core import Cohort, TaskSpec
+from m3h_core.cohort import TEST
+from m3h_core.metrics import Resamples, interval, primary_metric, primary_replicates
+
+# Relative changes are given only where there is something to be relative to.
+LEAST_SKILL = 0.1
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, value: float, replicates: np.ndarray) -> Estimate:
+        """The interval is that of the replicates [R]."""
+        return cls(float(value), *interval(replicates))
+
+    @property
+    def beyond_zero(self) -> int:
+        """1 or -1 where the interval lies above or below zero, else 0."""
+        return int(self.low > 0) - int(self.high < 0)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The primary metric of one arm: mean over seeds [T], and in each resample of seeds and test rows [T, R]."""
+
+    tasks: tuple[TaskSpec, ...]
+    values: np.ndarray
+    replicates: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        tasks: Sequence[TaskSpec],
+        cohorts: Sequence[Cohort],
+        predictions: Sequence[Mapping[str, np.ndarray]],
+        draws: Sequence[Resamples],
+    ) -> Scores:
+        """Judge one arm; the other arguments hold one entry a seed."""
+        per_seed = list(zip(cohorts, predictions, draws, strict=True))
+        values_ST = np.array([[primary_metric(c, t, p[t.name]) for t in tasks] for c, p, _ in per_seed])
+        replicates_STR = np.array([[primary_replicates(c, t, p[t.name], d) for t in tasks] for c, p, d in per_seed])
+        return cls(tuple(tasks), values_ST.mean(0), _over_seeds(replicates_STR))
+
+    def subset(self, names: Sequence[str]) -> Scores:
+        """The scores of some tasks."""
+        at = [i for i, task in enumerate(self.tasks) if task.name in names]
+        return Scores(tuple(self.tasks[i] for i in at), self.values[at], self.replicates[at])
+
+    def mean(self) -> Estimate:
+        """The mean over tasks."""
+        return Estimate.of(self.values.mean(), self.replicates.mean(0))
+
+    def skills(self) -> Scores:
+        """On a scale where 0 is what a constant reaches and 1 is perfect: 2 AUROC - 1, or R2."""
+        scale = np.array([2.0 if task.problem == "binary" else 1.0 for task in self.tasks])
+        return Scores(self.tasks, scale * self.values - (scale - 1), scale[:, None] * (self.replicates - 1) + 1)
+
+
+def draws_of(cohort: Cohort, resamples: int, seed: int) -> Resamples:
+    """Resamples of the test rows, the same for all arms and tasks."""
+    return Resamples(cohort, TEST, resamples, seed)
+
+
+def _over_seeds(replicates_STR: np.ndarray) -> np.ndarray:
+    """Means [T, R] over seeds that are resampled too, each time with another resample of the seed's test rows.
+
+    The draws are the same for every arm. The seeds' test sets overlap, so the intervals are approximate.
+    """
+    n_seeds, _, n = replicates_STR.shape
+    rng = np.random.default_rng([n_seeds, n])
+    seeds, rows = rng.integers(n_seeds, size=(n, n_seeds)), rng.integers(n, size=(n, n_seeds))
+    return replicates_STR[seeds, :, rows].mean(1).T
+
+
+def difference(a: Scores, b: Scores) -> Estimate:
+    """Mean over tasks of a's score minus b's."""
+    return Estimate.of((a.values - b.values).mean(), (a.replicates - b.replicates).mean(0))
+
+
+def headroom(a: Scores, b: Scores) -> Estimate:
+    """Mean over tasks of the difference as a share of what b leaves to 1."""
+    return Estimate.of(
+        ((a.values - b.values) / (1 - b.values)).mean(),
+        ((a.replicates - b.replicates) / (1 - b.replicates)).mean(0),
+    )
+
+
+def relative(a: Scores, b: Scores, single: Scores) -> Estimate | None:
+    """Mean over tasks of the relative change in skill, where the single-task model's skill is beyond LEAST_SKILL."""
+    kept = [t.name for t, skill in zip(single.tasks, single.skills().values, strict=True) if skill > LEAST_SKILL]
+    a, b = (scores.subset(kept).skills() for scores in (a, b))
+    if not kept or (b.values <= 0).any():
+        return None
+    return Estimate.of((a.values / b.values - 1).mean(), (a.replicates / b.replicates - 1).mean(0))
+
+
+def skill_ratio(a: Scores, b: Scores) -> Estimate:
+    """The ratio of the mean skills: stable where single tasks have next to none."""
+    a, b = a.skills(), b.skills()
+    return Estimate.of(a.values.mean() / b.values.mean(), a.replicates.mean(0) / b.replicates.mean(0))
+
+
+def by_task(a: Scores, b: Scores) -> dict[str, Estimate]:
+    """Each task's difference."""
+    rows = zip(a.tasks, a.values - b.values, a.replicates - b.replicates, strict=True)
+    return {task.name: Estimate.of(value, replicates) for task, value, replicates in rows}
+
+
+def better_and_worse(a: Scores, b: Scores) -> dict[str, int]:
+    """Numbers of tasks whose difference is certain: by each interval, and with the false discovery rate at 5%."""
+    signs = np.array([estimate.beyond_zero for estimate in by_task(a, b).values()])
+    found = discoveries(two_sided(a.replicates - b.replicates))
+    direction = np.sign(a.values - b.values)
+    return {
+        "better": int((signs > 0).sum()),
+        "worse": int((signs < 0).sum()),
+        "better_fdr": int((found & (direction > 0)).sum()),
+        "worse_fdr": int((found & (direction < 0)).sum()),
+    }
+
+
+def two_sided(replicates: np.ndarray) -> np.ndarray:
+    """P values [T] that a difference is zero, from its replicates [T, R]."""
+    n = replicates.shape[1]
+    tail = np.minimum((replicates <= 0).sum(1), (replicates >= 0).sum(1))
+    return np.minimum(1.0, 2 * (tail + 1) / (n + 1))
+
+
+def discoveries(p: np.ndarray, rate: float = 0.05) -> np.ndarray:
+    """Which of these p values stand, by Benjamini and Hochberg.
+
+    >>> discoveries(np.array([0.01, 0.04, 0.03, 0.9]))
+    array([ True, False, False, False])
+    """
+    order = np.argsort(p)
+    passes = np.flatnonzero(p[order] <= rate * np.arange(1, len(p) + 1) / len(p))
+    found = np.zeros(len(p), dtype=bool)
+    found[order[: passes[-1] + 1 if len(passes) else 0]] = True
+    return found

@@ -1,0 +1,352 @@
+"""Quality on real patients: joint, single-task, trees, linear models and ablations on the Challenge 2012's 31 tasks.
+
+    python benchmarks/quality.py --data challenge2012-set-a.csv.gz [--seeds 5] [--settings full,curve,scarce,ablation]
+
+Settings: ``full``, all training rows; ``curve``, few training rows; ``scarce``, one task with few labels beside tasks
+with many, its near-twins cut like it; ``ablation``, the joint model with one part changed. A seed draws its own
+60/15/25 split and is the training seed. Validation rows serve early stopping and choices, test rows the scores alone.
+Predictions are kept in the cache folder, so that a run can be stopped at any time, and that changed library code trains
+the networks anew and leaves the trees. Prints markdown tables; ``--json`` writes all numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from challenge2012 import arms as ways
+from challenge2012.arms import Arm, Predictions
+from challenge2012.cache import Store
+from challenge2012.data import BINARY, DETERMINED, REGRESSION, TASKS, Table, cohort_of, embedded, fewer_rows, scarce
+from challenge2012.statistics import (
+    LEAST_SKILL,
+    Estimate,
+    Scores,
+    better_and_worse,
+    by_task,
+    difference,
+    draws_of,
+    headroom,
+    relative,
+    skill_ratio,
+)
+from m3h_core import Cohort, TaskSpec
+from m3h_core.checkpoint import write_json
+
+# What each ablation changes of the default configuration. Not to share at all is the arm "single".
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "no-attention": {"attention": False},
+    "paper-identity": {"self_bias": "paper"},
+    "paper-normalisation": {"normalization": "paper"},
+    "residual": {"residual": True},
+    "one-member": {"members": 1},
+    "no-linear-path": {"linear_path": False},
+}
+# Hard parameter sharing as in the multitask literature: a common trunk, then a head a task.
+SHARED_BOTTOM = {"attention": False, "linear_path": False}
+
+ARMS: dict[str, tuple[str, ...]] = {
+    "full": ("joint", "single", "shared-bottom", "xgboost", "lightgbm", "xgboost-4", "lightgbm-4", "linear"),
+    "curve": ("joint", "single", "lightgbm"),
+    "scarce": ("joint", "no-attention", "single", "single-own-rows", "lightgbm", "linear"),
+    "ablation": ("joint", *ABLATIONS, "single"),
+}
+CURVE = (150, 500, 1500)
+SCARCE_TASKS = (
+    "death", "los_over_7", "ventilated", "sofa", "log_urine", "GCS", "Lactate", "HCO3", "PaCO2", "Creatinine",
+    "Bilirubin", "HR", "NISysABP", "Platelets",
+)  # fmt: skip
+SCARCE_LABELS = (150, 60)
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "AUROC": BINARY,
+    "R2": REGRESSION,
+    "R2 without SOFA, SAPS-I": tuple(name for name in REGRESSION if name not in DETERMINED),
+    "all": (*BINARY, *REGRESSION),
+}
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One piece of work: an arm on one seed's cohort; ``keep`` are the tasks whose predictions are judged."""
+
+    part: str
+    arm: Arm
+    seed: int
+    cohort: Cohort
+    tasks: Sequence[TaskSpec]
+    keep: Sequence[TaskSpec] = ()
+
+
+@dataclass
+class Results:
+    """What the arms predicted in one part, a setting or a point of the curve: {arm: one entry a seed}."""
+
+    predictions: dict[str, list[Predictions]] = field(default_factory=lambda: defaultdict(list))
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def add(self, arm: str, seed: int, predictions: Predictions, seconds: float) -> None:
+        """Take up one cell; cells of one seed and arm belong together."""
+        mine = self.predictions[arm]
+        mine.extend({} for _ in range(seed + 1 - len(mine)))
+        mine[seed].update(predictions)
+        self.seconds[arm] += seconds
+
+
+def arm_of(name: str, changes: Mapping[str, Any]) -> Arm:
+    """The arm of this name; ``changes`` of the default configuration hold for every network."""
+    others: dict[str, Callable[[], Arm]] = {
+        "single": lambda: ways.single(name, changes),
+        "single-own-rows": lambda: ways.single_own_rows(name, changes),
+        "shared-bottom": lambda: ways.joint(name, {**changes, **SHARED_BOTTOM}),
+        "linear": lambda: ways.linear(name),
+        "lightgbm": lambda: ways.lightgbm(name),
+        "xgboost": lambda: ways.xgboost(name),
+        "lightgbm-4": lambda: ways.lightgbm(name, averaged=4),
+        "xgboost-4": lambda: ways.xgboost(name, averaged=4),
+    }
+    return others[name]() if name in others else ways.joint(name, {**changes, **ABLATIONS.get(name, {})})
+
+
+def cells(
+    setting: str, arms: Sequence[Arm], table: Table, raw: Cohort, seed: int, tasks: Sequence[TaskSpec]
+) -> Iterator[Cell]:
+    """The work of one setting and seed; ``raw`` is the seed's cohort before its inputs are embedded."""
+    if setting == "scarce":
+        network = embedded(raw, table)
+        for task in tasks:
+            if task.name in SCARCE_TASKS:
+                for arm in arms:
+                    cohort = scarce(raw if arm.raw else network, task.name, *SCARCE_LABELS, seed)
+                    alone = arm.by_task or arm.name == "single"
+                    yield Cell("scarce", arm, seed, cohort, [task] if alone else tasks, [task])
+        return
+    parts = {f"curve {n}": fewer_rows(raw, n, seed) for n in CURVE} if setting == "curve" else {setting: raw}
+    for part, cohort in parts.items():
+        network = embedded(cohort, table)
+        for arm in arms:
+            yield Cell(part, arm, seed, cohort if arm.raw else network, tasks)
+
+
+def compute(options: argparse.Namespace, table: Table, cohorts: Sequence[Cohort]) -> dict[str, Results]:
+    """All predictions that are asked for, by part; from the cache where they are there."""
+    store = Store(options.cache)
+    changes = {"epochs": options.epochs} if options.epochs else {}
+    results: dict[str, Results] = defaultdict(Results)
+    for setting in options.settings:
+        arms = [arm_of(name, changes) for name in ARMS[setting] if name in options.arms]
+        for seed, raw in enumerate(cohorts):
+            for cell in cells(setting, arms, table, raw, seed, options.tasks):
+                found, seconds = store.predictions(cell.arm, cell.cohort, cell.tasks, seed, cell.keep)
+                results[cell.part].add(cell.arm.name, seed, found, seconds)
+                names = " ".join(task.name for task in cell.keep)
+                print(f"{cell.part} {cell.arm.name} seed {seed} {names} {seconds:.1f} s", file=sys.stderr, flush=True)
+    print(f"{store.misses} fitted, {store.hits} from the cache", file=sys.stderr)
+    return results
+
+
+# What the numbers say ------------------------------------------------------------------------------------------------
+
+
+def summary(part: str, results: Results, cohorts: Sequence[Cohort], tasks: Sequence[TaskSpec]) -> dict[str, Any]:
+    """All numbers of one part, JSON-ready; an interval is [value, low, high]."""
+    draws = [draws_of(cohort, RESAMPLES, seed) for seed, cohort in enumerate(cohorts)]
+    kept = [task for task in tasks if part != "scarce" or task.name in SCARCE_TASKS]
+    scores = {arm: Scores.of(kept, cohorts, found, draws) for arm, found in results.predictions.items()}
+    record: dict[str, Any] = {
+        "seconds": dict(results.seconds),
+        "tasks": {arm: _by_task(mine) for arm, mine in scores.items()},
+        "means": {arm: _means(part, mine) for arm, mine in scores.items()},
+    }
+    if "joint" in scores:
+        joint, alone = scores["joint"], scores.get("single")
+        against = {arm: other for arm, other in scores.items() if arm != "joint"}
+        record["joint minus"] = {arm: _compared(part, joint, other, alone) for arm, other in against.items()}
+        record["joint minus, by task"] = {
+            arm: {name: astuple(estimate) for name, estimate in by_task(joint, other).items()}
+            for arm, other in against.items()
+        }
+    return record
+
+
+def _by_task(scores: Scores) -> dict[str, tuple]:
+    rows = zip(scores.tasks, scores.values, scores.replicates, strict=True)
+    return {task.name: astuple(Estimate.of(value, replicates)) for task, value, replicates in rows}
+
+
+def _groups(part: str, scores: Scores) -> dict[str, Scores]:
+    """The scores by problem class; all together where tasks are few."""
+    wanted = {"all": GROUPS["all"]} if part == "scarce" else GROUPS
+    parts = {group: scores.subset(names) for group, names in wanted.items()}
+    return {group: mine for group, mine in parts.items() if mine.tasks}
+
+
+def _means(part: str, scores: Scores) -> dict[str, tuple]:
+    means = {group: astuple(mine.mean()) for group, mine in _groups(part, scores).items()}
+    return means | {"skill": astuple(scores.skills().mean())}
+
+
+def _compared(part: str, joint: Scores, other: Scores, single: Scores | None) -> dict[str, Any]:
+    """Joint minus another arm, by group; relative only where the single-task model has been trained too."""
+    record: dict[str, Any] = {}
+    for group, mine in _groups(part, joint).items():
+        names = [task.name for task in mine.tasks]
+        theirs, alone = other.subset(names), single.subset(names) if single else None
+        change = relative(mine, theirs, alone) if alone else None
+        record[group] = {
+            "difference": astuple(difference(mine, theirs)),
+            "headroom": astuple(headroom(mine, theirs)),
+            "relative": astuple(change) if change else None,
+            "tasks": len(names),
+            **better_and_worse(mine, theirs),
+        }
+    record["skill"] = {
+        "difference": astuple(difference(joint.skills(), other.skills())),
+        "ratio": astuple(skill_ratio(joint, other)),
+    }
+    return record
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+def show(part: str, record: Mapping[str, Any]) -> str:
+    """The markdown of one part."""
+    sections = [f"## {part}", _means_table(record)]
+    if "joint minus" in record:
+        sections += [_skill_table(record) if part == "scarce" else _difference_table(record)]
+    return "\n\n".join([*sections, _task_table(record)])
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _number(estimate: Sequence[float] | None, sign: str = "", digits: int = 3, unit: str = "") -> str:
+    if estimate is None:
+        return ""
+    value, low, high = (f"{part:{sign}.{digits}f}".replace("0.", ".", 1) for part in estimate)
+    return f"{value}{unit} [{low}, {high}]"
+
+
+def _percent(estimate: Sequence[float] | None) -> str:
+    if estimate is None:
+        return ""
+    value, low, high = (f"{100 * part:+.1f}" for part in estimate)
+    return f"{value}% [{low}, {high}]"
+
+
+def _means_table(record: Mapping[str, Any]) -> str:
+    groups = list(next(iter(record["means"].values())))
+    rows = [
+        [arm, *(_number(means[group]) for group in groups), f"{record['seconds'][arm]:.0f}"]
+        for arm, means in record["means"].items()
+    ]
+    return _table(["arm", *(f"mean {group}" for group in groups), "seconds"], rows)
+
+
+def _difference_table(record: Mapping[str, Any]) -> str:
+    header = ["joint minus", "of", "difference", "of the headroom", "relative skill"]
+    header += ["better / worse", "the same, FDR 5%", "tasks"]
+    rows = [
+        [
+            arm, group, _number(change["difference"], "+", 4), _percent(change["headroom"]),
+            _percent(change["relative"]), f"{change['better']} / {change['worse']}",
+            f"{change['better_fdr']} / {change['worse_fdr']}", str(change["tasks"]),
+        ]
+        for arm, groups in record["joint minus"].items()
+        for group, change in groups.items()
+        if group != "skill"
+    ]  # fmt: skip
+    return _table(header, rows)
+
+
+def _skill_table(record: Mapping[str, Any]) -> str:
+    header = ["joint against", "difference of mean skill", "ratio of mean skills", "better / worse", "the same, FDR 5%"]
+    rows = [
+        [
+            arm, _number(change["skill"]["difference"], "+"), _number(change["skill"]["ratio"]),
+            *(f"{change['all'][f'better{kind}']} / {change['all'][f'worse{kind}']}" for kind in ("", "_fdr")),
+        ]
+        for arm, change in record["joint minus"].items()
+    ]  # fmt: skip
+    return _table(header, rows)
+
+
+def _task_table(record: Mapping[str, Any]) -> str:
+    arms, versus = record["tasks"], record.get("joint minus, by task", {})
+    shown = [arm for arm in ("single", "lightgbm") if arm in versus]
+    header = ["task", *arms, *(f"joint minus {arm}" for arm in shown)]
+    names = next(iter(arms.values()))
+    rows = [
+        [name, *(f"{arms[arm][name][0]:.3f}" for arm in arms), *(_number(versus[arm][name], "+") for arm in shown)]
+        for name in names
+    ]
+    return _table(header, rows)
+
+
+NOTES = f"""Scores are means over seeds on the test rows: AUROC or R2; skill is 2 AUROC - 1 or R2. In brackets are
+95% intervals over resamples of the seeds and of each seed's test rows, the same for every arm. The seeds' test sets
+overlap, so the intervals are approximate. Relative changes are means over the tasks in which the single-task model's
+skill is beyond {LEAST_SKILL}. Better and worse count tasks whose interval excludes zero. Seconds are those of the fits
+when they were made."""
+
+
+def names(text: str) -> list[str]:
+    """A list that was given with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options, checked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="the Challenge 2012's set A as one table, a CSV file")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--arms", type=names, default=[], help="only these")
+    parser.add_argument("--settings", type=names, default=list(ARMS), help=", ".join(ARMS))
+    parser.add_argument("--tasks", type=names, default=[], help="only these")
+    parser.add_argument("--epochs", type=int, help="fewer, for a quick look")
+    parser.add_argument("--cache", type=Path, default=Path(".m3h/quality"), help="folder of predictions")
+    parser.add_argument("--json", type=Path, help="where all numbers go")
+    options = parser.parse_args(arguments)
+    wrong = {*options.settings} - {*ARMS} | {*options.arms} - {arm for arms in ARMS.values() for arm in arms}
+    wrong |= {*options.tasks} - {task.name for task in TASKS}
+    if wrong:
+        parser.error(f"unknown: {', '.join(sorted(wrong))}")
+    missing = [] if find_spec("xgboost") else [name for name in ARMS["full"] if name.startswith("xgboost")]
+    if missing:
+        print(f"left out, as the package xgboost is not installed: {', '.join(missing)}", file=sys.stderr)
+    options.arms = [name for arms in ARMS.values() for name in arms if not options.arms or name in options.arms]
+    options.arms = [name for name in options.arms if name not in missing]
+    options.tasks = [task for task in TASKS if not options.tasks or task.name in options.tasks]
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compute what is not there yet, and print the tables."""
+    options = parsed(arguments)
+    if not options.data:
+        print("Give the table of patients with --data; it is not part of this repository.")
+        return
+    table = Table.read(options.data)
+    cohorts = [cohort_of(table, seed) for seed in range(options.seeds)]
+    try:
+        results = compute(options, table, cohorts)
+    except KeyboardInterrupt:
+        sys.exit("Stopped; the same command goes on where it was.")
+    records = {part: summary(part, found, cohorts, options.tasks) for part, found in results.items()}
+    print("\n\n".join([NOTES, *(show(part, record) for part, record in records.items())]))
+    if options.json:
+        write_json(options.json, records)
+
+
+if __name__ == "__main__":
+    main()
