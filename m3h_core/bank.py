@@ -18,7 +18,7 @@ from m3h_core.cohort import Cohort
 from m3h_core.data import TrainingData
 from m3h_core.model import FitConfig, Layout
 from m3h_core.tasks import TaskSpec
-from m3h_core.training import FittedModel, Trainer, trained_alone
+from m3h_core.training import FittedModel, Trainer, finished, trained_alone
 
 Job = tuple[Sequence[TaskSpec], FitConfig | None]
 
@@ -46,7 +46,7 @@ def fit_many(
                 raise ValueError(f"two different tasks are called {task.name!r}")
     if not plan:
         return []
-    prepared: dict[tuple[str, float, int, int], TrainingData] = {}
+    prepared: dict[tuple[str, float, bool, int, int], TrainingData] = {}
     results: dict[int, FittedModel] = {}
     done = 0
 
@@ -58,7 +58,7 @@ def fit_many(
 
     for chunk in _chunks(plan, sum(cohort.widths.values()) + len(cohort.widths)):
         config = plan[chunk[0]][1]
-        kind = (config.precision, config.balance, config.cluster_components, config.max_clusters)
+        kind = (config.precision, config.balance, config.linear_path, config.cluster_components, config.max_clusters)
         if kind not in prepared:
             prepared[kind] = TrainingData.of(cohort, list(union.values()), config)
         data = prepared[kind]
@@ -80,7 +80,7 @@ def fit_many(
                 tensors = {f"{at}/{key}": v for at, model in enumerate(models) for key, v in model.named_parameters()}
                 write_tensors(file, tensors, {})
         for i, model in zip(chunk, models, strict=True):
-            results[i] = FittedModel(model.eval().requires_grad_(False), data.units(model.tasks))
+            results[i] = finished(model, data)
     return [results[i] for i in range(len(plan))]
 
 
@@ -102,5 +102,4 @@ def _chunks(plan: Sequence[tuple[Sequence[TaskSpec], FitConfig]], n_inputs: int)
 def _weights(layout: Layout, config: FitConfig) -> int:
     """Number of weights of one model, nearly: its members share the first layer."""
     sizes = (*layout.hidden, layout.n_tasks * layout.width)
-    rows = sizes[0] + (layout.n_outputs if config.linear_path else 0)
-    return rows * layout.n_inputs + config.members * sum(a * b for a, b in pairwise(sizes))
+    return sizes[0] * layout.n_inputs + config.members * sum(a * b for a, b in pairwise(sizes))

@@ -15,6 +15,7 @@ from torch import Tensor
 from m3h_core.checkpoint import fingerprint
 from m3h_core.clusters import choose_n_clusters
 from m3h_core.cohort import TRAIN, VALID, Cohort
+from m3h_core.linear import fit_linear_paths
 from m3h_core.metrics import input_space
 from m3h_core.model import M3H, FitConfig, standardized
 from m3h_core.tasks import TaskSpec
@@ -34,6 +35,7 @@ class TrainingData:
     ``components`` [C, n] and ``valid_components`` [C, m] are what clustering tasks reconstruct (C = 0 without one), and
     ``n_clusters`` their number of clusters where it is not given: chosen on the validation rows, in the inputs, so that
     it is the same however and beside whatever the task is trained.
+    ``linear`` is the tasks' linear path, where the configuration asks for one.
     """
 
     tasks: tuple[TaskSpec, ...]
@@ -49,6 +51,7 @@ class TrainingData:
     components: Tensor
     valid_components: Tensor
     n_clusters: int
+    linear: LinearTable | None
     about: dict[str, _About]
 
     @classmethod
@@ -86,12 +89,16 @@ class TrainingData:
             )
         return cls(
             tuple(tasks), widths, mean, inverse_scale, x_train, x_valid, targets, weights, valid_targets, valid_mask,
-            components, valid_components, n_clusters, about,
+            components, valid_components, n_clusters,
+            LinearTable.of(tasks, x_train, x_valid, targets, there > 0, about) if config.linear_path else None,
+            about,
         )  # fmt: skip
 
     def fingerprint(self) -> str:
         """A hash of all that training reads."""
         tensors = [self.x_train, self.x_valid, self.targets, self.weights, self.valid_targets, self.valid_mask]
+        if self.linear:
+            tensors.append(self.linear.weights)
         return fingerprint(self.modalities, [task.to_dict() for task in self.tasks], *tensors)
 
     def new_model(self, tasks: Sequence[TaskSpec], config: FitConfig) -> M3H:
@@ -105,13 +112,72 @@ class TrainingData:
             model.mean.copy_(self.mean)
             model.inverse_scale.copy_(self.inverse_scale)
             for task, part in zip(tasks, model.layout.slices, strict=True):
-                if task.problem != "clustering":
+                if task.problem == "clustering":
+                    continue
+                if self.linear:
+                    rows = self.linear.rows[task.name]
+                    model.linear_weight[part], model.head_bias[:, part] = (
+                        self.linear.weights[rows],
+                        self.linear.bias[rows],
+                    )
+                else:
                     model.head_bias[:, part] = torch.tensor(self.about[task.name].prior, dtype=config.dtype)
         return model
 
     def units(self, tasks: Sequence[TaskSpec]) -> dict[str, tuple[float, float]]:
         """Mean and standard deviation of the training labels of each regression task."""
         return {t.name: (self.about[t.name].mean, self.about[t.name].scale) for t in tasks if t.problem == "regression"}
+
+
+@dataclass(frozen=True)
+class LinearTable:
+    """The linear paths of all tasks, one output under the other; the last of the P rows is 0, for what has none.
+
+    ``weights`` [P, F] and ``bias`` [P]; ``train`` [P, n] and ``valid`` [P, m] are their outputs without the bias, left
+    out where a training row is labelled. ``rows`` holds the rows of each task.
+    """
+
+    weights: Tensor
+    bias: Tensor
+    train: Tensor
+    valid: Tensor
+    rows: dict[str, list[int]]
+
+    @classmethod
+    def of(
+        cls,
+        tasks: Sequence[TaskSpec],
+        x_train: Tensor,
+        x_valid: Tensor,
+        targets: Tensor,
+        labelled: Tensor,
+        about: Mapping[str, _About],
+    ) -> LinearTable:
+        x_nF, features = x_train.double().numpy(), x_train.shape[1]
+        paths = fit_linear_paths(tasks, x_nF, targets.double().numpy(), labelled.numpy())
+        weights, bias, train, rows, count = [], [], [], {}, 0
+        for task, path in zip(tasks, paths, strict=True):
+            if task.problem == "clustering":
+                continue
+            rows[task.name] = list(range(count, count := count + task.n_outputs))
+            weights.append(path.weights_OF if path else np.zeros((task.n_outputs, features)))
+            bias.append(path.bias_O if path else np.array(about[task.name].prior))
+            train.append(path.train_On if path else np.zeros((task.n_outputs, len(x_nF))))
+        ends = np.zeros((1, features)), np.zeros(1), np.zeros((1, len(x_nF)))
+        weights_PF, bias_P, train_Pn = (
+            torch.tensor(np.concatenate([*part, end])).to(x_train)
+            for part, end in zip((weights, bias, train), ends, strict=True)
+        )
+        return cls(weights_PF, bias_P, train_Pn, weights_PF @ x_valid.T, rows)
+
+    def rows_of(self, tasks: Sequence[TaskSpec], outputs: Sequence[int]) -> list[int]:
+        """The row of each output of a model on these tasks."""
+        last = len(self.bias) - 1
+        return [
+            row
+            for task, size in zip(tasks, outputs, strict=True)
+            for row in (self.rows[task.name] if task.name in self.rows else [last] * size)
+        ]
 
 
 @dataclass(frozen=True)

@@ -34,16 +34,18 @@ class FitConfig:
 
     The network: ``hidden`` are the widths of the trunk (empty: the paper's form, task maps straight from the fused
     embeddings); ``width`` that of a task's embedding; ``members`` networks, which share their first layer, are
-    averaged; ``linear_path`` adds a linear map from the inputs to each head; ``attention=False`` cuts the tasks apart
-    after the trunk; ``residual`` adds a task's own value to what it attends to (ours).
+    averaged; ``linear_path`` adds to each head a ridge regression on the inputs, fitted before the network in closed
+    form (see linear.py); ``borrowing`` lets a task with few labels read the outputs of tasks with many (see
+    borrowing.py); ``attention=False`` cuts the tasks apart after the trunk; ``residual`` adds a task's own value to
+    what it attends to (ours).
 
     Training: ``averaging`` is the share that the moving average of the weights keeps at each epoch; ``balance`` says
     how a task with few labels is weighted, from 1 (the sum of the tasks' mean losses, as in the paper: every task
     counts alike) to 0 (every label counts alike); ``weighting`` how the tasks' losses are weighed as they are learned
     (see weighting.py: "equal", "uncertainty", or one of the methods that combine the tasks' gradients, which train
     models one by one); ``patience`` is the number of epochs without a better validation loss after which training
-    stops. Clusters start at epoch ``cluster_start`` and their targets are renewed every
-    ``cluster_refresh`` epochs.
+    stops; ``batch_size`` is that of a large cohort (one of fewer than 16 batches is read in smaller ones). Clusters
+    start at epoch ``cluster_start`` and their targets are renewed every ``cluster_refresh`` epochs.
 
     >>> FitConfig(seed=3).learning_rate == FitConfig().learning_rate
     True
@@ -58,17 +60,18 @@ class FitConfig:
     patience: int = 8
     batch_size: int = 128
     learning_rate: float = 2e-3
-    weight_decay: float = 0.1
+    weight_decay: float = 5.0
     averaging: float = 0.8
     balance: float = 0.5
     weighting: Weighting = "equal"
-    hidden: tuple[int, ...] = (256, 128)
+    hidden: tuple[int, ...] = (512,)
     width: int = 16
     members: int = 4
     dropout: float = 0.3
     input_dropout: float = 0.0
     modality_dropout: float = 0.1
     linear_path: bool = True
+    borrowing: bool = True
     attention: bool = True
     alpha: float = 1.0
     normalization: Normalization = "stable"
@@ -159,7 +162,7 @@ class Layout:
 
     @property
     def first(self) -> int:
-        """Width of the first layer, without the linear path."""
+        """Width of the first layer."""
         return self.hidden[0] if self.hidden else self.n_tasks * self.width
 
 
@@ -188,8 +191,6 @@ def initial_parameters(layout: Layout, config: FitConfig) -> dict[str, Tensor]:
     sizes = layout.hidden
     parameters = {}
     first = normal(layout.first, layout.n_inputs, fan_in=layout.n_inputs, gain=math.sqrt(2), networks=1)
-    if config.linear_path:
-        first = torch.cat([first, torch.zeros(1, o, layout.n_inputs, dtype=config.dtype)], dim=1)
     parameters["first_weight"] = first
     parameters["first_bias"] = torch.zeros(1, layout.first, dtype=config.dtype)
     if k > 1:
@@ -204,7 +205,8 @@ def initial_parameters(layout: Layout, config: FitConfig) -> dict[str, Tensor]:
         parameters["map_weight"] = normal(t, d, sizes[-1], fan_in=sizes[-1], gain=math.sqrt(2))
         parameters["map_bias"] = torch.zeros(k, t, d, dtype=config.dtype)
     parameters["w_task"] = normal(t, d, fan_in=1)
-    parameters["head_weight"] = normal(o, d, fan_in=d)
+    # Beside a linear path the network starts with nothing to add.
+    parameters["head_weight"] = normal(o, d, fan_in=d, gain=0.0 if config.linear_path else 1.0)
     parameters["head_bias"] = torch.zeros(k, o, dtype=config.dtype)
     return parameters
 
@@ -212,11 +214,14 @@ def initial_parameters(layout: Layout, config: FitConfig) -> dict[str, Tensor]:
 def run(
     p: Mapping[str, Tensor], layout: Layout, config: FitConfig, x_BF: Tensor, drop: Sequence[Tensor] = ()
 ) -> Activations:
-    """K networks on one batch. ``drop`` holds a mask [members, H, B] for each trunk layer, already scaled."""
+    """K networks on one batch, without the linear path: what they add to it.
+
+    ``drop`` holds a mask [members, H, B] for each trunk layer, already scaled.
+    """
     k, batch, t, d = p["head_bias"].shape[0], x_BF.shape[0], layout.n_tasks, layout.width
     models, rows, _ = p["first_weight"].shape
     first = (p["first_weight"].reshape(models * rows, -1) @ x_BF.T).view(models, rows, batch)
-    h = relu(first[:, : layout.first] + p["first_bias"].unsqueeze(-1))
+    h = relu(first + p["first_bias"].unsqueeze(-1))
     if "member_scale" in p:
         scale = p["member_scale"].view(models, k // models, layout.first, 1)
         h = (h.unsqueeze(1) * scale).view(k, layout.first, batch)
@@ -233,7 +238,7 @@ def run(
     weights = None
     if t == 1 or not config.attention:
         # One product for all tasks: the gradient of each x[:, i] would be as large as x, most of it zeros.
-        own = x if layout.n_outputs == t else x.index_select(1, _owner(layout, x.device))
+        own = x if layout.n_outputs == t else x.index_select(1, owners(layout, x.device))
         y = (g.unsqueeze(2) @ own).squeeze(2)
     else:
         u = (p["w_task"] @ p["w_query"]) @ p["w_key"].transpose(1, 2)
@@ -242,18 +247,12 @@ def run(
         weights = attention_weights(
             scores, alpha=config.alpha, normalization=config.normalization, self_bias=config.self_bias
         )
-        owner = _owner(layout, x.device)
+        owner = owners(layout, x.device)
         spread = weights if layout.n_outputs == t else weights.index_select(2, owner)
         y = (spread * values).sum(1)
         if config.residual:
             y = y + values[:, owner, torch.arange(layout.n_outputs, device=x.device)]
-    y = y + p["head_bias"].unsqueeze(-1)
-    if config.linear_path:
-        linear = first[:, layout.first :]
-        if layout.clustering:  # a linear path to a reconstruction would leave the embedding nothing to learn
-            linear = linear * _supervised(layout, linear)
-        y = (y.view(models, k // models, *y.shape[1:]) + linear.unsqueeze(1)).view(y.shape)
-    return Activations(y, x, weights)
+    return Activations(y + p["head_bias"].unsqueeze(-1), x, weights)
 
 
 def attended(p: Mapping[str, Tensor], config: FitConfig, state: Activations, task: int) -> Tensor:
@@ -274,15 +273,9 @@ def _dropped(h: Tensor, drop: Sequence[Tensor], layer: int) -> Tensor:
     return (h.view(-1, *mask.shape) * mask).view(h.shape)
 
 
-def _owner(layout: Layout, device: torch.device) -> Tensor:
+def owners(layout: Layout, device: torch.device) -> Tensor:
+    """The task [O] of each output."""
     return torch.repeat_interleave(torch.arange(layout.n_tasks), torch.tensor(layout.outputs)).to(device)
-
-
-def _supervised(layout: Layout, like: Tensor) -> Tensor:
-    mask = torch.ones(layout.n_outputs, 1, dtype=like.dtype, device=like.device)
-    for task in layout.clustering:
-        mask[layout.slices[task]] = 0
-    return mask
 
 
 def standardized(
@@ -321,7 +314,8 @@ class M3H(nn.Module):
 
     A modality that is missing is not passed off as zeros: its share of the first layer is replaced by a learned
     token. Inputs are standardised inside (``mean`` and ``inverse_scale`` are set by :func:`m3h_core.fit` from the
-    training split). Every parameter has a leading dimension: the members, whose outputs are averaged.
+    training split), and the linear path is a buffer too, ``linear_weight`` [O, F]: it is fitted, not trained. Every
+    parameter has a leading dimension: the members, whose outputs are averaged.
 
     >>> import torch
     >>> tasks = [TaskSpec("death", "binary"), TaskSpec("destination", "multiclass", classes=3)]
@@ -334,6 +328,10 @@ class M3H(nn.Module):
 
     mean: Tensor
     inverse_scale: Tensor
+    linear_weight: Tensor
+    borrow_outputs: Tensor
+    borrow_inputs: Tensor
+    borrow_bias: Tensor
     head_bias: Tensor
 
     def __init__(
@@ -350,6 +348,14 @@ class M3H(nn.Module):
         self.layout = Layout.of(features + len(modalities), tasks, self.config)
         self.register_buffer("mean", torch.zeros(features, dtype=self.config.dtype))
         self.register_buffer("inverse_scale", torch.ones(features, dtype=self.config.dtype))
+        if self.config.linear_path:
+            linear = torch.zeros(self.layout.n_outputs, self.layout.n_inputs, dtype=self.config.dtype)
+            self.register_buffer("linear_weight", linear)
+        if self.config.borrowing:
+            outputs, inputs = self.layout.n_outputs, self.layout.n_inputs
+            self.register_buffer("borrow_outputs", torch.eye(outputs, dtype=self.config.dtype))
+            self.register_buffer("borrow_inputs", torch.zeros(outputs, inputs, dtype=self.config.dtype))
+            self.register_buffer("borrow_bias", torch.zeros(outputs, dtype=self.config.dtype))
         for name, value in initial_parameters(self.layout, self.config).items():
             self.register_parameter(name, nn.Parameter(value))
         generator = torch.Generator().manual_seed(self.config.seed)
@@ -365,7 +371,20 @@ class M3H(nn.Module):
         assignment [B, clusters]. A modality that is left out counts as missing for every row.
         """
         p = dict(self.named_parameters())
-        return self._by_task(p, run(p, self.layout, self.config, self.inputs(embeddings, present)))
+        x_BF = self.inputs(embeddings, present)
+        state = run(p, self.layout, self.config, x_BF)
+        y_OB = self._own(state, x_BF)
+        if self.config.borrowing:
+            y_OB = self.borrow_outputs @ y_OB + self.borrow_inputs @ x_BF.T + self.borrow_bias.unsqueeze(1)
+        return self._by_task(p, state, y_OB)
+
+    def own_outputs(self, x_BF: Tensor) -> Tensor:
+        """Outputs [O, B] of the members' mean and the linear path, before tasks borrow, from :meth:`inputs`."""
+        return self._own(run(dict(self.named_parameters()), self.layout, self.config, x_BF), x_BF)
+
+    def _own(self, state: Activations, x_BF: Tensor) -> Tensor:
+        mean_OB = state.outputs.mean(0)
+        return mean_OB + self.linear_weight @ x_BF.T if self.config.linear_path else mean_OB
 
     def attention(self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
         """Attention weights [B, T, T], averaged over the members; row t holds what task t takes from each task."""
@@ -380,12 +399,11 @@ class M3H(nn.Module):
         """The input matrix [B, F]: standardised embeddings, 0 where missing, then a flag for each missing modality."""
         return standardized(embeddings, present, self.modalities, self.mean, self.inverse_scale)
 
-    def _by_task(self, p: Mapping[str, Tensor], state: Activations) -> dict[str, Tensor]:
-        mean_OB = state.outputs.mean(0)
+    def _by_task(self, p: Mapping[str, Tensor], state: Activations, y_OB: Tensor) -> dict[str, Tensor]:
         result = {}
         for i, (task, part) in enumerate(zip(self.tasks, self.layout.slices, strict=True)):
             if task.problem == "clustering":
                 result[task.name] = soft_assignment(attended(p, self.config, state, i).T, p[f"centres_{i}"])
             else:
-                result[task.name] = mean_OB[part].T if task.problem == "multiclass" else mean_OB[part.start]
+                result[task.name] = y_OB[part].T if task.problem == "multiclass" else y_OB[part.start]
         return result

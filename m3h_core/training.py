@@ -25,22 +25,27 @@ from torch import Tensor
 # The function, not the class: the class imports PyTorch's compiler, which costs seconds.
 from torch.optim.adamw import adamw
 
+from m3h_core.borrowing import borrow
 from m3h_core.checkpoint import fingerprint, read_tensors, write_json, write_tensors
 from m3h_core.clusters import k_means_centres
 from m3h_core.cohort import TEST, Cohort
 from m3h_core.data import TrainingData, cohort_tensors
 from m3h_core.losses import clustering_loss, multiclass_loss, scalar_loss, sharpened, soft_assignment
 from m3h_core.metrics import Score, evaluate_predictions
-from m3h_core.model import M3H, Activations, FitConfig, Layout, attended, run
+from m3h_core.model import M3H, Activations, FitConfig, Layout, attended, owners, run
 from m3h_core.tasks import TaskSpec
 from m3h_core.weighting import AGGREGATORS, by_uncertainty, gradient_method
 
 OnEpoch = Callable[[dict[str, Any]], None]
 
-_FORMAT = 1
+_FORMAT = 2
 _ROWS_AT_ONCE = 1024
 # What "uncertainty" learns: a log-variance [K, T], no part of the model.
 _LOG_VARIANCE = "log_variance"
+# A small cohort is read in smaller batches, down to the smallest, so that an epoch has so many steps.
+_STEPS, _SMALLEST_BATCH = 16, 16
+# How much of the network a task may keep beside its linear path; the first is what stands without validation labels.
+_SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
 # A checkpoint is written when it costs at most a twentieth of the time since the last one.
 _CHECKPOINT_SHARE = 20
 # Below this share of running models, those that have stopped are taken out of the wide model.
@@ -150,6 +155,13 @@ def fit(
     data = TrainingData.of(cohort, tasks, config)
     model = data.new_model(tasks, config)
     Trainer(data, [model], on_epoch=on_epoch, checkpoint=Path(resume) if resume else None).run()
+    return finished(model, data)
+
+
+def finished(model: M3H, data: TrainingData) -> FittedModel:
+    """A trained model, after its tasks have borrowed from each other."""
+    if model.config.borrowing:
+        borrow(model, data)
     return FittedModel(model.eval().requires_grad_(False), data.units(model.tasks))
 
 
@@ -192,6 +204,8 @@ class Trainer:
             raise ValueError("a model with a clustering task, or of a weighting by gradients, is trained alone")
         self.descend = gradient_method(self.config.weighting) if self.config.weighting in AGGREGATORS else None
         self.device = self.config.torch_device
+        # Few rows in few large steps would not be learned before the epochs are over.
+        self.batch_size = min(self.config.batch_size, max(_SMALLEST_BATCH, len(data.x_train) // _STEPS))
         self.generator = torch.Generator(self.device).manual_seed(self.config.seed)
         self.checkpoint = checkpoint / "training.safetensors" if checkpoint else None
         self.written = (-math.inf, 0.0)
@@ -204,21 +218,23 @@ class Trainer:
         self.x_train, self.x_valid = data.x_train.to(self.device), data.x_valid.to(self.device)
         self.targets, self.weights = data.targets.to(self.device), data.weights.to(self.device)
         self.valid_targets, self.valid_mask = data.valid_targets.to(self.device), data.valid_mask.to(self.device)
+        self.linear_slots, self.linear_train, self.linear_valid, self.linear_shares = self._linear()
         self.components = data.components.to(self.device)
         self.valid_components = data.valid_components.to(self.device)
 
+        self.of_all = (self.slots, self.regression, self.categorical, self.linear_slots)
+
         # The wide model: parameter [K, ...] of all running models, its moving average, and each model's best so far.
         self.active = list(range(len(models)))
-        self.params = {
+        self.params: dict[str, Tensor] = {
             name: torch.cat([getattr(model, name).detach() for model in models]).to(self.device).requires_grad_()
             for name, _ in models[0].named_parameters()
             if not name.startswith("centres_")
         }
         if self.config.weighting == "uncertainty":
             shape = (len(models) * self.config.members, self.layout.n_tasks)
-            self.params[_LOG_VARIANCE] = torch.zeros(
-                shape, dtype=self.config.dtype, device=self.device
-            ).requires_grad_()
+            start = torch.zeros(shape, dtype=self.config.dtype, device=self.device)
+            self.params[_LOG_VARIANCE] = start.requires_grad_()
         self.moments = {name: Moments.of(value) for name, value in self.params.items()}
         self.average = {name: value.detach().clone() for name, value in self.params.items()}
         self.best = {name: value.clone() for name, value in self.average.items()}
@@ -231,6 +247,8 @@ class Trainer:
         key = self._key() if self.checkpoint else ""
         if self.checkpoint and self.checkpoint.exists():
             self._restore(key)
+        if not self.epoch and self.data.linear:
+            self._judge_start()
         while self.active and self.epoch < self.config.epochs:
             if self.layout.clustering:
                 self._refresh_clusters()
@@ -255,8 +273,9 @@ class Trainer:
         n = len(self.x_train)
         order = torch.randperm(n, generator=self.generator, device=self.device)
         total = torch.zeros(self.slots.shape, dtype=self.config.dtype, device=self.device)
-        for rows in torch.tensor_split(order, max(1, round(n / self.config.batch_size))):
-            state = self._forward(self.params, self._corrupted(self.x_train[rows]), self._dropout(len(rows)))
+        for rows in torch.tensor_split(order, max(1, round(n / self.batch_size))):
+            x_BF, lost_BM = self._corrupted(self.x_train[rows])
+            state = self._forward(self.params, x_BF, self._linear_of(rows, lost_BM), self._dropout(len(rows)))
             losses_GMTB = self._losses(state.outputs, self.targets[:, rows], self.components[:, rows])
             weights_G1TB = self._of_slots(self.weights[:, rows])
             loss_GMT = (losses_GMTB * weights_G1TB).sum(-1) / len(rows)
@@ -284,11 +303,48 @@ class Trainer:
         if losses:
             self.descend(losses, self.params.values(), int(seed))
 
-    def _forward(self, params: Mapping[str, Tensor], x_BF: Tensor, drop: Sequence[Tensor] = ()) -> Activations:
+    def _forward(
+        self, params: Mapping[str, Tensor], x_BF: Tensor, linear_GOB: Tensor | None, drop: Sequence[Tensor] = ()
+    ) -> Activations:
         mixed = self.config.precision == "bfloat16" and self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
             state = run(params, self.layout, self.config, x_BF, drop)
-        return state._replace(outputs=state.outputs.to(self.config.dtype))
+        outputs = state.outputs.to(self.config.dtype)
+        if linear_GOB is not None:
+            wide = outputs.view(len(self.active), -1, *outputs.shape[1:]) + linear_GOB.unsqueeze(1)
+            outputs = wide.view(outputs.shape)
+        return state._replace(outputs=outputs)
+
+    def _linear(self) -> tuple[Tensor, ...]:
+        """Rows [G, O] of the linear path's table for each output, the table for training [P, n] and validation rows.
+
+        Last the share [M, P, n] that each modality has in it: what is lost where training takes the modality away.
+        """
+        nothing = torch.zeros(0, device=self.device)
+        table = self.data.linear
+        if table is None:
+            return nothing, nothing, nothing, nothing
+        slots = self._tensor([table.rows_of(model.tasks, self.layout.outputs) for model in self.models])
+        shares, start, widths = [], 0, self.data.modalities.values()
+        if self.config.modality_dropout and len(widths) > 1:
+            for i, width in enumerate(widths, start=sum(widths)):
+                part = slice(start, start := start + width)
+                shares.append(table.weights[:, part] @ self.data.x_train[:, part].T - table.weights[:, i : i + 1])
+        return (
+            slots,
+            table.train.to(self.device),
+            table.valid.to(self.device),
+            torch.stack(shares).to(self.device) if shares else nothing,
+        )
+
+    def _linear_of(self, rows: Tensor, lost_BM: Tensor | None) -> Tensor | None:
+        """The linear path [G, O, B] of training rows that have lost some modalities."""
+        if not len(self.linear_slots):
+            return None
+        linear_PB = self.linear_train[:, rows]
+        if lost_BM is not None:
+            linear_PB = linear_PB - torch.einsum("mpb,bm->pb", self.linear_shares[:, :, rows], lost_BM)
+        return linear_PB[self.linear_slots]
 
     def _of_slots(self, table: Tensor) -> Tensor:
         """The models' own rows [G, 1, T, B] of a table [tasks, B]."""
@@ -317,9 +373,12 @@ class Trainer:
             return []
         return [self._mask((self.config.members, size, batch), self.config.dropout) for size in self.config.hidden]
 
-    def _corrupted(self, x_BF: Tensor) -> Tensor:
-        """A batch in which some inputs are cut out and some modalities count as missing, never all that a row has."""
-        m = len(self.data.modalities)
+    def _corrupted(self, x_BF: Tensor) -> tuple[Tensor, Tensor | None]:
+        """A batch in which some inputs are cut out and some modalities count as missing, never all that a row has.
+
+        Also which modalities [B, M] each row has lost; None where none can be.
+        """
+        m, lost = len(self.data.modalities), None
         if self.config.input_dropout:
             mask = self._mask(x_BF.shape, self.config.input_dropout)
             mask[:, -m:] = 1
@@ -328,12 +387,12 @@ class Trainer:
             there = 1 - x_BF[:, -m:]
             kept = there * (self._mask(there.shape, self.config.modality_dropout) > 0)
             kept = torch.where(kept.any(1, keepdim=True), kept, there)
-            start = 0
+            start, lost = 0, there - kept
             for i, width in enumerate(self.data.modalities.values()):
                 x_BF[:, start : start + width] *= kept[:, i : i + 1]
                 start += width
             x_BF[:, -m:] = 1 - kept
-        return x_BF
+        return x_BF, lost
 
     def _mask(self, shape: Sequence[int], rate: float) -> Tensor:
         """0 with the probability ``rate``, else 1 / (1 - rate)."""
@@ -381,12 +440,18 @@ class Trainer:
         total = torch.zeros(self.slots.shape, dtype=self.config.dtype, device=self.device)
         for start in range(0, len(self.x_valid), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
-            outputs = self._forward(self.average, self.x_valid[rows]).outputs
+            linear = self.linear_valid[:, rows][self.linear_slots] if len(self.linear_slots) else None
+            outputs = self._forward(self.average, self.x_valid[rows], linear).outputs
             outputs_GOB = outputs.view(len(self.active), -1, *outputs.shape[1:]).mean(1)
             losses = self._losses(outputs_GOB, self.valid_targets[:, rows], self.valid_components[:, rows])
             total += (losses * self._of_slots(self.valid_mask[:, rows])).sum(-1).mean(1)
         count = self.valid_mask.sum(1)[self.slots]
         return torch.where(count > 0, total / count.clamp_min(1), math.nan)
+
+    def _judge_start(self) -> None:
+        """The linear path alone, as good as its validation loss, is what the network has to improve on."""
+        for at, loss in enumerate(self._overall(self._validate())):
+            self.best_loss[self.active[at]] = loss if math.isfinite(loss) else math.inf
 
     def _stop_early(self, valid_GT: Tensor) -> None:
         """Keep the weights of the models that improved; let go of those that have not for ``patience`` epochs.
@@ -394,9 +459,8 @@ class Trainer:
         Judged is the loss over all labels of the validation rows together: a task counts as it has labels, so that
         one with a handful can't stop the others.
         """
-        labels_GT = self.valid_mask.sum(1)[self.slots]
-        loss_G = ((valid_GT * labels_GT).nansum(1) / labels_GT.sum(1)).tolist()
-        blind_G = (labels_GT.sum(1) == 0).tolist()
+        loss_G = self._overall(valid_GT)
+        blind_G = [math.isnan(loss) for loss in loss_G]
         improved, going = [], []
         for at, model in enumerate(self.active):
             # Without a validation label there is nothing to choose by, and the last epoch stands.
@@ -414,6 +478,11 @@ class Trainer:
             if self.on_stop:
                 self.on_stop(len(self.active) - len(going))
             self._keep(going)
+
+    def _overall(self, valid_GT: Tensor) -> list[float]:
+        """The loss [G] over all validation labels together; NaN without one."""
+        labels_GT = self.valid_mask.sum(1)[self.slots]
+        return ((valid_GT * labels_GT).nansum(1) / labels_GT.sum(1)).tolist()
 
     def _rows(self, name: str, models: Sequence[int]) -> Tensor | slice:
         """The rows of some models in a wide parameter; the members of a model share its first layer."""
@@ -434,11 +503,16 @@ class Trainer:
             self.moments[name] = Moments(moments.first[rows], moments.second[rows], moments.step)
         self.slots, self.regression = self.slots[list(places)], self.regression[list(places)]
         self.categorical = self.categorical[list(places)]
+        if len(self.linear_slots):
+            self.linear_slots = self.linear_slots[list(places)]
 
     @torch.no_grad()
     def _hand_over(self) -> None:
         """Give the models their best weights, and clusters the centres of the embedding under these."""
         self.best.pop(_LOG_VARIANCE, None)
+        self.active = list(range(len(self.models)))
+        self.slots, self.regression, self.categorical, self.linear_slots = self.of_all
+        self._weigh_against_linear()
         if self.layout.clustering:
             self.params = self.best
         for task in self.layout.clustering:
@@ -446,6 +520,35 @@ class Trainer:
         for i, model in enumerate(self.models):
             for name, value in self.best.items():
                 model.register_parameter(name, torch.nn.Parameter(value[self._rows(name, [i])].cpu()))
+
+    def _weigh_against_linear(self) -> None:
+        """Let each task keep as much of the network beside its linear path as its validation rows bear out.
+
+        So a task that learning with others (or learning more than a line) would harm is left as it was without it.
+        """
+        if self.data.linear is None:
+            return
+        bias_GO1 = self.data.linear.bias.to(self.device)[self.linear_slots].unsqueeze(-1)
+        shares = self._tensor(_SHARES)
+        loss_LGT = torch.zeros(len(shares), *self.slots.shape, dtype=self.config.dtype, device=self.device)
+        for start in range(0, len(self.x_valid), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            outputs = self._forward(self.best, self.x_valid[rows], None).outputs
+            added_GOB = outputs.view(len(self.models), -1, *outputs.shape[1:]).mean(1) - bias_GO1
+            linear_GOB = self.linear_valid[:, rows][self.linear_slots] + bias_GO1
+            mask_G1TB = self._of_slots(self.valid_mask[:, rows])
+            for at, share in enumerate(shares):
+                mixed_KOB = (linear_GOB + share * added_GOB).view(-1, *added_GOB.shape[1:])
+                losses = self._losses(mixed_KOB, self.valid_targets[:, rows], self.valid_components[:, rows])
+                loss_LGT[at] += (losses * mask_G1TB).sum(-1).mean(1)
+        share_GT = shares[loss_LGT.argmin(0)]
+        for task in self.layout.clustering:
+            share_GT[:, task] = 1
+        share_GO = share_GT[:, owners(self.layout, self.device)]
+        share_KO1 = share_GO.repeat_interleave(self.config.members, 0).unsqueeze(-1)
+        bias_KO = bias_GO1.repeat_interleave(self.config.members, 0).squeeze(-1)
+        self.best["head_weight"] *= share_KO1
+        self.best["head_bias"] = bias_KO + share_KO1.squeeze(-1) * (self.best["head_bias"] - bias_KO)
 
     def _report(self, train_T: list[float], valid_T: list[float]) -> dict[str, Any]:
         report: dict[str, Any] = {
@@ -488,7 +591,9 @@ class Trainer:
 
     def _embedded(self, x: Tensor, task: int) -> Tensor:
         parts = x.split(_ROWS_AT_ONCE)
-        return torch.cat([attended(self.params, self.config, self._forward(self.params, p), task).T for p in parts])
+        return torch.cat(
+            [attended(self.params, self.config, self._forward(self.params, p, None), task).T for p in parts]
+        )
 
     def _set_centres(self, task: int, centres: Tensor) -> None:
         name, centres = f"centres_{task}", centres.to(self.device, self.config.dtype)
@@ -543,6 +648,6 @@ class Trainer:
         self.epoch, self.best_epoch, self.active = about["epoch"], about["best_epoch"], about["active"]
         self.best_loss = [math.inf if loss is None else loss for loss in about["best_loss"]]
 
-    def _tensor(self, values: list[Any]) -> Tensor:
+    def _tensor(self, values: Sequence[Any]) -> Tensor:
         tensor = torch.tensor(values, device=self.device)
         return tensor.to(self.config.dtype) if tensor.is_floating_point() else tensor

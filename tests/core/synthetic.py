@@ -17,7 +17,9 @@ TASKS = (
     TaskSpec("phenotype", "clustering", classes=3),
 )
 SUPERVISED = TASKS[:4]
-SMALL = FitConfig(hidden=(24, 12), width=6, members=2, epochs=12, batch_size=64, patience=6, learning_rate=0.01)
+SMALL = FitConfig(
+    hidden=(24, 12), width=6, members=2, epochs=12, batch_size=64, patience=8, learning_rate=0.01, weight_decay=0.1
+)
 
 
 def make_cohort(n: int = 400, seed: int = 0) -> Cohort:

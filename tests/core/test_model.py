@@ -1,5 +1,6 @@
 """The network: equal to its plain definition, sane with any subset of modalities."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -17,8 +18,7 @@ SUBSETS = [subset for size in range(1, 5) for subset in combinations(WIDTHS, siz
 def _plain(model: M3H, x_BF: torch.Tensor, member: int) -> tuple[torch.Tensor, torch.Tensor]:
     """One member with nn-style layers and CrossTaskAttention: outputs [B, O] and attended embeddings [B, T, D]."""
     p, layout, config = dict(model.named_parameters()), model.layout, model.config
-    first = x_BF @ p["first_weight"][0].T
-    h = (first[:, : layout.first] + p["first_bias"][0]).relu()
+    h = (x_BF @ p["first_weight"][0].T + p["first_bias"][0]).relu()
     if config.members > 1:
         h = h * p["member_scale"][member]
     for i in range(1, len(layout.hidden)):
@@ -40,11 +40,6 @@ def _plain(model: M3H, x_BF: torch.Tensor, member: int) -> tuple[torch.Tensor, t
         torch.cat([o_BTD[:, t] @ p["head_weight"][member][part].T for t, part in enumerate(layout.slices)], dim=1)
         + p["head_bias"][member]
     )
-    if config.linear_path:
-        linear = first[:, layout.first :]
-        for t in layout.clustering:
-            linear[:, layout.slices[t]] = 0
-        y = y + linear
     return y, o_BTD
 
 
@@ -63,7 +58,7 @@ def test_cheap_path_equals_the_plain_network(options, tasks):
     config = FitConfig(**{"hidden": (10, 7), "width": 6, "members": 2, "precision": "float64"} | options)
     model = M3H({"a": 5, "b": 3}, tasks, config)
     generator = torch.Generator().manual_seed(1)
-    for value in model.parameters():  # the linear path starts at 0
+    for value in model.parameters():  # heads and biases start at 0
         value.data += 0.1 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
     x_BF = torch.randn(11, 10, generator=generator, dtype=torch.float64)
     p = dict(model.named_parameters())
@@ -74,6 +69,21 @@ def test_cheap_path_equals_the_plain_network(options, tasks):
         torch.testing.assert_close(state.outputs[member].T, y, atol=1e-9, rtol=1e-9)
         for t in range(len(tasks)):
             torch.testing.assert_close(embedded[t][:, member], o_BTD[:, t], atol=1e-9, rtol=1e-9)
+
+
+def test_outputs_are_the_members_mean_the_linear_path_and_what_is_borrowed():
+    config = FitConfig(hidden=(10,), width=6, members=3, precision="float64")
+    model = M3H({"a": 5, "b": 3}, SUPERVISED, config)
+    generator = torch.Generator().manual_seed(1)
+    for value in (*model.parameters(), model.linear_weight, model.borrow_outputs, model.borrow_inputs):
+        value.data = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+    x = {"a": torch.randn(7, 5, generator=generator), "b": torch.randn(7, 3, generator=generator)}
+    there = {name: torch.ones(7, dtype=torch.bool) for name in x}
+    x_BF = model.inputs(x, there)
+    y_BO = sum(_plain(model, x_BF, member)[0] for member in range(3)) / 3 + x_BF @ model.linear_weight.T
+    y_BO = y_BO @ model.borrow_outputs.T + x_BF @ model.borrow_inputs.T
+    torch.testing.assert_close(model(x, there)["shock"], y_BO[:, 1], atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(model(x, there)["destination"], y_BO[:, 3:], atol=1e-9, rtol=1e-9)
 
 
 def test_forward_shapes_and_attention():
@@ -88,7 +98,7 @@ def test_forward_shapes_and_attention():
 
 
 def test_a_missing_modality_is_a_learned_token_and_no_value_of_it_is_read():
-    model = M3H(WIDTHS, SUPERVISED, SMALL)
+    model = M3H(WIDTHS, SUPERVISED, replace(SMALL, linear_path=False))
     embeddings = {name: torch.randn(3, width) for name, width in WIDTHS.items()}
     present = {name: torch.ones(3, dtype=torch.bool) for name in WIDTHS}
     absent = present | {"vision": torch.zeros(3, dtype=torch.bool)}

@@ -77,12 +77,13 @@ def test_kill_and_resume_equals_no_kill(cohort, tmp_path, tasks, epoch):
         if report["epoch"] == epoch:
             raise Killed
 
+    config = replace(SMALL, patience=SMALL.epochs)
     with pytest.raises(Killed):
-        fit(cohort, tasks, SMALL, on_epoch=kill, resume=tmp_path)
+        fit(cohort, tasks, config, on_epoch=kill, resume=tmp_path)
     epochs = []
-    resumed = fit(cohort, tasks, SMALL, on_epoch=lambda report: epochs.append(report["epoch"]), resume=tmp_path)
+    resumed = fit(cohort, tasks, config, on_epoch=lambda report: epochs.append(report["epoch"]), resume=tmp_path)
     assert epochs[0] > 0
-    _assert_same(resumed, fit(cohort, tasks, SMALL))
+    _assert_same(resumed, fit(cohort, tasks, config))
     assert [file.name for file in tmp_path.iterdir()] == ["training.safetensors"]
 
 

@@ -117,7 +117,7 @@ def test_gradients_in_conflict_are_turned_away_from_each_other():
 def test_a_task_without_labels_does_not_stall_the_others(cohort):
     """The shortest combination of gradients, MGDA's, is nothing as soon as one of them is."""
     bare = with_labelled(cohort, "death", np.zeros(len(cohort), bool))
-    config = replace(SMALL, weighting="mgda", epochs=3)
+    config = replace(SMALL, weighting="mgda", epochs=3, linear_path=False)
     started = TrainingData.of(bare, SUPERVISED, config).new_model(SUPERVISED, config)
     assert not torch.equal(fit(bare, SUPERVISED, config).model.first_weight, started.first_weight)
     nothing = replace(bare, labelled={name: np.zeros(len(bare), bool) for name in bare.labels})

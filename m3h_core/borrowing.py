@@ -1,0 +1,82 @@
+"""Borrowing: a task with few labels learns from what the model says of tasks with many.
+
+A shared trunk alone gives a task of 150 labels little: its head has to find, among all that the trunk computes, what
+150 rows can show. The other tasks' predictions are a short and meaningful summary of a patient to start from. So a
+second ridge regression reads the inputs and these predictions side by side, and the task takes as much of it as its
+validation rows bear out, nothing where it would not help. Tasks with labels enough do not borrow: on their own
+training rows, the predictions of a near relative are as good as the answer.
+
+Ours, not the paper's. Shapes: n training rows, m validation rows, F inputs, O outputs of the model, S of the lenders.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from m3h_core.data import TrainingData
+from m3h_core.linear import LinearPath, fit_linear_paths
+from m3h_core.losses import multiclass_loss, scalar_loss
+from m3h_core.model import M3H
+from m3h_core.tasks import TaskSpec
+
+# A lender has at least so many times the borrower's labels.
+_TIMES = 2
+# All lenders' outputs together count so many times as much, before any label is seen, as all inputs.
+_CREDIT = 2.0
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def borrow(model: M3H, data: TrainingData) -> None:
+    """Give each task of a trained model that has few labels what it can borrow, in place."""
+    at = {task.name: i for i, task in enumerate(data.tasks)}
+    labels = [int((data.weights[at[task.name]] > 0).sum()) for task in model.tasks]
+    for i, task in enumerate(model.tasks):
+        lenders = [
+            j for j in range(len(labels)) if labels[j] >= _TIMES * labels[i] and j not in model.layout.clustering
+        ]
+        valid_m = data.valid_mask[at[task.name]] > 0
+        if task.problem != "clustering" and lenders and valid_m.any():
+            _borrow_one(model, data, i, at[task.name], lenders, valid_m)
+
+
+@torch.no_grad()
+def _borrow_one(model: M3H, data: TrainingData, task: int, row: int, lenders: list[int], valid_m: Tensor) -> None:
+    part, spec = model.layout.slices[task], model.tasks[task]
+    columns = [o for j in lenders for o in range(model.layout.slices[j].start, model.layout.slices[j].stop)]
+    trained_On, valid_Om = model.own_outputs(data.x_train), model.own_outputs(data.x_valid)
+    mean_S, scale_S = trained_On[columns].mean(1), trained_On[columns].std(1).clamp_min(1e-6)
+    credit_S = (_CREDIT * data.x_train.shape[1] / len(columns)) ** 0.5 / scale_S
+    lent_nS = ((trained_On[columns].T - mean_S) * credit_S).double().numpy()
+    x_nK = np.hstack([data.x_train.double().numpy(), lent_nS])
+    labelled_1n = (data.weights[row : row + 1] > 0).numpy()
+    path = fit_linear_paths([spec], x_nK, data.targets[row : row + 1].double().numpy(), labelled_1n)[0]
+    if path is None:
+        return
+    weights_OF, weights_OS, bias_O = _apart(path, data.x_train.shape[1], mean_S, credit_S)
+    borrowed_Om = weights_OF @ data.x_valid.T + weights_OS @ valid_Om[columns] + bias_O.unsqueeze(1)
+    share = _best_share(spec, valid_Om[part], borrowed_Om, data.valid_targets[row], valid_m)
+    model.borrow_outputs[part, part] *= 1 - share
+    model.borrow_outputs[part, columns] += share * weights_OS
+    model.borrow_inputs[part] = share * weights_OF
+    model.borrow_bias[part] = share * bias_O
+
+
+def _apart(path: LinearPath, features: int, mean_S: Tensor, credit_S: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A path's weights [O, F] for the inputs, [O, S] for the lenders' own outputs, and bias [O]."""
+    weights = torch.tensor(path.weights_OF).to(mean_S)
+    on_outputs = weights[:, features:] * credit_S
+    return weights[:, :features], on_outputs, torch.tensor(path.bias_O).to(mean_S) - on_outputs @ mean_S
+
+
+def _best_share(task: TaskSpec, own_Om: Tensor, borrowed_Om: Tensor, target_m: Tensor, valid_m: Tensor) -> float:
+    """How much of what is borrowed makes the validation loss least."""
+
+    def loss(share: float) -> float:
+        mixed = (1 - share) * own_Om[:, valid_m] + share * borrowed_Om[:, valid_m]
+        if task.problem == "multiclass":
+            return float(multiclass_loss(mixed, target_m[valid_m]).mean())
+        return float(scalar_loss(mixed[0], target_m[valid_m], torch.tensor(task.problem == "regression")).mean())
+
+    return min(_SHARES, key=loss)

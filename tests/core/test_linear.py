@@ -1,0 +1,90 @@
+"""The linear path: ridge regression left out row by row, and logits from it."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge as SklearnRidge
+from synthetic import SMALL, SUPERVISED, make_cohort
+
+from m3h_core import FitConfig, TaskSpec, fit
+from m3h_core.data import cohort_tensors
+from m3h_core.linear import STRENGTHS, fit_linear_paths, fit_ridge
+
+REGRESSION, BINARY, CLASSES = TaskSpec("r", "regression"), TaskSpec("b", "binary"), TaskSpec("c", "multiclass", 3)
+
+
+def _problem(m: int, features: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(m, features))
+    return x, x[:, :2] @ np.array([[2.0, 0.0], [-1.0, 0.3]]) + rng.normal(size=(m, 2)) + 5
+
+
+@pytest.mark.parametrize("shape", [(40, 6), (15, 30)], ids=["tall", "wide"])
+def test_equals_refits_without_each_row(shape):
+    x, y = _problem(*shape)
+    ridge = fit_ridge(x, y)
+    for column in range(2):
+        errors = []
+        for strength in STRENGTHS:
+            refits = [
+                SklearnRidge(alpha=strength * len(x))
+                .fit(np.delete(x, i, 0), np.delete(y[:, column], i))
+                .predict(x[[i]])
+                for i in range(len(x))
+            ]
+            errors.append(np.square(np.concatenate(refits) - y[:, column]).mean())
+        best = int(np.argmin(errors))
+        whole = SklearnRidge(alpha=STRENGTHS[best] * len(x)).fit(x, y[:, column])
+        np.testing.assert_allclose(ridge(x)[:, column], whole.predict(x), atol=1e-6)
+        np.testing.assert_allclose(np.square(ridge.left_out_mO - y).mean(0)[column], errors[best], rtol=0.02)
+
+
+def test_rows_without_a_label_are_not_read():
+    x, y = _problem(60, 5)
+    labelled = np.arange(60) % 3 > 0
+    path, again = (
+        fit_linear_paths([REGRESSION], x, np.where(labelled, y[:, 0], junk)[None], labelled[None])[0]
+        for junk in (0.0, 1e6)
+    )
+    np.testing.assert_array_equal(path.weights_OF, again.weights_OF)
+    np.testing.assert_allclose(path.train_On[0][~labelled], x[~labelled] @ path.weights_OF[0])
+    assert not np.allclose(path.train_On[0][labelled], x[labelled] @ path.weights_OF[0])
+
+
+def test_logits_are_calibrated_and_flat_where_there_is_nothing_to_learn():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(4000, 4))
+    logit = 1.5 * x[:, 0] - 2
+    y = np.stack([rng.random(4000) < 1 / (1 + np.exp(-logit)), rng.random(4000) < 0.2]).astype(float)
+    learned, nothing = fit_linear_paths([BINARY, BINARY], x, y, np.ones_like(y, dtype=bool))
+    assert learned.weights_OF[0, 0] == pytest.approx(1.5, abs=0.2)
+    assert learned.bias_O[0] == pytest.approx(-2, abs=0.2)
+    assert np.abs(x @ nothing.weights_OF[0]).max() < 0.2
+    assert nothing.bias_O[0] == pytest.approx(np.log(0.2 / 0.8), abs=0.15)
+
+
+def test_a_class_is_never_impossible_and_too_few_labels_are_no_path():
+    x, _ = _problem(30, 4)
+    paths = fit_linear_paths(
+        [CLASSES, BINARY, REGRESSION, TaskSpec("p", "clustering")],
+        x,
+        np.stack([np.arange(30) % 2, np.zeros(30), np.zeros(30), np.zeros(30)]).astype(float),
+        np.stack([np.ones(30, dtype=bool), np.ones(30, dtype=bool), np.arange(30) < 2, np.ones(30, dtype=bool)]),
+    )
+    assert paths[0].weights_OF.shape == (3, 4)
+    assert np.isfinite(paths[0].bias_O).all()
+    assert (paths[1].weights_OF == 0).all()
+    assert paths[1].bias_O[0] == pytest.approx(-np.log(31))
+    assert paths[2] is None
+    assert paths[3] is None
+
+
+def test_the_network_is_kept_only_as_far_as_validation_bears_it_out():
+    cohort = make_cohort(300)
+    harmful = FitConfig(**SMALL.to_dict() | {"learning_rate": 3.0, "epochs": 3, "borrowing": False})
+    model = fit(cohort, SUPERVISED, harmful).model
+    linear = fit(cohort, SUPERVISED, FitConfig(**SMALL.to_dict() | {"epochs": 1, "learning_rate": 1e-12})).model
+    rows = np.flatnonzero(cohort.split == 1)
+    x = model.inputs(*cohort_tensors(cohort, rows))
+    with torch.inference_mode():
+        torch.testing.assert_close(model.own_outputs(x), linear.own_outputs(x), atol=1e-3, rtol=1e-3)
