@@ -47,9 +47,12 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "residual": {"residual": True},
     "one-member": {"members": 1},
     "no-linear-path": {"linear_path": False},
+    "no-borrowing": {"borrowing": False},
+    "two-layers": {"hidden": (256, 128)},
+    "light-decay": {"weight_decay": 0.1},
 }
 # Hard parameter sharing as in the multitask literature: a common trunk, then a head a task.
-SHARED_BOTTOM = {"attention": False, "linear_path": False}
+SHARED_BOTTOM = {"attention": False, "linear_path": False, "borrowing": False}
 
 ARMS: dict[str, tuple[str, ...]] = {
     "full": ("joint", "single", "shared-bottom", "xgboost", "lightgbm", "xgboost-4", "lightgbm-4", "linear"),

@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import torch
-
 from m3h_core.checkpoint import fingerprint, read_tensors, write_tensors
 from m3h_core.cohort import Cohort
 from m3h_core.data import TrainingData
@@ -70,14 +68,13 @@ def fit_many(
         if file and file.exists():
             tensors, _ = read_tensors(file)
             for at, model in enumerate(models):
-                for key, value in tensors.items():
-                    if key.startswith(f"{at}/"):
-                        model.register_parameter(key.partition("/")[2], torch.nn.Parameter(value))
+                mine = {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{at}/")}
+                model.load_state_dict(mine)
             stopped(len(chunk))
         else:
             Trainer(data, models, on_stop=stopped).run()
             if file:
-                tensors = {f"{at}/{key}": v for at, model in enumerate(models) for key, v in model.named_parameters()}
+                tensors = {f"{at}/{key}": v for at, model in enumerate(models) for key, v in model.state_dict().items()}
                 write_tensors(file, tensors, {})
         for i, model in zip(chunk, models, strict=True):
             results[i] = finished(model, data)

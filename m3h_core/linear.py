@@ -1,7 +1,8 @@
 """The linear path in closed form: for each task a ridge regression, its strength chosen by leaving each row out.
 
-It is fitted before the network, which learns what it leaves over. With few labels the ridge is nearly all that can be
-learned, with many it is a start; how strong it has to be, a task's own labels say. Training rows are given the
+It is fitted before the network. Half of the network's members learn what it leaves over, the others learn all, and in
+the end each task mixes its network with it as far as validation bears out. With few labels the ridge is nearly all that
+can be learned, with many it is a start; how strong it has to be, a task's own labels say. Training rows are given the
 prediction of the map that was fitted without them: the network must not learn to undo what the ridge has overfitted.
 
 Shapes: n training rows, m labelled ones, F inputs, O outputs (a binary or regression task has one, a multiclass task

@@ -44,7 +44,7 @@ _ROWS_AT_ONCE = 1024
 _LOG_VARIANCE = "log_variance"
 # A small cohort is read in smaller batches, down to the smallest, so that an epoch has so many steps.
 _STEPS, _SMALLEST_BATCH = 16, 16
-# How much of the network a task may keep beside its linear path; the first is what stands without validation labels.
+# The shares that a task's network may have beside its linear path; the first is what stands without validation labels.
 _SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
 # A checkpoint is written when it costs at most a twentieth of the time since the last one.
 _CHECKPOINT_SHARE = 20
@@ -219,6 +219,8 @@ class Trainer:
         self.targets, self.weights = data.targets.to(self.device), data.weights.to(self.device)
         self.valid_targets, self.valid_mask = data.valid_targets.to(self.device), data.valid_mask.to(self.device)
         self.linear_slots, self.linear_train, self.linear_valid, self.linear_shares = self._linear()
+        # Every other member learns what the linear path leaves over, the rest learn all: they err in different ways.
+        self.linear_members = self._tensor([1.0 - i % 2 for i in range(self.config.members)]).view(1, -1, 1, 1)
         self.components = data.components.to(self.device)
         self.valid_components = data.valid_components.to(self.device)
 
@@ -247,8 +249,6 @@ class Trainer:
         key = self._key() if self.checkpoint else ""
         if self.checkpoint and self.checkpoint.exists():
             self._restore(key)
-        if not self.epoch and self.data.linear:
-            self._judge_start()
         while self.active and self.epoch < self.config.epochs:
             if self.layout.clustering:
                 self._refresh_clusters()
@@ -311,8 +311,8 @@ class Trainer:
             state = run(params, self.layout, self.config, x_BF, drop)
         outputs = state.outputs.to(self.config.dtype)
         if linear_GOB is not None:
-            wide = outputs.view(len(self.active), -1, *outputs.shape[1:]) + linear_GOB.unsqueeze(1)
-            outputs = wide.view(outputs.shape)
+            wide = outputs.view(len(self.active), -1, *outputs.shape[1:])
+            outputs = (wide + linear_GOB.unsqueeze(1) * self.linear_members).view(outputs.shape)
         return state._replace(outputs=outputs)
 
     def _linear(self) -> tuple[Tensor, ...]:
@@ -448,11 +448,6 @@ class Trainer:
         count = self.valid_mask.sum(1)[self.slots]
         return torch.where(count > 0, total / count.clamp_min(1), math.nan)
 
-    def _judge_start(self) -> None:
-        """The linear path alone, as good as its validation loss, is what the network has to improve on."""
-        for at, loss in enumerate(self._overall(self._validate())):
-            self.best_loss[self.active[at]] = loss if math.isfinite(loss) else math.inf
-
     def _stop_early(self, valid_GT: Tensor) -> None:
         """Keep the weights of the models that improved; let go of those that have not for ``patience`` epochs.
 
@@ -522,24 +517,26 @@ class Trainer:
                 model.register_parameter(name, torch.nn.Parameter(value[self._rows(name, [i])].cpu()))
 
     def _weigh_against_linear(self) -> None:
-        """Let each task keep as much of the network beside its linear path as its validation rows bear out.
+        """Mix each task's network with its linear path as its validation rows bear out.
 
         So a task that learning with others (or learning more than a line) would harm is left as it was without it.
         """
         if self.data.linear is None:
             return
+        by_members = float(self.linear_members.mean())
         bias_GO1 = self.data.linear.bias.to(self.device)[self.linear_slots].unsqueeze(-1)
         shares = self._tensor(_SHARES)
         loss_LGT = torch.zeros(len(shares), *self.slots.shape, dtype=self.config.dtype, device=self.device)
         for start in range(0, len(self.x_valid), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
             outputs = self._forward(self.best, self.x_valid[rows], None).outputs
-            added_GOB = outputs.view(len(self.models), -1, *outputs.shape[1:]).mean(1) - bias_GO1
-            linear_GOB = self.linear_valid[:, rows][self.linear_slots] + bias_GO1
+            linear_GOB = self.linear_valid[:, rows][self.linear_slots]
+            network_GOB = outputs.view(len(self.models), -1, *outputs.shape[1:]).mean(1) + by_members * linear_GOB
+            linear_GOB = linear_GOB + bias_GO1
             mask_G1TB = self._of_slots(self.valid_mask[:, rows])
             for at, share in enumerate(shares):
-                mixed_KOB = (linear_GOB + share * added_GOB).view(-1, *added_GOB.shape[1:])
-                losses = self._losses(mixed_KOB, self.valid_targets[:, rows], self.valid_components[:, rows])
+                mixed_GOB = (1 - share) * linear_GOB + share * network_GOB
+                losses = self._losses(mixed_GOB, self.valid_targets[:, rows], self.valid_components[:, rows])
                 loss_LGT[at] += (losses * mask_G1TB).sum(-1).mean(1)
         share_GT = shares[loss_LGT.argmin(0)]
         for task in self.layout.clustering:
@@ -547,6 +544,8 @@ class Trainer:
         share_GO = share_GT[:, owners(self.layout, self.device)]
         share_KO1 = share_GO.repeat_interleave(self.config.members, 0).unsqueeze(-1)
         bias_KO = bias_GO1.repeat_interleave(self.config.members, 0).squeeze(-1)
+        for model, share_O in zip(self.models, share_GO, strict=True):
+            model.linear_weight *= (1 - share_O + share_O * by_members).cpu().unsqueeze(1)
         self.best["head_weight"] *= share_KO1
         self.best["head_bias"] = bias_KO + share_KO1.squeeze(-1) * (self.best["head_bias"] - bias_KO)
 
