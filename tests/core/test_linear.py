@@ -7,9 +7,9 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from synthetic import SMALL, SUPERVISED, make_cohort
 
 from m3h_core import FitConfig, TaskSpec, fit
-from m3h_core.cohort import TEST
-from m3h_core.data import TrainingData, cohort_tensors
+from m3h_core.data import TrainingData
 from m3h_core.linear import STRENGTHS, fit_linear_paths, fit_ridge
+from m3h_core.losses import scalar_loss
 
 REGRESSION, BINARY, CLASSES = TaskSpec("r", "regression"), TaskSpec("b", "binary"), TaskSpec("c", "multiclass", 3)
 
@@ -83,8 +83,12 @@ def test_a_class_is_never_impossible_and_too_few_labels_are_no_path():
 def test_the_network_is_kept_only_as_far_as_validation_bears_it_out():
     cohort = make_cohort(300)
     harmful = FitConfig(**SMALL.to_dict() | {"learning_rate": 3.0, "epochs": 3, "borrowing": False})
-    model, table = fit(cohort, SUPERVISED, harmful).model, TrainingData.of(cohort, SUPERVISED, harmful).linear
-    x_BF = model.inputs(*cohort_tensors(cohort, cohort.rows(TEST)))
+    model, data = fit(cohort, SUPERVISED, harmful).model, TrainingData.of(cohort, SUPERVISED, harmful)
+    linear_PB = data.linear.weights[:-1] @ data.x_valid.T + data.linear.bias[:-1, None]
     with torch.inference_mode():
-        linear_OB = table.weights[:-1] @ x_BF.T + table.bias[:-1, None]
-        torch.testing.assert_close(model.own_outputs(x_BF), linear_OB, atol=1e-4, rtol=1e-4)
+        own_OB = model.own_outputs(data.x_valid)
+    for i, task in enumerate(SUPERVISED[:3]):
+        mask, regression = data.valid_mask[i] > 0, torch.tensor(task.problem == "regression")
+        losses = [scalar_loss(y[i], data.valid_targets[i], regression)[mask].mean() for y in (own_OB, linear_PB)]
+        assert losses[0] <= losses[1] + 1e-5
+    assert torch.allclose(own_OB[1], linear_PB[1], atol=1e-4)
