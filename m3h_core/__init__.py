@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from m3h_core.embedders import Embedder
     from m3h_core.metrics import Difference, Score, compare_predictions, evaluate_predictions
     from m3h_core.model import M3H, FitConfig
+    from m3h_core.search import Trial, tune
     from m3h_core.tasks import TaskSpec
     from m3h_core.tim import TaskInteraction, task_interaction
     from m3h_core.training import FittedModel, fit
@@ -44,6 +45,8 @@ _HOME = {
     "Enrichment": "clusters",
     "cluster_enrichment": "clusters",
     "cluster_stability": "clusters",
+    "tune": "search",
+    "Trial": "search",
     "task_interaction": "tim",
     "TaskInteraction": "tim",
 }
@@ -62,6 +65,7 @@ __all__ = [
     "TaskCalibration",
     "TaskInteraction",
     "TaskSpec",
+    "Trial",
     "cluster_enrichment",
     "cluster_stability",
     "compare_predictions",
@@ -69,6 +73,7 @@ __all__ = [
     "fit",
     "fit_many",
     "task_interaction",
+    "tune",
 ]
 
 

@@ -58,7 +58,7 @@ def fit_config(training: dict[str, Any]) -> FitConfig:
     """The configuration of every network of a run, from the section ``[training]`` of m3h.toml."""
     from m3h_core import FitConfig  # torch: the launcher imports this module too
 
-    return FitConfig(**{name: training[name] for name in ("seed", "epochs", "input_dropout")})
+    return FitConfig(**{name: training[name] for name in ("seed", "epochs")})
 
 
 def every(seconds: float, log: Log) -> Log:
