@@ -289,7 +289,9 @@ def ratio(value: float, limit: float | None) -> str:
 
 def measure_fit(features: list[int], repeats: int, epochs: int) -> None:
     """Print samples a second of one network under each contender."""
-    print(f"\nfit: hidden (256, 128), {N_TASKS} tasks, batch 128; thousand samples a second, and ours over it")
+    print(
+        f"\nfit: hidden {FitConfig().hidden}, {N_TASKS} tasks, batch 128; thousand samples a second, and ours over it"
+    )
     print(f"{'attention':<11}{'inputs':>7}" + "".join(f"{name:>26}" for name in CONTENDERS))
     for attention in (False, True):
         config = FitConfig(members=1, linear_path=False, attention=attention, epochs=epochs, patience=epochs)

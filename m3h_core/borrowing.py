@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from m3h_core.data import TrainingData
+from m3h_core.data import LEAST_TO_JUDGE, TrainingData
 from m3h_core.linear import LinearPath, fit_linear_paths
 from m3h_core.losses import multiclass_loss, scalar_loss
 from m3h_core.model import M3H
@@ -25,42 +25,51 @@ from m3h_core.tasks import TaskSpec
 _TIMES = 2
 # All lenders' outputs together count so many times as much, before any label is seen, as all inputs.
 _CREDIT = 2.0
+# Of fewer labels nothing is learned.
+_LEAST_LABELS = 10
+_ROWS_AT_ONCE = 1024
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def borrow(model: M3H, data: TrainingData) -> None:
     """Give each task of a trained model that has few labels what it can borrow, in place."""
-    at = {task.name: i for i, task in enumerate(data.tasks)}
-    labels = [int((data.weights[at[task.name]] > 0).sum()) for task in model.tasks]
-    for i, task in enumerate(model.tasks):
-        lenders = [
-            j for j in range(len(labels)) if labels[j] >= _TIMES * labels[i] and j not in model.layout.clustering
-        ]
-        valid_m = data.valid_mask[at[task.name]] > 0
-        if task.problem != "clustering" and lenders and valid_m.any():
-            _borrow_one(model, data, i, at[task.name], lenders, valid_m)
+    at = [{task.name: i for i, task in enumerate(data.tasks)}[task.name] for task in model.tasks]
+    labels_T, valid_T = (data.weights[at] > 0).sum(1), (data.valid_mask[at] > 0).sum(1)
+    lendable = [i for i in range(len(at)) if i not in model.layout.clustering]
+    outputs: tuple[Tensor, Tensor] | None = None
+    for i in lendable:
+        lenders = [j for j in lendable if labels_T[j] >= _TIMES * labels_T[i]]
+        if lenders and labels_T[i] >= _LEAST_LABELS and valid_T[i] >= LEAST_TO_JUDGE:
+            outputs = outputs or (_outputs(model, data.x_train), _outputs(model, data.x_valid))
+            _borrow_one(model, data, i, at[i], lenders, *outputs)
 
 
 @torch.no_grad()
-def _borrow_one(model: M3H, data: TrainingData, task: int, row: int, lenders: list[int], valid_m: Tensor) -> None:
+def _borrow_one(
+    model: M3H, data: TrainingData, task: int, row: int, lenders: list[int], train_On: Tensor, valid_Om: Tensor
+) -> None:
     part, spec = model.layout.slices[task], model.tasks[task]
     columns = [o for j in lenders for o in range(model.layout.slices[j].start, model.layout.slices[j].stop)]
-    trained_On, valid_Om = model.own_outputs(data.x_train), model.own_outputs(data.x_valid)
-    mean_S, scale_S = trained_On[columns].mean(1), trained_On[columns].std(1).clamp_min(1e-6)
+    mean_S, scale_S = train_On[columns].mean(1), train_On[columns].std(1).clamp_min(1e-6)
     credit_S = (_CREDIT * data.x_train.shape[1] / len(columns)) ** 0.5 / scale_S
-    lent_nS = ((trained_On[columns].T - mean_S) * credit_S).double().numpy()
-    x_nK = np.hstack([data.x_train.double().numpy(), lent_nS])
-    labelled_1n = (data.weights[row : row + 1] > 0).numpy()
-    path = fit_linear_paths([spec], x_nK, data.targets[row : row + 1].double().numpy(), labelled_1n)[0]
-    if path is None:
-        return
+    known_n = data.weights[row] > 0
+    lent = (train_On[columns][:, known_n].T - mean_S) * credit_S
+    inputs = torch.cat([data.x_train[known_n], lent], dim=1).double().numpy()
+    target = data.targets[row : row + 1, known_n].double().numpy()
+    path = fit_linear_paths([spec], inputs, target, np.ones(target.shape, dtype=bool))[0]
+    assert path is not None
     weights_OF, weights_OS, bias_O = _apart(path, data.x_train.shape[1], mean_S, credit_S)
     borrowed_Om = weights_OF @ data.x_valid.T + weights_OS @ valid_Om[columns] + bias_O.unsqueeze(1)
-    share = _best_share(spec, valid_Om[part], borrowed_Om, data.valid_targets[row], valid_m)
+    share = _best_share(spec, valid_Om[part], borrowed_Om, data.valid_targets[row], data.valid_mask[row] > 0)
     model.borrow_outputs[part, part] *= 1 - share
     model.borrow_outputs[part, columns] += share * weights_OS
     model.borrow_inputs[part] = share * weights_OF
     model.borrow_bias[part] = share * bias_O
+
+
+@torch.no_grad()
+def _outputs(model: M3H, x: Tensor) -> Tensor:
+    return torch.cat([model.own_outputs(part) for part in x.split(_ROWS_AT_ONCE)], dim=1)
 
 
 def _apart(path: LinearPath, features: int, mean_S: Tensor, credit_S: Tensor) -> tuple[Tensor, Tensor, Tensor]:

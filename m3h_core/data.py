@@ -22,6 +22,8 @@ from m3h_core.tasks import TaskSpec
 
 # With fewer validation rows than this, the number of clusters is chosen on the training rows.
 FEWEST_TO_JUDGE_CLUSTERS = 20
+# With fewer validation labels than this, a task's share of network, linear path or loan is not chosen by them.
+LEAST_TO_JUDGE = 10
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,15 @@
 """The linear path in closed form: for each task a ridge regression, its strength chosen by leaving each row out.
 
-It is fitted before the network. Half of the network's members learn what it leaves over, the others learn all, and in
-the end each task mixes its network with it as far as validation bears out. With few labels the ridge is nearly all that
-can be learned, with many it is a start; how strong it has to be, a task's own labels say. Training rows are given the
-prediction of the map that was fitted without them: the network must not learn to undo what the ridge has overfitted.
+It is fitted before the network. Every other of the network's members, from the first, learns what it leaves over, the
+rest learn all, and in the end each task mixes its network with it as far as validation bears out. With few labels the
+ridge is nearly all that can be learned, with many it is a start; how strong it has to be, a task's own labels say.
+Training rows are given the prediction of the map that was fitted without them: the network must not learn to undo what
+the ridge has overfitted.
+
+Rows are left out one by one, not patient by patient: where patients have several stays in the training split, the
+strength is chosen a little too weak, for joint and single-task models alike.
+
+The cost is one decomposition of the smaller side, cubic in it, for each set of rows that are labelled alike.
 
 Shapes: n training rows, m labelled ones, F inputs, O outputs (a binary or regression task has one, a multiclass task
 one for each class), k singular values.
@@ -20,8 +26,10 @@ from m3h_core.tasks import TaskSpec
 
 # Penalty for each labelled row, in units of the inputs' variance.
 STRENGTHS = 10.0 ** np.arange(-2, 3.5, 0.5)
-# Leverage near 1 would divide by next to nothing.
-_LEAST_FREEDOM = 1e-3
+# A row of leverage 1 has no left-out prediction; nearer to 1 than this is rounding.
+_LEAST_FREEDOM = 1e-9
+# Change of a logit for a standard deviation of a score: more is separation, not evidence.
+_STEEPEST = 10.0
 
 
 @dataclass(frozen=True)
@@ -62,12 +70,12 @@ def fit_ridge(x_mF: np.ndarray, y_mO: np.ndarray) -> Ridge:
     centre_F, centre_O = x_mF.mean(0), y_mO.mean(0)
     x, y = x_mF - centre_F, y_mO - centre_O
     values_k, left_mk, right_Fk = _decomposed(x)
-    projected_kO = left_mk.T @ y
+    projected_kO, squared_mk = left_mk.T @ y, left_mk**2
     best_O = np.full(y.shape[1], np.inf)
     weights_FO, left_out_mO = np.zeros((x.shape[1], y.shape[1])), np.zeros_like(y)
     for strength in STRENGTHS:
         kept_k = values_k**2 / (values_k**2 + strength * len(x))
-        freedom_m = np.maximum(1 - left_mk**2 @ kept_k - 1 / len(x), _LEAST_FREEDOM)
+        freedom_m = np.maximum(1 - squared_mk @ kept_k - 1 / len(x), _LEAST_FREEDOM)
         residual_mO = (y - left_mk @ (kept_k[:, None] * projected_kO)) / freedom_m[:, None]
         error_O = np.square(residual_mO).mean(0)
         better = error_O < best_O
@@ -82,8 +90,8 @@ def fit_linear_paths(
 ) -> list[LinearPath | None]:
     """The linear path of each task; None for clustering and where there are too few labels to leave one out.
 
-    Binary and multiclass targets are regressed as 0 and 1; a logistic regression on the left-out predictions turns
-    these into logits, flat where they do not rise with the labels.
+    Binary and multiclass targets are regressed as 0 and 1; a logistic (softmax) regression on the left-out predictions
+    turns these into logits, flat where they do not rise with the labels.
     """
     paths: list[LinearPath | None] = [None] * len(tasks)
     groups: dict[bytes, list[int]] = {}
@@ -110,19 +118,21 @@ def _columns(task: TaskSpec, target_m: np.ndarray) -> np.ndarray:
 
 
 def _path(task: TaskSpec, ridge: Ridge, x_nF: np.ndarray, y_mO: np.ndarray, rows: np.ndarray) -> LinearPath:
-    slope_O, level_O = np.ones(y_mO.shape[1]), np.zeros(y_mO.shape[1])
-    if task.problem != "regression":
-        slope_O, level_O = np.array([_logit_scale(s, y) for s, y in zip(ridge.left_out_mO.T, y_mO.T, strict=True)]).T
+    slope, level_O = 1.0, np.zeros(y_mO.shape[1])
+    if task.problem == "binary":
+        slope, level_O = _logit_scale(ridge.left_out_mO[:, 0], y_mO[:, 0])
+    elif task.problem == "multiclass":
+        slope, level_O = _softmax_scale(ridge.left_out_mO, y_mO)
     train_nO = x_nF @ ridge.weights_FO
     train_nO[rows] = ridge.left_out_mO - ridge.bias_O
     return LinearPath(
-        np.ascontiguousarray((ridge.weights_FO * slope_O).T),
-        ridge.bias_O * slope_O + level_O,
-        np.ascontiguousarray((train_nO * slope_O).T),
+        np.ascontiguousarray((ridge.weights_FO * slope).T),
+        ridge.bias_O * slope + level_O,
+        np.ascontiguousarray((train_nO * slope).T),
     )
 
 
-def _logit_scale(score_m: np.ndarray, y_m: np.ndarray) -> tuple[float, float]:
+def _logit_scale(score_m: np.ndarray, y_m: np.ndarray) -> tuple[float, np.ndarray]:
     """Slope and level of the logit of ``y`` in a score: logistic regression; slope 0 where it would be negative.
 
     A ridge that learns nothing predicts the mean of the *other* rows, which falls where the label rises.
@@ -133,12 +143,33 @@ def _logit_scale(score_m: np.ndarray, y_m: np.ndarray) -> tuple[float, float]:
     # A row of each class is added, so that a class that was not seen is rare and not impossible.
     flat = float(np.log((positives + 1) / (len(y_m) - positives + 1)))
     if not 0 < positives < len(y_m) or spread < 1e-12:
-        return 0.0, flat
+        return 0.0, np.array([flat])
     fitted = LogisticRegression(C=1.0).fit(((score_m - score_m.mean()) / spread)[:, None], y_m)
     slope = float(fitted.coef_[0, 0]) / spread
     if slope <= 0:
-        return 0.0, flat
-    return slope, float(fitted.intercept_[0]) - slope * float(score_m.mean())
+        return 0.0, np.array([flat])
+    return slope, fitted.intercept_ - slope * score_m.mean()
+
+
+def _softmax_scale(score_mC: np.ndarray, y_mC: np.ndarray) -> tuple[float, np.ndarray]:
+    """One slope and a level for each class: the logits of a softmax that starts at the classes' shares."""
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
+    mean_C, spread = score_mC.mean(0), float(score_mC.std(0).max())
+    counts_C = y_mC.sum(0) + 1
+    flat_C = np.log(counts_C / counts_C.sum())
+
+    def loss(slope: float) -> float:
+        z_mC = flat_C + slope * (score_mC - mean_C)
+        return float((logsumexp(z_mC, axis=1) - (z_mC * y_mC).sum(1)).mean())
+
+    if spread < 1e-12:
+        return 0.0, flat_C
+    slope = float(minimize_scalar(loss, bounds=(0.0, _STEEPEST / spread), method="bounded").x)
+    if loss(slope) >= loss(0.0):
+        slope = 0.0
+    return slope, flat_C - slope * mean_C
 
 
 def _decomposed(x_mF: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -29,7 +29,7 @@ from m3h_core.borrowing import borrow
 from m3h_core.checkpoint import fingerprint, read_tensors, write_json, write_tensors
 from m3h_core.clusters import k_means_centres
 from m3h_core.cohort import TEST, Cohort
-from m3h_core.data import TrainingData, cohort_tensors
+from m3h_core.data import LEAST_TO_JUDGE, TrainingData, cohort_tensors
 from m3h_core.losses import clustering_loss, multiclass_loss, scalar_loss, sharpened, soft_assignment
 from m3h_core.metrics import Score, evaluate_predictions
 from m3h_core.model import M3H, Activations, FitConfig, Layout, attended, owners, run
@@ -324,16 +324,18 @@ class Trainer:
         table = self.data.linear
         if table is None:
             return nothing, nothing, nothing, nothing
-        slots = self._tensor([table.rows_of(model.tasks, self.layout.outputs) for model in self.models])
+        rows = torch.tensor([table.rows_of(model.tasks, self.layout.outputs) for model in self.models])
+        used, slots = rows.unique(return_inverse=True)
+        weights, self.linear_bias = table.weights[used], table.bias[used].to(self.device)
         shares, start, widths = [], 0, self.data.modalities.values()
         if self.config.modality_dropout and len(widths) > 1:
             for i, width in enumerate(widths, start=sum(widths)):
                 part = slice(start, start := start + width)
-                shares.append(table.weights[:, part] @ self.data.x_train[:, part].T - table.weights[:, i : i + 1])
+                shares.append(weights[:, part] @ self.data.x_train[:, part].T - weights[:, i : i + 1])
         return (
-            slots,
-            table.train.to(self.device),
-            table.valid.to(self.device),
+            slots.to(self.device),
+            table.train[used].to(self.device),
+            table.valid[used].to(self.device),
             torch.stack(shares).to(self.device) if shares else nothing,
         )
 
@@ -401,7 +403,7 @@ class Trainer:
 
     @torch.no_grad()
     def _step(self) -> None:
-        """One AdamW step; weights decay, biases, tokens and centres do not."""
+        """One AdamW step; the weights of layers decay, biases, the attention's maps and centres do not."""
         learned = [name for name, value in self.params.items() if value.grad is not None]
         for decays in (True, False):
             names = [name for name in learned if name.endswith("weight") == decays]
@@ -455,7 +457,7 @@ class Trainer:
         one with a handful can't stop the others.
         """
         loss_G = self._overall(valid_GT)
-        blind_G = [math.isnan(loss) for loss in loss_G]
+        blind_G = (self.valid_mask.sum(1)[self.slots].sum(1) == 0).tolist()
         improved, going = [], []
         for at, model in enumerate(self.active):
             # Without a validation label there is nothing to choose by, and the last epoch stands.
@@ -475,9 +477,9 @@ class Trainer:
             self._keep(going)
 
     def _overall(self, valid_GT: Tensor) -> list[float]:
-        """The loss [G] over all validation labels together; NaN without one."""
+        """The loss [G] over all validation labels together; NaN without one, or where training has diverged."""
         labels_GT = self.valid_mask.sum(1)[self.slots]
-        return ((valid_GT * labels_GT).nansum(1) / labels_GT.sum(1)).tolist()
+        return (torch.where(labels_GT > 0, valid_GT * labels_GT, 0).sum(1) / labels_GT.sum(1)).tolist()
 
     def _rows(self, name: str, models: Sequence[int]) -> Tensor | slice:
         """The rows of some models in a wide parameter; the members of a model share its first layer."""
@@ -519,12 +521,12 @@ class Trainer:
     def _weigh_against_linear(self) -> None:
         """Mix each task's network with its linear path as its validation rows bear out.
 
-        So a task that learning with others (or learning more than a line) would harm is left as it was without it.
+        So a task whose network is of no use falls back to its line.
         """
         if self.data.linear is None:
             return
         by_members = float(self.linear_members.mean())
-        bias_GO1 = self.data.linear.bias.to(self.device)[self.linear_slots].unsqueeze(-1)
+        bias_GO1 = self.linear_bias[self.linear_slots].unsqueeze(-1)
         shares = self._tensor(_SHARES)
         loss_LGT = torch.zeros(len(shares), *self.slots.shape, dtype=self.config.dtype, device=self.device)
         for start in range(0, len(self.x_valid), _ROWS_AT_ONCE):
@@ -539,6 +541,7 @@ class Trainer:
                 losses = self._losses(mixed_GOB, self.valid_targets[:, rows], self.valid_components[:, rows])
                 loss_LGT[at] += (losses * mask_G1TB).sum(-1).mean(1)
         share_GT = shares[loss_LGT.argmin(0)]
+        share_GT[self.valid_mask.sum(1)[self.slots] < LEAST_TO_JUDGE] = _SHARES[0]
         for task in self.layout.clustering:
             share_GT[:, task] = 1
         share_GO = share_GT[:, owners(self.layout, self.device)]

@@ -71,7 +71,7 @@ def gradient_method(weighting: str) -> Callable[[Sequence[Tensor], Iterable[Tens
         backward(losses)
         # Some methods draw the order of the tasks, from PyTorch's own generator.
         with torch.random.fork_rng(devices=[]):
-            torch.random.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # not the GPU's: they would stay changed
             jac_to_grad([value for value in parameters if hasattr(value, "jac")], aggregator)
 
     return descend

@@ -20,7 +20,7 @@ def _problem(m: int, features: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     return x, x[:, :2] @ np.array([[2.0, 0.0], [-1.0, 0.3]]) + rng.normal(size=(m, 2)) + 5
 
 
-@pytest.mark.parametrize("shape", [(40, 6), (15, 30)], ids=["tall", "wide"])
+@pytest.mark.parametrize("shape", [(40, 6), (15, 30), (20, 1500)], ids=["tall", "wide", "very wide"])
 def test_equals_refits_without_each_row(shape):
     x, y = _problem(*shape)
     ridge = fit_ridge(x, y)
@@ -62,6 +62,20 @@ def test_logits_are_calibrated_and_flat_where_there_is_nothing_to_learn():
     assert learned.bias_O[0] == pytest.approx(-2, abs=0.2)
     assert np.abs(x @ nothing.weights_OF[0]).max() < 0.2
     assert nothing.bias_O[0] == pytest.approx(np.log(0.2 / 0.8), abs=0.15)
+
+
+def test_wide_noise_is_not_learned():
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(100, 3000)), rng.normal(size=(100, 1))
+    assert np.corrcoef(fit_ridge(x, y).left_out_mO[:, 0], y[:, 0])[0, 1] < 0.4
+
+
+def test_a_softmax_starts_at_the_shares_of_the_classes():
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(3000, 3)), rng.choice(3, 3000, p=[0.9, 0.06, 0.04]).astype(float)
+    path = fit_linear_paths([CLASSES], x, y[None], np.ones((1, 3000), dtype=bool))[0]
+    shares = np.exp(path.bias_O) / np.exp(path.bias_O).sum()
+    np.testing.assert_allclose(shares, np.bincount(y.astype(int)) / 3000, atol=0.01)
 
 
 def test_a_class_is_never_impossible_and_too_few_labels_are_no_path():

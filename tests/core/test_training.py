@@ -87,6 +87,12 @@ def test_kill_and_resume_equals_no_kill(cohort, tmp_path, tasks, epoch):
     assert [file.name for file in tmp_path.iterdir()] == ["training.safetensors"]
 
 
+def test_training_that_diverges_leaves_the_last_good_weights(cohort):
+    model = fit(cohort, SUPERVISED, replace(SMALL, learning_rate=1e4))
+    for values in model.predict(cohort).values():
+        assert np.isfinite(values).all()
+
+
 def test_finished_training_is_not_repeated(cohort, tmp_path):
     first = fit(cohort, SUPERVISED, SMALL, resume=tmp_path)
     _assert_same(first, fit(cohort, SUPERVISED, SMALL, on_epoch=lambda _: pytest.fail("an epoch"), resume=tmp_path))
