@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 
-from m3h_core import Cohort, FitConfig, TaskSpec
+from m3h_core import Cohort, FitConfig, FittedModel, TaskSpec
 
 WIDTHS = {"tabular": 6, "timeseries": 8, "language": 5, "vision": 7}
 TASKS = (
@@ -58,3 +59,17 @@ def make_cohort(n: int = 400, seed: int = 0) -> Cohort:
 def with_labelled(cohort: Cohort, task: str, mask: np.ndarray) -> Cohort:
     """The cohort in which a task is labelled on some rows only."""
     return replace(cohort, labelled={**cohort.labelled, task: cohort.labelled[task] & mask})
+
+
+class Killed(Exception):
+    """Stands for a kill in the middle of training."""
+
+
+def assert_same(a: FittedModel, b: FittedModel) -> None:
+    """Two models are equal to the last bit."""
+    assert a.tasks == b.tasks
+    assert a.units == b.units
+    mine, other = a.model.state_dict(), b.model.state_dict()
+    assert mine.keys() == other.keys()
+    for name, value in mine.items():
+        assert torch.equal(value, other[name]), name

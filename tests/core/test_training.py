@@ -6,14 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from synthetic import SMALL, SUPERVISED, TASKS, make_cohort, with_labelled
+from synthetic import SMALL, SUPERVISED, TASKS, Killed, assert_same, make_cohort, with_labelled
 
 from m3h_core import FittedModel, TaskSpec, fit
 from m3h_core.cohort import CALIBRATION, TEST, VALID
-
-
-class Killed(Exception):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +24,6 @@ def fitted(cohort):
 
 def _state(model: FittedModel) -> dict[str, torch.Tensor]:
     return model.model.state_dict()
-
-
-def _assert_same(a: FittedModel, b: FittedModel) -> None:
-    assert a.tasks == b.tasks
-    assert a.units == b.units
-    assert _state(a).keys() == _state(b).keys()
-    for name, value in _state(a).items():
-        assert torch.equal(value, _state(b)[name]), name
 
 
 def test_learns_every_problem_class(cohort, fitted):
@@ -65,7 +53,7 @@ def test_number_of_clusters_is_chosen_where_not_given(cohort):
 
 
 def test_same_seed_same_numbers(cohort, fitted):
-    _assert_same(fitted, fit(cohort, TASKS, SMALL))
+    assert_same(fitted, fit(cohort, TASKS, SMALL))
     other = fit(cohort, TASKS, replace(SMALL, seed=1))
     assert not torch.equal(_state(fitted)["first_weight"], _state(other)["first_weight"])
 
@@ -83,7 +71,7 @@ def test_kill_and_resume_equals_no_kill(cohort, tmp_path, tasks, epoch):
     epochs = []
     resumed = fit(cohort, tasks, config, on_epoch=lambda report: epochs.append(report["epoch"]), resume=tmp_path)
     assert epochs[0] > 0
-    _assert_same(resumed, fit(cohort, tasks, config))
+    assert_same(resumed, fit(cohort, tasks, config))
     assert [file.name for file in tmp_path.iterdir()] == ["training.safetensors"]
 
 
@@ -95,13 +83,13 @@ def test_training_that_diverges_leaves_the_last_good_weights(cohort):
 
 def test_finished_training_is_not_repeated(cohort, tmp_path):
     first = fit(cohort, SUPERVISED, SMALL, resume=tmp_path)
-    _assert_same(first, fit(cohort, SUPERVISED, SMALL, on_epoch=lambda _: pytest.fail("an epoch"), resume=tmp_path))
+    assert_same(first, fit(cohort, SUPERVISED, SMALL, on_epoch=lambda _: pytest.fail("an epoch"), resume=tmp_path))
 
 
 def test_a_state_of_other_work_is_not_used(cohort, tmp_path):
     fit(cohort, SUPERVISED, SMALL, resume=tmp_path)
     other = replace(SMALL, seed=5)
-    _assert_same(fit(cohort, SUPERVISED, other, resume=tmp_path), fit(cohort, SUPERVISED, other))
+    assert_same(fit(cohort, SUPERVISED, other, resume=tmp_path), fit(cohort, SUPERVISED, other))
 
 
 def test_nothing_is_fitted_on_calibration_or_test_rows(cohort):
@@ -113,7 +101,7 @@ def test_nothing_is_fitted_on_calibration_or_test_rows(cohort):
         labels={name: np.where(blind, 1.0, values) for name, values in cohort.labels.items()},
         labelled={name: values | blind for name, values in cohort.labelled.items()},
     )
-    _assert_same(fit(cohort, TASKS, SMALL), fit(changed, TASKS, SMALL))
+    assert_same(fit(cohort, TASKS, SMALL), fit(changed, TASKS, SMALL))
 
 
 def test_standardisation_is_fitted_on_training_rows_only(cohort):
@@ -174,7 +162,7 @@ def test_save_and_load_without_pickle(cohort, fitted, tmp_path):
     fitted.save(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
     loaded = FittedModel.load(tmp_path)
-    _assert_same(fitted, loaded)
+    assert_same(fitted, loaded)
     assert loaded.config == fitted.config
     unlabelled = replace(cohort, labels={}, labelled={})
     for name, values in fitted.predict(cohort).items():

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from synthetic import SMALL, SUPERVISED, TASKS, make_cohort, with_labelled
+from synthetic import SMALL, SUPERVISED, TASKS, Killed, assert_same, make_cohort, with_labelled
 
 from m3h_core import FitConfig, TaskSpec, fit, fit_many
 from m3h_core.data import TrainingData
@@ -16,10 +16,6 @@ from m3h_core.weighting import AGGREGATORS, by_uncertainty, gradient_method
 
 UNCERTAIN = replace(SMALL, weighting="uncertainty")
 needs_torchjd = pytest.mark.skipif(not find_spec("torchjd"), reason='needs TorchJD: pip install "m3h[gradients]"')
-
-
-class Killed(Exception):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +30,6 @@ def noisy(cohort):
     labels = {"clean": cohort.labels["stay"], "noisy": cohort.labels["stay"] + 50 * rng.normal(size=len(cohort))}
     labels["never"] = np.full(len(cohort), np.nan)
     return replace(cohort, labels=labels, labelled={name: np.isfinite(values) for name, values in labels.items()})
-
-
-def _assert_same(a, b):
-    for name, value in a.model.state_dict().items():
-        assert torch.equal(value, b.model.state_dict()[name]), name
 
 
 def _killed_and_resumed(cohort, tasks, config, folder):
@@ -75,7 +66,7 @@ def test_a_noisy_task_is_weighed_down_and_one_without_labels_left_alone(noisy):
 
 def test_uncertainty_learns_and_repeats_itself(cohort):
     model = fit(cohort, TASKS, UNCERTAIN)
-    _assert_same(model, fit(cohort, TASKS, UNCERTAIN))
+    assert_same(model, fit(cohort, TASKS, UNCERTAIN))
     assert "log_variance" not in model.model.state_dict()
     assert not torch.equal(model.model.head_bias, fit(cohort, TASKS, SMALL).model.head_bias)
     scores = model.evaluate(cohort, n_bootstrap=20)
@@ -85,7 +76,7 @@ def test_uncertainty_learns_and_repeats_itself(cohort):
 
 def test_uncertainty_resumes_where_it_was(cohort, tmp_path):
     resumed = _killed_and_resumed(cohort, SUPERVISED, UNCERTAIN, tmp_path)
-    _assert_same(resumed, fit(cohort, SUPERVISED, UNCERTAIN))
+    assert_same(resumed, fit(cohort, SUPERVISED, UNCERTAIN))
 
 
 def test_uncertainty_in_one_wide_model_equals_looped_fits(cohort):
@@ -131,7 +122,7 @@ def test_combined_gradients_resume_where_they_were(cohort, tmp_path):
     torch.manual_seed(1)
     model = fit(cohort, TASKS, config)
     torch.manual_seed(2)
-    _assert_same(model, _killed_and_resumed(cohort, TASKS, config, tmp_path))
+    assert_same(model, _killed_and_resumed(cohort, TASKS, config, tmp_path))
 
 
 @needs_torchjd
@@ -139,7 +130,7 @@ def test_models_of_combined_gradients_are_trained_one_by_one(cohort):
     config = replace(SMALL, weighting="upgrad", epochs=3)
     jobs = [(SUPERVISED[:2], config), (SUPERVISED[1:3], config)]
     for (tasks, _), model in zip(jobs, fit_many(cohort, jobs), strict=True):
-        _assert_same(model, fit(cohort, tasks, config))
+        assert_same(model, fit(cohort, tasks, config))
     data = TrainingData.of(cohort, SUPERVISED, config)
     with pytest.raises(ValueError, match="trained alone"):
         Trainer(data, [data.new_model(SUPERVISED, config) for _ in range(2)])
