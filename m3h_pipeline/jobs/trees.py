@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import lightgbm as lgb
 import numpy as np
+from joblib import Parallel, cpu_count, delayed
 
 from m3h_core import Cohort, TaskSpec
 from m3h_core.cohort import TRAIN, VALID
@@ -35,13 +34,16 @@ def fit_trees(
     to.mkdir(parents=True, exist_ok=True)
     labelled = [task for task in tasks if task.problem != "clustering"]
     predictions: dict[str, np.ndarray] = {}
-    # A thread a task: hospital cohorts are too small for LightGBM's own threads to gain anything.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        fitted = pool.map(lambda task: _fit_one(x_NF, cohort, task, rounds, seed, to / f"{task.name}.txt"), labelled)
-        for task, prediction in zip(labelled, fitted, strict=True):
-            predictions[task.name] = prediction
-            if on_progress:
-                on_progress(len(predictions), len(labelled))
+    # A process a core, not LightGBM's own threads, which gain nothing on cohorts of this size; nor threads of ours:
+    # training in several threads at once has crashed inside LightGBM.
+    fitted = Parallel(n_jobs=min(cpu_count(), max(1, len(labelled))), return_as="generator")(
+        delayed(_fit_one)(x_NF, *_rows_and_labels(cohort, task), task, rounds, seed, to / f"{task.name}.txt")
+        for task in labelled
+    )
+    for task, prediction in zip(labelled, fitted, strict=True):
+        predictions[task.name] = prediction
+        if on_progress:
+            on_progress(len(predictions), len(labelled))
     return predictions
 
 
@@ -52,12 +54,19 @@ def tree_inputs(cohort: Cohort) -> np.ndarray:
     ).astype(np.float32)
 
 
-def _fit_one(x_NF: np.ndarray, cohort: Cohort, task: TaskSpec, rounds: int, seed: int, to: Path) -> np.ndarray:
-    labels, labelled = np.asarray(cohort.labels[task.name]), cohort.labelled[task.name]
+def _rows_and_labels(cohort: Cohort, task: TaskSpec) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    """A task's labelled rows by split, and its labels [N]."""
+    labelled = cohort.labelled[task.name]
     rows = {split: np.flatnonzero(labelled & (cohort.split == split)) for split in (TRAIN, VALID)}
+    return rows, np.asarray(cohort.labels[task.name])
+
+
+def _fit_one(
+    x_NF: np.ndarray, rows: dict[int, np.ndarray], labels: np.ndarray, task: TaskSpec, rounds: int, seed: int, to: Path
+) -> np.ndarray:
     known = labels[rows[TRAIN]]
     if len(np.unique(known)) < 2:
-        return _constant(task, known, len(cohort))
+        return _constant(task, known, len(x_NF))
     parameters: dict[str, Any] = {
         "objective": _OBJECTIVES[task.problem],
         "learning_rate": 0.05,
