@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import false_discovery_control
 
 from m3h_core import Cohort, TaskSpec
 from m3h_core.cohort import TEST
@@ -150,8 +151,4 @@ def discoveries(p: np.ndarray, rate: float = 0.05) -> np.ndarray:
     >>> discoveries(np.array([0.01, 0.04, 0.03, 0.9]))
     array([ True, False, False, False])
     """
-    order = np.argsort(p)
-    passes = np.flatnonzero(p[order] <= rate * np.arange(1, len(p) + 1) / len(p))
-    found = np.zeros(len(p), dtype=bool)
-    found[order[: passes[-1] + 1 if len(passes) else 0]] = True
-    return found
+    return false_discovery_control(p) <= rate
