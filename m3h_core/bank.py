@@ -7,7 +7,7 @@ processor's cache; each model stops early by itself and leaves the wide model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -36,16 +36,27 @@ def fit_many(
     ``on_progress`` receives (models done, models in all). With ``resume``, a folder, finished chunks are kept there:
     the same call after a kill loses at most the chunk it was in.
     """
+    trained = dict(fit_in_chunks(cohort, jobs, on_progress, resume))
+    return [trained[i] for i in range(len(jobs))]
+
+
+def fit_in_chunks(
+    cohort: Cohort,
+    jobs: Sequence[Job],
+    on_progress: Callable[[int, int], None] | None = None,
+    resume: str | Path | None = None,
+) -> Iterator[tuple[int, FittedModel]]:
+    """The models of :func:`fit_many` as (place among the jobs, model), chunk by chunk as they are trained.
+
+    For what is done with a model before the next chunk needs the memory: a thousand of them may not fit.
+    """
     plan = [(tuple(tasks), config or FitConfig()) for tasks, config in jobs]
     union: dict[str, TaskSpec] = {}
     for tasks, _ in plan:
         for task in tasks:
             if union.setdefault(task.name, task) != task:
                 raise ValueError(f"two different tasks are called {task.name!r}")
-    if not plan:
-        return []
     prepared: dict[tuple[str, float, bool, int, int], TrainingData] = {}
-    results: dict[int, FittedModel] = {}
     done = 0
 
     def stopped(count: int) -> None:
@@ -77,8 +88,7 @@ def fit_many(
                 tensors = {f"{at}/{key}": v for at, model in enumerate(models) for key, v in model.state_dict().items()}
                 write_tensors(file, tensors, {})
         for i, model in zip(chunk, models, strict=True):
-            results[i] = finished(model, data)
-    return [results[i] for i in range(len(plan))]
+            yield i, finished(model, data)
 
 
 def _chunks(plan: Sequence[tuple[Sequence[TaskSpec], FitConfig]], n_inputs: int) -> list[list[int]]:

@@ -126,6 +126,11 @@ class Resamples:
     def __len__(self) -> int:
         return len(self._counts)
 
+    @property
+    def n_subjects(self) -> int:
+        """How many subjects are drawn from."""
+        return self._counts.shape[1]
+
     def weights(self, rows: np.ndarray) -> np.ndarray:
         """Counts float32 [R, n] of some rows of the cohort, all of the split."""
         return self._counts[:, self._subject_of[self.position[rows]]]

@@ -254,7 +254,7 @@ class Trainer:
                 self._refresh_clusters()
             train_GT = self._train_epoch()
             self._update_average()
-            valid_GT = self._validate()
+            valid_GT = self.valid_losses(self.average)
             report = self._report(train_GT[0].tolist(), valid_GT[0].tolist())
             self._stop_early(valid_GT)
             self.epoch += 1
@@ -283,6 +283,12 @@ class Trainer:
             self._step()
             total += loss_GMT.detach().mean(1) * len(rows)
         return total / n
+
+    def train_losses(self, params: Mapping[str, Tensor], rows: Tensor) -> Tensor:
+        """Losses [G, T] on some training rows as they are, with nothing dropped."""
+        outputs = self._forward(params, self.x_train[rows], self._linear_of(rows, None)).outputs
+        losses_GMTB = self._losses(outputs, self.targets[:, rows], self.components[:, rows])
+        return (losses_GMTB * self._of_slots(self.weights[:, rows])).sum(-1).mean(1) / len(rows)
 
     def _backward(self, loss_GMT: Tensor, weights_G1TB: Tensor, cluster_loss: Tensor) -> None:
         """Leave the gradient of a batch's losses in the parameters."""
@@ -437,13 +443,13 @@ class Trainer:
     # Validation and stopping -----------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _validate(self) -> Tensor:
-        """Losses [G, T] of the averaged members on the validation rows; NaN where none is labelled."""
+    def valid_losses(self, params: Mapping[str, Tensor]) -> Tensor:
+        """Losses [G, T] of the members' mean on the validation rows; NaN where none is labelled."""
         total = torch.zeros(self.slots.shape, dtype=self.config.dtype, device=self.device)
         for start in range(0, len(self.x_valid), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
             linear = self.linear_valid[:, rows][self.linear_slots] if len(self.linear_slots) else None
-            outputs = self._forward(self.average, self.x_valid[rows], linear).outputs
+            outputs = self._forward(params, self.x_valid[rows], linear).outputs
             outputs_GOB = outputs.view(len(self.active), -1, *outputs.shape[1:]).mean(1)
             losses = self._losses(outputs_GOB, self.valid_targets[:, rows], self.valid_components[:, rows])
             total += (losses * self._of_slots(self.valid_mask[:, rows])).sum(-1).mean(1)

@@ -1,0 +1,150 @@
+"""From scores to action: which tasks to train together, in a few models.
+
+Shapes: T tasks, m groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from m3h_core.cohort import VALID
+from m3h_core.tim.bench import Bench, Contrast, Measured, TaskSet
+from m3h_core.tim.interaction import TaskInteraction
+
+_STARTS = 20
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A difference of the mean metric over the tasks on the test split, with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class TaskGroups:
+    """The grouping that was best on the validation split, and what it gains on the test split.
+
+    ``tried`` holds for each number of models its mean metric over the tasks {"models", "valid", "test"}; 1 is all
+    tasks in one model. ``single`` is that of the single-task models. ``gain`` is against these, ``gain_over_joint``
+    against one model of all.
+    """
+
+    groups: tuple[tuple[str, ...], ...]
+    tried: tuple[dict[str, float], ...]
+    single: dict[str, float]
+    gain: Gain
+    gain_over_joint: Gain
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        return {
+            "tasks": [list(group) for group in self.groups],
+            "models": len(self.groups),
+            "tried": list(self.tried),
+            "single": self.single,
+            "gain": vars(self.gain),
+            "gain_over_joint": vars(self.gain_over_joint),
+        }
+
+
+def task_groups(bench: Bench, interaction: TaskInteraction, most: int = 4) -> TaskGroups:
+    """Train the tasks in 2 to ``most`` groups and keep the number of models that is best on the validation split.
+
+    For each number the groups are those of the largest sum over the tasks of a task's mean TIM in its group, by the
+    matrix of the validation split (as TAG groups tasks). One model of all tasks is always tried. ``bench`` is the one
+    that ``interaction`` was measured on: its single-task and joint models are not trained again.
+    """
+    n = len(bench.tasks)
+    everything: TaskSet = tuple(range(n))
+    tried: dict[int, list[TaskSet]] = {1: [everything]}
+    for count in range(2, min(most, n) + 1):
+        groups = best_groups(np.nan_to_num(interaction.valid_TT), count)
+        tried.setdefault(len(groups), groups)
+    sets = [group for groups in tried.values() for group in groups]
+    alone: list[TaskSet] = [(i,) for i in everything]
+    bench.plan(len(bench.lacking([*sets, *alone])))
+    bench.train([*sets, *alone])
+    judged = [i for i in everything if np.isfinite(bench.values([_mean_metric(alone, [i])])).all()]
+    judged = [i for i in judged if np.isfinite(bench.values([_mean_metric(alone, [i])], VALID)).all()]
+    if not judged:
+        raise ValueError("no task has labels enough in the validation and test splits to choose groups by")
+    by_count = {count: _both(bench, groups, judged) for count, groups in tried.items()}
+    count = max(by_count, key=lambda c: (by_count[c]["valid"], -c))
+    gain, over_joint = (
+        _gain(bench.measure([_minus(_mean_metric(tried[count], judged), _mean_metric(other, judged))], [0]))
+        for other in (alone, [everything])
+    )
+    names = tuple(tuple(bench.tasks[i].name for i in group) for group in tried[count])
+    table = tuple({"models": c, **scores} for c, scores in sorted(by_count.items()))
+    return TaskGroups(names, table, _both(bench, alone, judged), gain, over_joint)
+
+
+def best_groups(gain_TT: np.ndarray, count: int, seed: int = 0) -> list[TaskSet]:
+    """Up to ``count`` groups of the largest sum of mean gains, from several random starts; smallest tasks first.
+
+    ``gain_TT[i, j]`` is what task i gains from j. A task alone gains nothing.
+
+    >>> best_groups(np.array([[0, 2, -1, -1], [2, 0, -1, -1], [-1, -1, 0, 1], [-1, -1, 1, 0]]), 2)
+    [(0, 1), (2, 3)]
+    """
+    gain_TT = gain_TT - np.diag(np.diag(gain_TT))
+    rng = np.random.default_rng(seed)
+    n = len(gain_TT)
+    best: tuple[float, np.ndarray] | None = None
+    for _ in range(_STARTS):
+        group_T = _climbed(gain_TT, rng.integers(0, count, n), count)
+        value = _total(gain_TT, group_T)
+        if best is None or value > best[0] + 1e-12:
+            best = (value, group_T)
+    assert best is not None
+    return sorted(tuple(np.flatnonzero(best[1] == g).tolist()) for g in np.unique(best[1]))
+
+
+def _climbed(gain_TT: np.ndarray, group_T: np.ndarray, count: int) -> np.ndarray:
+    """Move one task at a time to where the total grows most, until no move helps."""
+    group_T, value = group_T.copy(), _total(gain_TT, group_T)
+    improved = True
+    while improved:
+        improved = False
+        for i in range(len(group_T)):
+            home, totals = group_T[i], []
+            for g in range(count):
+                group_T[i] = g
+                totals.append(_total(gain_TT, group_T))
+            group_T[i] = home
+            if max(totals) > value + 1e-12:
+                group_T[i], value, improved = int(np.argmax(totals)), max(totals), True
+    return group_T
+
+
+def _total(gain_TT: np.ndarray, group_T: np.ndarray) -> float:
+    same_TT = group_T[:, None] == group_T[None, :]
+    others_T = same_TT.sum(1) - 1
+    return float(((gain_TT * same_TT).sum(1) / np.maximum(others_T, 1)).sum())
+
+
+def _mean_metric(groups: Sequence[TaskSet], judged: Sequence[int]) -> Contrast:
+    """The mean over tasks of each task's metric in the model of its group."""
+    home = {i: group for group in groups for i in group}
+    return {(home[i], i): 1 / len(judged) for i in judged}
+
+
+def _minus(a: Contrast, b: Contrast) -> Contrast:
+    keys = dict.fromkeys([*a, *b])
+    return {key: a.get(key, 0.0) - b.get(key, 0.0) for key in keys}
+
+
+def _both(bench: Bench, groups: Sequence[TaskSet], judged: Sequence[int]) -> dict[str, float]:
+    contrast = [_mean_metric(groups, judged)]
+    return {"valid": float(bench.values(contrast, VALID)[0]), "test": float(bench.values(contrast)[0])}
+
+
+def _gain(measured: Measured) -> Gain:
+    return Gain(float(measured.value[0]), float(measured.low[0]), float(measured.high[0]))

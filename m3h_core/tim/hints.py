@@ -1,0 +1,218 @@
+"""Hints: what the joint model alone says of the tasks' interaction. Cheap, and no evidence.
+
+- attention: what task i takes from task j, in the joint model.
+- affinity: how much of task i's loss a step on task j alone takes away, averaged over the training of the joint model
+  (the look-ahead of TAG, Fifty et al. 2021).
+- projection: the joint model is linearised in its shared layer, the gradients of its outputs are randomly projected,
+  and the tasks are fitted again in this space, alone and in pairs (in the manner of Grad-TAG, Li et al. 2024).
+
+Row i is the task that is helped or harmed, column j the other. Shapes: T tasks, O outputs, F inputs, H units of the
+shared layer, N rows, d dimensions of the projection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from m3h_core.checkpoint import fingerprint, read_tensors, write_tensors
+from m3h_core.cohort import TRAIN, Cohort
+from m3h_core.data import TrainingData
+from m3h_core.model import M3H, FitConfig, run
+from m3h_core.tasks import TaskSpec
+from m3h_core.training import FittedModel, Trainer, finished
+
+_EVERY = 3  # Epochs from one look ahead to the next.
+_LOOK_AT = 256  # Training rows whose gradient is the step.
+_DIMENSIONS = 256
+_STRENGTHS = (0.1, 1.0, 10.0)
+_ROWS_AT_ONCE = 4096
+_SHARED = ("first_", "member_", "trunk_", "w_query", "w_key", "w_value")
+
+
+def attention(model: FittedModel, cohort: Cohort) -> np.ndarray:
+    """Mean attention [T, T] over the training rows."""
+    return model.attention(cohort, cohort.rows(TRAIN))
+
+
+# Look-ahead ----------------------------------------------------------------------------------------------------------
+
+
+def affinity(
+    cohort: Cohort,
+    tasks: Sequence[TaskSpec],
+    config: FitConfig,
+    resume: str | Path | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> tuple[np.ndarray, FittedModel]:
+    """The share [T, T] of each task's validation loss that a step on each other task takes away, and the joint model.
+
+    The step is the one that the optimiser would take on a training batch of task j alone, on the shared weights.
+    ``resume`` is a folder as in :func:`m3h_core.fit_many`.
+    """
+    data = TrainingData.of(cohort, tasks, config)
+    model = data.new_model(tasks, config)
+    key = fingerprint(data.fingerprint(), [task.to_dict() for task in tasks], config.to_dict())
+    file = Path(resume) / f"affinity-{key}.safetensors" if resume else None
+    if file and file.exists():
+        tensors, _ = read_tensors(file)
+        matrix = tensors.pop("matrix").numpy()
+        model.load_state_dict(tensors)
+        return matrix, finished(model, data)
+    rows = torch.Generator().manual_seed(config.seed)
+    looks: list[np.ndarray] = []
+
+    def look(report: dict[str, Any]) -> None:
+        if report["epoch"] % _EVERY == 0:
+            drawn = torch.randperm(len(data.x_train), generator=rows)[:_LOOK_AT]
+            looks.append(_look_ahead(trainer, drawn.to(trainer.device)))
+        if on_epoch:
+            on_epoch(report)
+
+    trainer = Trainer(data, [model], on_epoch=look)
+    trainer.run()
+    matrix = np.mean(looks, axis=0)
+    if file:
+        write_tensors(file, model.state_dict() | {"matrix": torch.from_numpy(matrix)}, {})
+    return matrix, finished(model, data)
+
+
+def _look_ahead(trainer: Trainer, rows: Tensor) -> np.ndarray:
+    """1 minus the validation loss of each task after a step on each task, over that before."""
+    params = {name: value.detach().requires_grad_() for name, value in trainer.params.items()}
+    shared = [name for name in params if name.startswith(_SHARED)]
+    losses_T = trainer.train_losses(params, rows)[0]
+    before_T = trainer.valid_losses(params)[0]
+    columns = []
+    for loss in losses_T:
+        gradients = torch.autograd.grad(loss, [params[name] for name in shared], retain_graph=True, allow_unused=True)
+        steps = dict(zip(shared, gradients, strict=True))
+        moved = params | {n: params[n].detach() - _step(trainer, n, g) for n, g in steps.items() if g is not None}
+        columns.append(1 - trainer.valid_losses(moved)[0] / before_T)
+    return torch.stack(columns, dim=1).double().cpu().numpy()
+
+
+def _step(trainer: Trainer, name: str, gradient: Tensor) -> Tensor:
+    """What Adam would take off a weight for a gradient, with the second moments that training has left."""
+    moments = trainer.moments[name]
+    second = moments.second / (1 - 0.999**moments.step).clamp_min(1e-12)
+    return trainer.config.learning_rate * gradient / (second.sqrt() + 1e-8)
+
+
+# Projection ----------------------------------------------------------------------------------------------------------
+
+
+def projection(model: FittedModel, cohort: Cohort) -> np.ndarray:
+    """The share [T, T] of each task's squared validation error that fitting it with another takes away.
+
+    Every fit is one Newton step from the joint model, in d random dimensions of the gradient of the shared layer: T
+    (T + 1) / 2 ridge regressions of that size. NaN for a task without a validation label.
+    """
+    network = model.model
+    data = TrainingData.of(cohort, model.tasks, model.config)
+    train, valid = _Linearized.of(network, data, valid=False), _Linearized.of(network, data, valid=True)
+    n, at = len(model.tasks), np.arange(len(model.tasks))
+    size = np.mean([np.trace(part) for part in train.curvature_Tdd]) / _DIMENSIONS
+    best: tuple[float, np.ndarray] | None = None
+    for strength in _STRENGTHS:
+        penalty = np.eye(_DIMENSIONS) * max(size * strength, 1e-12)
+        alone_Td = np.stack([np.linalg.solve(train.curvature_Tdd[i] + penalty, train.pull_Td[i]) for i in at])
+        alone_T = np.array([valid.error(i, alone_Td[i : i + 1])[0] for i in at])
+        if best is not None and np.nansum(alone_T) >= best[0]:
+            continue
+        matrix = np.zeros((n, n))
+        for i in at:
+            pairs_Td = np.linalg.solve(
+                train.curvature_Tdd[i] + train.curvature_Tdd + penalty, (train.pull_Td[i] + train.pull_Td)[..., None]
+            )[..., 0]
+            matrix[i] = 1 - valid.error(i, pairs_Td) / alone_T[i]
+        np.fill_diagonal(matrix, 0)
+        best = (float(np.nansum(alone_T)), matrix)
+    assert best is not None
+    return best[1]
+
+
+class _Linearized:
+    """A joint model as a linear one in d dimensions, on some rows.
+
+    ``curvature_Tdd`` and ``pull_Td`` are each task's normal equations; ``error`` its squared error after a step.
+    """
+
+    def __init__(self, n_tasks: int) -> None:
+        self.curvature_Tdd = np.zeros((n_tasks, _DIMENSIONS, _DIMENSIONS))
+        self.pull_Td = np.zeros((n_tasks, _DIMENSIONS))
+        # Of the squared error after a step b: left - 2 pull.b + b.bend.b, its terms.
+        self.left_T = np.zeros(n_tasks)
+        self.slope_Td = np.zeros((n_tasks, _DIMENSIONS))
+        self.bend_Tdd = np.zeros((n_tasks, _DIMENSIONS, _DIMENSIONS))
+
+    def error(self, task: int, steps_nd: np.ndarray) -> np.ndarray:
+        """The squared error [n] of a task after each of n steps, NaN where no row is labelled."""
+        bent = np.einsum("nd,de,ne->n", steps_nd, self.bend_Tdd[task], steps_nd)
+        error = self.left_T[task] - 2 * steps_nd @ self.slope_Td[task] + bent
+        return error if self.left_T[task] > 0 else np.full(len(steps_nd), np.nan)
+
+    @classmethod
+    def of(cls, network: M3H, data: TrainingData, valid: bool) -> _Linearized:
+        """Read off the validation or the training rows."""
+        x = data.x_valid if valid else data.x_train
+        targets, weights = (data.valid_targets, data.valid_mask) if valid else (data.targets, data.weights)
+        components = data.valid_components if valid else data.components
+        found = cls(len(network.tasks))
+        generator = torch.Generator().manual_seed(network.config.seed)
+        by_input, by_unit = (
+            torch.randint(0, 2, (size, _DIMENSIONS), generator=generator).to(x) * 2 - 1
+            for size in (x.shape[1], network.layout.first)
+        )
+        for start in range(0, len(x), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            signals_OBH = _sensitivities(network, x[rows])
+            outputs_OB = network.own_outputs(x[rows]).detach()
+            read_Bd = (x[rows] @ by_input) / _DIMENSIONS**0.5
+            for i, (task, part) in enumerate(zip(network.tasks, network.layout.slices, strict=True)):
+                residual_OB, slope_OB = _residual(task, outputs_OB[part], targets[i, rows], components[:, rows])
+                known_B = weights[i, rows].double()
+                for residual_B, slope_B, signals_BH in zip(residual_OB, slope_OB, signals_OBH[part], strict=True):
+                    phi_Bd = (read_Bd * (signals_BH @ by_unit)).double()
+                    residual_B, slope_B = residual_B.double(), slope_B.double()
+                    found._add(i, phi_Bd.numpy(), residual_B.numpy(), slope_B.numpy(), known_B.numpy())
+        return found
+
+    def _add(self, i: int, phi_Bd: np.ndarray, residual: np.ndarray, slope: np.ndarray, weight: np.ndarray) -> None:
+        self.curvature_Tdd[i] += (phi_Bd * (weight * slope)[:, None]).T @ phi_Bd
+        self.pull_Td[i] += phi_Bd.T @ (weight * residual)
+        moved_Bd = phi_Bd * slope[:, None]
+        self.left_T[i] += float((weight * residual**2).sum())
+        self.slope_Td[i] += moved_Bd.T @ (weight * residual)
+        self.bend_Tdd[i] += (moved_Bd * weight[:, None]).T @ moved_Bd
+
+
+def _sensitivities(network: M3H, x_BF: Tensor) -> Tensor:
+    """The gradient [O, B, H] of each output in what enters the shared layer's units."""
+    p: Mapping[str, Tensor] = {name: value.detach() for name, value in network.named_parameters()}
+    entering_BH = (x_BF @ p["first_weight"][0].T + p["first_bias"][0]).requires_grad_()
+    units = network.layout.first
+    # The layers above, read as a network whose first layer passes its input on.
+    above = dict(p) | {"first_weight": torch.eye(units).to(x_BF)[None], "first_bias": x_BF.new_zeros(1, units)}
+    outputs_OB = run(above, replace(network.layout, n_inputs=units), network.config, entering_BH).outputs.mean(0)
+    return torch.stack([torch.autograd.grad(output.sum(), entering_BH, retain_graph=True)[0] for output in outputs_OB])
+
+
+def _residual(task: TaskSpec, outputs_OB: Tensor, target_B: Tensor, components_CB: Tensor) -> tuple[Tensor, Tensor]:
+    """What is left of the target [O, B], and how fast the prediction moves with the output."""
+    if task.problem == "clustering":
+        return components_CB - outputs_OB, torch.ones_like(outputs_OB)
+    if task.problem == "regression":
+        return target_B[None] - outputs_OB, torch.ones_like(outputs_OB)
+    if task.problem == "binary":
+        predicted, aim = torch.sigmoid(outputs_OB), target_B[None]
+    else:
+        predicted = torch.softmax(outputs_OB, dim=0)
+        aim = (target_B[None] == torch.arange(len(outputs_OB), device=target_B.device)[:, None]).to(outputs_OB)
+    return aim - predicted, predicted * (1 - predicted)
