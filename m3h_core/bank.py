@@ -36,59 +36,69 @@ def fit_many(
     ``on_progress`` receives (models done, models in all). With ``resume``, a folder, finished chunks are kept there:
     the same call after a kill loses at most the chunk it was in.
     """
-    trained = dict(fit_in_chunks(cohort, jobs, on_progress, resume))
-    return [trained[i] for i in range(len(jobs))]
-
-
-def fit_in_chunks(
-    cohort: Cohort,
-    jobs: Sequence[Job],
-    on_progress: Callable[[int, int], None] | None = None,
-    resume: str | Path | None = None,
-) -> Iterator[tuple[int, FittedModel]]:
-    """The models of :func:`fit_many` as (place among the jobs, model), chunk by chunk as they are trained.
-
-    For what is done with a model before the next chunk needs the memory: a thousand of them may not fit.
-    """
-    plan = [(tuple(tasks), config or FitConfig()) for tasks, config in jobs]
     union: dict[str, TaskSpec] = {}
-    for tasks, _ in plan:
+    for tasks, _ in jobs:
         for task in tasks:
             if union.setdefault(task.name, task) != task:
                 raise ValueError(f"two different tasks are called {task.name!r}")
-    prepared: dict[tuple[str, float, bool, int, int], TrainingData] = {}
-    done = 0
+    trained = dict(Bank(cohort, list(union.values())).train(jobs, on_progress, resume))
+    return [trained[i] for i in range(len(jobs))]
 
-    def stopped(count: int) -> None:
-        nonlocal done
-        done += count
-        if on_progress:
-            on_progress(done, len(plan))
 
-    for chunk in _chunks(plan, sum(cohort.widths.values()) + len(cohort.widths)):
-        config = plan[chunk[0]][1]
+class Bank:
+    """Trains many models on one cohort, for subsets of some tasks; what they read of it is prepared once."""
+
+    def __init__(self, cohort: Cohort, tasks: Sequence[TaskSpec]) -> None:
+        self.cohort, self.tasks = cohort, list(tasks)
+        self._prepared: dict[tuple[str, float, bool, int, int], TrainingData] = {}
+
+    def data(self, config: FitConfig) -> TrainingData:
+        """The cohort made ready for all tasks, as a configuration wants it."""
         kind = (config.precision, config.balance, config.linear_path, config.cluster_components, config.max_clusters)
-        if kind not in prepared:
-            prepared[kind] = TrainingData.of(cohort, list(union.values()), config)
-        data = prepared[kind]
-        models = [data.new_model(tasks, config) for tasks, config in (plan[i] for i in chunk)]
-        file = None
-        if resume:
-            name = fingerprint(data.fingerprint(), [[t.to_dict() for t in plan[i][0]] for i in chunk], config.to_dict())
-            file = Path(resume) / f"chunk-{name}.safetensors"
-        if file and file.exists():
-            tensors, _ = read_tensors(file)
-            for at, model in enumerate(models):
-                mine = {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{at}/")}
-                model.load_state_dict(mine)
-            stopped(len(chunk))
-        else:
-            Trainer(data, models, on_stop=stopped).run()
-            if file:
-                tensors = {f"{at}/{key}": v for at, model in enumerate(models) for key, v in model.state_dict().items()}
-                write_tensors(file, tensors, {})
-        for i, model in zip(chunk, models, strict=True):
-            yield i, finished(model, data)
+        if kind not in self._prepared:
+            self._prepared[kind] = TrainingData.of(self.cohort, self.tasks, config)
+        return self._prepared[kind]
+
+    def train(
+        self,
+        jobs: Sequence[Job],
+        on_progress: Callable[[int, int], None] | None = None,
+        resume: str | Path | None = None,
+    ) -> Iterator[tuple[int, FittedModel]]:
+        """The models of :func:`fit_many` as (place among the jobs, model), chunk by chunk as they are trained.
+
+        For whoever is done with a model before the next chunk: a thousand of them may not fit into memory.
+        """
+        plan = [(tuple(tasks), config or FitConfig()) for tasks, config in jobs]
+        done = 0
+
+        def stopped(count: int) -> None:
+            nonlocal done
+            done += count
+            if on_progress:
+                on_progress(done, len(plan))
+
+        for chunk in _chunks(plan, sum(self.cohort.widths.values()) + len(self.cohort.widths)):
+            config = plan[chunk[0]][1]
+            data = self.data(config)
+            models = [data.new_model(tasks, config) for tasks, config in (plan[i] for i in chunk)]
+            file = None
+            if resume:
+                named = [[t.to_dict() for t in plan[i][0]] for i in chunk]
+                file = Path(resume) / f"chunk-{fingerprint(data.fingerprint(), named, config.to_dict())}.safetensors"
+            if file and file.exists():
+                tensors, _ = read_tensors(file)
+                for at, model in enumerate(models):
+                    mine = {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{at}/")}
+                    model.load_state_dict(mine)
+                stopped(len(chunk))
+            else:
+                Trainer(data, models, on_stop=stopped).run()
+                if file:
+                    states = [model.state_dict() for model in models]
+                    write_tensors(file, {f"{at}/{key}": v for at, s in enumerate(states) for key, v in s.items()}, {})
+            for i, model in zip(chunk, models, strict=True):
+                yield i, finished(model, data)
 
 
 def _chunks(plan: Sequence[tuple[Sequence[TaskSpec], FitConfig]], n_inputs: int) -> list[list[int]]:

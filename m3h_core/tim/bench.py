@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from m3h_core.bank import fit_in_chunks
+from m3h_core.bank import Bank
 from m3h_core.cohort import TEST, VALID, Cohort
 from m3h_core.metrics import Resamples, primary_metric, primary_replicates
 from m3h_core.model import FitConfig
@@ -77,7 +77,7 @@ class Bench:
     ) -> None:
         self.cohort, self.tasks, self.seeds, self.resume = cohort, tuple(tasks), tuple(seeds), resume
         self.configs = [replace(config, seed=seed) for seed in seeds]
-        self.progress = Progress(on_progress)
+        self.bank, self.progress = Bank(cohort, tasks), Progress(on_progress)
         self.draws = Resamples(cohort, TEST, n_bootstrap, config.seed)
         self.scored: dict[tuple[TaskSet, int], dict[int, Scored]] = {}
         self.kept: dict[tuple[TaskSet, int], FittedModel] = {}
@@ -112,7 +112,7 @@ class Bench:
             self.progress.advance(before + done - self.progress.done)
 
         jobs = [([self.tasks[i] for i in members], self.configs[s]) for members, s in missing]
-        for at, model in fit_in_chunks(self.cohort, jobs, on_progress=progress, resume=self.resume):
+        for at, model in self.bank.train(jobs, on_progress=progress, resume=self.resume):
             self._score(missing[at], model)
             if keep:
                 self.kept[missing[at]] = model

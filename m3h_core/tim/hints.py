@@ -12,7 +12,7 @@ shared layer, N rows, d dimensions of the projection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,21 +44,14 @@ def attention(model: FittedModel, cohort: Cohort) -> np.ndarray:
 # Look-ahead ----------------------------------------------------------------------------------------------------------
 
 
-def affinity(
-    cohort: Cohort,
-    tasks: Sequence[TaskSpec],
-    config: FitConfig,
-    resume: str | Path | None = None,
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
-) -> tuple[np.ndarray, FittedModel]:
+def affinity(data: TrainingData, config: FitConfig, resume: str | Path | None = None) -> tuple[np.ndarray, FittedModel]:
     """The share [T, T] of each task's validation loss that a step on each other task takes away, and the joint model.
 
     The step is the one that the optimiser would take on a training batch of task j alone, on the shared weights.
     ``resume`` is a folder as in :func:`m3h_core.fit_many`.
     """
-    data = TrainingData.of(cohort, tasks, config)
-    model = data.new_model(tasks, config)
-    key = fingerprint(data.fingerprint(), [task.to_dict() for task in tasks], config.to_dict())
+    model = data.new_model(data.tasks, config)
+    key = fingerprint(data.fingerprint(), config.to_dict())
     file = Path(resume) / f"affinity-{key}.safetensors" if resume else None
     if file and file.exists():
         tensors, _ = read_tensors(file)
@@ -72,8 +65,6 @@ def affinity(
         if report["epoch"] % _EVERY == 0:
             drawn = torch.randperm(len(data.x_train), generator=rows)[:_LOOK_AT]
             looks.append(_look_ahead(trainer, drawn.to(trainer.device)))
-        if on_epoch:
-            on_epoch(report)
 
     trainer = Trainer(data, [model], on_epoch=look)
     trainer.run()
@@ -108,14 +99,13 @@ def _step(trainer: Trainer, name: str, gradient: Tensor) -> Tensor:
 # Projection ----------------------------------------------------------------------------------------------------------
 
 
-def projection(model: FittedModel, cohort: Cohort) -> np.ndarray:
+def projection(model: FittedModel, data: TrainingData) -> np.ndarray:
     """The share [T, T] of each task's squared validation error that fitting it with another takes away.
 
     Every fit is one Newton step from the joint model, in d random dimensions of the gradient of the shared layer: T
     (T + 1) / 2 ridge regressions of that size. NaN for a task without a validation label.
     """
     network = model.model
-    data = TrainingData.of(cohort, model.tasks, model.config)
     train, valid = _Linearized.of(network, data, valid=False), _Linearized.of(network, data, valid=True)
     n, at = len(model.tasks), np.arange(len(model.tasks))
     size = np.mean([np.trace(part) for part in train.curvature_Tdd]) / _DIMENSIONS

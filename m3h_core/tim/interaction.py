@@ -197,32 +197,31 @@ def _pairwise(bench: Bench, max_models: int | None, fdr: float) -> TaskInteracti
     budget = left // seeds
     bench.plan(len(bench.lacking(_ground(n))) + budget * seeds)
     bench.train(_ground(n), keep=True)
-    clues = _clues(bench)
+    clues = _clues(bench, budget * seeds)
     chosen = _most_telling(np.abs(clues[0]), budget)
     bench.train(chosen)
     return _result(bench, "pairwise", fdr, chosen, clues)
 
 
-def _clues(bench: Bench) -> np.ndarray:
-    """Cheap estimates [k, T, T] of all cells, the best one first."""
+def _clues(bench: Bench, models: int) -> np.ndarray:
+    """Cheap estimates [k, T, T] of all cells, the best one first, beside a budget of so many models."""
     n = len(bench.tasks)
     joint = [bench.kept[tuple(range(n)), s] for s in range(len(bench.seeds))]
-    attention = np.mean([hints.attention(model, bench.cohort) for model in joint], axis=0)
-    projection = np.mean([hints.projection(model, bench.cohort) for model in joint], axis=0)
-    light = _light(bench)
+    attention, projection = _attention(bench, joint).mean(0), _projection(bench, joint).mean(0)
+    light = _light(bench, models)
     return np.stack([projection, attention] if light is None else [light, projection, attention])
 
 
-def _light(bench: Bench) -> np.ndarray | None:
-    """The matrix by pair models of a small network, where that is far cheaper than the network itself."""
+def _light(bench: Bench, models: int) -> np.ndarray | None:
+    """The matrix by pair models of a small network, where that costs less than half of what so many models do."""
     config = replace(bench.configs[0], **_LIGHT)
-    cost = [c.members * sum(c.hidden) for c in (bench.configs[0], config)]
-    if cost[0] < 8 * cost[1]:
-        return None
     n = len(bench.tasks)
-    small = Bench(bench.cohort, bench.tasks, config, bench.seeds[:1], 1, bench.resume)
-    small.progress = bench.progress
     sets = [*((i,) for i in range(n)), *_side_by_side(bench.tasks)]
+    # Nearly all weights lie in the first layer, which members share.
+    if len(sets) * sum(config.hidden) / sum(bench.configs[0].hidden or (1,)) > models / 2:
+        return None
+    small = Bench(bench.cohort, bench.tasks, config, bench.seeds[:1], 1, bench.resume)
+    small.bank, small.progress = bench.bank, bench.progress
     small.plan(len(sets))
     small.train(sets)
     matrix = np.zeros((n, n))
@@ -416,20 +415,28 @@ def _mean(contrasts: Sequence[Contrast]) -> Contrast:
 # Hints of the joint model --------------------------------------------------------------------------------------------
 
 
+def _attention(bench: Bench, joint: Sequence[FittedModel]) -> np.ndarray:
+    return np.stack([hints.attention(model, bench.cohort) for model in joint])
+
+
+def _projection(bench: Bench, joint: Sequence[FittedModel]) -> np.ndarray:
+    return np.stack([hints.projection(model, bench.bank.data(model.config)) for model in joint])
+
+
 def _hinted(bench: Bench, method: str, fdr: float) -> TaskInteraction:
     """A matrix that the joint model alone gives, with the spread over seeds as its interval."""
     n, n_seeds = len(bench.tasks), len(bench.seeds)
     every = tuple(range(n))
     if method == "affinity":
         bench.plan(n_seeds)
-        found = [hints.affinity(bench.cohort, bench.tasks, config, bench.resume) for config in bench.configs]
+        found = [hints.affinity(bench.bank.data(config), config, bench.resume) for config in bench.configs]
         bench.reuse([model for _, model in found])
         by_seed = np.stack([matrix for matrix, _ in found])
     else:
         bench.plan(len(bench.lacking([every])))
         bench.train([every], keep=True)
-        read = {"attention": hints.attention, "projection": hints.projection}[method]
-        by_seed = np.stack([read(bench.kept[every, s], bench.cohort) for s in range(n_seeds)])
+        joint = [bench.kept[every, s] for s in range(n_seeds)]
+        by_seed = _attention(bench, joint) if method == "attention" else _projection(bench, joint)
     matrix = by_seed.mean(0)
     reach = np.full((n, n), np.nan)
     if n_seeds > 1:
