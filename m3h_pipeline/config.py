@@ -60,10 +60,19 @@ class TrainingConfig(_Section):
 
 
 class TimConfig(_Section):
-    """Task interaction: on how many tasks (those with most labels), over how many seeds."""
+    """Task interaction: of which tasks (0: all, else those with most labels), by which method, at what cost.
 
-    tasks: int = Field(8, ge=2)
+    ``max_models`` bounds the models that are trained for the matrix (0: no bound, every pair); ``groups`` is the most
+    models that the tasks are tried in (0: not tried), ``leave_out`` how many tasks are left out of the joint model.
+    """
+
+    method: Literal["pairwise", "shapley", "affinity", "projection", "attention"] = "pairwise"
+    tasks: int = Field(0, ge=0)
     seeds: int = Field(2, ge=1)
+    max_models: int = Field(110, ge=0)
+    fdr: float = Field(0.05, gt=0, lt=1)
+    groups: int = Field(2, ge=0)
+    leave_out: int = Field(2, ge=0)
 
 
 class LauncherConfig(_Section):
@@ -124,9 +133,7 @@ def for_run(out: Path, source: str | None, path: Path | None, size: str | None, 
             raise InputError(f"--source {name} needs --path, the folder that holds the data")
         today = DEMO_SNAPSHOT if name == "demo" else dt.date.today().isoformat()
         # The tiny demo is for trying and testing: as little of everything as still runs every part.
-        small = Config(
-            training=TrainingConfig(epochs=10, tree_rounds=20, bootstrap=100), tim=TimConfig(tasks=4, seeds=1)
-        )
+        small = Config(training=TrainingConfig(epochs=10, tree_rounds=20, bootstrap=100), tim=TimConfig(tasks=4))
         return _validated(
             small if size == "tiny" else Config(),
             {

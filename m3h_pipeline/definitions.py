@@ -13,6 +13,7 @@ from m3h_pipeline.launch import JobLauncher
 from m3h_pipeline.progress import progress_logger
 
 MAIN_JOB = "main"
+TIM_JOB = "task_interaction"
 
 
 def build_definitions(resources: Mapping[str, object] | None = None) -> dg.Definitions:
@@ -25,7 +26,14 @@ def build_definitions(resources: Mapping[str, object] | None = None) -> dg.Defin
                 dg.AssetSelection.all(),
                 partitions_def=snapshots,
                 description="From the hospital's files to a report and a model version that waits for review.",
-            )
+            ),
+            dg.define_asset_job(
+                TIM_JOB,
+                dg.AssetSelection.assets("tim_report"),
+                partitions_def=snapshots,
+                description="Task interaction alone, of a snapshot whose models are trained: with another [tim] "
+                "section in m3h.toml, or with more models than a night has time for.",
+            ),
         ],
         resources={
             "workspace": Workspace(out=dg.EnvVar(OUT_VARIABLE)),

@@ -1,62 +1,131 @@
-"""Task interaction: how the metric of one task changes when another is learned with it.
+"""Task interaction: how the metric of one task changes when another is learned with it, and what follows from that.
 
-Configuration: ``cohort`` and ``single_task`` (folders), ``tasks``, ``training`` and ``tim`` (sections of m3h.toml),
-``to``. The single-task models of the training seed are used as they are. Writes ``tim.json``.
+Configuration: ``cohort``, ``single_task`` and ``joint`` (folders), ``tasks``, ``training`` and ``tim`` (sections of
+m3h.toml), ``to``. The models of the training seed are used as they are. Writes ``tim.json`` and, a row a cell,
+``tim.parquet``.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 
-from m3h_core import Cohort, FittedModel, TaskSpec, task_interaction
+from m3h_core import Cohort, FittedModel, TaskSpec
 from m3h_core.cohort import TEST, TRAIN
-from m3h_pipeline.jobs import FACTS, every, fit_config, job
+from m3h_core.tim import Bench, leave_one_task_out, measured_interaction, task_groups
+from m3h_pipeline.jobs import FACTS, Log, every, fit_config, job
+from m3h_pipeline.reports.quality import too_few
 from m3h_pipeline.storage import write_json
 
 
 def most_labelled(cohort: Cohort, tasks: Sequence[TaskSpec], count: int) -> list[TaskSpec]:
-    """The tasks with most to learn from: labelled training rows, of the rarer kind for a binary task.
-
-    A task without both kinds of label in the test split can't be scored, and a clustering task has no labels.
-    """
-    sizes = {task.name: _effective(cohort, task, TRAIN) for task in tasks if _effective(cohort, task, TEST) > 1}
-    ranked = sorted(sizes, key=lambda name: -sizes[name])[:count]
+    """The tasks with most to learn from: labelled training rows, of the rarer kind for a binary task. All for 0."""
+    sizes = {task.name: _effective(cohort, task) for task in tasks}
+    ranked = sorted(sizes, key=lambda name: -sizes[name])[: count or len(tasks)]
     return [task for task in tasks if task.name in ranked]
 
 
-def _effective(cohort: Cohort, task: TaskSpec, split: int) -> int:
+def _effective(cohort: Cohort, task: TaskSpec) -> int:
     if task.problem == "clustering":
         return 0
-    known = np.asarray(cohort.labels[task.name])[cohort.labelled[task.name] & (cohort.split == split)]
+    known = np.asarray(cohort.labels[task.name])[cohort.labelled[task.name] & (cohort.split == TRAIN)]
     return int(min((known == 1).sum(), (known == 0).sum())) if task.problem == "binary" else len(known)
+
+
+def report(cohort: Cohort, bench: Bench, settings: dict[str, Any], log: Log) -> dict[str, Any]:
+    """What ``tim.json`` holds; rows of tasks with too few test labels are empty, as their scores are nowhere shown."""
+    found = measured_interaction(bench, settings["method"], settings["max_models"] or None, settings["fdr"])
+    record: dict[str, Any] = found.to_dict() | {"groups": None, "leave_one_out": None}
+    hidden = [i for i, task in enumerate(bench.tasks) if too_few(cohort, task)]
+    if found.unit == "metric" and settings["groups"] > 1:
+        log("task interaction: the tasks in groups")
+        record["groups"] = task_groups(bench, found, settings["groups"]).to_dict()
+    if found.unit == "metric" and settings["leave_out"]:
+        log("task interaction: the joint model without single tasks")
+        record["leave_one_out"] = leave_one_task_out(bench, found, settings["leave_out"]).to_dict()
+    record["n"] = [None if i in hidden else _scored(cohort, task) for i, task in enumerate(bench.tasks)]
+    record["models"] = bench.trained
+    for i in hidden:
+        for name in ("matrix", "low", "high", "q"):
+            record[name][i] = [None] * len(bench.tasks)
+        record["evidence"][i] = [False] * len(bench.tasks)
+        record["single"][i] = record["joint"][i] = None
+        for name in ("matrix", "low", "high") if record["leave_one_out"] else ():
+            record["leave_one_out"][name][i] = [None] * len(record["leave_one_out"]["tasks"])
+    return record
+
+
+def _scored(cohort: Cohort, task: TaskSpec) -> int:
+    rows = cohort.split == TEST
+    return int((rows if task.problem == "clustering" else rows & cohort.labelled[task.name]).sum())
+
+
+def cells(record: dict[str, Any]) -> pl.DataFrame:
+    """The matrix as a table, a row a cell off the diagonal."""
+    names = record["tasks"]
+    per_cell = ("matrix", "low", "high", "q", "evidence", "source")
+    rows = [
+        {"task": task, "other": other, "method": record["method"], "unit": record["unit"]}
+        | {name: record[name][i][j] for name in per_cell}
+        | {name: record[name][i] for name in ("single", "joint", "n")}
+        for i, task in enumerate(names)
+        for j, other in enumerate(names)
+        if i != j
+    ]
+    numbers = dict.fromkeys(("matrix", "low", "high", "q", "single", "joint"), pl.Float64)
+    return pl.DataFrame(rows, schema_overrides={**numbers, "n": pl.Int64}).rename({"matrix": "value"})
+
+
+def with_time_left(log: Log) -> Callable[[int, int], None]:
+    """A progress function that says how far it is and, by the rate so far, how long it will take."""
+    started, limited = time.monotonic(), every(5, log)
+
+    def progress(done: int, total: int) -> None:
+        left = (time.monotonic() - started) / done * (total - done)
+        limited(f"task interaction: {done} of {total} models, about {_duration(left)} left")
+
+    return progress
+
+
+def _duration(seconds: float) -> str:
+    """
+    >>> _duration(42.4), _duration(4000)
+    ('42 s', '67 min')
+    """
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def main() -> None:
     """Entry point."""
     with job() as (config, log):
         started = time.monotonic()
-        training, to = config["training"], Path(config["to"])
+        training, settings, to = config["training"], config["tim"], Path(config["to"])
         cohort = Cohort.load(config["cohort"])
-        tasks = most_labelled(
-            cohort, [TaskSpec.from_dict(record) for record in config["tasks"]], config["tim"]["tasks"]
-        )
-        progress = every(5, log)
-        interaction = task_interaction(
-            cohort,
-            tasks,
-            method="pairwise",
-            config=fit_config(training),
-            seeds=tuple(training["seed"] + i for i in range(config["tim"]["seeds"])),
-            single_models=[FittedModel.load(Path(config["single_task"]) / "models" / task.name) for task in tasks],
-            resume=to / ".chunks",
-            on_progress=lambda done, total: progress(f"task interaction: {done} of {total} models"),
-        )
-        write_json(to / "tim.json", interaction.to_dict())
-        write_json(to / FACTS, {"tasks": len(tasks), "seconds": round(time.monotonic() - started, 1)})
+        tasks = most_labelled(cohort, [TaskSpec.from_dict(record) for record in config["tasks"]], settings["tasks"])
+        seeds = [training["seed"] + i for i in range(settings["seeds"])]
+        chunks = to / ".chunks"
+        bench = Bench(cohort, tasks, fit_config(training), seeds, resume=chunks, on_progress=with_time_left(log))
+        trained = [Path(config["joint"]) / "model", *(Path(config["single_task"]) / "models" / t.name for t in tasks)]
+        bench.reuse(FittedModel.load(folder) for folder in trained)
+        record = report(cohort, bench, settings, log)
+        write_json(to / "tim.json", record)
+        cells(record).write_parquet(to / "tim.parquet")
+        shutil.rmtree(chunks, ignore_errors=True)
+        off = [source for i, row in enumerate(record["source"]) for j, source in enumerate(row) if i != j]
+        facts = {
+            "tasks": len(tasks),
+            "models": bench.trained,
+            "retrained cells": off.count("retrained"),
+            "estimated cells": off.count("estimated"),
+            "effects that survive": sum(map(sum, record["evidence"])),
+        }
+        write_json(to / FACTS, facts | {"seconds": round(time.monotonic() - started, 1)})
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def quality(
     )
     records = []
     for task in tasks:
-        reason = _too_few(cohort, task)
+        reason = too_few(cohort, task)
         joint, difference = scores["joint"][task.name], differences[task.name]
         shown: dict[str, Any] = {
             "value": joint.value, "low": joint.low, "high": joint.high,
@@ -82,7 +82,7 @@ def _positives(cohort: Cohort, task: TaskSpec) -> int | None:
     return int((_test_labels(cohort, task) == 1).sum()) if task.problem == "binary" else None
 
 
-def _too_few(cohort: Cohort, task: TaskSpec) -> str | None:
+def too_few(cohort: Cohort, task: TaskSpec) -> str | None:
     """Why a task can't be claimed, or None where it can."""
     from m3h_core.cohort import TEST
 

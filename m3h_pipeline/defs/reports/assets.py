@@ -13,7 +13,7 @@ from m3h_pipeline.storage import code_version, read_json
 
 ARMS = ("joint", "single_task", "trees")
 QUALITY_CODE = code_version("m3h_core.metrics", "m3h_pipeline.reports.quality")
-TIM_CODE = code_version("m3h_core", "m3h_pipeline.jobs.tim")
+TIM_CODE = code_version("m3h_core", "m3h_pipeline.jobs.tim", "m3h_pipeline.reports.quality")
 REPORT_CODE = code_version("m3h_pipeline.reports")
 _SHARED: dict[str, Any] = {"group_name": "reports", "owners": OWNERS, "partitions_def": snapshots}
 
@@ -47,30 +47,37 @@ def quality(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mater
 
 
 @dg.asset(
-    deps=["cohort", "single_task_models"],
-    kinds={"pytorch"},
+    deps=["cohort", "m3h_model", "single_task_models"],
+    kinds={"pytorch", "mlflow"},
     code_version=TIM_CODE,
     pool="gpu",
-    description="TIM: how each task's score changes when another task is learned with it.",
+    description="TIM: how each task's score changes when another task is learned with it, which tasks to train "
+    "together, and what the joint model loses without a task. Each cell says whether it was retrained or estimated.",
     **_SHARED,
 )
 def tim_report(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher) -> dg.MaterializeResult:
-    """Measure task interaction."""
-    cohort, single_task = workspace.step(context, "cohort"), workspace.step(context, "single_task")
+    """Measure task interaction; its tables are kept beside the joint model in MLflow."""
+    from m3h_pipeline import tracking
+
+    cohort, joint, single_task = (workspace.step(context, name) for name in ("cohort", "joint", "single_task"))
     config = workspace.config
     job = {
         "cohort": str(cohort.folder),
+        "joint": str(joint.folder),
         "single_task": str(single_task.folder),
         "tasks": json.loads((cohort.folder / "tasks.json").read_text()),
         "training": config.training.model_dump(),
         "tim": config.tim.model_dump(),
     }
-    step = workspace.produce(
-        context,
-        "tim",
-        [TIM_CODE, cohort, single_task, job["training"], job["tim"]],
-        lambda to: launcher.run(context, "tim", job, to),
-    )
+
+    def build(to: Path):
+        facts = launcher.run(context, "tim", job, to)
+        tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
+        for file in ("tim.json", "tim.parquet"):
+            tracking.attach(joint.info["mlflow_run"], to / file)
+        return facts
+
+    step = workspace.produce(context, "tim", [TIM_CODE, cohort, joint, single_task, job["training"], job["tim"]], build)
     return materialized(step, **step.info)
 
 
