@@ -62,14 +62,18 @@ class TrainingConfig(_Section):
 class TimConfig(_Section):
     """Task interaction: of which tasks (0: all, else those with most labels), by which method, at what cost.
 
-    ``max_models`` bounds the models that are trained for the matrix (0: no bound, every pair); ``groups`` is the most
-    models that the tasks are tried in (0: not tried), ``leave_out`` how many tasks are left out of the joint model.
+    ``network`` is what the matrix is measured with: "light", a small network of which every pair can be trained, or
+    "model", the trained model's own, whose single-task and joint models are then used as they are. ``max_models``
+    bounds the models that are trained for the matrix (0: no bound). What follows is measured on the model's own
+    network: ``groups`` is the most models that the tasks are tried in (below 2: not tried), ``leave_out`` how many
+    tasks are left out of the joint model in turn.
     """
 
     method: Literal["pairwise", "shapley", "affinity", "projection", "attention"] = "pairwise"
+    network: Literal["light", "model"] = "light"
     tasks: int = Field(0, ge=0)
     seeds: int = Field(2, ge=1)
-    max_models: int = Field(110, ge=0)
+    max_models: int = Field(0, ge=0)
     fdr: float = Field(0.05, gt=0, lt=1)
     groups: int = Field(2, ge=0)
     leave_out: int = Field(2, ge=0)

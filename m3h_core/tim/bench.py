@@ -83,6 +83,12 @@ class Bench:
         self.kept: dict[tuple[TaskSet, int], FittedModel] = {}
         self.trained = 0
 
+    def for_network(self, config: FitConfig, seeds: Sequence[int]) -> Bench:
+        """A bench for another network or other seeds; it shares what was prepared of the cohort, and the progress."""
+        other = Bench(self.cohort, self.tasks, config, seeds, len(self.draws), self.resume)
+        other.bank, other.progress = self.bank, self.progress
+        return other
+
     def reuse(self, models: Iterable[FittedModel]) -> None:
         """Take models that were trained before on some of these tasks with one of these configurations."""
         at = {task.name: i for i, task in enumerate(self.tasks)}

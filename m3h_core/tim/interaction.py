@@ -42,8 +42,6 @@ METHODS = tuple(UNITS)
 # Up to so many tasks every subset is trained: 63 models a seed.
 _EXACT_SHAPLEY = 6
 _ORDERS, _MOST_ORDERS = 10, 1000
-# The network of cheap pair models, which lead a budget.
-_LIGHT: dict[str, Any] = {"hidden": (32,), "members": 1}
 
 
 @dataclass(frozen=True)
@@ -150,6 +148,15 @@ def measured_interaction(
     return _hinted(bench, method, fdr)
 
 
+def light(config: FitConfig) -> FitConfig:
+    """The same training of a small network: where the network itself is too dear for every pair.
+
+    >>> light(FitConfig(seed=3)).hidden
+    (32,)
+    """
+    return replace(config, hidden=(32,), members=1)
+
+
 def pair_contrast(i: int, j: int) -> Contrast:
     """TIM(j -> i) = P_i({i, j}) - P_i({i})."""
     return {((min(i, j), max(i, j)), i): 1.0, ((i,), i): -1.0}
@@ -214,14 +221,12 @@ def _clues(bench: Bench, models: int) -> np.ndarray:
 
 def _light(bench: Bench, models: int) -> np.ndarray | None:
     """The matrix by pair models of a small network, where that costs less than half of what so many models do."""
-    config = replace(bench.configs[0], **_LIGHT)
-    n = len(bench.tasks)
+    config, n = light(bench.configs[0]), len(bench.tasks)
     sets = [*((i,) for i in range(n)), *_side_by_side(bench.tasks)]
     # Nearly all weights lie in the first layer, which members share.
     if len(sets) * sum(config.hidden) / sum(bench.configs[0].hidden or (1,)) > models / 2:
         return None
-    small = Bench(bench.cohort, bench.tasks, config, bench.seeds[:1], 1, bench.resume)
-    small.bank, small.progress = bench.bank, bench.progress
+    small = bench.for_network(config, bench.seeds[:1])
     small.plan(len(sets))
     small.train(sets)
     matrix = np.zeros((n, n))

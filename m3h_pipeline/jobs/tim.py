@@ -18,7 +18,7 @@ import polars as pl
 
 from m3h_core import Cohort, FittedModel, TaskSpec
 from m3h_core.cohort import TEST, TRAIN
-from m3h_core.tim import Bench, leave_one_task_out, measured_interaction, task_groups
+from m3h_core.tim import Bench, leave_one_task_out, light, measured_interaction, task_groups
 from m3h_pipeline.jobs import FACTS, Log, every, fit_config, job
 from m3h_pipeline.reports.quality import too_few
 from m3h_pipeline.storage import write_json
@@ -38,27 +38,29 @@ def _effective(cohort: Cohort, task: TaskSpec) -> int:
     return int(min((known == 1).sum(), (known == 0).sum())) if task.problem == "binary" else len(known)
 
 
-def report(cohort: Cohort, bench: Bench, settings: dict[str, Any], log: Log) -> dict[str, Any]:
+def report(bench: Bench, model_bench: Bench, settings: dict[str, Any], log: Log) -> dict[str, Any]:
     """What ``tim.json`` holds; rows of tasks with too few test labels are empty, as their scores are nowhere shown."""
     found = measured_interaction(bench, settings["method"], settings["max_models"] or None, settings["fdr"])
-    record: dict[str, Any] = found.to_dict() | {"groups": None, "leave_one_out": None}
-    hidden = [i for i, task in enumerate(bench.tasks) if too_few(cohort, task)]
+    groups = left_out = None
     if found.unit == "metric" and settings["groups"] > 1:
         log("task interaction: the tasks in groups")
-        record["groups"] = task_groups(bench, found, settings["groups"]).to_dict()
+        groups = task_groups(model_bench, found, settings["groups"]).to_dict()
     if found.unit == "metric" and settings["leave_out"]:
         log("task interaction: the joint model without single tasks")
-        record["leave_one_out"] = leave_one_task_out(bench, found, settings["leave_out"]).to_dict()
-    record["n"] = [None if i in hidden else _scored(cohort, task) for i, task in enumerate(bench.tasks)]
-    record["models"] = bench.trained
-    for i in hidden:
+        left_out = leave_one_task_out(model_bench, found, settings["leave_out"]).to_dict()
+    hidden = [i for i, task in enumerate(bench.tasks) if too_few(bench.cohort, task)]
+    record: dict[str, Any] = found.to_dict() | {
+        "network": settings["network"],
+        "n": [None if i in hidden else _scored(bench.cohort, task) for i, task in enumerate(bench.tasks)],
+    }
+    for part in filter(None, (record, left_out)):
         for name in ("matrix", "low", "high", "q"):
-            record[name][i] = [None] * len(bench.tasks)
+            for i in hidden if name in part else ():
+                part[name][i] = [None] * len(part["tasks"])
+    for i in hidden:
         record["evidence"][i] = [False] * len(bench.tasks)
         record["single"][i] = record["joint"][i] = None
-        for name in ("matrix", "low", "high") if record["leave_one_out"] else ():
-            record["leave_one_out"][name][i] = [None] * len(record["leave_one_out"]["tasks"])
-    return record
+    return record | {"groups": groups, "leave_one_out": left_out}
 
 
 def _scored(cohort: Cohort, task: TaskSpec) -> int:
@@ -109,11 +111,13 @@ def main() -> None:
         cohort = Cohort.load(config["cohort"])
         tasks = most_labelled(cohort, [TaskSpec.from_dict(record) for record in config["tasks"]], settings["tasks"])
         seeds = [training["seed"] + i for i in range(settings["seeds"])]
-        chunks = to / ".chunks"
-        bench = Bench(cohort, tasks, fit_config(training), seeds, resume=chunks, on_progress=with_time_left(log))
+        chunks, own = to / ".chunks", fit_config(training)
+        network = light(own) if settings["network"] == "light" else own
+        bench = Bench(cohort, tasks, network, seeds, resume=chunks, on_progress=with_time_left(log))
+        model_bench = bench if network == own else bench.for_network(own, seeds[:1])
         trained = [Path(config["joint"]) / "model", *(Path(config["single_task"]) / "models" / t.name for t in tasks)]
-        bench.reuse(FittedModel.load(folder) for folder in trained)
-        record = report(cohort, bench, settings, log)
+        model_bench.reuse(FittedModel.load(folder) for folder in trained)
+        record = report(bench, model_bench, settings, log)
         write_json(to / "tim.json", record)
         cells(record).write_parquet(to / "tim.parquet")
         shutil.rmtree(chunks, ignore_errors=True)
