@@ -7,9 +7,12 @@ processor's cache; each model stops early by itself and leaves the wide model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+
+import torch
 
 from m3h_core.checkpoint import fingerprint, read_tensors, write_tensors
 from m3h_core.cohort import Cohort
@@ -18,6 +21,8 @@ from m3h_core.model import FitConfig, Layout
 from m3h_core.tasks import TaskSpec
 from m3h_core.training import FittedModel, Trainer, finished, trained_alone
 
+OnProgress = Callable[[int, int], None]
+OnStop = Callable[[int], None]
 Job = tuple[Sequence[TaskSpec], FitConfig | None]
 
 # Weights, gradients and two moments of the models that are trained together: what a last-level cache holds.
@@ -28,28 +33,30 @@ CHUNK_BYTES_GPU = 4_000_000_000
 def fit_many(
     cohort: Cohort,
     jobs: Sequence[Job],
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
     resume: str | Path | None = None,
+    workers: int = 1,
 ) -> list[FittedModel]:
     """Train a model for each (tasks, configuration), in the order given; the same models as :func:`fit` one by one.
 
     ``on_progress`` receives (models done, models in all). With ``resume``, a folder, finished chunks are kept there:
-    the same call after a kill loses at most the chunk it was in.
+    the same call after a kill loses at most the chunks it was in. With ``workers``, on a CPU, so many chunks are
+    trained at once, each by a process and a thread of its own.
     """
     union: dict[str, TaskSpec] = {}
     for tasks, _ in jobs:
         for task in tasks:
             if union.setdefault(task.name, task) != task:
                 raise ValueError(f"two different tasks are called {task.name!r}")
-    trained = dict(Bank(cohort, list(union.values())).train(jobs, on_progress, resume))
+    trained = dict(Bank(cohort, list(union.values()), workers).train(jobs, on_progress, resume))
     return [trained[i] for i in range(len(jobs))]
 
 
 class Bank:
     """Trains many models on one cohort, for subsets of some tasks; what they read of it is prepared once."""
 
-    def __init__(self, cohort: Cohort, tasks: Sequence[TaskSpec]) -> None:
-        self.cohort, self.tasks = cohort, list(tasks)
+    def __init__(self, cohort: Cohort, tasks: Sequence[TaskSpec], workers: int = 1) -> None:
+        self.cohort, self.tasks, self.workers = cohort, list(tasks), workers
         self._prepared: dict[tuple[str, float, bool, int, int], TrainingData] = {}
 
     def data(self, config: FitConfig) -> TrainingData:
@@ -60,16 +67,16 @@ class Bank:
         return self._prepared[kind]
 
     def train(
-        self,
-        jobs: Sequence[Job],
-        on_progress: Callable[[int, int], None] | None = None,
-        resume: str | Path | None = None,
+        self, jobs: Sequence[Job], on_progress: OnProgress | None = None, resume: str | Path | None = None
     ) -> Iterator[tuple[int, FittedModel]]:
         """The models of :func:`fit_many` as (place among the jobs, model), chunk by chunk as they are trained.
 
         For whoever is done with a model before the next chunk: a thousand of them may not fit into memory.
         """
         plan = [(tuple(tasks), config or FitConfig()) for tasks, config in jobs]
+        chunks = _chunks(plan, sum(self.cohort.widths.values()) + len(self.cohort.widths))
+        on_cpu = all(config.torch_device.type == "cpu" for _, config in plan)
+        train = self._side_by_side if self.workers > 1 and on_cpu and len(chunks) > 1 else self._one_by_one
         done = 0
 
         def stopped(count: int) -> None:
@@ -78,27 +85,60 @@ class Bank:
             if on_progress:
                 on_progress(done, len(plan))
 
-        for chunk in _chunks(plan, sum(self.cohort.widths.values()) + len(self.cohort.widths)):
-            config = plan[chunk[0]][1]
-            data = self.data(config)
-            models = [data.new_model(tasks, config) for tasks, config in (plan[i] for i in chunk)]
-            file = None
-            if resume:
-                named = [[t.to_dict() for t in plan[i][0]] for i in chunk]
-                file = Path(resume) / f"chunk-{fingerprint(data.fingerprint(), named, config.to_dict())}.safetensors"
-            if file and file.exists():
-                tensors, _ = read_tensors(file)
-                for at, model in enumerate(models):
-                    mine = {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{at}/")}
-                    model.load_state_dict(mine)
-                stopped(len(chunk))
-            else:
-                Trainer(data, models, on_stop=stopped).run()
-                if file:
-                    states = [model.state_dict() for model in models]
-                    write_tensors(file, {f"{at}/{key}": v for at, s in enumerate(states) for key, v in s.items()}, {})
-            for i, model in zip(chunk, models, strict=True):
-                yield i, finished(model, data)
+        works = (_Chunk(self.data(plan[c[0]][1]), [plan[i][0] for i in c], plan[c[0]][1], resume) for c in chunks)
+        for at, models in train(works, stopped):
+            yield from zip(chunks[at], models, strict=True)
+
+    def _one_by_one(self, works: Iterable[_Chunk], stopped: OnStop) -> Iterator[tuple[int, list[FittedModel]]]:
+        for at, work in enumerate(works):
+            yield at, work.train(stopped)
+
+    def _side_by_side(self, works: Iterable[_Chunk], stopped: OnStop) -> Iterator[tuple[int, list[FittedModel]]]:
+        from joblib import Parallel, delayed
+
+        pool = Parallel(n_jobs=self.workers, return_as="generator_unordered")
+        for at, models in pool(delayed(_train_apart)(at, work) for at, work in enumerate(works)):
+            stopped(len(models))
+            yield at, models
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Models of one configuration that are trained as one wide model; ``tasks`` are those of each."""
+
+    data: TrainingData
+    tasks: list[tuple[TaskSpec, ...]]
+    config: FitConfig
+    resume: str | Path | None
+
+    def train(self, stopped: OnStop) -> list[FittedModel]:
+        """Train them, or read them where they were kept."""
+        models, file = [self.data.new_model(tasks, self.config) for tasks in self.tasks], self._file()
+        if file and file.exists():
+            tensors, _ = read_tensors(file)
+            for at, model in enumerate(models):
+                mine = {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{at}/")}
+                model.load_state_dict(mine)
+            stopped(len(models))
+        else:
+            Trainer(self.data, models, on_stop=stopped).run()
+            if file:
+                states = [model.state_dict() for model in models]
+                write_tensors(file, {f"{at}/{key}": v for at, s in enumerate(states) for key, v in s.items()}, {})
+        return [finished(model, self.data) for model in models]
+
+    def _file(self) -> Path | None:
+        if not self.resume:
+            return None
+        named = [[task.to_dict() for task in tasks] for tasks in self.tasks]
+        name = fingerprint(self.data.fingerprint(), named, self.config.to_dict())
+        return Path(self.resume) / f"chunk-{name}.safetensors"
+
+
+def _train_apart(at: int, work: _Chunk) -> tuple[int, list[FittedModel]]:
+    """In a worker: beside others a second thread would only stand in their way."""
+    torch.set_num_threads(1)
+    return at, work.train(lambda _: None)
 
 
 def _chunks(plan: Sequence[tuple[Sequence[TaskSpec], FitConfig]], n_inputs: int) -> list[list[int]]:

@@ -6,7 +6,7 @@ was trained on the task set A.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from m3h_core.bank import Bank
+from m3h_core.bank import Bank, OnProgress
 from m3h_core.cohort import TEST, VALID, Cohort
 from m3h_core.metrics import Resamples, primary_metric, primary_replicates
 from m3h_core.model import FitConfig
@@ -24,7 +24,6 @@ from m3h_core.training import FittedModel
 TaskSet = tuple[int, ...]
 # A sum of scores {(task set, task): weight}, such as P_i({i, j}) - P_i({i}).
 Contrast = Mapping[tuple[TaskSet, int], float]
-OnProgress = Callable[[int, int], None]
 
 # So many cells' worth of its neighbours a cell's own spread over seeds is taken with: two seeds alone say little.
 _PRIOR_CELLS = 10.0
@@ -74,10 +73,11 @@ class Bench:
         n_bootstrap: int = 200,
         resume: str | Path | None = None,
         on_progress: OnProgress | None = None,
+        workers: int = 1,
     ) -> None:
         self.cohort, self.tasks, self.seeds, self.resume = cohort, tuple(tasks), tuple(seeds), resume
         self.configs = [replace(config, seed=seed) for seed in seeds]
-        self.bank, self.progress = Bank(cohort, tasks), Progress(on_progress)
+        self.bank, self.progress = Bank(cohort, tasks, workers), Progress(on_progress)
         self.draws = Resamples(cohort, TEST, n_bootstrap, config.seed)
         self.scored: dict[tuple[TaskSet, int], dict[int, Scored]] = {}
         self.kept: dict[tuple[TaskSet, int], FittedModel] = {}

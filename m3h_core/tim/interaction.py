@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from m3h_core.bank import OnProgress
 from m3h_core.cohort import VALID, Cohort
 from m3h_core.linear import fit_ridge
 from m3h_core.model import FitConfig
 from m3h_core.tasks import TaskSpec
 from m3h_core.tim import hints
-from m3h_core.tim.bench import Bench, Contrast, Measured, OnProgress, TaskSet
+from m3h_core.tim.bench import Bench, Contrast, Measured, TaskSet
 from m3h_core.training import FittedModel
 
 UNITS = {
@@ -114,11 +115,13 @@ def task_interaction(
     single_models: Sequence[FittedModel] = (),
     n_bootstrap: int = 200,
     fdr: float = 0.05,
+    workers: int = 1,
 ) -> TaskInteraction:
     """Measure how the tasks act on each other.
 
     For each seed T single-task models, the joint model, and the task sets of the method, all through
-    :func:`m3h_core.fit_many`, whose ``resume`` and ``on_progress`` these are: a kill loses at most a chunk. Models
+    :func:`m3h_core.fit_many`, whose ``resume``, ``on_progress`` and ``workers`` these are: a kill loses at most the
+    chunks that were being trained. Models
     among ``single_models`` (single-task or joint) of the same tasks, seed and configuration are not trained again; the
     methods that read the joint model alone take only these for ``single_T``.
 
@@ -128,7 +131,7 @@ def task_interaction(
     Raises ValueError for an unknown method, fewer than two tasks, or a bound that the single-task and joint models
     exceed already.
     """
-    bench = Bench(cohort, tasks, config or FitConfig(), seeds, n_bootstrap, resume, on_progress)
+    bench = Bench(cohort, tasks, config or FitConfig(), seeds, n_bootstrap, resume, on_progress, workers)
     bench.reuse(single_models)
     return measured_interaction(bench, method, max_models, fdr)
 

@@ -30,6 +30,7 @@ Log = Callable[[str], None]
 # What a job reports beside its results: counts and seconds, hidden so that the clock does not change a step's version.
 FACTS = ".facts.json"
 _PR_SET_PDEATHSIG = 1
+_MOST_WORKERS = 8
 
 
 @contextmanager
@@ -59,6 +60,13 @@ def fit_config(training: dict[str, Any]) -> FitConfig:
     from m3h_core import FitConfig  # torch: the launcher imports this module too
 
     return FitConfig(**{name: training[name] for name in ("seed", "epochs")})
+
+
+def cpu_workers() -> int:
+    """How many chunks of models to train at once: the processor's cores, as far as memory is likely to reach."""
+    from joblib import cpu_count
+
+    return min(cpu_count(), _MOST_WORKERS)
 
 
 def every(seconds: float, log: Log) -> Log:

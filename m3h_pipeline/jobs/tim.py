@@ -19,7 +19,7 @@ import polars as pl
 from m3h_core import Cohort, FittedModel, TaskSpec
 from m3h_core.cohort import TEST, TRAIN
 from m3h_core.tim import Bench, leave_one_task_out, light, measured_interaction, task_groups
-from m3h_pipeline.jobs import FACTS, Log, every, fit_config, job
+from m3h_pipeline.jobs import FACTS, Log, cpu_workers, every, fit_config, job
 from m3h_pipeline.reports.quality import too_few
 from m3h_pipeline.storage import write_json
 
@@ -113,7 +113,9 @@ def main() -> None:
         seeds = [training["seed"] + i for i in range(settings["seeds"])]
         chunks, own = to / ".chunks", fit_config(training)
         network = light(own) if settings["network"] == "light" else own
-        bench = Bench(cohort, tasks, network, seeds, resume=chunks, on_progress=with_time_left(log))
+        bench = Bench(
+            cohort, tasks, network, seeds, resume=chunks, on_progress=with_time_left(log), workers=cpu_workers()
+        )
         model_bench = bench if network == own else bench.for_network(own, seeds[:1])
         trained = [Path(config["joint"]) / "model", *(Path(config["single_task"]) / "models" / t.name for t in tasks)]
         model_bench.reuse(FittedModel.load(folder) for folder in trained)

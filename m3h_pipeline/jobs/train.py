@@ -14,7 +14,7 @@ from typing import Any
 
 from m3h_core import Cohort, TaskSpec, fit, fit_many
 from m3h_pipeline import tracking
-from m3h_pipeline.jobs import FACTS, Log, every, fit_config, job
+from m3h_pipeline.jobs import FACTS, Log, cpu_workers, every, fit_config, job
 from m3h_pipeline.jobs.trees import fit_trees
 from m3h_pipeline.storage import write_arrays, write_json
 
@@ -53,6 +53,7 @@ def single_task(
         cohort,
         [([task], settings) for task in tasks],
         on_progress=lambda done, total: progress(f"single-task models: {done} of {total}"),
+        workers=cpu_workers(),
     )
     predictions = {}
     for task, model in zip(tasks, models, strict=True):
