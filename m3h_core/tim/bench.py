@@ -25,7 +25,7 @@ TaskSet = tuple[int, ...]
 # A sum of scores {(task set, task): weight}, such as P_i({i, j}) - P_i({i}).
 Contrast = Mapping[tuple[TaskSet, int], float]
 
-# So many cells' worth of its neighbours a cell's own spread over seeds is taken with: two seeds alone say little.
+# With at most so many cells' worth of its family a cell's own spread over seeds is taken: two seeds say little.
 _PRIOR_CELLS = 10.0
 _CONFIDENCE = 0.95
 
@@ -145,14 +145,14 @@ class Bench:
         value, n_seeds = by_seed.mean(1), len(self.seeds)
         subjects = np.array([_variance(self._replicates(contrast)) for contrast in contrasts]).reshape(len(contrasts))
         freedom_subjects = max(1, self.draws.n_subjects - 1)
-        seeds, freedom_seeds = np.zeros(len(contrasts)), np.inf
+        seeds, freedom_seeds = np.zeros(len(contrasts)), np.full(len(contrasts), np.inf)
         if n_seeds > 1:
             own, family = by_seed.var(1, ddof=1), np.asarray(families)
-            pooled = np.array(
-                [np.nanmean(own[family == f]) if np.isfinite(own[family == f]).any() else 0.0 for f in family]
-            )
-            seeds = (_PRIOR_CELLS * pooled + own) / (_PRIOR_CELLS + 1) / n_seeds
-            freedom_seeds = (_PRIOR_CELLS + 1) * (n_seeds - 1)
+            pooled, size = np.transpose([_mean_and_count(own[family == f]) for f in family])
+            # A family's cells share their single-task models: two of them say about as much as one apart.
+            prior = np.minimum(_PRIOR_CELLS, size / 2)
+            seeds = (prior * pooled + own) / (prior + 1) / n_seeds
+            freedom_seeds = (prior + 1) * (n_seeds - 1)
         drawn = np.zeros(len(contrasts)) if sampling is None else np.square(sampling)
         total = subjects + seeds + drawn
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -195,3 +195,8 @@ class Bench:
 def _variance(replicates: np.ndarray) -> float:
     known = replicates[np.isfinite(replicates)]
     return float(known.var(ddof=1)) if len(known) > 1 else float("nan")
+
+
+def _mean_and_count(values: np.ndarray) -> tuple[float, int]:
+    known = values[np.isfinite(values)]
+    return (float(known.mean()), len(known)) if len(known) else (0.0, 0)

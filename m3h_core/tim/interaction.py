@@ -208,7 +208,7 @@ def _pairwise(bench: Bench, max_models: int | None, fdr: float) -> TaskInteracti
     bench.plan(len(bench.lacking(_ground(n))) + budget * seeds)
     bench.train(_ground(n), keep=True)
     clues = _clues(bench, budget * seeds)
-    chosen = _most_telling(np.abs(clues[0]), budget)
+    chosen = _most_telling(clues[0], budget)
     bench.train(chosen)
     return _result(bench, "pairwise", fdr, chosen, clues)
 
@@ -243,17 +243,21 @@ def _side_by_side(tasks: Sequence[TaskSpec]) -> list[TaskSet]:
     return list(itertools.combinations([i for i, task in enumerate(tasks) if task.problem != "clustering"], 2))
 
 
-def _most_telling(size_TT: np.ndarray, count: int) -> list[tuple[int, int]]:
-    """Pairs in rounds: in each, every task in turn has its largest pair that is left, so that no row stays empty."""
-    size = np.maximum(size_TT, size_TT.T)
+def _most_telling(clue_TT: np.ndarray, count: int) -> list[tuple[int, int]]:
+    """Pairs in rounds: in each, every task that has none yet has the one left that stands out most from its row."""
+    others = np.where(np.eye(len(clue_TT), dtype=bool), np.nan, clue_TT)
+    apart = np.nan_to_num(np.abs(others - np.nanmean(others, axis=1, keepdims=True)))
+    size = np.maximum(apart, apart.T)
     np.fill_diagonal(size, -1)
     chosen: dict[tuple[int, int], None] = {}
     while len(chosen) < count:
-        for i in np.argsort(-size.max(1), kind="stable"):
+        reached: set[int] = set()
+        for i in np.argsort(-size.max(1), kind="stable").tolist():
             j = int(size[i].argmax())
-            if size[i, j] >= 0 and len(chosen) < count:
-                chosen[min(int(i), j), max(int(i), j)] = None
+            if size[i, j] >= 0 and i not in reached and len(chosen) < count:
+                chosen[min(i, j), max(i, j)] = None
                 size[i, j] = size[j, i] = -1
+                reached |= {i, j}
     return list(chosen)
 
 

@@ -1,12 +1,32 @@
-"""Task interaction on planted structure, resumed, and under a budget."""
+"""Task interaction on planted structure: signs, ranking, resuming, budgets, and what the intervals are worth."""
 
 import json
+import multiprocessing
+import os
+import signal
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from synthetic import SMALL, SUPERVISED, make_cohort
+import torch
+from scipy.stats import false_discovery_control
+from synthetic import SUPERVISED, TASKS, make_cohort
 
 from m3h_core import Cohort, FitConfig, TaskSpec, fit_many, task_interaction
+from m3h_core.cohort import TEST
+from m3h_core.metrics import primary_metric, primary_replicates
+from m3h_core.tim import METHODS, Bench, leave_one_task_out, light, measured_interaction, task_groups
+from m3h_core.tim.bench import Scored
+from m3h_core.tim.interaction import pair_contrast
+
+THREE = SUPERVISED[:3]
+QUICK = FitConfig(hidden=(12,), width=4, members=1, epochs=4)
+# A network that can learn a planted cause from many labels, and is led astray from few.
+PLAIN = FitConfig(
+    hidden=(32,), width=4, members=1, epochs=40, patience=10, linear_path=False, borrowing=False, weight_decay=0.1,
+    learning_rate=0.01, dropout=0.0, balance=0.0,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -14,78 +34,292 @@ def cohort():
     return make_cohort(300)
 
 
-TASKS = SUPERVISED[:3]
-QUICK = FitConfig(hidden=(12,), width=4, members=1, epochs=4)
+def planted(seed: int = 0, n: int = 1000, test: int = 1500, width: int = 40) -> tuple[Cohort, list[TaskSpec]]:
+    """A learner with few labels, a teacher of the same cause with many, and two rivals that have causes of their own.
+
+    A fifth task has few labels and no relative.
+    """
+    rng = np.random.default_rng(seed)
+    train = int(0.7 * n)
+    x = rng.normal(size=(n + test, width)).astype(np.float32)
+    split = np.repeat([0, 1, 3], [train, n - train, test])
+    causes = x @ np.linalg.qr(rng.normal(size=(width, width)))[0]
+    labels, labelled = {}, {}
+    for name, cause, few in (
+        ("learner", 0, True), ("teacher", 0, False), ("rival", 1, False), ("loner", 2, False), ("other", 3, True),
+    ):  # fmt: skip
+        labels[name] = (3 * causes[:, cause] + rng.logistic(size=n + test) > 0).astype(float)
+        labelled[name] = np.ones(n + test, bool)
+        if few:
+            labelled[name][:train] = False
+            labelled[name][rng.choice(train, 50, replace=False)] = True
+    ids = [str(i) for i in range(n + test)]
+    cohort = Cohort(ids, split, {"x": x}, {"x": np.ones(n + test, bool)}, labels, labelled)
+    return cohort, [TaskSpec(name, "binary") for name in labels]
+
+
+@pytest.fixture(scope="module")
+def structure():
+    """The planted tasks, measured with six seeds."""
+    torch.set_num_threads(1)
+    cohort, tasks = planted()
+    bench = Bench(cohort, tasks, PLAIN, range(6))
+    return bench, measured_interaction(bench)
+
+
+def test_planted_help_harm_and_indifference_are_found(structure):
+    _, found = structure
+    learner, teacher, rival, loner, other = range(5)
+    assert found.matrix_TT[learner, teacher] == found.matrix_TT.max()
+    assert found.evidence_TT[learner, teacher]
+    assert found.low_TT[learner, teacher] > 0
+    harmed = [(learner, rival), (learner, loner), (other, teacher), (other, rival), (other, loner)]
+    assert all(found.matrix_TT[cell] < 0 for cell in harmed)
+    assert sum(found.evidence_TT[cell] for cell in harmed) >= 3
+    rich = [(i, j) for i in (teacher, rival, loner) for j in (teacher, rival, loner) if i != j]
+    assert max(abs(found.matrix_TT[cell]) for cell in rich) < 0.02
+    ranked = [cell for _, cell in sorted((found.matrix_TT[i, j], (i, j)) for i in range(5) for j in range(5) if i != j)]
+    assert set(ranked[: len(harmed)]) == set(harmed)
+
+
+def test_groups_keep_the_learner_with_its_teacher(structure):
+    bench, found = structure
+    before = bench.trained
+    chosen = task_groups(bench, found, most=3)
+    home = {task: group for group in chosen.groups for task in group}
+    assert sorted(home) == sorted(task.name for task in bench.tasks)
+    assert "teacher" in home["learner"]
+    assert [row["models"] for row in chosen.tried] == [1, 2, 3]
+    best = max(chosen.tried, key=lambda row: row["valid"])
+    assert len(chosen.groups) == best["models"]
+    assert chosen.gain.value == pytest.approx(best["test"] - chosen.single["test"])
+    assert chosen.gain.low <= chosen.gain.value <= chosen.gain.high
+    assert bench.trained - before <= 3 * 5  # single-task and joint models are there already
+    assert json.dumps(chosen.to_dict())
+
+
+def test_leaving_the_teacher_out_costs_the_learner(structure):
+    bench, found = structure
+    without = leave_one_task_out(bench, found, count=5)
+    assert without.tasks == found.tasks
+    assert without.cells == 20
+    assert without.matrix_TL[0].argmax() == 1 if np.isfinite(without.matrix_TL[0, 0]) else without.matrix_TL[0, 1] > 0
+    assert np.isnan(np.diag(without.matrix_TL)).all()
+    assert -1 <= without.spearman <= 1
+    assert json.dumps(without.to_dict())
+
+
+def test_shapley_values_sum_to_what_joint_learning_gains(cohort):
+    found = task_interaction(cohort, SUPERVISED, "shapley", QUICK, seeds=(0, 1), n_bootstrap=40)
+    assert found.models == 2 * 15
+    np.testing.assert_allclose(found.matrix_TT.sum(1), found.joint_T - found.single_T, atol=1e-9)
+    assert (found.source_TT == "retrained").all()
+    with pytest.raises(ValueError, match="two sampled orders"):
+        task_interaction(cohort, SUPERVISED, "shapley", QUICK, seeds=(0,), max_models=6)
+
+
+def test_sampled_shapley_values_sum_too_and_lie_near_the_exact_ones(monkeypatch):
+    cohort, tasks = planted(n=500, test=400)
+    exact = task_interaction(cohort, tasks, "shapley", PLAIN, seeds=(0,), n_bootstrap=20)
+    assert exact.models == 31
+    monkeypatch.setattr("m3h_core.tim.interaction._EXACT_SHAPLEY", 4)
+    monkeypatch.setattr("m3h_core.tim.interaction._ORDERS", 4)
+    sampled = task_interaction(cohort, tasks, "shapley", PLAIN, seeds=(0,), n_bootstrap=20)
+    assert sampled.models < exact.models
+    np.testing.assert_allclose(sampled.matrix_TT.sum(1), sampled.joint_T - sampled.single_T, atol=1e-9)
+    off = ~np.eye(5, dtype=bool)
+    assert ((sampled.low_TT <= exact.matrix_TT) & (exact.matrix_TT <= sampled.high_TT))[off].mean() >= 0.8
+    assert np.corrcoef(sampled.matrix_TT[off], exact.matrix_TT[off])[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("method", ["affinity", "projection", "attention"])
+def test_hints_come_from_the_joint_model_alone(cohort, method, tmp_path):
+    found = task_interaction(cohort, TASKS, method, QUICK, seeds=(0, 1), n_bootstrap=20, resume=tmp_path)
+    assert found.unit in ("share of loss", "attention weight")
+    off = ~np.eye(len(TASKS), dtype=bool)
+    assert np.isfinite(found.matrix_TT).all()
+    assert (found.source_TT[off] == "estimated").all()
+    assert not found.evidence_TT.any()
+    assert np.isnan(found.single_T).all()
+    assert np.isfinite(found.joint_T).all()
+    again = task_interaction(cohort, TASKS, method, QUICK, seeds=(0, 1), n_bootstrap=20, resume=tmp_path)
+    assert json.dumps(again.to_dict()) == json.dumps(found.to_dict())
+
+
+@pytest.mark.parametrize("method", ["affinity", "projection"])
+def test_hints_see_the_teacher(method):
+    """Of all tasks, the teacher is the one whose gradient the learner can use most."""
+    cohort, tasks = planted()
+    found = task_interaction(cohort, tasks, method, PLAIN, seeds=range(3), n_bootstrap=20)
+    others = found.matrix_TT[0, 2:]
+    assert found.matrix_TT[0, 1] > others.max()
 
 
 def test_matrix_holds_the_changes(cohort, tmp_path):
     seen = []
     found = task_interaction(
-        cohort, TASKS, config=QUICK, seeds=(0, 1), n_bootstrap=40, resume=tmp_path,
+        cohort, THREE, config=QUICK, seeds=(0, 1), n_bootstrap=40, resume=tmp_path,
         on_progress=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
     assert seen[-1] == (14, 14)
     assert found.tasks == ("death", "shock", "stay")
     assert (np.diag(found.matrix_TT) == 0).all()
     assert (found.source_TT == "retrained").all()
-    off = ~np.eye(3, dtype=bool)
-    assert (found.low_TT[off] <= found.high_TT[off]).all()
-    assert np.isfinite(found.joint_T).all()
-    again = task_interaction(cohort, TASKS, config=QUICK, seeds=(0, 1), n_bootstrap=40, resume=tmp_path)
-    assert json.dumps(again.to_dict()) == json.dumps(found.to_dict())
-    single = fit_many(cohort, [([task], QUICK) for task in TASKS])
+    single = fit_many(cohort, [([task], QUICK) for task in THREE])
     trained = []
     reused = task_interaction(
-        cohort, TASKS, config=QUICK, seeds=(0,), n_bootstrap=40, single_models=single,
-        on_progress=lambda done, total: trained.append(done),
+        cohort, THREE, config=QUICK, seeds=(0,), n_bootstrap=40, single_models=single,
+        on_progress=lambda done, total: trained.append((done, total)),
     )  # fmt: skip
-    assert trained[-1] == 4
-    np.testing.assert_allclose(
-        reused.matrix_TT, task_interaction(cohort, TASKS, config=QUICK, seeds=(0,)).matrix_TT, atol=1e-6
+    assert trained[-1] == (4, 4)
+    assert reused.models == 4
+    fresh = task_interaction(cohort, THREE, config=QUICK, seeds=(0,), n_bootstrap=40)
+    np.testing.assert_allclose(reused.matrix_TT, fresh.matrix_TT, atol=1e-6)
+    assert np.isnan(fresh.q_TT).all()  # one seed tells nothing of training's own doubt
+
+
+def test_processes_give_the_same_matrix(cohort):
+    one, two = (
+        task_interaction(cohort, TASKS, config=QUICK, seeds=(0,), n_bootstrap=20, workers=workers) for workers in (1, 2)
     )
+    np.testing.assert_allclose(one.matrix_TT, two.matrix_TT, atol=1e-6)
 
 
 def test_a_budget_leaves_estimated_cells_that_say_so(cohort):
-    found = task_interaction(cohort, SUPERVISED, config=QUICK, seeds=(0,), max_models=8, n_bootstrap=40)
-    assert (found.source_TT == "estimated").sum() == 6
-    assert np.isfinite(found.matrix_TT).all()
+    found = task_interaction(cohort, SUPERVISED, config=QUICK, seeds=(0, 1), max_models=18, n_bootstrap=40)
+    assert found.models == 18
     estimated = found.source_TT == "estimated"
+    assert estimated.sum() == 4
+    assert np.isfinite(found.matrix_TT).all()
     assert (found.low_TT[estimated] < found.matrix_TT[estimated]).all()
+    assert np.isnan(found.q_TT[estimated]).all()
+    assert not found.evidence_TT[estimated].any()
+    assert -1 <= found.agreement <= 1
     with pytest.raises(ValueError, match="max_models is 2"):
         task_interaction(cohort, SUPERVISED, config=QUICK, seeds=(0,), max_models=2)
 
 
+def test_a_budget_reaches_every_task():
+    cohort, tasks = planted(n=300, test=300)
+    found = task_interaction(cohort, tasks, config=PLAIN, seeds=(0,), max_models=6 + 4, n_bootstrap=20)
+    retrained = (found.source_TT == "retrained") & ~np.eye(5, dtype=bool)
+    assert retrained.sum() == 2 * 4
+    assert retrained.any(1).all()
+
+
+def test_a_small_network_leads_where_it_is_far_cheaper(cohort):
+    """A light network's pair models are spent only where they cost less than half of what they lead."""
+    seen = []
+    config = replace(QUICK, hidden=(512,))
+    task_interaction(
+        cohort, SUPERVISED, config=config, seeds=(0, 1), max_models=18, n_bootstrap=20,
+        on_progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    light_models = 4 + 6
+    assert light(config).hidden == (32,)
+    assert seen[-1] == (18 + light_models, 18 + light_models)
+
+
 def test_a_task_without_test_labels_has_no_number(cohort):
-    from dataclasses import replace
-
     bare = replace(cohort, labelled={**cohort.labelled, "shock": cohort.labelled["shock"] & (cohort.split != 3)})
-    record = task_interaction(bare, TASKS, config=QUICK, seeds=(0,), n_bootstrap=20).to_dict()
-    assert record["matrix"][1][0] is None
-    assert record["single"][1] is None
-    assert record["matrix"][0][1] is not None
+    for most in (None, 6):
+        found = task_interaction(bare, THREE, config=QUICK, seeds=(0,), n_bootstrap=20, max_models=most)
+        record = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+        assert record["matrix"][1][0] is None
+        assert record["single"][1] is None
+        assert most or record["matrix"][0][1] is not None
 
 
-def test_a_neighbour_with_many_labels_helps_a_task_with_few():
-    """Two tasks of one hidden cause: the one with 40 labels gains from the one with all, which gains nothing."""
-    rng = np.random.default_rng(0)
-    n, width = 1400, 60
-    x = rng.normal(size=(n, width)).astype(np.float32)
-    cause = x @ rng.normal(size=width) / np.sqrt(width)
-    split = np.repeat([0, 1, 3], [500, 200, 700])
-    labels = {name: (cause + 0.3 * rng.logistic(size=n) > 0).astype(float) for name in ("rare", "common")}
-    labels["other"] = (x[:, 0] * x[:, 1] > 0).astype(float)
-    labelled = {name: np.ones(n, bool) for name in labels}
-    labelled["rare"] = (np.arange(n) < 40) | (split == 3) | ((split == 1) & (np.arange(n) % 10 == 0))
-    cohort = Cohort([str(i) for i in range(n)], split, {"x": x}, {"x": np.ones(n, bool)}, labels, labelled)
-    tasks = [TaskSpec(name, "binary") for name in labels]
-    config = FitConfig(hidden=(32,), width=8, members=1, epochs=30, linear_path=False)
-    found = task_interaction(cohort, tasks, config=config, seeds=(0, 1), n_bootstrap=100)
-    assert found.matrix_TT[0, 1] > 0.1
-    assert found.low_TT[0, 1] > 0
-    assert found.matrix_TT[0, 1] > found.matrix_TT[0, 2]
-    assert abs(found.matrix_TT[1, 0]) < 0.03
+def test_wrong_arguments_are_refused(cohort):
+    with pytest.raises(ValueError, match=f"'magic' is not one of {', '.join(METHODS)}"):
+        task_interaction(cohort, THREE, method="magic", config=QUICK)
+    with pytest.raises(ValueError, match="at least two tasks"):
+        task_interaction(cohort, THREE[:1], config=QUICK)
 
 
-def test_unknown_method_is_refused(cohort):
-    with pytest.raises(ValueError, match="'magic' is not one of pairwise"):
-        task_interaction(cohort, TASKS, method="magic", config=SMALL)
+def _measure_and_die(folder: str, after: int) -> None:
+    def progress(done: int, _: int) -> None:
+        if done >= after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.set_num_threads(1)
+    task_interaction(make_cohort(300), TASKS, config=QUICK, seeds=(0, 1), resume=folder, on_progress=progress)
+
+
+@pytest.mark.parametrize("after", [3, 24])
+def test_a_kill_loses_at_most_a_chunk(after, tmp_path):
+    process = multiprocessing.get_context("spawn").Process(target=_measure_and_die, args=(str(tmp_path), after))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    kept = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("chunk-*")}
+    torch.set_num_threads(1)
+    # Of two seeds: four single-task models are one chunk, six pairs another; what clusters is trained alone.
+    largest = 6
+    resumed = task_interaction(make_cohort(300), TASKS, config=QUICK, seeds=(0, 1), resume=tmp_path)
+    models = [file for file in tmp_path.glob("chunk-*") if file.name not in kept]
+    assert after < largest or kept
+    assert all((tmp_path / name).stat().st_mtime_ns == written for name, written in kept.items())
+    assert len(models) < len(list(tmp_path.glob("chunk-*"))) or not kept
+    whole = task_interaction(make_cohort(300), TASKS, config=QUICK, seeds=(0, 1))
+    assert json.dumps(resumed.to_dict()) == json.dumps(whole.to_dict())
+
+
+def _simulated(seed: int, effect: float = 0.0, subjects: int = 150, tasks: int = 5, seeds: int = 2) -> Bench:
+    """A bench of pairs whose models are drawn: each seed is better or worse by chance, each model errs on its own."""
+    rng = np.random.default_rng(seed)
+    labels = {f"t{i}": (rng.random(subjects) < 0.4).astype(float) for i in range(tasks)}
+    there = {name: np.ones(subjects, bool) for name in labels}
+    cohort = Cohort(
+        [str(i) for i in range(subjects)], np.full(subjects, TEST), {"x": np.zeros((subjects, 1), np.float32)},
+        {"x": np.ones(subjects, bool)}, labels, there,
+    )  # fmt: skip
+    bench = Bench(cohort, [TaskSpec(name, "binary") for name in labels], FitConfig(seed=seed), range(seeds), 200)
+    common = {i: rng.normal(size=subjects) for i in range(tasks)}
+    for members in [(i,) for i in range(tasks)] + [(i, j) for i in range(tasks) for j in range(i + 1, tasks)]:
+        own = {i: rng.normal(size=subjects) for i in members}
+        for s in range(seeds):
+            scores = {}
+            for i in members:
+                strength = 1.2 + 0.15 * rng.normal() + effect * (members == (0, 1) and i == 0)
+                score = strength * labels[f"t{i}"] + common[i] + 0.5 * own[i] + 0.3 * rng.normal(size=subjects)
+                task = bench.tasks[i]
+                value = primary_metric(cohort, task, score)
+                replicates = primary_replicates(cohort, task, score, bench.draws)
+                scores[i] = Scored(value, value, replicates)
+            bench.scored[members, s] = scores
+    return bench
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say_and_false_edges_are_as_rare():
+    """Pairs that do nothing: 95% of the intervals hold 0, and a false edge is in about 5% of the matrices at most."""
+    cells = [(i, j) for i in range(5) for j in range(5) if i != j]
+    inside, matrices_with_an_edge, repetitions = [], 0, 120
+    for repetition in range(repetitions):
+        bench = _simulated(repetition)
+        measured = bench.measure([pair_contrast(i, j) for i, j in cells], [i for i, _ in cells])
+        inside.append(((measured.low <= 0) & (measured.high >= 0)).mean())
+        matrices_with_an_edge += bool((false_discovery_control(measured.p) <= 0.05).any())
+    error = np.std(inside) / np.sqrt(repetitions)  # cells of a matrix are not independent
+    assert 0.95 - 3 * error - 0.01 < np.mean(inside) < 0.95 + 3 * error + 0.03
+    assert matrices_with_an_edge <= 0.05 * repetitions + 2.6 * np.sqrt(0.05 * 0.95 * repetitions)
+
+
+def test_a_true_edge_is_found_among_many_that_are_none():
+    cells = [(i, j) for i in range(5) for j in range(5) if i != j]
+    found = []
+    for repetition in range(20):
+        bench = _simulated(1000 + repetition, effect=1.5)
+        measured = bench.measure([pair_contrast(i, j) for i, j in cells], [i for i, _ in cells])
+        found.append((false_discovery_control(measured.p) <= 0.05)[cells.index((0, 1))])
+    assert np.mean(found) > 0.7
+
+
+def test_a_second_run_is_a_second(cohort, tmp_path):
+    """Nothing is trained again that is kept."""
+    task_interaction(cohort, TASKS, config=QUICK, seeds=(0,), resume=tmp_path)
+    files = sorted(tmp_path.iterdir())
+    written = [file.stat().st_mtime_ns for file in files]
+    time.sleep(0.01)
+    task_interaction(cohort, TASKS, config=QUICK, seeds=(0,), resume=tmp_path)
+    assert [file.stat().st_mtime_ns for file in sorted(tmp_path.iterdir())] == written
