@@ -20,6 +20,7 @@ from m3h_core.data import TrainingData
 from m3h_core.model import FitConfig, Layout
 from m3h_core.tasks import TaskSpec
 from m3h_core.training import FittedModel, Trainer, finished, trained_alone
+from m3h_core.workers import leave_with_parent
 
 OnProgress = Callable[[int, int], None]
 OnStop = Callable[[int], None]
@@ -137,6 +138,7 @@ class _Chunk:
 
 def _train_apart(at: int, work: _Chunk) -> tuple[int, list[FittedModel]]:
     """In a worker: beside others a second thread would only stand in their way."""
+    leave_with_parent()
     torch.set_num_threads(1)
     return at, work.train(lambda _: None)
 

@@ -12,6 +12,7 @@ from joblib import Parallel, cpu_count, delayed
 
 from m3h_core import Cohort, TaskSpec
 from m3h_core.cohort import TRAIN, VALID
+from m3h_core.workers import leave_with_parent
 
 _OBJECTIVES = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
 
@@ -64,6 +65,7 @@ def _rows_and_labels(cohort: Cohort, task: TaskSpec) -> tuple[dict[int, np.ndarr
 def _fit_one(
     x_NF: np.ndarray, rows: dict[int, np.ndarray], labels: np.ndarray, task: TaskSpec, rounds: int, seed: int, to: Path
 ) -> np.ndarray:
+    leave_with_parent()
     known = labels[rows[TRAIN]]
     if len(np.unique(known)) < 2:
         return _constant(task, known, len(x_NF))

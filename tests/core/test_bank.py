@@ -1,5 +1,9 @@
 """fit_many: one wide model, the same models."""
 
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -94,3 +98,42 @@ def test_two_tasks_of_one_name_are_refused(cohort):
     with pytest.raises(ValueError, match="two different tasks"):
         fit_many(cohort, [([SUPERVISED[0]], SMALL), ([TaskSpec("death", "regression")], SMALL)])
     assert fit_many(cohort, []) == []
+
+
+_PARENT = """
+import os, signal, sys
+from joblib import Parallel, delayed
+from m3h_core.workers import leave_with_parent
+import time
+
+def work():
+    leave_with_parent()
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    Parallel(n_jobs=2)(delayed(work)() for _ in range(2))
+"""
+
+
+def test_workers_leave_with_their_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(_PARENT)
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    workers = [int(parent.stdout.readline()) for _ in range(2)]
+    parent.kill()
+    parent.wait()
+    until = time.monotonic() + 20
+    while any(_runs(worker) for worker in workers):
+        assert time.monotonic() < until, "a worker outlived its parent"
+        time.sleep(0.2)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # Where nobody waits for orphans, one that has ended stays as a zombie.
+    return subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout[:1] != "Z"
