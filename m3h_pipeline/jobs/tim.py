@@ -19,6 +19,7 @@ import polars as pl
 from m3h_core import Cohort, FittedModel, TaskSpec
 from m3h_core.cohort import TEST, TRAIN
 from m3h_core.tim import Bench, leave_one_task_out, light, measured_interaction, task_groups
+from m3h_pipeline.errors import InputError
 from m3h_pipeline.jobs import FACTS, Log, cpu_workers, every, fit_config, job
 from m3h_pipeline.reports.quality import too_few
 from m3h_pipeline.storage import write_json
@@ -40,7 +41,10 @@ def _effective(cohort: Cohort, task: TaskSpec) -> int:
 
 def report(bench: Bench, model_bench: Bench, settings: dict[str, Any], log: Log) -> dict[str, Any]:
     """What ``tim.json`` holds; rows of tasks with too few test labels are empty, as their scores are nowhere shown."""
-    found = measured_interaction(bench, settings["method"], settings["max_models"] or None, settings["fdr"])
+    try:
+        found = measured_interaction(bench, settings["method"], settings["max_models"] or None, settings["fdr"])
+    except ValueError as error:
+        raise InputError(f"m3h.toml: [tim] {error}") from error
     groups = left_out = None
     if found.unit == "metric" and settings["groups"] > 1:
         log("task interaction: the tasks in groups")
