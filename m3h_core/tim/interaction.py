@@ -43,6 +43,7 @@ METHODS = tuple(UNITS)
 # Up to so many tasks every subset is trained: 63 models a seed.
 _EXACT_SHAPLEY = 6
 _ORDERS, _MOST_ORDERS = 10, 1000
+_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -218,8 +219,8 @@ def _clues(bench: Bench, models: int) -> np.ndarray:
     n = len(bench.tasks)
     joint = [bench.kept[tuple(range(n)), s] for s in range(len(bench.seeds))]
     attention, projection = _attention(bench, joint).mean(0), _projection(bench, joint).mean(0)
-    light = _light(bench, models)
-    return np.stack([projection, attention] if light is None else [light, projection, attention])
+    by_light = _light(bench, models)
+    return np.stack([projection, attention] if by_light is None else [by_light, projection, attention])
 
 
 def _light(bench: Bench, models: int) -> np.ndarray | None:
@@ -245,10 +246,9 @@ def _side_by_side(tasks: Sequence[TaskSpec]) -> list[TaskSet]:
 
 def _most_telling(clue_TT: np.ndarray, count: int) -> list[tuple[int, int]]:
     """Pairs in rounds: in each, every task that has none yet has the one left that stands out most from its row."""
-    others = np.where(np.eye(len(clue_TT), dtype=bool), np.nan, clue_TT)
-    apart = np.nan_to_num(np.abs(others - np.nanmean(others, axis=1, keepdims=True)))
-    size = np.maximum(apart, apart.T)
-    np.fill_diagonal(size, -1)
+    others = np.where(np.eye(len(clue_TT), dtype=bool), np.nan, np.nan_to_num(clue_TT))
+    apart = np.abs(others - np.nanmean(others, axis=1, keepdims=True))
+    size = np.where(np.eye(len(clue_TT), dtype=bool), -1, np.maximum(apart, apart.T))
     chosen: dict[tuple[int, int], None] = {}
     while len(chosen) < count:
         reached: set[int] = set()
@@ -328,13 +328,29 @@ def _completed(found: TaskInteraction, known: Sequence[tuple[int, int]], clues: 
     doubt = 1.96 * float(np.sqrt(np.mean((targets - ridge.left_out_mO)[:, 0] ** 2)))
     matrix[at], valid[at] = estimate.T
     low[at], high[at] = matrix[at] - doubt, matrix[at] + doubt
-    varies = np.ptp(ridge.left_out_mO[:, 0]) > 0 and np.ptp(targets[:, 0]) > 0
-    agreement = float(stats.spearmanr(ridge.left_out_mO[:, 0], targets[:, 0]).statistic) if varies else math.nan
     # Where a task has no metric, neither has any cell of its row.
     lost = ~np.isfinite(found.single_T)
     for part in (matrix, low, high, valid):
         part[lost] = np.nan
+    agreement = _agreement(described(fitted), targets[:, :1])
     return replace(found, matrix_TT=matrix, low_TT=low, high_TT=high, valid_TT=valid, agreement=agreement)
+
+
+def _agreement(described_mF: np.ndarray, targets_m1: np.ndarray) -> float:
+    """Mean rank correlation of cells with their estimates within folds that these were not fitted on.
+
+    Within, because an estimate that knows nothing is the mean of the other folds, which is low where a fold is high.
+    """
+    fold_m = np.random.default_rng(0).permutation(len(targets_m1)) % _FOLDS
+    if len(targets_m1) < 4 * _FOLDS:
+        return math.nan
+    found = []
+    for fold in range(_FOLDS):
+        out = fold_m == fold
+        estimate = fit_ridge(described_mF[~out], targets_m1[~out])(described_mF[out])[:, 0]
+        varies = np.ptp(estimate) > 1e-12 and np.ptp(targets_m1[out]) > 0
+        found.append(float(stats.spearmanr(estimate, targets_m1[out, 0]).statistic) if varies else 0.0)
+    return float(np.mean(found))
 
 
 # Shapley values ------------------------------------------------------------------------------------------------------

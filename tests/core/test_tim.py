@@ -194,7 +194,7 @@ def test_a_budget_leaves_estimated_cells_that_say_so(cohort):
     assert (found.low_TT[estimated] < found.matrix_TT[estimated]).all()
     assert np.isnan(found.q_TT[estimated]).all()
     assert not found.evidence_TT[estimated].any()
-    assert -1 <= found.agreement <= 1
+    assert np.isnan(found.agreement)  # of eight retrained cells nothing can be said
     with pytest.raises(ValueError, match="max_models is 2"):
         task_interaction(cohort, SUPERVISED, config=QUICK, seeds=(0,), max_models=2)
 
