@@ -15,7 +15,7 @@ from m3h_pipeline.reports import words
 from m3h_pipeline.reports.page import ReportData, write_report
 from m3h_pipeline.storage import Step, read_json, swap
 
-_COPIED = {"quality": ["metrics.json", "predictions.parquet"], "tim": ["tim.json"]}
+_COPIED = {"quality": ["metrics.json", "predictions.parquet"], "tim": ["tim.json", "tim.parquet"]}
 
 
 def write_page(

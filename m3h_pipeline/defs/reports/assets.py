@@ -91,7 +91,7 @@ def tim_report(context: dg.AssetExecutionContext, workspace: Workspace, launcher
 def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """Write the page, attach it to the model's MLflow run, publish ``<out>/latest``."""
     from m3h_pipeline import tracking
-    from m3h_pipeline.reports import charts
+    from m3h_pipeline.reports import charts, interaction
     from m3h_pipeline.reports.publish import publish, write_page
 
     steps = {
@@ -108,9 +108,12 @@ def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
 
     step = workspace.produce(context, "report", [REPORT_CODE, *steps.values(), *valid.values()], build)
     latest = publish(workspace.root, step.folder)
-    metrics, interaction = read_json(latest / "metrics.json"), read_json(latest / "tim.json")
-    pictures: dict[str, Any] = {"task interaction": charts.heat_map(interaction)}
-    if compared := charts.interval_charts(metrics["tasks"]):
+    tasks, tim = read_json(latest / "metrics.json")["tasks"], read_json(latest / "tim.json")
+    tim = interaction.arranged(tim, {task["task"]: task["department"] for task in tasks})
+    pictures: dict[str, Any] = {"task interaction": interaction.heat_map(tim, cell=16, numbers=False)}
+    if network := interaction.graph(tim):
+        pictures["effects that survive"] = network
+    if compared := charts.interval_charts(tasks):
         pictures["joint minus single-task"] = compared[0]
     shown: dict[str, Any] = {
         name: dg.MetadataValue.md(charts.markdown(chart, name)) for name, chart in pictures.items()
