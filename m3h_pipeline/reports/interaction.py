@@ -23,6 +23,8 @@ _FEW_TASKS = 10
 _PHONE = 358 - 152  # Pixels beside the labels.
 _GAP = 0.5  # Cells between departments.
 _EDGES = 40  # More arrows than these hide each other.
+_GRAPH = 380  # Pixels of the circle's square.
+_ROOM = 14  # Pixels around, for a reader's font that is wider than the one that was measured.
 _HELPERS = 3
 _BY_TASK = ("matrix", "low", "high", "q", "evidence", "source")
 
@@ -129,11 +131,8 @@ def heat_map(
                     "tip": cell_words(tim, i, j, metrics or {}),
                 }
             )
-    scale = alt.Scale(domain=[0, end], nice=False)
-    down = alt.Scale(domain=[end, 0], nice=False)
-    middles = [place + 0.5 for place in places]
-    axis: dict[str, Any] = {
-        "values": middles,
+    names_at: dict[str, Any] = {
+        "values": (middles := [place + 0.5 for place in places]),
         "labelExpr": f"{json.dumps(names)}[indexof({json.dumps(middles)}, datum.value)]",
         "labelOverlap": False,
         "grid": False,
@@ -142,43 +141,40 @@ def heat_map(
         "labelLimit": 150,
         "labelFontSize": 12 if cell > 20 else 11,
     }
-    angle: dict[str, Any] = (
-        {"labelAngle": -40}
-        if numbers and cell > 40
-        else {"labelAngle": -90, "labelAlign": "left", "labelBaseline": "middle"}
-    )
-    base = _data(cells).encode(
-        x=alt.X("x:Q", scale=scale, title=None, axis=alt.Axis(orient="top", **angle, **axis)),
-        x2="x2:Q",
-        y=alt.Y("y:Q", scale=down, title=None, axis=alt.Axis(**axis)),
-        y2="y2:Q",
-    )
+    # Every layer says the same of the axes: Vega-Lite would merge what one of them leaves out.
+    across: dict[str, Any] = {
+        "scale": alt.Scale(domain=[0, end], nice=False),
+        "axis": alt.Axis(orient="top", labelAngle=-40 if numbers and cell > 40 else -90, **names_at),
+        "title": None,
+    }
+    down: dict[str, Any] = {
+        "scale": alt.Scale(domain=[end, 0], nice=False),
+        "axis": alt.Axis(**names_at),
+        "title": None,
+    }
     layers = [
-        base.mark_rect(strokeWidth=1.5 if cell > 20 else 1).encode(
-            fill=charts.colour("fill:N"), stroke=charts.colour("stroke:N"), description="tip:N"
+        _data(cells)
+        .mark_rect(strokeWidth=1.5 if cell > 20 else 1)
+        .encode(
+            x=alt.X("x:Q", **across),
+            x2="x2:Q",
+            y=alt.Y("y:Q", **down),
+            y2="y2:Q",
+            fill=charts.colour("fill:N"),
+            stroke=charts.colour("stroke:N"),
+            description="tip:N",
         )
     ]
+    middle = {"x": alt.X("middle_x:Q", **across), "y": alt.Y("middle_y:Q", **down)}
     if numbers:
-        layers.append(
-            _data(cells)
-            .mark_text(fontSize=11, aria=False)
-            .encode(
-                x=alt.X("middle_x:Q", scale=scale),
-                y=alt.Y("middle_y:Q", scale=down),
-                text="text:N",
-                color=charts.colour("text_fill:N"),
-            )
-        )
+        written = _data(cells).mark_text(fontSize=11, aria=False)
+        layers.append(written.encode(**middle, text="text:N", color=charts.colour("text_fill:N")))
     if len(names) > _FEW_TASKS and "departments" in tim:
-        layers.append(_department_names(tim["departments"], places, scale, down, end))
-    return charts.styled(alt.layer(*layers).properties(width=cell * end, height=cell * end))
-
-
-def _data(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """A chart of some rows; Any, for the type checker can't follow Altair's chains."""
-    import altair as alt
-
-    return alt.Chart(alt.Data(values=rows))
+        written = _data(_department_names(tim["departments"], places, end)).mark_text(
+            align="left", fontSize=11, color=charts.PALETTE["muted"][0], aria=False, clip=False
+        )
+        layers.append(written.encode(**middle, text="text:N"))
+    return charts.styled(alt.layer(*layers).properties(width=cell * end, height=cell * end, padding=_ROOM))
 
 
 def _places(departments: Sequence[str] | None, count: int) -> list[float]:
@@ -189,19 +185,22 @@ def _places(departments: Sequence[str] | None, count: int) -> list[float]:
     return [float(i + _GAP * change) for i, change in enumerate(changes)]
 
 
-def _department_names(departments: Sequence[str], places: Sequence[float], scale: Any, down: Any, end: float) -> Any:
+def _department_names(departments: Sequence[str], places: Sequence[float], end: float) -> list[dict[str, Any]]:
+    """Each department's name at the right of the middle of its rows."""
+    rows: dict[str, list[float]] = {}
+    for place, department in zip(places, departments, strict=True):
+        rows.setdefault(department, []).append(place + 0.5)
+    return [
+        {"middle_x": end + 0.5, "middle_y": float(np.mean(at)), "text": words.name(department)}
+        for department, at in rows.items()
+    ]
+
+
+def _data(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """A chart of some rows; Any, for the type checker can't follow Altair's chains."""
     import altair as alt
 
-    marks = [
-        {"x": end + 0.5, "y": float(np.mean([p for p, d in zip(places, departments, strict=True) if d == name])) + 0.5,
-         "text": words.name(name)}
-        for name in dict.fromkeys(departments)
-    ]  # fmt: skip
-    return (
-        _data(marks)
-        .mark_text(align="left", fontSize=11, color=charts.PALETTE["muted"][0], aria=False, clip=False)
-        .encode(x=alt.X("x:Q", scale=scale), y=alt.Y("y:Q", scale=down), text="text:N")
-    )
+    return alt.Chart(alt.Data(values=rows))
 
 
 def graph(tim: Mapping[str, Any], metrics: Mapping[str, str] | None = None) -> alt.LayerChart | None:
@@ -236,41 +235,38 @@ def graph(tim: Mapping[str, Any], metrics: Mapping[str, str] | None = None) -> a
                 "tip": cell_words(tim, i, j, metrics or {}),
             }
         )
-    nodes: list[dict[str, Any]] = [
+    nodes = [
         {
-            "x": at[i][0],
-            "y": at[i][1],
-            "lx": 1.07 * at[i][0],
-            "ly": 1.07 * at[i][1],
+            **dict(zip(("x", "y"), at[i].tolist(), strict=True)),
+            **dict(zip(("label_x", "label_y"), (1.06 * at[i]).tolist(), strict=True)),
+            "side": "left" if turn[i] <= math.pi else "right",
+            # Along the radius, upright on both sides.
+            "angle": math.degrees(turn[i]) - (90 if turn[i] <= math.pi else 270),
             "text": words.name(tim["tasks"][i]),
         }
         for i in shown
     ]
-    plane: dict[str, Any] = {"scale": alt.Scale(domain=[-1.15, 1.15], nice=False), "axis": None}
+    plane: dict[str, Any] = {"scale": alt.Scale(domain=[-1.1, 1.1], nice=False), "axis": None}
     x, y = alt.X("x:Q", **plane), alt.Y("y:Q", **plane)
     colour, width = charts.colour("colour:N"), alt.StrokeWidth("width:Q", scale=None, legend=None)
-    arrows = _data(lines)
+    arrows, angle = _data(lines), alt.Angle("angle:Q", scale=None)
     layers = [
         arrows.mark_rule(opacity=1).encode(
             x=x, y=y, x2="x2:Q", y2="y2:Q", color=colour, strokeWidth=width, description="tip:N"
         ),
         arrows.mark_point(shape="triangle", filled=True, size=110, opacity=1, aria=False).encode(
-            x=alt.X("x2:Q", **plane), y=alt.Y("y2:Q", **plane), angle=alt.Angle("angle:Q", scale=None), color=colour
+            x=alt.X("x2:Q", **plane), y=alt.Y("y2:Q", **plane), angle=angle, color=colour
         ),
-        _data(nodes)
-        .mark_circle(size=60, color=charts.PALETTE["ink"][0], opacity=1, aria=False)
-        .encode(x=x, y=y),
-    ]  # fmt: skip
-    for align, side in (
-        ("left", [n for n in nodes if n["x"] >= -0.01]),
-        ("right", [n for n in nodes if n["x"] < -0.01]),
-    ):
-        layers.append(
-            _data(side)
-            .mark_text(align=align, fontSize=12, color=charts.PALETTE["ink"][0], aria=False)
-            .encode(x=alt.X("lx:Q", **plane), y=alt.Y("ly:Q", **plane), text="text:N")
+        _data(nodes).mark_circle(size=50, color=charts.PALETTE["ink"][0], opacity=1, aria=False).encode(x=x, y=y),
+    ]
+    for side in ("left", "right"):
+        named = _data([node for node in nodes if node["side"] == side]).mark_text(
+            align=side, baseline="middle", fontSize=12, color=charts.PALETTE["ink"][0], aria=False
         )
-    return charts.styled(alt.layer(*layers).properties(width=380, height=380))
+        layers.append(
+            named.encode(x=alt.X("label_x:Q", **plane), y=alt.Y("label_y:Q", **plane), text="text:N", angle=angle)
+        )
+    return charts.styled(alt.layer(*layers).properties(width=_GRAPH, height=_GRAPH, padding=_ROOM))
 
 
 def cell_words(tim: Mapping[str, Any], i: int, j: int, metrics: Mapping[str, str]) -> str:
@@ -368,13 +364,15 @@ def _task(tim: Mapping[str, Any], i: int, metrics: Mapping[str, str], pairs: Seq
         "n": tim["n"][i],
         "single": tim["single"][i],
         "joint": tim["joint"][i],
-        "effects": [p for p in mine if p["evidence"]],
+        "helps": (helps := [p for p in mine if p["evidence"] and p["value"] > 0])[:_HELPERS],
+        "harms": (harms := [p for p in reversed(mine) if p["evidence"] and p["value"] < 0])[:_HELPERS],
+        "effects": len(helps) + len(harms),
         "helpers": [p for p in mine if p["value"] > 0 and not p["evidence"]][:_HELPERS],
     }
 
 
 def _by_largest_effect(task: Mapping[str, Any]) -> float:
-    return -max((abs(pair["value"]) for pair in task["effects"]), default=0.0)
+    return -max((abs(pair["value"]) for pair in (*task["helps"], *task["harms"])), default=0.0)
 
 
 def _left_out(left: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Any]:

@@ -155,7 +155,6 @@ def test_heat_map_fills_only_what_survives(page: str) -> None:
         assert sum(fill.startswith(("help", "harm")) for fill, _ in cells) == len(survivors)
         i, j = survivors[0]
         assert cells[i * 8 + j][1] == interaction.cell_words(tim, i, j, {tim["tasks"][i]: "AUROC"})
-    assert page.count("learning <strong>") == len(survivors)
     assert f"<strong>{len(survivors)} survive</strong> a false discovery rate of 5%" in page
     assert "this project's reconstruction" in page
 
@@ -183,7 +182,7 @@ def test_each_task_says_what_helps_it_and_of_how_many(page: str) -> None:
     top = next(row for row in cells if row and row[0] not in ("Task", ""))
     assert top[0] == words.name(tim["tasks"][first])
     assert top[2:5] == [str(tim["n"][first]), f"{tim['single'][first]:.3f}", f"{tim['joint'][first]:.3f}"]
-    assert "too" in top[5]
+    assert re.match(r"(Helped|Hurt) by [A-Z].* [+−]0\.\d+ \(.* to .*\)", top[5])
     assert "The other cells are estimated; where both are known" in page
     assert "2 models were best on the validation split" in page
     assert "agree in sign in 54% (50% would be chance), with a rank correlation of +0.120." in page
