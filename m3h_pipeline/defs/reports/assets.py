@@ -78,7 +78,7 @@ def tim_report(context: dg.AssetExecutionContext, workspace: Workspace, launcher
         return facts
 
     step = workspace.produce(context, "tim", [TIM_CODE, cohort, joint, single_task, job["training"], job["tim"]], build)
-    return materialized(step, **step.info)
+    return materialized(step, **_interaction_pictures(read_json(step.folder / "tim.json"), job["tasks"]), **step.info)
 
 
 @dg.asset(
@@ -91,7 +91,7 @@ def tim_report(context: dg.AssetExecutionContext, workspace: Workspace, launcher
 def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """Write the page, attach it to the model's MLflow run, publish ``<out>/latest``."""
     from m3h_pipeline import tracking
-    from m3h_pipeline.reports import charts, interaction
+    from m3h_pipeline.reports import charts
     from m3h_pipeline.reports.publish import publish, write_page
 
     steps = {
@@ -108,14 +108,23 @@ def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
 
     step = workspace.produce(context, "report", [REPORT_CODE, *steps.values(), *valid.values()], build)
     latest = publish(workspace.root, step.folder)
-    tasks, tim = read_json(latest / "metrics.json")["tasks"], read_json(latest / "tim.json")
-    tim = interaction.arranged(tim, {task["task"]: task["department"] for task in tasks})
-    pictures: dict[str, Any] = {"task interaction": interaction.heat_map(tim, cell=16, numbers=False)}
+    compared = charts.interval_charts(read_json(latest / "metrics.json")["tasks"])
+    pictures = {"joint minus single-task": _picture(chart, "joint minus single-task") for chart in compared}
+    return materialized(step, report=dg.MetadataValue.path(str(latest / "report.html")), **pictures, **step.info)
+
+
+def _interaction_pictures(tim: dict[str, Any], tasks: list[dict[str, Any]]) -> dict[str, Any]:
+    """The heat map and, where effects survive, their graph, by title; ``tasks``: specifications as dicts."""
+    from m3h_pipeline.reports import interaction
+
+    tim = interaction.arranged(tim, {task["name"]: task["department"] for task in tasks})
+    charts = {"task interaction": interaction.heat_map(tim, cell=16, numbers=False)}
     if network := interaction.graph(tim):
-        pictures["effects that survive"] = network
-    if compared := charts.interval_charts(tasks):
-        pictures["joint minus single-task"] = compared[0]
-    shown: dict[str, Any] = {
-        name: dg.MetadataValue.md(charts.markdown(chart, name)) for name, chart in pictures.items()
-    }
-    return materialized(step, report=dg.MetadataValue.path(str(latest / "report.html")), **shown, **step.info)
+        charts["effects that survive"] = network
+    return {title: _picture(chart, title) for title, chart in charts.items()}
+
+
+def _picture(chart: Any, title: str) -> dg.MetadataValue:
+    from m3h_pipeline.reports import charts
+
+    return dg.MetadataValue.md(charts.markdown(chart, title))
