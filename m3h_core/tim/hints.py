@@ -62,7 +62,8 @@ def affinity(data: TrainingData, config: FitConfig, resume: str | Path | None = 
     looks: list[np.ndarray] = []
 
     def look(report: dict[str, Any]) -> None:
-        if report["epoch"] % _EVERY == 0:
+        # What has stopped early has no weights to step on.
+        if report["epoch"] % _EVERY == 0 and trainer.active:
             drawn = torch.randperm(len(data.x_train), generator=rows)[:_LOOK_AT]
             looks.append(_look_ahead(trainer, drawn.to(trainer.device)))
 
