@@ -61,6 +61,21 @@ def ui(port: int, mlflow_port: int, out: Path) -> None:
     sys.exit(serve(out, port, mlflow_port))
 
 
+@main.command()
+@click.argument("subject")
+@click.option("--yes", is_flag=True, help="Erase without asking.")
+@_OUT
+def forget(subject: str, yes: bool, out: Path) -> None:
+    """Erase the patient SUBJECT from every snapshot, cache and quarantine, and leave them out from now on.
+
+    SUBJECT is the id as in the column subject_id of the samples. Says which registered models had learned from them.
+    An erasure that was interrupted is finished by the same command, or by the next run.
+    """
+    from m3h_pipeline.forgetting import forget_and_say
+
+    sys.exit(forget_and_say(out.absolute(), subject, ask=None if yes else click.confirm))
+
+
 @main.command("demo-hospital")
 @click.option("--to", type=click.Path(path_type=Path), required=True, help="Folder to write; it must not exist yet.")
 @click.option("--stays", default=1500, show_default=True, type=click.IntRange(min=1), help="Number of hospital stays.")

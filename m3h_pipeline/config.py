@@ -85,6 +85,13 @@ class LauncherConfig(_Section):
     kind: Literal["local"] = "local"
 
 
+class RetentionConfig(_Section):
+    """How many snapshots are kept; 0: no bound. See m3h_pipeline/snapshots.py for those that always are."""
+
+    snapshots: int = Field(0, ge=0)
+    days: int = Field(0, ge=0)
+
+
 class Config(_Section):
     """All of ``m3h.toml``."""
 
@@ -94,6 +101,7 @@ class Config(_Section):
     training: TrainingConfig = TrainingConfig()
     tim: TimConfig = TimConfig()
     launcher: LauncherConfig = LauncherConfig()
+    retention: RetentionConfig = RetentionConfig()
 
 
 def load(out: Path) -> Config:

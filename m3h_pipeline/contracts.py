@@ -25,6 +25,7 @@ import yaml
 from m3h_core.tasks import TaskSpec
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import contracts_folder
+from m3h_pipeline.storage import owner_only
 from m3h_pipeline.tasks_file import load_signals
 
 TABLES = ("samples", "events", "notes", "images", "labels")
@@ -503,7 +504,7 @@ def split_rows(
     names, reasons = ({i: getattr(rule, what) for i, rule in enumerate(ordered)} for what in ("name", "reason"))
     rule, reason = (pl.col("_verdict").replace_strict(words, return_dtype=pl.String) for words in (names, reasons))
     fields = pl.when(rule == UNREADABLE).then(pl.concat_str(pl.lit(": "), "parse_errors")).otherwise(pl.lit(""))
-    _owner_only(to_quarantine)
+    owner_only(to_quarantine)
     wrong = judged.filter(~good).select(
         pl.struct(pl.col(columns).cast(pl.String)).struct.json_encode().alias("row"),
         rule.alias("rule"),
@@ -607,12 +608,6 @@ def _later_duplicates(rows: pl.LazyFrame, key: list[str]) -> pl.Series:
 def _sink(rows: pl.LazyFrame, file: Path) -> None:
     # A fixed group size, so that the same rows give the same bytes however many threads there are.
     rows.sink_parquet(file, compression="zstd", row_group_size=200_000, engine="streaming")
-
-
-def _owner_only(file: Path) -> None:
-    """Make an empty file that only its owner can read, before anything is written into it."""
-    file.unlink(missing_ok=True)
-    os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _count(rows: pl.LazyFrame, quarantine: Path, order: list[str]) -> SplitResult:

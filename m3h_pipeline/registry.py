@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,52 @@ _ABOUT = (
     "M3H: one model for all tasks of this hospital, from tables, time series, notes and images, with its embedders. "
     "A new version waits for a person's review (tag validation_status)."
 )
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version in the registry: its aliases, and the snapshot and cohort (a step's version) that it learned from."""
+
+    version: str
+    aliases: tuple[str, ...]
+    snapshot: str
+    cohort: str
+    pending: bool
+
+
+def registered() -> list[Registered]:
+    """All versions, the earliest first."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient()
+    found = client.search_registered_models(f"name='{tracking.MODEL_NAME}'")
+    names: dict[str, list[str]] = {}
+    for alias, number in sorted(found[0].aliases.items()) if found else ():
+        names.setdefault(str(number), []).append(alias)
+    versions = []
+    for version in client.search_model_versions(f"name='{tracking.MODEL_NAME}'"):
+        try:
+            cohort = client.get_run(version.run_id or "").data.tags.get("m3h.cohort", "")
+        except MlflowException:  # somebody deleted the run
+            cohort = ""
+        number, tags = str(version.version), version.tags
+        pending = tags.get("validation_status") == "pending"
+        versions.append(Registered(number, tuple(names.get(number, ())), tags.get("snapshot", ""), cohort, pending))
+    return sorted(versions, key=lambda version: int(version.version))
+
+
+def snapshots_in_use() -> set[str]:
+    """Snapshots of versions that have an alias (champion, previous, challenger) or wait for review."""
+    return {version.snapshot for version in registered() if version.aliases or version.pending}
+
+
+def mark_forgotten(counts: Mapping[str, int]) -> None:
+    """Tag versions with the number of forgotten patients that they learned from; a reviewer sees it."""
+    from mlflow import MlflowClient
+
+    for version, patients in counts.items():
+        MlflowClient().set_model_version_tag(tracking.MODEL_NAME, version, "m3h.forgotten_patients", str(patients))
 
 
 def register(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from m3h_pipeline import config as configuration
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import dagster_template
+from m3h_pipeline.snapshots import check_label, labels
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -44,7 +45,12 @@ def prepare(
 ) -> configuration.Config:
     """Check the choices before anything is written, then set up the out-folder and this process's environment."""
     config = configuration.for_run(out, source, path, size, snapshot)
-    configuration.source(config, out).check()
+    opened = configuration.source(config, out)
+    if snapshot is not None:
+        check_label(out, snapshot, opened)
+    # Where it was read before, its listing says whether it must be read again.
+    if config.source.snapshot not in labels(out):
+        opened.check()
     try:
         home = out / "dagster"
         home.mkdir(parents=True, exist_ok=True)

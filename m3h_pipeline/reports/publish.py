@@ -11,9 +11,10 @@ import polars as pl
 
 from m3h_core.cohort import SPLITS, Cohort
 from m3h_pipeline.config import Config
+from m3h_pipeline.lineage import whole_lineage
 from m3h_pipeline.reports import words
 from m3h_pipeline.reports.page import ReportData, write_report
-from m3h_pipeline.storage import Step, read_json, swap
+from m3h_pipeline.storage import Step, copy_closed, read_json, swap
 
 _COPIED = {"quality": ["metrics.json", "predictions.parquet"], "tim": ["tim.json", "tim.parquet"]}
 
@@ -25,44 +26,20 @@ def write_page(
     for step, files in _COPIED.items():
         for file in files:
             shutil.copy(steps[step].folder / file, to / file)
-    (to / "quarantine").mkdir()
+    (to / "quarantine").mkdir(mode=0o700)
     for table, step in valid.items():
         shutil.copy(step.folder / "quarantine.parquet", to / "quarantine" / f"{table}.parquet")
-    lineage = whole_lineage(steps["ingested"].folder, valid)
+    lineage = whole_lineage(steps["ingested"].folder, {table: step.folder for table, step in valid.items()})
     lineage.write_parquet(to / "lineage.parquet")
     write_report(_report_data(config, snapshot, steps, valid, lineage), to / "report.html")
     return {"bytes": (to / "report.html").stat().st_size}
-
-
-def whole_lineage(ingested: Path, valid: Mapping[str, Step]) -> pl.DataFrame:
-    """The ingestion's lineage with quarantined rows taken out of the kept ones; it still sums to the rows read.
-
-    Many rows make one label: a quarantined label counts only where it comes from one row of a file.
-    """
-    lineage = pl.read_parquet(ingested / "lineage.parquet")
-    quarantined = pl.concat(
-        pl.read_parquet(step.folder / "quarantine.parquet")
-        .filter(pl.col("source_row").is_not_null())
-        .group_by(pl.col("source_file").alias("file"), pl.col("rule").alias("reason"))
-        .agg(pl.len().cast(pl.Int64).alias("rows"))
-        .with_columns(pl.lit(table).alias("table"), pl.lit("quarantined").alias("outcome"))
-        for table, step in valid.items()
-    )
-    hashes = lineage.select("table", "file", "sha256").unique()
-    moved = quarantined.join(hashes, on=["table", "file"]).select(lineage.columns).sort("table", "file", "reason")
-    lost = moved.group_by("table", "file").agg(pl.col("rows").sum().alias("lost"))
-    kept = pl.col("outcome") == "kept"
-    lineage = lineage.join(lost, on=["table", "file"], how="left", maintain_order="left").with_columns(
-        pl.when(kept).then(pl.col("rows") - pl.col("lost").fill_null(0)).otherwise(pl.col("rows")).alias("rows")
-    )
-    return pl.concat([lineage.drop("lost"), moved.cast(dict(lineage.drop("lost").schema))])
 
 
 def publish(out: Path, page: Path) -> Path:
     """Make ``<out>/latest`` a copy of the report's folder, whole or not at all."""
     partial = out / ".latest.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(page, partial, ignore=shutil.ignore_patterns("step.json", ".*"))
+    copy_closed(page, partial, ignored=["step.json", ".*"])
     swap(partial, out / "latest")
     return out / "latest"
 

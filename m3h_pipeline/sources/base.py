@@ -113,6 +113,9 @@ class Source(ABC):
     def extract(self, to: Path, settings: Settings) -> dict[str, Any]:
         """Write the canonical tables into the empty folder ``to``; return counts that are worth showing.
 
+        Among them ``rows read``: file (as the lineage names it) -> its rows, counted while reading, not from the
+        lineage, which is held against it.
+
         Writes ``samples``, ``events``, ``notes``, ``images``, ``labels`` and ``lineage`` as Parquet,
         ``tasks.json`` (the TaskSpecs in order) and ``columns.json`` (the declared columns by role).
         """

@@ -181,7 +181,8 @@ class _Extraction:
             "labels": self._labels(to),
         }
         self._write_lineage(to)
-        return {**counts, "placed by time": self.placed_by_time}
+        read = {self.tables[table].name: rows for table, rows in self.rows_read.items()}
+        return {**counts, "placed by time": self.placed_by_time, "rows read": read}
 
     def _load(self, table: str, where: str = "TRUE") -> str:
         """Load a table's rows where the condition holds; return the name of its SQL table."""
