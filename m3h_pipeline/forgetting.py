@@ -178,8 +178,9 @@ def forget(
             )
         if is_known:
             seen = _models_that_saw(out, subject_id, models())
-            known = forgotten.subjects.get(digest, {}).get("models", [])
-            forgotten.subjects[digest] = {"erased": False, "models": known + [m for m in seen if m not in known]}
+            known = {model["version"]: model for model in forgotten.subjects.get(digest, {}).get("models", [])}
+            merged = {model["version"]: model for model in seen} | known
+            forgotten.subjects[digest] = {"erased": False, "models": list(merged.values())}
             forgotten.save(out)
         return Erased(_erase(out, forgotten), forgotten.subjects[digest]["models"], before)
 
