@@ -6,7 +6,7 @@ import datetime as dt
 import os
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -85,6 +85,17 @@ class LauncherConfig(_Section):
     kind: Literal["local"] = "local"
 
 
+class ValidationConfig(_Section):
+    """What people decided about checks.
+
+    ``accepted``: changes against the last snapshot that are right, as the failed check wrote them ("2026-02-01 events
+    distribution"). ``freshness``: "auto" judges it where the source says that its dates are real and of today.
+    """
+
+    accepted: list[Annotated[str, Field(pattern=r"^\S+ \w+ \w+$")]] = []
+    freshness: Literal["auto", "on", "off"] = "auto"
+
+
 class RetentionConfig(_Section):
     """How many snapshots are kept; 0: no bound. See m3h_pipeline/snapshots.py for those that always are."""
 
@@ -101,6 +112,7 @@ class Config(_Section):
     training: TrainingConfig = TrainingConfig()
     tim: TimConfig = TimConfig()
     launcher: LauncherConfig = LauncherConfig()
+    validation: ValidationConfig = ValidationConfig()
     retention: RetentionConfig = RetentionConfig()
 
 

@@ -11,6 +11,7 @@ import dagster as dg
 
 from m3h_pipeline import config as configuration
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.sources import Source
 from m3h_pipeline.storage import Step, at_work, need_step, produce, step_key
 
 OUT_VARIABLE = "M3H_OUT"
@@ -32,6 +33,11 @@ class Workspace(dg.ConfigurableResource):
     def config(self) -> configuration.Config:
         """What ``m3h.toml`` says now."""
         return configuration.load(self.root)
+
+    @property
+    def source(self) -> Source:
+        """The configured source."""
+        return configuration.source(self.config, self.root)
 
     @property
     def mlflow_uri(self) -> str:

@@ -93,11 +93,14 @@ class Source(ABC):
     """A place that holds a hospital's data.
 
     ``supports_as_of`` says whether an extraction of a past date can still be made; where it is False, only the data as
-    it is now can be read, and a backfill of the past must be refused.
+    it is now can be read, and a backfill of the past must be refused. ``is_live`` says whether its dates are real and
+    each extraction is of its day: only then does old data mean a feed that stands still. Those of de-identified data
+    are shifted, often far into the future.
     """
 
     name: ClassVar[str]
     supports_as_of: ClassVar[bool] = False
+    is_live: ClassVar[bool] = False
     # Tasks that this source is meant for; None for all of tasks.yaml.
     tasks: Collection[str] | None = None
 

@@ -7,7 +7,6 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from m3h_pipeline import config as configuration
 from m3h_pipeline import forgetting
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, clearly, materialized
@@ -57,7 +56,7 @@ DESCRIPTIONS = {
 def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
     """Read the source into the canonical tables."""
     config = workspace.config
-    source = configuration.source(config, workspace.root)
+    source = workspace.source
     forgetting.finish(workspace.root)
     with clearly():
         check_label(workspace.root, context.partition_key, source)
