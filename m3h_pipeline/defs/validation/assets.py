@@ -43,7 +43,7 @@ def _validated(table: str) -> dg.AssetsDefinition:
         samples = None if table == "samples" else workspace.step(context, "valid/samples")
         contracts = content_hash(contracts_folder())
         previous = _last_good(workspace.root, context.partition_key, table)
-        beside = (previous.folder.parent.parent.name, previous.folder / f"{table}.parquet") if previous else None
+        last = (previous.folder.parent.parent.name, previous.folder / f"{table}.parquet") if previous else None
         config = workspace.config.validation
         is_live = config.freshness == "on" or (config.freshness == "auto" and workspace.source.is_live)
         accepted = accepted_checks(config.accepted, context.partition_key, table)
@@ -58,7 +58,7 @@ def _validated(table: str) -> dg.AssetsDefinition:
                 samples=samples.folder / "samples.parquet" if samples else None,
                 tasks=json.loads((ingested.folder / "tasks.json").read_text()),
                 declared=Columns.load(ingested.folder).declared,
-                occasion=Occasion(context.partition_key, beside, is_live, accepted),
+                occasion=Occasion(context.partition_key, last, is_live, accepted),
             )
 
         decided_by: list[object] = [CODE, contracts, ingested, samples, previous, is_live, sorted(accepted)]
