@@ -429,7 +429,7 @@ FROM typed LEFT JOIN people USING (subject_id)
 _STAYS = """
 CREATE TEMP TABLE stays AS
 SELECT *, reason IS NULL AS in_cohort,
-    reason IS NULL AND parse_errors IS NULL AND discharge_time >= admit_time AS has_labels
+    reason IS NULL AND parse_errors IS NULL AND coalesce(discharge_time >= admit_time, false) AS has_labels
 FROM stay_rows WHERE stay_id IS NOT NULL
 QUALIFY row_number() OVER (PARTITION BY stay_id ORDER BY source_row) = 1;
 
