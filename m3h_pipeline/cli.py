@@ -38,7 +38,7 @@ def main() -> None:
 @click.option("--source", type=click.Choice(["demo", "mimic-iv"]), help="Where the data comes from.  [default: demo]")
 @click.option("--path", type=click.Path(path_type=Path), help="The folder that holds the data (not for the demo).")
 @click.option("--size", type=click.Choice(["full", "tiny"]), help="Of the demo: 1,500 stays, or 150 and six tasks.")
-@click.option("--snapshot", metavar="DATE", help="The label of this extraction.  [default: that of the last run; at first today]")
+@click.option("--snapshot", metavar="DATE", help="The extraction's label.  [default: the last run's; at first today]")
 @_OUT
 def run(source: str | None, path: Path | None, size: str | None, snapshot: str | None, out: Path) -> None:
     """Materialise the whole graph once: from the source to a report and a registered model.

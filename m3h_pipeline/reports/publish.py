@@ -14,6 +14,7 @@ from m3h_pipeline.config import Config
 from m3h_pipeline.lineage import whole_lineage
 from m3h_pipeline.reports import words
 from m3h_pipeline.reports.page import ReportData, write_report
+from m3h_pipeline.reports.validation import write_validation
 from m3h_pipeline.storage import Step, copy_closed, read_json, swap
 
 _COPIED = {"quality": ["metrics.json", "predictions.parquet"], "tim": ["tim.json", "tim.parquet"]}
@@ -31,6 +32,7 @@ def write_page(
         shutil.copy(step.folder / "quarantine.parquet", to / "quarantine" / f"{table}.parquet")
     lineage = whole_lineage(steps["ingested"].folder, {table: step.folder for table, step in valid.items()})
     lineage.write_parquet(to / "lineage.parquet")
+    write_validation(snapshot, valid, to)
     write_report(_report_data(config, snapshot, steps, valid, lineage), to / "report.html")
     return {"bytes": (to / "report.html").stat().st_size}
 

@@ -63,6 +63,7 @@ def _validated(table: str) -> dg.AssetsDefinition:
 
         decided_by: list[object] = [CODE, contracts, ingested, samples, previous, is_live, sorted(accepted)]
         step = workspace.produce(context, f"valid/{table}", decided_by, build)
+        page = _page(workspace.root / "snapshots" / context.partition_key)
         return materialized(
             step,
             checks=[_as_dagster(CheckResult(**check)) for check in step.info["checks"]],
@@ -70,10 +71,19 @@ def _validated(table: str) -> dg.AssetsDefinition:
                 "dagster/row_count": step.info["kept"],
                 "quarantined": sum(step.info["quarantined"].values()),
                 "quarantined by rule": dg.MetadataValue.json(step.info["quarantined"]),
+                "all checks": dg.MetadataValue.path(str(page)),
             },
         )
 
     return validated
+
+
+def _page(snapshot: Path) -> Path:
+    """The snapshot's page of checks, written anew with each table: it must be there when a later one fails."""
+    from m3h_pipeline.reports.validation import write_validation
+
+    valid = {table: step for table in TABLES if (step := read_step(snapshot / "valid" / table))}
+    return write_validation(snapshot.name, valid, snapshot)
 
 
 def _last_good(root: Path, snapshot: str, table: str) -> Step | None:
