@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 
 from m3h_core import Cohort
 from m3h_core.cohort import TEST
@@ -34,6 +35,7 @@ from m3h_pipeline.errors import InputError
 
 FILE = "forgotten.json"
 REASON = "forgotten on request"
+_SOURCE = {"source_file": pl.String(), "source_row": pl.Int64()}
 _KEYS = ("subject_id", "stay_id", "sample_id")
 # Arrays with a row a sample, in the order of another step's samples.
 _ALIGNED = {"embedding.safetensors": "inputs", "predictions.safetensors": "cohort"}
@@ -140,7 +142,7 @@ class Theirs:
 # many records went. It is called before the snapshots are erased, which still hold the patients' own records, and
 # again where it was killed.
 Place = Callable[[Path, Theirs], int]
-PLACES: tuple[Place, ...] = ()
+PLACES: dict[str, Place] = {}
 
 
 @dataclass(frozen=True)
@@ -316,7 +318,7 @@ def _erase(out: Path, forgotten: Forgotten) -> dict[str, int]:
             storage.settle(folder)
         for keys in _all_keys(snapshot):
             theirs.learn(keys)
-    rows = {place.__module__.rpartition(".")[2]: place(out, theirs) for place in PLACES}
+    rows = {name: place(out, theirs) for name, place in PLACES.items()}
     rows["latest"] = _erase_tables(out / "latest", theirs)
     for snapshot in _snapshots(out):
         rows[snapshot.name] = _erase_snapshot(snapshot, theirs)
@@ -364,14 +366,15 @@ def _drop_all(folder: Path, found: Mapping[str, pl.DataFrame], theirs: Theirs) -
 
 
 def _their_rows(folder: Path, theirs: Theirs) -> dict[str, pl.DataFrame]:
-    """File -> source_file of each of their rows in it (null where it names none), for files that hold any."""
+    """File -> source_file and source_row of each of their rows in it (null where it names none), if it holds any."""
     found = {}
     for file in sorted(folder.rglob("*.parquet")):
         table = pl.scan_parquet(file)
         if (mine := theirs.rows(table)) is None:
             continue
-        source = pl.col("source_file") if "source_file" in table.collect_schema() else pl.lit(None, pl.String)
-        rows = table.filter(mine).with_columns(source.alias("file")).select("file").collect(engine="streaming")
+        schema = table.collect_schema()
+        absent = [pl.lit(None, kind).alias(name) for name, kind in _SOURCE.items() if name not in schema]
+        rows = table.filter(mine).with_columns(absent).select(*_SOURCE).collect(engine="streaming")
         if len(rows):
             found[file.relative_to(folder).as_posix()] = rows
     return found
@@ -384,22 +387,24 @@ def _drop(file: Path, theirs: Theirs) -> None:
     assert mine is not None
     partial = file.with_name(f".{file.name}.partial")
     storage.owner_only(partial)
-    table.filter(~mine).sink_parquet(partial, compression="zstd", row_group_size=200_000, engine="streaming")
+    # In groups as before: what reads the file relies on their size.
+    group = max(pq.ParquetFile(file).metadata.row_group(0).num_rows, 1)
+    table.filter(~mine).sink_parquet(partial, compression="zstd", row_group_size=group, engine="streaming")
     partial.chmod(file.stat().st_mode & 0o777)
     os.replace(partial, file)
 
 
 def _write_lineage(ingested: Path, found: Mapping[str, pl.DataFrame]) -> None:
-    """Count rows that were taken out of ingested tables as out of scope.
+    """Count the rows of files that were taken out of ingested tables as out of scope.
 
-    Many diagnoses make one label: such rows stay among the kept ones of their file.
+    Many diagnoses make one label, so those of their file stay among the kept ones.
     """
     parts = [
-        rows.drop_nulls().group_by("file").agg(pl.len().cast(pl.Int64).alias("rows"))
-        .with_columns(pl.lit(file.removesuffix(".parquet")).alias("table"), pl.lit(REASON).alias("reason"))
+        lineages.rows_of_files(rows.lazy()).with_columns(
+            pl.lit(file.removesuffix(".parquet")).alias("table"), pl.lit(REASON).alias("reason")
+        )
         for file, rows in found.items()
-        if file != "labels.parquet"
-    ]  # fmt: skip
+    ]
     if not parts:
         return
     file = ingested / "lineage.parquet"

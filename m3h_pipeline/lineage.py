@@ -1,7 +1,7 @@
 """Lineage: what became of every row that was read. Its sums are checked wherever rows change hands.
 
-A lineage table has the columns table, file, sha256, outcome (kept, out_of_scope, quarantined), reason, rows. Of a
-table whose rows are rows of files (all but labels), the kept ones of a file are those that lie in the table.
+A lineage table has the columns table, file, sha256, outcome (kept, out_of_scope, quarantined), reason, rows. A row is
+one of a file: a stay with a prediction each night is one of its file and several of the samples table.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import polars as pl
 KEPT, OUT_OF_SCOPE, QUARANTINED = "kept", "out_of_scope", "quarantined"
 # Many diagnoses make one label: what is kept of their file can't be counted in the table.
 _MADE_FROM_MANY = ("labels",)
+# Their rows may come from a file that is counted elsewhere.
+_MADE_FROM_SEVERAL = ("samples", "embeddings")
 
 
 def unaccounted(ingested: Path, table: str, rows_read: Mapping[str, int]) -> list[str]:
@@ -21,7 +23,9 @@ def unaccounted(ingested: Path, table: str, rows_read: Mapping[str, int]) -> lis
 
     ``rows_read``: file -> rows, as the source counted them while reading.
     """
-    lineage = pl.read_parquet(ingested / "lineage.parquet").filter(pl.col("table") == table)
+    lineage = pl.read_parquet(ingested / "lineage.parquet")
+    known = set(lineage["file"])
+    lineage = lineage.filter(pl.col("table") == table)
     problems = []
     if (lineage["rows"] < 0).any():
         problems.append("an outcome has fewer than 0 rows")
@@ -32,20 +36,30 @@ def unaccounted(ingested: Path, table: str, rows_read: Mapping[str, int]) -> lis
     if table in _MADE_FROM_MANY:
         return problems
     kept = dict(lineage.filter(pl.col("outcome") == KEPT).group_by("file").agg(pl.col("rows").sum()).iter_rows())
-    lying = rows_by_file(ingested / f"{table}.parquet")
-    # A file of samples may say more of a patient whose stays another file lists; its rows are no samples.
+    lying = _rows_by_file(ingested / f"{table}.parquet", kept)
+    # A file of samples may only say more of a patient; another may be counted under the table that most of it became.
+    files = kept.keys() if table not in _MADE_FROM_SEVERAL else kept.keys() & lying.keys()
     problems += [
-        f"{file}: {kept.get(file, 0):,} rows are said to be kept, {lying.get(file, 0):,} lie there"
-        for file in sorted(lying.keys() | (kept.keys() if table != "samples" else set()))
-        if kept.get(file, 0) != lying.get(file, 0)
+        f"{file}: {kept[file]:,} rows are said to be kept, {lying.get(file, 0):,} lie there"
+        for file in sorted(files)
+        if kept[file] != lying.get(file, 0)
     ]
-    return problems
+    return problems + [f"{file}: the lineage does not know it" for file in sorted(lying.keys() - known)]
 
 
-def rows_by_file(table: Path) -> dict[str, int]:
-    """Source file -> rows of an ingested table that come from it."""
-    rows = pl.scan_parquet(table).filter(pl.col("source_file").is_not_null()).group_by("source_file").len()
-    return dict(rows.collect(engine="streaming").sort("source_file").iter_rows())
+def rows_of_files(rows: pl.LazyFrame) -> pl.DataFrame:
+    """File -> how many of its rows became these rows of a table (source_file and source_row)."""
+    known = rows.select(pl.col("source_file").alias("file"), "source_row").drop_nulls()
+    return known.unique().group_by("file").agg(pl.len().cast(pl.Int64).alias("rows")).collect(engine="streaming")
+
+
+def _rows_by_file(table: Path, kept: Mapping[str, int]) -> dict[str, int]:
+    rows = pl.scan_parquet(table)
+    plain = rows.drop_nulls("source_row").group_by("source_file").len().collect(engine="streaming").drop_nulls()
+    counts = dict(plain.sort("source_file").iter_rows())
+    # Only where rows of the table are more than rows of the file are these told apart: that takes memory.
+    several = [file for file, n in counts.items() if n != kept.get(file, n)]
+    return counts | dict(rows_of_files(rows.filter(pl.col("source_file").is_in(several))).iter_rows())
 
 
 def moved(lineage: pl.DataFrame, rows: pl.DataFrame, outcome: str) -> pl.DataFrame:
@@ -80,16 +94,14 @@ def moved(lineage: pl.DataFrame, rows: pl.DataFrame, outcome: str) -> pl.DataFra
 def whole_lineage(ingested: Path, valid: Mapping[str, Path]) -> pl.DataFrame:
     """The ingestion's lineage with quarantined rows taken out of the kept ones; it still sums to the rows read.
 
-    ``valid``: table -> the folder of its validation. Many rows make one label: a quarantined label counts only where
-    it comes from one row of a file.
+    ``valid``: table -> the folder of its validation. A row of a file counts as quarantined where nothing that was made
+    of it was kept; the reason is that of the first.
     """
     lineage = pl.read_parquet(ingested / "lineage.parquet")
     quarantined = pl.concat(
-        pl.read_parquet(folder / "quarantine.parquet", columns=["rule", "source_file", "source_row"])
-        .filter(pl.col("source_row").is_not_null())
-        .group_by(pl.col("source_file").alias("file"), pl.col("rule").alias("reason"))
-        .agg(pl.len().cast(pl.Int64).alias("rows"))
-        .with_columns(pl.lit(table).alias("table"))
+        _quarantined(ingested / f"{table}.parquet", folder / "quarantine.parquet").with_columns(
+            pl.lit(table).alias("table")
+        )
         for table, folder in valid.items()
     )
     whole = moved(lineage, quarantined, QUARANTINED)
@@ -99,3 +111,14 @@ def whole_lineage(ingested: Path, valid: Mapping[str, Path]) -> pl.DataFrame:
     if not read.equals(told):
         raise ArithmeticError("lineage: the rows of a file no longer sum to the rows that were read")
     return whole
+
+
+def _quarantined(table: Path, quarantine: Path) -> pl.DataFrame:
+    """Rows of files that went to quarantine as a whole: file, reason, rows."""
+    row = ["source_file", "source_row"]
+    wrong = pl.read_parquet(quarantine, columns=["rule", *row]).drop_nulls(row)
+    wrong = wrong.group_by(row, maintain_order=True).agg(pl.len().alias("wrong"), pl.col("rule").first())
+    made = pl.scan_parquet(table).select(row).join(wrong.lazy(), on=row, how="semi").group_by(row).len("made")
+    gone = wrong.join(made.collect(engine="streaming"), on=row).filter(pl.col("wrong") == pl.col("made"))
+    counts = gone.group_by(pl.col("source_file").alias("file"), pl.col("rule").alias("reason")).len("rows")
+    return counts.with_columns(pl.col("rows").cast(pl.Int64))

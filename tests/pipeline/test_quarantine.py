@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from mimic_folder import Tables, admission, as_csv, diagnosis, image, measuremen
 from m3h_core import TaskSpec
 from m3h_pipeline.contracts import TABLES, split_rows
 from m3h_pipeline.lineage import unaccounted, whole_lineage
+from m3h_pipeline.reports.publish import publish
 from m3h_pipeline.sources import Settings, open_source
 
 STAYS = 24
@@ -257,3 +259,27 @@ def test_the_sums_agree(outcome: Outcome) -> None:
 def test_only_its_owner_reads_it(outcome: Outcome) -> None:
     for folder in outcome.valid.values():
         assert stat.S_IMODE((folder / "quarantine.parquet").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_it_is_published_for_its_owner_alone(outcome: Outcome, tmp_path: Path, monkeypatch, mask: int) -> None:
+    page = tmp_path / "report"
+    (page / "quarantine").mkdir(parents=True)
+    (page / "quarantine").chmod(0o700)
+    shutil.copy(outcome.valid["events"] / "quarantine.parquet", page / "quarantine" / "events.parquet")
+    seen, copy = [], shutil.copyfile
+
+    def watched(source, to, **named):
+        seen.append(stat.S_IMODE((tmp_path / ".latest.partial").stat().st_mode))
+        return copy(source, to, **named)
+
+    monkeypatch.setattr(shutil, "copyfile", watched)
+    before = os.umask(mask)
+    try:
+        latest = publish(tmp_path, page)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((latest / "quarantine").stat().st_mode) == 0o700
+    assert stat.S_IMODE((latest / "quarantine" / "events.parquet").stat().st_mode) == 0o600
+    # While it is being copied, nobody else can look into the folder at all.
+    assert seen == [0o700]
