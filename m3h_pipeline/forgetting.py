@@ -16,6 +16,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -311,7 +312,9 @@ def _models_that_saw(out: Path, subject_id: str, versions: Sequence[Any]) -> lis
 
 def _erase(out: Path, forgotten: Forgotten) -> dict[str, int]:
     """Erase all who are on the list; rows by place."""
-    storage.settle(out)
+    storage.settle(out, "latest")
+    for removed in (out / "snapshots").glob(".*.removed"):
+        shutil.rmtree(removed)
     theirs = Theirs(forgotten)
     for snapshot in _snapshots(out):
         for folder in {snapshot, *(path.parent.parent for path in snapshot.rglob("step.json"))}:

@@ -131,18 +131,18 @@ def revise(folder: Path, change: Callable[[Path], None]) -> None:
     swap(copy, folder)
 
 
-def settle(parent: Path) -> None:
-    """Clear away what killed processes left beside the folders in ``parent``; nobody may be at work there.
+def settle(parent: Path, name: str = "*") -> None:
+    """Clear away what killed processes left beside the folders of that name in ``parent``; nobody may be at work there.
 
     A folder that was caught between the two renames of `swap` comes back as it was before.
     """
-    for old in parent.glob(".*.old"):
+    for old in parent.glob(f".{name}.old"):
         folder = parent / old.name[1 : -len(".old")]
         if folder.exists():
             shutil.rmtree(old)
         else:
             old.rename(folder)
-    for partial in parent.glob(".*.partial"):
+    for partial in parent.glob(f".{name}.partial"):
         shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
 
 
