@@ -194,7 +194,7 @@ def outcome(request, tmp_path_factory) -> Outcome:
         facts = open_source("mimic-iv", root).extract(ingested, Settings())
         tasks = [TaskSpec.from_dict(task) for task in json.loads((ingested / "tasks.json").read_text())]
         valid = {}
-        for table in TABLES:
+        for table in (table for table in TABLES if (ingested / f"{table}.parquet").exists()):
             to = folder / "valid" / table
             to.mkdir(parents=True)
             samples = None if table == "samples" else valid["samples"]
@@ -246,7 +246,7 @@ def test_good_rows_of_the_same_files_get_through(outcome: Outcome) -> None:
 def test_the_sums_agree(outcome: Outcome) -> None:
     lineage = whole_lineage(outcome.ingested, outcome.valid)
     assert dict(lineage.group_by("file").agg(pl.col("rows").sum()).iter_rows()) == outcome.rows_read
-    for table in TABLES:
+    for table in outcome.valid:
         assert unaccounted(outcome.ingested, table, outcome.rows_read) == []
         mine = lineage.filter(pl.col("table") == table)
         if table != "labels":
