@@ -337,7 +337,7 @@ def _erase_snapshot(snapshot: Path, theirs: Theirs) -> int:
     """Erase from one snapshot, step by step, the first steps last."""
     rows = 0
     for name, reference in _ALIGNED.items():
-        for file in sorted(snapshot.rglob(name)):
+        for file in sorted(snapshot.rglob(name)) if theirs.samples else ():
             _erase_aligned(file, snapshot / reference, theirs)
     last = [
         snapshot / "cohort",
