@@ -56,6 +56,10 @@ IMAGES = {
     **_PROVENANCE,
 }
 LABELS = {"sample_id": "VARCHAR", "task": "VARCHAR", "value": "DOUBLE", **_PROVENANCE}
+EMBEDDINGS = {"sample_id": "VARCHAR", "modality": "VARCHAR", "vector": "FLOAT[]", **_PROVENANCE}
+
+# Codes of the events table beyond those of signals.yaml, with unit and range or null; a source may write it.
+SIGNALS = "signals.json"
 
 
 def samples_schema(declared: dict[str, str]) -> dict[str, str]:
@@ -114,7 +118,8 @@ class Source(ABC):
         """Write the canonical tables into the empty folder ``to``; return counts that are worth showing.
 
         Writes ``samples``, ``events``, ``notes``, ``images``, ``labels`` and ``lineage`` as Parquet,
-        ``tasks.json`` (the TaskSpecs in order) and ``columns.json`` (the declared columns by role).
+        ``tasks.json`` (the TaskSpecs in order) and ``columns.json`` (the declared columns by role); a source may also
+        write ``embeddings`` (vectors that are given) and ``signals.json``.
         """
 
 

@@ -25,6 +25,7 @@ CREATE TEMP MACRO as_id(x) AS regexp_replace(nullif(trim(x), ''), '\\.0+$', '');
 CREATE TEMP MACRO as_number(x) AS
     CASE WHEN isfinite(TRY_CAST(trim(x) AS DOUBLE)) THEN TRY_CAST(trim(x) AS DOUBLE) END;
 CREATE TEMP MACRO in_utc(x) AS {in_utc};
+CREATE TEMP MACRO from_utc(x) AS {from_utc};
 CREATE TEMP MACRO as_time(x) AS CASE
     WHEN trim(x) NOT LIKE '____-__-__%' THEN NULL
     WHEN regexp_matches(trim(x), '(Z|[+-][0-9:]+)$', 'i') AND length(trim(x)) > 10
@@ -66,9 +67,12 @@ class Extraction:
     lineage: list[tuple[str, str, str | None, int]] = field(default_factory=list)
 
     def define_macros(self, timezone: str) -> None:
-        """Make ``as_text``, ``as_id``, ``as_number`` and ``as_time``; naive times are of this time zone."""
-        in_utc = "x" if timezone == "UTC" else f"(x AT TIME ZONE {literal(timezone)}) AT TIME ZONE 'UTC'"
-        self.connection.execute(_MACROS.format(in_utc=in_utc))
+        """Make ``as_text``, ``as_id``, ``as_number``, ``as_time``, ``from_utc``; naive times are of this time zone."""
+        zone, utc = literal(timezone), "'UTC'"
+        in_utc, from_utc = (f"(x AT TIME ZONE {a}) AT TIME ZONE {b}" for a, b in ((zone, utc), (utc, zone)))
+        if timezone == "UTC":
+            in_utc = from_utc = "x"
+        self.connection.execute(_MACROS.format(in_utc=in_utc, from_utc=from_utc))
 
     def load(self, table: str, where: str = "TRUE") -> str:
         """Load a table's rows where the condition holds; return the name of its SQL table."""
@@ -111,6 +115,11 @@ class Extraction:
         found = self.connection.execute(by_reason).fetchall()
         self.lineage += [(table, raw, reason, count) for reason, count in found]
         return sum(count for _, count in found)
+
+    def close(self, to: Path) -> dict[str, Any]:
+        """Write the lineage; returns the rows read of each file, as they were counted while reading."""
+        self.write_lineage(to)
+        return {"rows read": {self.tables[table].name: rows for table, rows in self.rows_read.items()}}
 
     def write_lineage(self, to: Path) -> None:
         """Write ``lineage.parquet``; what was counted must be what was read, file by file."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import codecs
 import csv
+import difflib
 import gzip
 import hashlib
 import io
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -52,23 +53,50 @@ def find_file(root: Path, *names: str) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
-def open_table(root: Path, file: Path, needed: Iterable[str]) -> RawTable:
-    """Look at a file's header and first row.
+def open_table(
+    root: Path, file: Path, needed: Iterable[str], other_names: Mapping[str, Sequence[str]] | None = None
+) -> RawTable:
+    """Look at a file's header and first row; ``other_names``: column -> what others call it.
 
     Raises `InputError` where the file is unreadable, lacks a needed column or has no rows.
     """
     header, has_rows = _look(file)
     table = RawTable(file, file.relative_to(root).as_posix(), tuple(name.strip().lower() for name in header))
     if missing := [name for name in needed if name not in table.columns]:
+        if len(table.columns) == 1 and (mark := _other_separator(table.columns[0])):
+            raise InputError(f"{file} is separated by {mark}: save it with commas")
         raise InputError(
             f"{file} lacks the column {', '.join(missing)}; it has {', '.join(table.columns)}: "
-            "export the table again, with its header"
+            + (renamings(missing, table.columns, other_names) or "export the table again, with its header")
         )
     if twins := sorted({name for name in table.columns if table.columns.count(name) > 1}):
         raise InputError(f"{file} has the column {', '.join(twins)} twice: export the table again")
     if not has_rows:
         raise InputError(f"{file} has a header but no rows: export the table again")
     return table
+
+
+def renamings(
+    missing: Iterable[str], columns: Iterable[str], other_names: Mapping[str, Sequence[str]] | None = None
+) -> str:
+    """What to rename, where a column that is there is likely to be meant.
+
+    >>> renamings(["admit_time", "unit"], ["admittime", "value"])
+    'rename admittime to admit_time'
+    >>> renamings(["stay_id"], ["visit"], {"stay_id": ["visit"]})
+    'rename visit to stay_id'
+    """
+    columns, found = list(columns), []
+    for name in missing:
+        meant = [other for other in (other_names or {}).get(name, ()) if other in columns]
+        meant = meant or difflib.get_close_matches(name, columns, 1, 0.75)
+        found += [f"rename {meant[0]} to {name}"] if meant else []
+    return ", ".join(found)
+
+
+def _other_separator(header: str) -> str | None:
+    names = {";": "semicolons", "\t": "tabs", "|": "bars"}
+    return next((name for mark, name in names.items() if mark in header), None)
 
 
 class RawReader:
@@ -172,6 +200,8 @@ def _look(file: Path) -> tuple[list[str], bool]:
     except (OSError, zlib.error, duckdb.Error) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged"
         raise InputError(f"{file} can't be read ({why}): copy it again") from None
+    if "\0" in first:
+        raise InputError(f'{file} is no UTF-8 text (a spreadsheet\'s "Unicode text"?): save it as CSV UTF-8')
     if not first.strip():
         raise InputError(f"{file} is empty: export the table again, with its header")
     return next(csv.reader([first])), has_rows
