@@ -27,7 +27,7 @@ from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import contracts_folder
 from m3h_pipeline.tasks_file import load_signals
 
-TABLES = ("samples", "events", "notes", "images", "labels")
+TABLES = ("samples", "events", "notes", "images", "labels", "embeddings")
 # What ingestion adds to each row so that a wrong one can be found again; not part of the contract.
 PROVENANCE = {"source_file": pl.String(), "source_row": pl.Int64(), "parse_errors": pl.String()}
 # Rules of the pipeline itself, before those of any contract.
@@ -39,6 +39,7 @@ _TYPES: dict[str, pl.DataType] = {
     "TIMESTAMP": pl.Datetime("us"),
     "DOUBLE": pl.Float64(),
     "TINYINT": pl.Int8(),
+    "FLOAT[]": pl.List(pl.Float32()),
 }
 # What a relationship may refer to, and the columns that rules then see as <table>_<column>.
 _LOOKUPS = {
@@ -180,10 +181,12 @@ def validate(
     *,
     samples: Path | None = None,
     tasks: Sequence[TaskSpec | dict[str, Any]] = (),
+    signals: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Split a table into ``to/<table>.parquet`` and ``to/quarantine.parquet``, then verify what was kept.
 
-    ``samples``: the valid samples, with their quarantine beside them; None for the samples themselves.
+    ``samples``: the valid samples, with their quarantine beside them; None for the samples themselves. ``signals``:
+    codes beyond those of signals.yaml, each with code, unit, low and high, or null where there is no such bound.
     Returns JSON-ready facts: kept, quarantined (by rule), by_file and checks (each a `CheckResult` as a dict).
     """
     specs = [task if isinstance(task, TaskSpec) else TaskSpec.from_dict(task) for task in tasks]
@@ -196,8 +199,9 @@ def validate(
         samples=samples,
         quarantined_samples=samples and samples.with_name("quarantine.parquet"),
         tasks=specs,
+        signals=signals,
     )
-    checks = verify(table, valid, split, samples=samples, tasks=specs)
+    checks = verify(table, valid, split, samples=samples, tasks=specs, signals=signals)
     return {
         "kept": split.kept,
         "quarantined": split.quarantined_by_rule,
@@ -469,6 +473,7 @@ def split_rows(
     samples: Path | None,
     tasks: Sequence[TaskSpec],
     quarantined_samples: Path | None = None,
+    signals: Sequence[Mapping[str, Any]] = (),
 ) -> SplitResult:
     """Write a table's good rows, without provenance, and its wrong rows, each with its reason; both in source order.
 
@@ -483,7 +488,7 @@ def split_rows(
     contract = load_contract(table)
     rows = pl.scan_parquet(ingested, row_index_name="_row")
     columns = _check_schema(contract, ingested, rows.collect_schema())
-    lookups = _lookups(contract, rows, samples, tasks)
+    lookups = _lookups(contract, rows, samples, tasks, signals)
     keys = {rule.name: rule.columns for rule in contract.rules if rule.type in (_UNIQUE, _COMPOUND)}
     rules = [rule for rule in row_rules(contract, columns) if rule.severity == "error"]
     ordered = [
@@ -505,7 +510,7 @@ def split_rows(
     fields = pl.when(rule == UNREADABLE).then(pl.concat_str(pl.lit(": "), "parse_errors")).otherwise(pl.lit(""))
     _owner_only(to_quarantine)
     wrong = judged.filter(~good).select(
-        pl.struct(pl.col(columns).cast(pl.String)).struct.json_encode().alias("row"),
+        pl.struct(_as_text(name, contract) for name in columns).struct.json_encode().alias("row"),
         rule.alias("rule"),
         (reason + fields).alias("reason"),
         "source_file",
@@ -513,6 +518,12 @@ def split_rows(
     )
     _sink(wrong, to_quarantine)
     return _count(rows, to_quarantine, [rule.name for rule in ordered])
+
+
+def _as_text(name: str, contract: Contract) -> pl.Expr:
+    if isinstance(contract.columns.get(name), pl.List):
+        return pl.col(name).cast(pl.List(pl.String)).list.join(", ")
+    return pl.col(name).cast(pl.String)
 
 
 def _check_schema(contract: Contract, file: Path, schema: pl.Schema) -> list[str]:
@@ -531,7 +542,11 @@ def _check_schema(contract: Contract, file: Path, schema: pl.Schema) -> list[str
 
 
 def _lookups(
-    contract: Contract, rows: pl.LazyFrame, samples: Path | None, tasks: Sequence[TaskSpec]
+    contract: Contract,
+    rows: pl.LazyFrame,
+    samples: Path | None,
+    tasks: Sequence[TaskSpec],
+    signals: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, pl.LazyFrame]:
     """Column with a relationship -> what it refers to: its key once more as that column, and <table>_<column>."""
     frames = {}
@@ -548,6 +563,7 @@ def _lookups(
             )
         elif to == "signals":
             entries = [(s.code, s.unit, float(s.low), float(s.high)) for s in load_signals()]
+            entries += [(s["code"], s["unit"], s["low"], s["high"]) for s in signals]
             schema = {"code": pl.String, "unit": pl.String, "low": pl.Float64, "high": pl.Float64}
             frame = pl.LazyFrame(entries, schema, orient="row")
         else:
@@ -633,7 +649,13 @@ def _count(rows: pl.LazyFrame, quarantine: Path, order: list[str]) -> SplitResul
 
 
 def verify(
-    table: str, valid: Path, split: SplitResult, *, samples: Path | None = None, tasks: Sequence[TaskSpec] = ()
+    table: str,
+    valid: Path,
+    split: SplitResult,
+    *,
+    samples: Path | None = None,
+    tasks: Sequence[TaskSpec] = (),
+    signals: Sequence[Mapping[str, Any]] = (),
 ) -> list[CheckResult]:
     """Hold the kept rows against the contract anew, with Great Expectations, and bound what was not kept.
 
@@ -648,7 +670,7 @@ def verify(
     failed: set[str] = set()
     step = -(-total // contract.verified_rows)
     if total:
-        lookups = _lookups(contract, rows.gather_every(step), samples, tasks)
+        lookups = _lookups(contract, rows.gather_every(step), samples, tasks, signals)
         view = _view(contract, rows.gather_every(step), lookups)
         needed = list(dict.fromkeys(column for rule in of_rows for column in rule.columns))
         failed = _failed_expectations(view.select(needed).collect(engine="streaming"), of_rows)
