@@ -117,10 +117,27 @@ class Source(ABC):
     def extract(self, to: Path, settings: Settings) -> dict[str, Any]:
         """Write the canonical tables into the empty folder ``to``; return counts that are worth showing.
 
+        Among them may be ``limits``: sentences for the report on what a reader must know of this source.
+
         Writes ``samples``, ``events``, ``notes``, ``images``, ``labels`` and ``lineage`` as Parquet,
         ``tasks.json`` (the TaskSpecs in order) and ``columns.json`` (the declared columns by role); a source may also
         write ``embeddings`` (vectors that are given) and ``signals.json``.
         """
+
+
+def extract(source: Source, to: Path, settings: Settings) -> dict[str, Any]:
+    """`Source.extract`, with an empty table of embeddings where the source writes none."""
+    import duckdb  # the command line reads this module for every command
+
+    from m3h_pipeline.database import write_parquet
+
+    counts = source.extract(to, settings)
+    file = to / "embeddings.parquet"
+    if not file.exists():
+        absent = ", ".join(f"NULL::{kind} AS {column}" for column, kind in EMBEDDINGS.items())
+        with duckdb.connect() as connection:
+            write_parquet(connection, f"SELECT {absent} WHERE FALSE", file)
+    return counts
 
 
 def listing_fingerprint(root: Path, files: Iterable[Path]) -> str:

@@ -43,7 +43,9 @@ def hospital(stays: int = 4) -> Tables:
             event(stay, f"2024-01-{day} 10:00:00", "glucose", 5.5 + i % 4, "mmol/L", f"2024-01-{day} 11:30:00"),
             event(stay, f"2024-01-{day} 10:00:00", "lactate", 1 + i % 5, "mmol/L"),
         ]
-        tables["notes"].append(note(stay, f"n{i}", f"2024-01-{day} 12:00:00", "radiology", f"Chest clear. Case {i % 7}."))
+        tables["notes"].append(
+            note(stay, f"n{i}", f"2024-01-{day} 12:00:00", "radiology", f"Chest clear. Case {i % 7}.")
+        )
         tables["labels"] += [
             {"sample_id": stay, "task": "death", "value": i % 2},
             {"sample_id": stay, "task": "los", "value": 5},
@@ -84,5 +86,7 @@ def write(root: Path, tables: Tables, cohort: dict[str, Any] | str | None = None
         writer = csv.DictWriter(out, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
-        file.write_bytes(gzip.compress(out.getvalue().encode(), mtime=0) if suffix.endswith(".gz") else out.getvalue().encode())
+        file.write_bytes(
+            gzip.compress(out.getvalue().encode(), mtime=0) if suffix.endswith(".gz") else out.getvalue().encode()
+        )
     return root

@@ -1,4 +1,4 @@
-"""Ingestion: a hospital's own files become five canonical tables, with a lineage that accounts for every row."""
+"""Ingestion: a hospital's own files become the canonical tables, with a lineage that accounts for every row."""
 
 from dataclasses import asdict
 
@@ -9,7 +9,7 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
 from m3h_pipeline.paths import contracts_folder
-from m3h_pipeline.sources import Settings
+from m3h_pipeline.sources import Settings, extract
 from m3h_pipeline.storage import code_version, content_hash
 
 CODE = code_version("m3h_pipeline.sources", "m3h_pipeline.database", "m3h_pipeline.tasks_file", "m3h_pipeline.columns")
@@ -19,6 +19,8 @@ DESCRIPTIONS = {
     "events": "Vital signs, labs and procedures as they were taken and as they became known. The time-series modality.",
     "notes": "Clinical notes with the time when they were filed. The language modality.",
     "images": "Chest images with the time when they were taken. The vision modality.",
+    "embeddings": "Vectors that the hospital computed itself, which take the place of the encoder of their modality; "
+    "most hospitals have none.",
     "labels": "What is known of each task for each stay; no row means not labelled, never 0.",
 }
 
@@ -54,7 +56,7 @@ def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
         context,
         "ingested",
         [CODE, source.fingerprint(), asdict(settings), content_hash(contracts_folder())],
-        lambda to: source.extract(to, settings),
+        lambda to: extract(source, to, settings),
     )
     lineage = pl.read_parquet(step.folder / "lineage.parquet")
     for name in DESCRIPTIONS:

@@ -11,6 +11,7 @@ from m3h_pipeline.contracts import CheckResult, check_descriptions
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, TABLES, Workspace, materialized
 from m3h_pipeline.paths import contracts_folder
+from m3h_pipeline.sources.base import SIGNALS
 from m3h_pipeline.storage import code_version, content_hash
 
 CODE = code_version("m3h_pipeline.contracts")
@@ -49,6 +50,7 @@ def _validated(table: str) -> dg.AssetsDefinition:
                 to,
                 samples=samples.folder / "samples.parquet" if samples else None,
                 tasks=json.loads((ingested.folder / "tasks.json").read_text()),
+                signals=json.loads(own.read_text()) if (own := ingested.folder / SIGNALS).exists() else [],
             )
 
         step = workspace.produce(context, f"valid/{table}", [CODE, contracts, ingested, samples], build)
