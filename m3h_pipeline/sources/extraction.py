@@ -74,10 +74,10 @@ class Extraction:
             in_utc = from_utc = "x"
         self.connection.execute(_MACROS.format(in_utc=in_utc, from_utc=from_utc))
 
-    def load(self, table: str, where: str = "TRUE") -> str:
-        """Load a table's rows where the condition holds; return the name of its SQL table."""
+    def load(self, table: str, where: str = "TRUE", derived: Mapping[str, str] | None = None) -> str:
+        """Load a table's rows where the condition holds; return the name of its SQL table (see `RawReader.load`)."""
         name = f"raw_{table}"
-        self.rows_read[table] = self.reader.load(self.tables[table], name, self.columns[table], where)
+        self.rows_read[table] = self.reader.load(self.tables[table], name, self.columns[table], where, derived)
         return name
 
     def register(self, name: str, rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> None:

@@ -66,7 +66,7 @@ def open_table(
         if len(table.columns) == 1 and (mark := _other_separator(table.columns[0])):
             raise InputError(f"{file} is separated by {mark}: save it with commas")
         raise InputError(
-            f"{file} lacks the column {', '.join(missing)}; it has {', '.join(table.columns)}: "
+            f"{file} lacks the column {_some(missing)}; it has {_some(table.columns)}: "
             + (renamings(missing, table.columns, other_names) or "export the table again, with its header")
         )
     if twins := sorted({name for name in table.columns if table.columns.count(name) > 1}):
@@ -94,6 +94,10 @@ def renamings(
     return ", ".join(found)
 
 
+def _some(names: Sequence[str], most: int = 40) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
 def _other_separator(header: str) -> str | None:
     names = {";": "semicolons", "\t": "tabs", "|": "bars"}
     return next((name for mark, name in names.items() if mark in header), None)
@@ -112,43 +116,55 @@ class RawReader:
         self._scratch = scratch
         self.checksums: dict[str, str] = {}
 
-    def load(self, table: RawTable, name: str, columns: Sequence[str], where: str = "TRUE") -> int:
+    def load(
+        self,
+        table: RawTable,
+        name: str,
+        columns: Sequence[str],
+        where: str = "TRUE",
+        derived: Mapping[str, str] | None = None,
+    ) -> int:
         """Create the table ``name`` of the rows where the condition holds; return the number of rows in the file.
 
-        Its columns are the given ones as text, ``source_row`` (from 1) and ``broken`` (what is wrong with the row as a
-        whole, else null). A row that can't be split into fields has only nulls and is kept whatever the condition.
-        Raises `InputError` where the file is damaged.
+        Its columns are the given ones as text, ``derived`` ones (name -> SQL over the file's columns, which are text:
+        where there are thousands, which would not fit as text), ``source_row`` (from 1) and ``broken`` (what is wrong
+        with the row as a whole, else null). A row that can't be split into fields has only nulls and is kept whatever
+        the condition. Raises `InputError` where the file is damaged.
         """
         self.checksums[table.name], is_text = _look_through(table.file)
+        selected = [f'"{column}"' for column in columns]
+        selected += [f'{sql} AS "{column}"' for column, sql in (derived or {}).items()]
+        wanted = ", ".join(selected)
         try:
             if table.is_parquet:
-                return self._load_parquet(table, name, columns, where)
+                return self._load_parquet(table, name, table.columns if derived else columns, wanted, where)
             if is_text:
-                return self._load_csv(table.file, table.columns, name, columns, where)
+                return self._load_csv(table.file, table.columns, name, wanted, where)
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:
             # DuckDB's messages quote the row, so they go no further.
             if table.is_parquet or not isinstance(error, duckdb.InvalidInputException):
                 raise InputError(f"{table.file} can't be read: it is damaged; copy it again") from None
-        return self._load_repaired(table, name, columns, where)
+        return self._load_repaired(table, name, columns, wanted, where)
 
-    def _load_parquet(self, table: RawTable, name: str, columns: Sequence[str], where: str) -> int:
+    def _load_parquet(self, table: RawTable, name: str, columns: Sequence[str], wanted: str, where: str) -> int:
         as_text = ", ".join(f'CAST("{column}" AS VARCHAR) AS "{column}"' for column in columns)
         self._connection.execute(
             f"""CREATE OR REPLACE TEMP TABLE {name} AS
             SELECT * FROM (
-                SELECT {as_text}, file_row_number + 1 AS source_row, NULL::VARCHAR AS broken
-                FROM read_parquet({literal(table.file)}, file_row_number = true))
+                SELECT {wanted}, source_row, NULL::VARCHAR AS broken
+                FROM (SELECT {as_text}, file_row_number + 1 AS source_row
+                    FROM read_parquet({literal(table.file)}, file_row_number = true)))
             WHERE {where}"""
         )
         return self._one(f"SELECT num_rows FROM parquet_file_metadata({literal(table.file)})")
 
-    def _load_repaired(self, table: RawTable, name: str, columns: Sequence[str], where: str) -> int:
+    def _load_repaired(self, table: RawTable, name: str, columns: Sequence[str], wanted: str, where: str) -> int:
         copy = self._scratch / f"{name}.repaired.csv"
         with _text(table.file) as lines, copy.open("w", encoding="utf-8", newline="") as to:
             _repair(lines, len(table.columns), to)
-        rows = self._load_csv(copy, (*table.columns, _MARK), name, columns, where)
+        rows = self._load_csv(copy, (*table.columns, _MARK), name, wanted, where)
         copy.unlink()
         marks = [
             f"CASE WHEN contains(\"{column}\", '{_UNDECODABLE}') THEN '{column}: not UTF-8' END" for column in columns
@@ -156,9 +172,8 @@ class RawReader:
         self._connection.execute(f"UPDATE {name} SET broken = nullif(concat_ws('; ', broken, {', '.join(marks)}), '')")
         return rows
 
-    def _load_csv(self, file: Path, header: Sequence[str], name: str, columns: Sequence[str], where: str) -> int:
+    def _load_csv(self, file: Path, header: Sequence[str], name: str, wanted: str, where: str) -> int:
         schema = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header)
-        wanted = ", ".join(f'"{column}"' for column in columns)
         broken = _MARK if _MARK in header else "NULL::VARCHAR"
         # A last row of our own takes the number of rows out of the same, only, pass over the file: both the union and
         # row_number keep the file's order.
