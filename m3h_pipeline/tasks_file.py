@@ -89,7 +89,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
         what = str(getattr(error, "problem", None) or error).splitlines()[0]
-        hint = ": indent with spaces, YAML takes no tabs" if "\\t" in what else ""
+        hint = ": indent with spaces, YAML takes no tabs" if "\\t" in what or "tab character" in what else ""
         raise InputError(f"{file} is not valid YAML{where}: {what}{hint}") from None
     if not isinstance(content, dict):
         raise InputError(f"{file} needs lines like `key: value`")

@@ -102,8 +102,8 @@ def _columns(file: Path, features: tuple[str, ...], audit: tuple[str, ...]) -> C
         columns = Columns(features, audit)
     except InputError as error:
         raise InputError(f"{file}: {error}: take it out of features") from None
-    if taken := [name for name in audit if name in _TAKEN]:
-        raise InputError(f"{file}: {taken[0]} can't be an audit column: it is a key or a time of the samples table")
+    if taken := [name for name in columns.declared if name in _TAKEN or name.endswith(("_utc", "_left_out"))]:
+        raise InputError(f"{file}: {taken[0]} can't be a feature or an audit column: the samples table uses that name")
     return columns
 
 

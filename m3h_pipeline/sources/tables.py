@@ -207,7 +207,7 @@ class _Extraction(Extraction):
         columns = self._read("samples")
         types = self._declared_types()
         sample_id = "sample_id" if "sample_id" in columns else "stay_id"
-        given = "as_moment(prediction_time)" if "prediction_time" in columns else "NULL::TIMESTAMP"
+        given = "prediction_time_utc" if "prediction_time" in columns else "NULL::TIMESTAMP"
         split = f"{_SPLIT} AS split," if "split" in columns else ""
         declared = [
             f'{"as_quantity" if kind == "DOUBLE" else "as_text"}("{name}") AS "{name}",' for name, kind in types.items()
@@ -226,12 +226,12 @@ class _Extraction(Extraction):
                 THEN '{ENDED}' END AS reason
             FROM (
                 SELECT as_id({sample_id}) AS sample_id, as_id(stay_id) AS stay_id, as_id(subject_id) AS subject_id,
-                    as_moment(admit_time) AS admit_time, as_moment(discharge_time) AS discharge_time, {given} AS asked,
-                    coalesce({given}, as_moment(admit_time)
+                    admit_time_utc AS admit_time, discharge_time_utc AS discharge_time, {given} AS asked,
+                    coalesce({given}, admit_time_utc
                         + to_microseconds(CAST({float(self.settings.prediction_hours) * 3600} * 1e6 AS BIGINT)))
                         AS prediction_time,
                     {split} {" ".join(declared)} {wrong} AS parse_errors, source_row
-                FROM raw_samples)"""
+                FROM {_with_times("raw_samples", columns)})"""
         )
         self._check_samples(sample_id)
         self.connection.execute(_STAYS)
@@ -313,7 +313,7 @@ class _Extraction(Extraction):
                 CASE WHEN rule.factor IS NULL THEN coalesce(as_text(raw.unit), '') ELSE s.unit END AS unit,
                 CASE WHEN broken IS NULL AND known(raw.value) IS NULL THEN '{_NO_VALUE}' END AS reason,
                 {_wrong(columns, [_not_a("value", "number", "as_quantity")])} AS parse_errors, source_row
-            FROM raw_events raw
+            FROM {_with_times("raw_events", columns)} raw
             LEFT JOIN signals s ON s.code = as_text(raw.code)
             LEFT JOIN unit_rules rule ON rule.code = s.code AND rule.spelling = {normalised("raw.unit")}"""
 
@@ -347,7 +347,7 @@ class _Extraction(Extraction):
             SELECT as_id(stay_id) AS stay_id, as_id(note_id) AS note_id, {_times(columns)}, as_text(raw.kind) AS kind,
                 text, CASE WHEN derived.kind IS NOT NULL THEN 'a report that labels come from: ' || derived.tasks END
                 AS reason, {_wrong(columns)} AS parse_errors, source_row
-            FROM raw_notes raw
+            FROM {_with_times("raw_notes", columns)} raw
             LEFT JOIN (SELECT kind, string_agg(task, ', ' ORDER BY task) AS tasks FROM derived GROUP BY kind) derived
                 ON derived.kind = lower(as_text(raw.kind))"""
 
@@ -369,7 +369,7 @@ class _Extraction(Extraction):
                 as_text(raw.view) AS view, CASE WHEN as_text(path) LIKE '/%' THEN as_text(path)
                     ELSE {literal(self.folder)} || '/' || as_text(path) END AS path,
                 NULL::VARCHAR AS reason, {_wrong(columns)} AS parse_errors, source_row
-            FROM raw_images raw"""
+            FROM {_with_times("raw_images", columns)} raw"""
 
     # Labels and vectors ----------------------------------------------------------------------------------------------
 
@@ -442,7 +442,7 @@ class _Extraction(Extraction):
             f"""CREATE TEMP TABLE placed_embeddings AS
             SELECT typed.*, CASE WHEN NOT in_cohort THEN '{ENDED}' END AS reason
             FROM (SELECT as_id(sample_id) AS sample_id, as_text(modality) AS modality, as_vector(vector) AS vector,
-                {_wrong(columns, [wrong])} AS parse_errors, source_row FROM raw_embeddings) typed
+                {_wrong(columns, [wrong])} AS parse_errors, source_row FROM raw_embeddings raw) typed
             LEFT JOIN samples_known USING (sample_id)"""
         )
         self.count("embeddings", "embeddings", "placed_embeddings")
@@ -456,16 +456,20 @@ class _Extraction(Extraction):
         if table not in self.tables:
             return ()
         self.load(table)
-        for column in self.columns[table]:
-            function = "as_moment" if column in _TIMES else "as_quantity" if (table, column) == _VALUE else None
-            if function is None:
-                continue
-            filled, readable = self._one(f"SELECT count(known({column})), count({function}({column})) FROM raw_{table}")
+        times = [column for column in self.columns[table] if column in _TIMES]
+        numbers = ["value"] if table == "events" else []
+        read = [f"{time}_utc" for time in times] + [f"as_quantity({number})" for number in numbers]
+        counts = [f"count(known({column})), count({sql})" for column, sql in zip(times + numbers, read, strict=True)]
+        found = self._one(f"SELECT {', '.join(counts)} FROM {_with_times(f'raw_{table}', times)}") if counts else ()
+        for column, filled, readable in zip(times + numbers, found[::2], found[1::2], strict=True):
             if filled and not readable:
-                what = "time: write 2026-01-31 14:05:00" if column in _TIMES else "number: write 3.5, with a point"
+                what = (
+                    "time: write 2026-01-31 14:05:00, year first, with an offset such as +01:00 where you have one"
+                    if column in times
+                    else "number: write 3.5, with a point"
+                )
                 raise InputError(
                     f"{self.tables[table].file}: none of the {filled:,} values of {column} can be read as a {what}"
-                    + (", year first, with an offset such as +01:00 where you have one" if column in _TIMES else "")
                 )
         return self.columns[table]
 
@@ -481,7 +485,6 @@ def _class_names(task: Any) -> tuple[str, ...]:
 
 # SQL -----------------------------------------------------------------------------------------------------------------
 
-_VALUE = ("events", "value")
 _SPLITS = ", ".join(f"{number} ({name})" for name, number in SPLITS.items())
 _SPLIT = (
     "CASE lower(as_id(split)) "
@@ -495,11 +498,8 @@ _MACROS = """
 CREATE TEMP MACRO known(x) AS
     CASE WHEN lower(trim(x)) NOT IN ('', 'na', 'n/a', 'nan', 'nat', 'null', 'none') THEN trim(x) END;
 CREATE TEMP MACRO as_quantity(x) AS as_number(known(x));
-CREATE TEMP MACRO is_left_out(x) AS from_utc(as_time(x)) <> TRY_CAST(trim(x) AS TIMESTAMP)
-    AND NOT (regexp_matches(trim(x), '(Z|[+-][0-9:]+)$', 'i') AND length(trim(x)) > 10);
-CREATE TEMP MACRO as_moment(x) AS CASE WHEN NOT coalesce(is_left_out(known(x)), false) THEN as_time(known(x)) END;
-CREATE TEMP MACRO as_known_since(x) AS
-    CASE WHEN length(known(x)) = 10 THEN as_moment(x) + INTERVAL 1 DAY ELSE as_moment(x) END;
+CREATE TEMP MACRO is_left_out(x, utc) AS from_utc(utc) <> TRY_CAST(x AS TIMESTAMP)
+    AND NOT (regexp_matches(x, '(Z|[+-][0-9:]+)$', 'i') AND length(x) > 10);
 CREATE TEMP MACRO as_vector(x) AS CASE
     WHEN list_aggregate(list_transform(TRY_CAST(x AS FLOAT[]), lambda v: coalesce(isfinite(v), false)), 'bool_and')
     THEN TRY_CAST(x AS FLOAT[]) END;
@@ -514,10 +514,27 @@ SELECT sample_id, bool_or(reason IS NULL) AS in_cohort FROM sample_rows WHERE sa
 """
 
 
+def _with_times(raw: str, columns: Sequence[str]) -> str:
+    """SQL: a table with, of each of its times, ``<time>_utc``, and ``<time>_left_out`` where the local time never was.
+
+    In steps: written as one expression it would grow with each, and planning it takes longer than running it.
+    """
+    times = [column for column in columns if column in _TIMES]
+    known = ", ".join(f"known({time}) AS {time}" for time in times)
+    read = "".join(f", as_time({time}) AS {time}_utc" for time in times)
+    judged = "".join(f", coalesce(is_left_out({time}, {time}_utc), false) AS {time}_left_out" for time in times)
+    kept = ", ".join(f"CASE WHEN NOT {time}_left_out THEN {time}_utc END AS {time}_utc" for time in times)
+    if not times:
+        return raw
+    return f"""(SELECT * REPLACE ({kept}) FROM (SELECT *{judged} FROM (
+        SELECT *{read} FROM (SELECT * REPLACE ({known}) FROM {raw}))))"""
+
+
 def _times(columns: Sequence[str]) -> str:
     """SQL of a record's time and of when it was known."""
-    given = "as_known_since(raw.available_time), " if "available_time" in columns else ""
-    return f"as_moment(raw.time) AS time, coalesce({given}as_known_since(raw.time)) AS available_time"
+    asked = [column for column in ("available_time", "time") if column in columns]
+    known = [f"CASE WHEN length(raw.{c}) = 10 THEN {c}_utc + INTERVAL 1 DAY ELSE {c}_utc END" for c in asked]
+    return f"time_utc AS time, coalesce({', '.join(known)}) AS available_time"
 
 
 def _not_a(column: str, kind: str, function: str) -> str:
@@ -531,8 +548,8 @@ def _wrong(columns: Sequence[str], *others: Sequence[str]) -> str:
     for column in columns:
         if column in _TIMES:
             checks.append(
-                f"""CASE WHEN is_left_out(known({column})) THEN '{column}: no such local time, the clocks go forward'
-                WHEN known({column}) IS NOT NULL AND as_time(known({column})) IS NULL
+                f"""CASE WHEN {column}_left_out THEN '{column}: no such local time, the clocks go forward'
+                WHEN {column} IS NOT NULL AND {column}_utc IS NULL
                 THEN '{column}: not a date, write 2026-01-31 14:05:00' END"""
             )
         if column in _IDS:
