@@ -197,12 +197,15 @@ CREATE TEMP MACRO hours(x) AS to_microseconds(CAST(as_number(x) * 3600e6 AS BIGI
 
 
 def _vector(prefixes: Sequence[str]) -> str:
-    numbers = []
+    parts = []
     for prefix in prefixes:
-        for i, column in enumerate(_columns(prefix)):
-            own = _OWN_IMAGE.get(prefix)
-            numbers.append(f"haim_number_or({column}, {own}{i})" if own else f"haim_number({column})")
-    return f"[{', '.join(numbers)}]"
+        numbers = f"[{', '.join(_columns(prefix))}]"
+        if own := _OWN_IMAGE.get(prefix):
+            pairs = f"list_zip({numbers}, [{', '.join(_columns(own))}])"
+            parts.append(f"list_transform({pairs}, lambda pair: haim_number_or(pair[1], pair[2]))")
+        else:
+            parts.append(f"list_transform({numbers}, lambda number: haim_number(number))")
+    return " || ".join(parts)
 
 
 def _chexpert(column: str) -> str:
