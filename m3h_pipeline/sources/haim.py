@@ -281,7 +281,8 @@ WITH typed AS (
 placed AS (
     SELECT *, CASE WHEN parse_errors IS NULL AND sample_id IS NOT NULL THEN row_number() OVER (
         PARTITION BY sample_id, parse_errors IS NULL
-        ORDER BY TRY_CAST(stay_id AS BIGINT), stay_id, hash({", ".join([*MODALITIES, *_LABELS])}), source_row
+        ORDER BY TRY_CAST(stay_id AS BIGINT), stay_id, hash({", ".join(MODALITIES)}),
+            hash({", ".join(_LABELS)}), source_row
         ) END AS place
     FROM typed)
 SELECT *, coalesce(place = 1, false) AS is_first,

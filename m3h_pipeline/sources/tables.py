@@ -285,7 +285,7 @@ class _Extraction(Extraction):
         """Write a table of records, each with its stay, or the reason why it is out of scope."""
         # What was known first comes first: of rows with the same key it is kept, whatever comes later or anew.
         content = [name for name in schema if name not in ("stay_id", "source_file", "source_row", "parse_errors")]
-        order = ", ".join(["stay_id", "available_time", *(name for name in content if name != "available_time")])
+        order = ", ".join(["stay_id", "greatest(available_time, time)", *content])
         file = to / f"{table}.parquet"
         if typed is None:
             return self.write_parts(file, schema, [], order)
