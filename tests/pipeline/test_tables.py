@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import yaml
 from passage import Passage
 from tables_folder import COHORT, event, hospital, image, note, write
 
@@ -469,3 +470,23 @@ def test_what_the_page_says_runs_to_a_report(tmp_path):
     assert rows == {"samples.csv": 240, "events.csv": 240 * 8, "labels.csv": 240 * 3}
     predictions = pl.read_parquet(latest / "predictions.parquet")
     assert predictions["sample_id"].n_unique() == 240
+
+
+# Real patients -------------------------------------------------------------------------------------------------------
+
+
+def test_mimic_iv_written_as_own_tables_gives_the_same_inputs(mimic_demo, tmp_path):
+    """The 100 real patients of the MIMIC-IV demo, by their own source and, converted, by this one."""
+    expected = Passage(open_source("mimic-iv", mimic_demo), tmp_path / "mimic-iv")
+    root = tmp_path / "hospital"
+    root.mkdir()
+    for table in ("samples", "events", "labels"):
+        frame = expected.valid(table)
+        frame.write_csv(root / f"{table}.csv", datetime_format="%Y-%m-%d %H:%M:%S")
+    specs = json.loads((expected.ingested / "tasks.json").read_text())
+    cohort = json.loads((expected.ingested / "columns.json").read_text())
+    tasks = [{key: value for key, value in spec.items() if value is not None} for spec in specs]
+    (root / "cohort.yaml").write_text(yaml.safe_dump({"timezone": "UTC", **cohort, "tasks": tasks}))
+    found = Passage(open_source("tables", root), tmp_path / "tables")
+    assert found.inputs() == expected.inputs()
+    assert found.valid("labels").sort("sample_id", "task").equals(expected.valid("labels").sort("sample_id", "task"))
