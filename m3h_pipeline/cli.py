@@ -35,7 +35,11 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--source", type=click.Choice(["demo", "mimic-iv"]), help="Where the data comes from.  [default: demo]")
+@click.option(
+    "--source",
+    type=click.Choice(["demo", "mimic-iv", "haim", "tables"]),
+    help="Where the data comes from.  [default: demo]",
+)
 @click.option("--path", type=click.Path(path_type=Path), help="The folder that holds the data (not for the demo).")
 @click.option("--size", type=click.Choice(["full", "tiny"]), help="Of the demo: 1,500 stays, or 150 and six tasks.")
 @click.option("--snapshot", metavar="DATE", help="The extraction's label.  [default: the last run's; at first today]")

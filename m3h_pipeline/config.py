@@ -26,7 +26,7 @@ class _Section(BaseModel):
 class SourceConfig(_Section):
     """Where the hospital's data comes from."""
 
-    name: Literal["demo", "mimic-iv"] = "demo"
+    name: Literal["demo", "mimic-iv", "haim", "tables"] = "demo"
     path: str = ""
     size: Literal["full", "tiny"] = "full"
     snapshot: str = DEMO_SNAPSHOT

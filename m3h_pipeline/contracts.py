@@ -31,7 +31,7 @@ from m3h_pipeline.tasks_file import load_signals
 if TYPE_CHECKING:
     from m3h_pipeline.changes import Occasion
 
-TABLES = ("samples", "events", "notes", "images", "labels")
+TABLES = ("samples", "events", "notes", "images", "labels", "embeddings")
 # What ingestion adds to each row so that a wrong one can be found again; not part of the contract.
 PROVENANCE = {"source_file": pl.String(), "source_row": pl.Int64(), "parse_errors": pl.String()}
 # Rules of the pipeline itself, before those of any contract.
@@ -43,6 +43,7 @@ _TYPES: dict[str, pl.DataType] = {
     "TIMESTAMP": pl.Datetime("us"),
     "DOUBLE": pl.Float64(),
     "TINYINT": pl.Int8(),
+    "FLOAT[]": pl.List(pl.Float32()),
 }
 # What a relationship may refer to, and the columns that rules then see as <table>_<column>.
 _LOOKUPS = {
@@ -211,14 +212,16 @@ def validate(
     *,
     samples: Path | None = None,
     tasks: Sequence[TaskSpec | dict[str, Any]] = (),
+    signals: Sequence[Mapping[str, Any]] = (),
     declared: Iterable[str] = (),
     occasion: Occasion | None = None,
 ) -> dict[str, Any]:
     """Split a table into ``to/<table>.parquet`` and ``to/quarantine.parquet``, then verify what was kept.
 
-    ``samples``: the valid samples, with their quarantine beside them; None for the samples themselves. ``declared``:
-    columns beyond the contract's; ``occasion``: the snapshot, and the last one before it (None: judged by itself).
-    A table of the wrong shape is not split: the check ``schema`` says why, and nothing of the table is kept.
+    ``samples``: the valid samples, with their quarantine beside them; None for the samples themselves. ``signals``:
+    codes beyond those of signals.yaml, each with code, unit, low and high, or null where there is no such bound.
+    ``declared``: columns beyond the contract's; ``occasion``: the snapshot, and the last one before it (None: judged by
+    itself). A table of the wrong shape is not split: the check ``schema`` says why, and nothing of the table is kept.
     Returns JSON-ready facts: kept, quarantined (by rule), by_file and checks (each a `CheckResult` as a dict).
     """
     from m3h_pipeline.changes import Occasion, judge
@@ -236,8 +239,9 @@ def validate(
         samples=samples,
         quarantined_samples=samples and samples.with_name("quarantine.parquet"),
         tasks=specs,
+        signals=signals,
     )
-    checks = verify(table, valid, split, samples=samples, tasks=specs)
+    checks = verify(table, valid, split, samples=samples, tasks=specs, signals=signals)
     checks += judge(contract, valid, occasion or Occasion(""))
     checks.sort(key=lambda check: contract.checks.index(check.name))
     return {
@@ -588,6 +592,7 @@ def split_rows(
     samples: Path | None,
     tasks: Sequence[TaskSpec],
     quarantined_samples: Path | None = None,
+    signals: Sequence[Mapping[str, Any]] = (),
 ) -> SplitResult:
     """Write a table's good rows, without provenance, and its wrong rows, each with its reason; both in source order.
 
@@ -602,7 +607,7 @@ def split_rows(
     contract = load_contract(table)
     rows = pl.scan_parquet(ingested, row_index_name="_row")
     columns = _check_schema(contract, ingested, rows.collect_schema())
-    lookups = _lookups(contract, rows, samples, tasks)
+    lookups = _lookups(contract, rows, samples, tasks, signals)
     keys = {rule.name: rule.columns for rule in contract.rules if rule.type in (_UNIQUE, _COMPOUND)}
     rules = [rule for rule in row_rules(contract, columns) if rule.severity == "error"]
     ordered = [
@@ -624,7 +629,7 @@ def split_rows(
     fields = pl.when(rule == UNREADABLE).then(pl.concat_str(pl.lit(": "), "parse_errors")).otherwise(pl.lit(""))
     owner_only(to_quarantine)
     wrong = judged.filter(~good).select(
-        pl.struct(pl.col(columns).cast(pl.String)).struct.json_encode().alias("row"),
+        pl.struct(_as_text(name, contract) for name in columns).struct.json_encode().alias("row"),
         rule.alias("rule"),
         (reason + fields).alias("reason"),
         "source_file",
@@ -632,6 +637,12 @@ def split_rows(
     )
     _sink(wrong, to_quarantine)
     return _count(rows, to_quarantine, [rule.name for rule in ordered])
+
+
+def _as_text(name: str, contract: Contract) -> pl.Expr:
+    if isinstance(contract.columns.get(name), pl.List):
+        return pl.col(name).cast(pl.List(pl.String)).list.join(", ")
+    return pl.col(name).cast(pl.String)
 
 
 def _check_schema(contract: Contract, file: Path, schema: pl.Schema) -> list[str]:
@@ -650,7 +661,11 @@ def _check_schema(contract: Contract, file: Path, schema: pl.Schema) -> list[str
 
 
 def _lookups(
-    contract: Contract, rows: pl.LazyFrame, samples: Path | None, tasks: Sequence[TaskSpec]
+    contract: Contract,
+    rows: pl.LazyFrame,
+    samples: Path | None,
+    tasks: Sequence[TaskSpec],
+    signals: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, pl.LazyFrame]:
     """Column with a relationship -> what it refers to: its key once more as that column, and <table>_<column>."""
     frames = {}
@@ -667,6 +682,7 @@ def _lookups(
             )
         elif to == "signals":
             entries = [(s.code, s.unit, float(s.low), float(s.high)) for s in load_signals()]
+            entries += [(s["code"], s["unit"], s["low"], s["high"]) for s in signals]
             schema = {"code": pl.String, "unit": pl.String, "low": pl.Float64, "high": pl.Float64}
             frame = pl.LazyFrame(entries, schema, orient="row")
         else:
@@ -746,7 +762,13 @@ def _count(rows: pl.LazyFrame, quarantine: Path, order: list[str]) -> SplitResul
 
 
 def verify(
-    table: str, valid: Path, split: SplitResult, *, samples: Path | None = None, tasks: Sequence[TaskSpec] = ()
+    table: str,
+    valid: Path,
+    split: SplitResult,
+    *,
+    samples: Path | None = None,
+    tasks: Sequence[TaskSpec] = (),
+    signals: Sequence[Mapping[str, Any]] = (),
 ) -> list[CheckResult]:
     """Hold the kept rows against the contract anew, with Great Expectations, and bound what was not kept.
 
@@ -761,7 +783,7 @@ def verify(
     failed: set[str] = set()
     step = -(-total // contract.verified_rows)
     if total:
-        lookups = _lookups(contract, rows.gather_every(step), samples, tasks)
+        lookups = _lookups(contract, rows.gather_every(step), samples, tasks, signals)
         view = _view(contract, rows.gather_every(step), lookups)
         needed = list(dict.fromkeys(column for rule in of_rows for column in rule.columns))
         failed = _failed_expectations(view.select(needed).collect(engine="streaming"), of_rows)

@@ -75,12 +75,14 @@ def register(
     model: Path,
     embedders: Mapping[str, Path],
     features: Mapping[str, str],
+    given: Sequence[str] = (),
     metrics: dict[str, Any],
     tags: Mapping[str, str],
 ) -> dict[str, str]:
     """Log the model on the MLflow run of its training, register it, return name, version and run.
 
-    ``features``: the tabular columns and their MLflow type ("double" or "string"). A version that was registered for
+    ``features``: the tabular columns and their MLflow type ("double" or "string"); ``given``: the modalities
+    that are vectors, not raw. A version that was registered for
     the same training is returned as it is: a retry makes no twin.
     """
     import mlflow
@@ -107,7 +109,7 @@ def register(
             artifacts={"model": str(model), "embedders": str(gathered)},
             code_paths=[str(Path(m3h_core.__file__).parent)],
             pip_requirements=_pinned(_REQUIREMENTS),
-            signature=_signature(features),
+            signature=_signature(features, given),
         )
     if not client.search_registered_models(f"name='{tracking.MODEL_NAME}'"):
         client.create_registered_model(tracking.MODEL_NAME, description=_ABOUT)
@@ -135,8 +137,8 @@ def _described(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _signature(features: Mapping[str, str]) -> ModelSignature:
-    """Named, typed inputs, all optional: a stay may lack any modality."""
+def _signature(features: Mapping[str, str], given: Sequence[str]) -> ModelSignature:
+    """Named, typed inputs, all optional: a sample may lack any modality."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import Array, DataType, Object, Property
@@ -147,8 +149,16 @@ def _signature(features: Mapping[str, str]) -> ModelSignature:
         "notes": [Property("hours", number), Property("text", text)],
         "images": [Property("hours", number), Property("view", text, required=False), Property("content", content)],
     }
-    columns: list[Any] = [ColSpec(kind, name, required=False) for name, kind in features.items()]
-    columns += [ColSpec(Array(Object(fields)), name, required=False) for name, fields in lists.items()]
+    raw = {"timeseries": "events", "language": "notes", "vision": "images"}
+    columns: list[Any] = (
+        [] if "tabular" in given else [ColSpec(kind, name, required=False) for name, kind in features.items()]
+    )
+    columns += [
+        ColSpec(Array(Object(lists[name])), name, required=False)
+        for modality, name in raw.items()
+        if modality not in given
+    ]
+    columns += [ColSpec(Array(number), f"{modality}_vector", required=False) for modality in given]
     return ModelSignature(inputs=Schema(columns))
 
 

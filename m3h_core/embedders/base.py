@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -32,7 +32,7 @@ class Embedder(ABC):
     ``width`` is F, known once fitted; ``report`` holds facts about the encoder that are worth showing.
     """
 
-    modality: ClassVar[str]
+    modality: str
 
     def __init__(self) -> None:
         self.width = 0

@@ -16,7 +16,7 @@ from m3h_pipeline.storage import Step, at_work, need_step, produce, step_key
 
 OUT_VARIABLE = "M3H_OUT"
 OWNERS = ["team:m3h"]
-TABLES = ("samples", "events", "notes", "images", "labels")
+TABLES = ("samples", "events", "notes", "images", "labels", "embeddings")
 
 
 class Workspace(dg.ConfigurableResource):

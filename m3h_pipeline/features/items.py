@@ -13,9 +13,22 @@ from m3h_core.embedders import EventSequences
 MODALITIES = ("tabular", "timeseries", "language", "vision")
 
 
+def is_given(modality: str, inputs: Path) -> bool:
+    """Whether the hospital gives this modality as vectors of its own."""
+    return _given(modality, inputs).exists()
+
+
+def _given(modality: str, inputs: Path) -> Path:
+    return inputs / f"given_{modality}.parquet"
+
+
 def modality_items(modality: str, inputs: Path) -> Any:
     """The items of every sample: see m3h_core.embedders for their form in each modality."""
     order = pl.read_parquet(inputs / "samples.parquet", columns=["sample_id"]).with_row_index("row")
+    if is_given(modality, inputs):
+        vectors = pl.read_parquet(_given(modality, inputs))
+        frame = order.join(vectors, on="sample_id", how="left", maintain_order="left")
+        return [None if vector is None else vector.to_numpy() for vector in frame["vector"]]
     frame = pl.read_parquet(inputs / f"{modality}.parquet")
     if modality == "tabular":
         frame = order.join(frame, on="sample_id", how="left", maintain_order="left")

@@ -1,4 +1,4 @@
-"""Fit one modality's embedder on the training split and embed every sample.
+"""Fit one modality's embedder on the training split and embed every sample; vectors that are given are only scaled.
 
 Configuration: ``modality``, ``inputs`` (folder of the as-of inputs), ``options`` (of the embedder), ``to``.
 Writes ``embedding.safetensors`` (vectors float32 [N, F], present bool [N], in the order of ``samples.parquet``) and
@@ -15,8 +15,8 @@ from typing import Any
 import polars as pl
 
 from m3h_core.cohort import TRAIN
-from m3h_core.embedders import EMBEDDERS
-from m3h_pipeline.features.items import modality_items, take
+from m3h_core.embedders import EMBEDDERS, GivenEmbedder
+from m3h_pipeline.features.items import is_given, modality_items, take
 from m3h_pipeline.jobs import FACTS, every, job
 from m3h_pipeline.storage import write_arrays, write_json
 
@@ -27,7 +27,8 @@ def embed(modality: str, inputs: Path, options: dict[str, Any], to: Path, log: A
     items = modality_items(modality, inputs)
     train = (samples["split"] == TRAIN).to_numpy().nonzero()[0]
     started = time.monotonic()
-    embedder = EMBEDDERS[modality](**options).fit(take(items, train))
+    embedder = GivenEmbedder(modality) if is_given(modality, inputs) else EMBEDDERS[modality](**options)
+    embedder.fit(take(items, train))
     progress = every(5, log)
     vectors, present = embedder.transform(
         items, on_progress=lambda done, total: progress(f"{modality}: {done} of {total} embedded")

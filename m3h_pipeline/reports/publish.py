@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +76,27 @@ def _report_data(
         "checks": checks,
         "metrics": read_json(steps["quality"].folder / "metrics.json"),
         "tim": read_json(steps["tim"].folder / "tim.json"),
-        "limits": _limits(config, cohort, synthetic),
+        "limits": steps["ingested"].info.get("limits", []) + _limits(config, cohort, synthetic, _given(valid)),
     }
 
 
-def _limits(config: Config, cohort: Cohort, synthetic: bool) -> list[str]:
+def _given(valid: Mapping[str, Step]) -> list[str]:
+    """The modalities whose vectors are the hospital's own."""
+    rows = pl.scan_parquet(valid["embeddings"].folder / "embeddings.parquet")
+    return rows.select(pl.col("modality").unique().sort()).collect()["modality"].to_list()
+
+
+def _limits(config: Config, cohort: Cohort, synthetic: bool, given: Sequence[str]) -> list[str]:
     """What a reader must know before trusting a number."""
     limits = []
     if synthetic:
         limits.append("All data is synthetic: the scores say that the pipeline works, not how it does on patients.")
-    if not config.embedding.vision_weights and cohort.present["vision"].any():
+    if given:
+        limits.append(
+            f"The vectors of {', '.join(given)} were given, not computed here: that they hold nothing known after the "
+            "prediction time is their maker's word."
+        )
+    if not config.embedding.vision_weights and cohort.present["vision"].any() and "vision" not in given:
         limits.append(
             "The image encoder has no pretrained weights; it learnt from this hospital's training images alone. Name "
             "weights in m3h.toml (embedding.vision_weights) before judging what images add."

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.sources.base import Settings, Source
+from m3h_pipeline.sources.base import Settings, Source, extract
 
-NAMES = ("demo", "mimic-iv")
+NAMES = ("demo", "mimic-iv", "haim", "tables")
 
-__all__ = ["NAMES", "Settings", "Source", "open_source"]
+__all__ = ["NAMES", "Settings", "Source", "extract", "open_source"]
 
 
 def open_source(name: str, path: Path, size: str = "full") -> Source:
@@ -25,4 +25,12 @@ def open_source(name: str, path: Path, size: str = "full") -> Source:
         from m3h_pipeline.sources.mimic_iv import MimicIV
 
         return MimicIV(path)
+    if name == "haim":
+        from m3h_pipeline.sources.haim import Haim
+
+        return Haim(path)
+    if name == "tables":
+        from m3h_pipeline.sources.tables import Tables
+
+        return Tables(path)
     raise InputError(f"there is no source {name!r}; choose one of {', '.join(NAMES)}")

@@ -56,6 +56,10 @@ IMAGES = {
     **_PROVENANCE,
 }
 LABELS = {"sample_id": "VARCHAR", "task": "VARCHAR", "value": "DOUBLE", **_PROVENANCE}
+EMBEDDINGS = {"sample_id": "VARCHAR", "modality": "VARCHAR", "vector": "FLOAT[]", **_PROVENANCE}
+
+# Codes of the events table beyond those of signals.yaml, with unit and range or null; a source may write it.
+SIGNALS = "signals.json"
 
 
 def samples_schema(declared: dict[str, str]) -> dict[str, str]:
@@ -117,11 +121,28 @@ class Source(ABC):
         """Write the canonical tables into the empty folder ``to``; return counts that are worth showing.
 
         Among them ``rows read``: file (as the lineage names it) -> its rows, counted while reading, not from the
-        lineage, which is held against it.
+        lineage, which is held against it; and, where a reader must know something of this source, ``limits``:
+        sentences for the report.
 
         Writes ``samples``, ``events``, ``notes``, ``images``, ``labels`` and ``lineage`` as Parquet,
-        ``tasks.json`` (the TaskSpecs in order) and ``columns.json`` (the declared columns by role).
+        ``tasks.json`` (the TaskSpecs in order) and ``columns.json`` (the declared columns by role); a source may also
+        write ``embeddings`` (vectors that are given) and ``signals.json``.
         """
+
+
+def extract(source: Source, to: Path, settings: Settings) -> dict[str, Any]:
+    """`Source.extract`, with an empty table of embeddings where the source writes none."""
+    import duckdb  # the command line reads this module for every command
+
+    from m3h_pipeline.database import write_parquet
+
+    counts = source.extract(to, settings)
+    file = to / "embeddings.parquet"
+    if not file.exists():
+        absent = ", ".join(f"NULL::{kind} AS {column}" for column, kind in EMBEDDINGS.items())
+        with duckdb.connect() as connection:
+            write_parquet(connection, f"SELECT {absent} WHERE FALSE", file)
+    return counts
 
 
 def listing_fingerprint(root: Path, files: Iterable[Path]) -> str:

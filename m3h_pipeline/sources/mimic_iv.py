@@ -21,11 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import duckdb
-import polars as pl
-
 from m3h_pipeline.columns import Columns
-from m3h_pipeline.database import literal, workbench, write_parquet
+from m3h_pipeline.database import literal, workbench
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources.base import (
     EVENTS,
@@ -37,8 +34,8 @@ from m3h_pipeline.sources.base import (
     listing_fingerprint,
     samples_schema,
 )
+from m3h_pipeline.sources.extraction import ENDED, NUMBER, TIME, Extraction, parse_errors
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable, find_file, open_table
-from m3h_pipeline.sources.splits import split_of
 from m3h_pipeline.sources.units import normalised, unit_rules
 from m3h_pipeline.tasks_file import TaskRule, load_signals, load_tasks
 
@@ -82,7 +79,6 @@ _FILES = {
 _REQUIRED = ("patients", "admissions", "diagnoses")
 _EVENT_TABLES = {"chartevents": "vital", "labevents": "lab", "procedureevents": "procedure"}
 
-_ENDED = "the stay ended before the prediction time"
 _PLACES = {
     "home": ["HOME"],
     "home_with_services": ["HOME HEALTH CARE"],
@@ -93,20 +89,6 @@ _PLACES = {
     "other": ["HOSPICE", "AGAINST ADVICE"],
     "died": ["DIED"],
 }  # fmt: skip
-
-# Text to values; null where that fails. Pandas writes ids beside missing ones as 123.0.
-_MACROS = """
-CREATE TEMP MACRO as_text(x) AS nullif(trim(x), '');
-CREATE TEMP MACRO as_id(x) AS regexp_replace(nullif(trim(x), ''), '\\.0+$', '');
-CREATE TEMP MACRO as_number(x) AS
-    CASE WHEN isfinite(TRY_CAST(trim(x) AS DOUBLE)) THEN TRY_CAST(trim(x) AS DOUBLE) END;
-CREATE TEMP MACRO in_utc(x) AS {in_utc};
-CREATE TEMP MACRO as_time(x) AS CASE
-    WHEN trim(x) NOT LIKE '____-__-__%' THEN NULL
-    WHEN regexp_matches(trim(x), '(Z|[+-][0-9:]+)$', 'i') AND length(trim(x)) > 10
-        THEN TRY_CAST(trim(x) AS TIMESTAMPTZ) AT TIME ZONE 'UTC'
-    ELSE in_utc(TRY_CAST(trim(x) AS TIMESTAMP)) END;
-"""
 
 
 @dataclass
@@ -134,8 +116,9 @@ class MimicIV(Source):
         rules = load_tasks(only=settings.tasks)
         spill = (settings.spill or to) / ".spill"
         with workbench(spill, settings.memory_limit) as connection:
-            work = _Extraction(connection, RawReader(connection, spill), tables, settings, rules)
-            counts = work.write(to, self._image_folders())
+            columns = {table: names for table, (_, names) in _FILES.items()}
+            work = _Extraction(connection, RawReader(connection, spill), tables, settings, columns, rules=rules)
+            counts = work.extract(to, self._image_folders())
         (to / "tasks.json").write_text(json.dumps([rule.spec.to_dict() for rule in rules], indent=1) + "\n")
         COLUMNS.save(to)
         return {**counts, "absent": [places[0] for table, (places, _) in _FILES.items() if table not in tables]}
@@ -155,24 +138,15 @@ class MimicIV(Source):
         return [folder for folder in (self.path / "cxr" / "files", self.path / "files") if folder.is_dir()]
 
 
-@dataclass
-class _Extraction:
-    """One pass over the tables: what was loaded lies in DuckDB's temporary tables, what was counted in `lineage`."""
+@dataclass(kw_only=True)
+class _Extraction(Extraction):
+    """MIMIC-IV's tables; ``placed_by_time``: table -> rows kept that had no hadm_id."""
 
-    connection: duckdb.DuckDBPyConnection
-    reader: RawReader
-    tables: dict[str, RawTable]
-    settings: Settings
     rules: Sequence[TaskRule]
-    rows_read: dict[str, int] = field(default_factory=dict)
-    lineage: list[tuple[str, str, str | None, int]] = field(default_factory=list)
-    # table -> rows kept that had no hadm_id
     placed_by_time: dict[str, int] = field(default_factory=dict)
 
-    def write(self, to: Path, image_folders: Sequence[Path]) -> dict[str, Any]:
-        zone = self.settings.timezone
-        in_utc = "x" if zone == "UTC" else f"(x AT TIME ZONE {literal(zone)}) AT TIME ZONE 'UTC'"
-        self.connection.execute(_MACROS.format(in_utc=in_utc))
+    def extract(self, to: Path, image_folders: Sequence[Path]) -> dict[str, Any]:
+        self.define_macros(self.settings.timezone)
         counts: dict[str, Any] = {
             "samples": self._samples(to),
             "events": self._events(to),
@@ -180,64 +154,51 @@ class _Extraction:
             "images": self._images(to, image_folders),
             "labels": self._labels(to),
         }
-        self._write_lineage(to)
-        read = {self.tables[table].name: rows for table, rows in self.rows_read.items()}
-        return {**counts, "placed by time": self.placed_by_time, "rows read": read}
-
-    def _load(self, table: str, where: str = "TRUE") -> str:
-        """Load a table's rows where the condition holds; return the name of its SQL table."""
-        name = f"raw_{table}"
-        self.rows_read[table] = self.reader.load(self.tables[table], name, _FILES[table][1], where)
-        return name
+        return {**counts, "placed by time": self.placed_by_time, **self.close(to)}
 
     # Samples ---------------------------------------------------------------------------------------------------------
 
     def _samples(self, to: Path) -> int:
-        self._load("patients")
-        self._load("admissions")
+        self.load("patients")
+        self.load("admissions")
         self.connection.execute(_PEOPLE)
         self.connection.execute(_STAY_ROWS.format(seconds=float(self.settings.prediction_hours) * 3600))
         self.connection.execute(_STAYS)
-        subjects = [row[0] for row in self.connection.execute("SELECT DISTINCT subject_id FROM stay_rows").fetchall()]
-        splits = pl.DataFrame(
-            {"subject_id": subjects, "split": [s and split_of(s, self.settings.split) for s in subjects]},
-            schema={"subject_id": pl.String, "split": pl.Int8},
-        )
-        self.connection.register("splits", splits.to_arrow())
-        kept = self._write(
+        self.register_splits("stay_rows")
+        kept = self.write(
             to / "samples.parquet",
             samples_schema(_DECLARED),
             f"""SELECT stay_id AS sample_id, *, {literal(self.tables["admissions"].name)} AS source_file
             FROM stay_rows LEFT JOIN splits USING (subject_id) WHERE reason IS NULL""",
             "sample_id, source_row",
         )
-        self._count("samples", "admissions", "stay_rows")
-        self._count("samples", "patients", "people_rows")
+        self.count("samples", "admissions", "stay_rows")
+        self.count("samples", "patients", "people_rows")
         return kept
 
     # Events ----------------------------------------------------------------------------------------------------------
 
     def _events(self, to: Path) -> int:
         signals = load_signals()
-        self._register(
+        self.register(
             "signals",
             [(str(item), s.code, s.kind, s.unit) for s in signals for item in s.mimic_iv],
             ["item", "code", "kind", "unit"],
         )
-        self._register("unit_rules", unit_rules(signals), ["code", "spelling", "factor"])
+        self.register("unit_rules", unit_rules(signals), ["code", "spelling", "factor"])
         parts = []
         for table, kind in _EVENT_TABLES.items():
             if table not in self.tables:
                 continue
             items = ", ".join(f"'{item}'" for s in signals if s.kind == kind for item in s.mimic_iv)
-            raw = self._load(table, f"trim(itemid) IN ({items})")
+            raw = self.load(table, f"trim(itemid) IN ({items})")
             typed = (_PROCEDURES if kind == "procedure" else _MEASUREMENTS).format(raw=raw)
             self._place(table, typed)
-            listed = self._count("events", table, f"placed_{table}")
+            listed = self.count("events", table, f"placed_{table}")
             self.lineage.append(("events", table, "not a listed signal", self.rows_read[table] - listed))
             parts.append(f"SELECT *, {literal(self.tables[table].name)} AS source_file FROM placed_{table}")
         order = "stay_id, time, code, value, source_file, source_row"
-        return self._write_parts(to / "events.parquet", EVENTS, parts, order)
+        return self.write_parts(to / "events.parquet", EVENTS, parts, order)
 
     def _place(self, table: str, typed: str) -> None:
         """From ``typed`` rows to ``placed_<table>``: with their stay, or the reason why they are out of scope."""
@@ -253,33 +214,33 @@ class _Extraction:
         for table in ("radiology", "discharge"):
             if table not in self.tables:
                 continue
-            self._place(table, _NOTES.format(raw=self._load(table), kind=table))
-            self._count("notes", table, f"placed_{table}")
+            self._place(table, _NOTES.format(raw=self.load(table), kind=table))
+            self.count("notes", table, f"placed_{table}")
             if table == "discharge":
                 self.connection.execute(
                     "UPDATE placed_discharge SET available_time = greatest(available_time, discharge_time)"
                 )
             parts.append(f"SELECT *, {literal(self.tables[table].name)} AS source_file FROM placed_{table}")
-        return self._write_parts(to / "notes.parquet", NOTES, parts, "stay_id, time, note_id, source_file, source_row")
+        return self.write_parts(to / "notes.parquet", NOTES, parts, "stay_id, time, note_id, source_file, source_row")
 
     def _images(self, to: Path, folders: Sequence[Path]) -> int:
         parts = []
         if "cxr" in self.tables:
             root = folders[0] if folders else self.tables["cxr"].file.parent / "files"
-            self._place("cxr", _CXR.format(raw=self._load("cxr"), root=literal(root)))
-            self._count("images", "cxr", "placed_cxr")
+            self._place("cxr", _CXR.format(raw=self.load("cxr"), root=literal(root)))
+            self.count("images", "cxr", "placed_cxr")
             parts.append(f"SELECT *, {literal(self.tables['cxr'].name)} AS source_file FROM placed_cxr")
-        return self._write_parts(to / "images.parquet", IMAGES, parts, "stay_id, time, image_id, source_row")
+        return self.write_parts(to / "images.parquet", IMAGES, parts, "stay_id, time, image_id, source_row")
 
     # Labels ----------------------------------------------------------------------------------------------------------
 
     def _labels(self, to: Path) -> int:
         parts = [self._column_labels(rule) for rule in self.rules if rule.column]
         coded = [rule for rule in self.rules if rule.icd9 or rule.icd10]
-        self._load("diagnoses")
+        self.load("diagnoses")
         self.connection.execute(_DIAGNOSES)
-        self._count("labels", "diagnoses", "diagnoses")
-        self._register(
+        self.count("labels", "diagnoses", "diagnoses")
+        self.register(
             "prefixes",
             [(rule.spec.name, version, prefix) for rule in coded
              for version, prefixes in (("9", rule.icd9), ("10", rule.icd10)) for prefix in prefixes],
@@ -288,7 +249,7 @@ class _Extraction:
         source = literal(self.tables["diagnoses"].name)
         parts.append(f"SELECT *, {source} AS source_file FROM ({_CODED_LABELS})")
         parts.append(f"SELECT *, {source} AS source_file FROM ({_WRONG_DIAGNOSES})")
-        return self._write_parts(to / "labels.parquet", LABELS, parts, "sample_id, task, source_row")
+        return self.write_parts(to / "labels.parquet", LABELS, parts, "sample_id, task, source_row")
 
     def _column_labels(self, rule: TaskRule) -> str:
         """SQL: one task's labels from its column; a contradiction or an unknown text is a wrong row."""
@@ -297,49 +258,6 @@ class _Extraction:
                 problem AS parse_errors, {literal(self.tables["admissions"].name)} AS source_file
             FROM (SELECT *, {problem} AS problem, CASE WHEN {problem} IS NULL THEN {value} END AS label FROM stays)
             WHERE has_labels AND (label IS NOT NULL OR problem IS NOT NULL)"""
-
-    # Writing and counting --------------------------------------------------------------------------------------------
-
-    def _write_parts(self, file: Path, schema: dict[str, str], parts: Sequence[str], order: str) -> int:
-        rows = " UNION ALL BY NAME ".join(f"({part})" for part in parts)
-        if "placed_" in rows:
-            rows = f"SELECT * FROM ({rows}) WHERE reason IS NULL"
-        return self._write(file, schema, rows or "SELECT NULL WHERE FALSE", order)
-
-    def _write(self, file: Path, schema: dict[str, str], rows: str, order: str) -> int:
-        absent = ", ".join(f"NULL::{kind} AS {column}" for column, kind in schema.items())
-        columns = ", ".join(f"{column}::{kind} AS {column}" for column, kind in schema.items())
-        # The empty first part gives the columns that these rows lack, all of them where there are no tables.
-        query = f"SELECT {columns} FROM (SELECT {absent} WHERE FALSE UNION ALL BY NAME {rows}) ORDER BY {order}"
-        return write_parquet(self.connection, query, file)
-
-    def _register(self, name: str, rows: Sequence[tuple[Any, ...]], columns: list[str]) -> None:
-        schema = {column: pl.Float64 if column == "factor" else pl.String for column in columns}
-        frame = pl.DataFrame(rows, schema=schema, orient="row")
-        self.connection.register(name, frame.to_arrow())
-
-    def _count(self, table: str, raw: str, rows: str) -> int:
-        """Note the rows of a file by reason (null: kept)."""
-        by_reason = f"SELECT reason, count(*) FROM {rows} GROUP BY reason ORDER BY reason"
-        found = self.connection.execute(by_reason).fetchall()
-        self.lineage += [(table, raw, reason, count) for reason, count in found]
-        return sum(count for _, count in found)
-
-    def _write_lineage(self, to: Path) -> None:
-        accounted = dict.fromkeys(self.rows_read, 0)
-        records = []
-        for table, raw, reason, rows in self.lineage:
-            name = self.tables[raw].name
-            accounted[raw] += rows
-            if rows:
-                records.append(
-                    (table, name, self.reader.checksums[name], "out_of_scope" if reason else "kept", reason, rows)
-                )
-        assert accounted == self.rows_read, f"lineage {accounted} does not account for the rows read {self.rows_read}"
-        names = ["table", "file", "sha256", "outcome", "reason", "rows"]
-        pl.DataFrame(
-            records, schema={name: pl.Int64 if name == "rows" else pl.String for name in names}, orient="row"
-        ).write_parquet(to / "lineage.parquet")
 
 
 def _column_sql(rule: TaskRule) -> tuple[str, str]:
@@ -369,22 +287,6 @@ def _column_sql(rule: TaskRule) -> tuple[str, str]:
 
 # SQL -----------------------------------------------------------------------------------------------------------------
 
-
-def _errors(checks: dict[str, tuple[str, str]], *others: str) -> str:
-    """SQL of parse_errors: columns that hold a text which the conversion does not understand, and other problems.
-
-    ``checks``: column -> (function, what it is not).
-    """
-    wrong = [
-        f"CASE WHEN as_text({column}) IS NOT NULL AND {function}({column}) IS NULL THEN '{column}: not a {kind}' END"
-        for column, (function, kind) in checks.items()
-    ]
-    return f"nullif(concat_ws('; ', {', '.join([*wrong, *others])}), '')"
-
-
-_TIME = ("as_time", "date")
-_NUMBER = ("as_number", "number")
-
 # One row a patient; where an id is there twice, the first counts, and if they differ its stays are wrong rows.
 _PEOPLE = f"""
 CREATE TEMP TABLE people AS
@@ -392,7 +294,7 @@ SELECT as_id(subject_id) AS subject_id, arg_min(as_text(gender), source_row) AS 
     arg_min(as_number(anchor_age), source_row) AS anchor_age,
     arg_min(as_number(anchor_year), source_row) AS anchor_year,
     min(source_row) AS source_row,
-    nullif(concat_ws('; ', arg_min({_errors({"anchor_age": _NUMBER, "anchor_year": _NUMBER}, "broken")}, source_row),
+    nullif(concat_ws('; ', arg_min({parse_errors({"anchor_age": NUMBER, "anchor_year": NUMBER}, "broken")}, source_row),
         CASE WHEN count(DISTINCT (gender, anchor_age, anchor_year)) > 1 THEN 'subject_id: patients contradict' END),
         '') AS problem
 FROM raw_patients WHERE subject_id IS NOT NULL GROUP BY ALL
@@ -410,7 +312,7 @@ WITH typed AS (
         as_text(marital_status) AS marital_status, as_text(race) AS race,
         upper(as_text(discharge_location)) AS place, as_id(hospital_expire_flag) AS died_flag,
         as_text(dischtime) IS NULL OR as_time(dischtime) IS NOT NULL AS end_is_clear, source_row, broken,
-        {_errors({"admittime": _TIME, "dischtime": _TIME, "deathtime": _TIME})} AS errors
+        {parse_errors({"admittime": TIME, "dischtime": TIME, "deathtime": TIME})} AS errors
     FROM raw_admissions
 )
 SELECT typed.* EXCLUDE (errors, broken), people.sex,
@@ -421,7 +323,7 @@ SELECT typed.* EXCLUDE (errors, broken), people.sex,
     -- Who left, or died, before the prediction time. A stay that ends before it begins is not short but wrong.
     CASE WHEN coalesce(death_time, discharge_time) >= admit_time
             AND coalesce(death_time, discharge_time) < prediction_time
-        THEN '{_ENDED}' END AS reason
+        THEN '{ENDED}' END AS reason
 FROM typed LEFT JOIN people USING (subject_id)
 """
 
@@ -447,8 +349,8 @@ _KEYS = "as_id(hadm_id) AS hadm_id, as_id(subject_id) AS subject_id"
 # When a record was known: when it was stored, unless that is missing or before the record's own time.
 _AVAILABLE = "CASE WHEN as_time(storetime) >= {time} THEN as_time(storetime) ELSE {time} END AS available_time"
 
-_MEASUREMENT_ERRORS = _errors(
-    {"charttime": _TIME, "storetime": _TIME, "valuenum": _NUMBER},
+_MEASUREMENT_ERRORS = parse_errors(
+    {"charttime": TIME, "storetime": TIME, "valuenum": NUMBER},
     """CASE WHEN as_text(valuenum) IS NULL AND as_text(value) <> '___' AND as_number(value) IS NULL
         THEN 'value: not a number' END""",
     "broken",
@@ -473,14 +375,15 @@ SELECT {_KEYS}, as_time(starttime) AS time,
         WHEN as_time(storetime) >= as_time(starttime) THEN as_time(storetime)
         ELSE as_time(starttime) END AS available_time,
     s.code, CASE WHEN s.code IS NOT NULL THEN 1.0 END AS value, s.unit, NULL::VARCHAR AS reason,
-    {_errors({"starttime": _TIME, "endtime": _TIME, "storetime": _TIME}, "broken")} AS parse_errors, source_row
+    {parse_errors({"starttime": TIME, "endtime": TIME, "storetime": TIME}, "broken")} AS parse_errors, source_row
 FROM {{raw}} raw LEFT JOIN signals s ON s.item = trim(raw.itemid)
 """
 
 _NOTES = f"""
 SELECT {_KEYS}, as_text(note_id) AS note_id, as_time(charttime) AS time,
     {_AVAILABLE.format(time="as_time(charttime)")}, '{{kind}}' AS kind, text,
-    NULL::VARCHAR AS reason, {_errors({"charttime": _TIME, "storetime": _TIME}, "broken")} AS parse_errors, source_row
+    NULL::VARCHAR AS reason, {parse_errors({"charttime": TIME, "storetime": TIME}, "broken")} AS parse_errors,
+    source_row
 FROM {{raw}} raw
 """
 
@@ -516,7 +419,7 @@ SELECT typed.* EXCLUDE (hadm_id, subject_id, reason, parse_errors),
     coalesce(typed.hadm_id, by_time.stay_id) AS stay_id, typed.hadm_id IS NULL AS by_time, stay.discharge_time,
     CASE WHEN typed.reason IS NOT NULL THEN typed.reason
         WHEN stay.stay_id IS NOT NULL AND coalesce(by_time.stays, 1) = 1
-            THEN (CASE WHEN NOT stay.in_cohort THEN '{_ENDED}' END)
+            THEN (CASE WHEN NOT stay.in_cohort THEN '{ENDED}' END)
         WHEN by_time.stays > 1 THEN 'no hadm_id, and taken within more than one stay'
         WHEN typed.hadm_id IS NULL AND typed.time IS NOT NULL THEN 'no hadm_id, and taken outside any stay'
     END AS reason,

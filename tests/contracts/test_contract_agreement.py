@@ -20,6 +20,7 @@ _POOLS: dict[Any, list[Any]] = {
     pl.String: [None, "", "a", "b", "a b", "ü", "a\ufffdb", "\n", "a\n", "\x7f", "x" * 128, "ü" * 128, "x" * 129],
     pl.Float64: [None, -1e13, -1.0, -0.0, 0.0, 0.5, 0.002, 1.0, 130.0, 130.5, float("inf"), float("-inf")],
     pl.Datetime: [None, *(ADMITTED + timedelta(hours=h) for h in (-1, 0, 1))],
+    pl.List: [None, [], [1.0]],
     "integer": [None, -1, 0, 1, 2, 3, 4, 100],
 }
 

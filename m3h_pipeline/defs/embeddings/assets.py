@@ -8,6 +8,7 @@ import polars as pl
 from m3h_pipeline.config import EmbeddingConfig
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
+from m3h_pipeline.features.items import is_given
 from m3h_pipeline.launch import JobLauncher
 from m3h_pipeline.storage import code_version
 
@@ -43,7 +44,7 @@ _MODALITIES: dict[str, tuple[list[str], set[str], str]] = {
     specs=[
         dg.AssetSpec(
             f"{modality}_inputs",
-            deps=[f"valid_{table}" for table in tables],
+            deps=[f"valid_{table}" for table in [*tables, "embeddings"]],
             description=f"What was known of each stay at its prediction time: the {modality} inputs. "
             "The one place where the future is cut off.",
             group_name="inputs",
@@ -106,7 +107,8 @@ def _embedding(modality: str) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
     ) -> dg.MaterializeResult:
         inputs = workspace.step(context, "inputs")
-        options = _options(modality, workspace.config.embedding)
+        given = is_given(modality, inputs.folder)
+        options = {} if given else _options(modality, workspace.config.embedding)
         job = {"modality": modality, "inputs": str(inputs.folder), "options": options}
         step = workspace.produce(
             context,
@@ -123,6 +125,7 @@ def _embedding(modality: str) -> dg.AssetsDefinition:
                 "share present": round(facts["present"] / max(facts["samples"], 1), 3),
                 "width": facts["width"],
                 "seconds": facts["seconds"],
+                "vectors": "given by the hospital, only scaled" if given else "computed by the encoder",
                 "encoder": dg.MetadataValue.json(facts["encoder"]),
                 "unreadable items": dg.MetadataValue.json(facts["unreadable"]),
             },

@@ -1,4 +1,4 @@
-"""Ingestion: a hospital's own files become five canonical tables, with a lineage that accounts for every row."""
+"""Ingestion: a hospital's own files become the canonical tables, with a lineage that accounts for every row."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +13,7 @@ from m3h_pipeline.defs.resources import OWNERS, Workspace, clearly, materialized
 from m3h_pipeline.lineage import unaccounted
 from m3h_pipeline.paths import contracts_folder
 from m3h_pipeline.snapshots import check_label
-from m3h_pipeline.sources import Settings
+from m3h_pipeline.sources import Settings, extract
 from m3h_pipeline.storage import Step, code_version, content_hash
 
 CODE = code_version("m3h_pipeline.sources", "m3h_pipeline.database", "m3h_pipeline.tasks_file", "m3h_pipeline.columns")
@@ -23,6 +23,8 @@ DESCRIPTIONS = {
     "events": "Vital signs, labs and procedures as they were taken and as they became known. The time-series modality.",
     "notes": "Clinical notes with the time when they were filed. The language modality.",
     "images": "Chest images with the time when they were taken. The vision modality.",
+    "embeddings": "Vectors that the hospital computed itself, which take the place of the encoder of their modality; "
+    "most hospitals have none.",
     "labels": "What is known of each task for each stay; no row means not labelled, never 0.",
 }
 
@@ -69,7 +71,7 @@ def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
     )
 
     def build(to: Path) -> dict[str, Any]:
-        facts = source.extract(to, settings)
+        facts = extract(source, to, settings)
         left_out = forgetting.leave_out(to, forgetting.Forgotten.load(workspace.root))
         return {**facts, "fingerprint": fingerprint, "rows of forgotten patients": left_out}
 

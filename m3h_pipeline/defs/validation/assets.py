@@ -13,6 +13,7 @@ from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, TABLES, Workspace, materialized
 from m3h_pipeline.paths import contracts_folder
 from m3h_pipeline.snapshots import labels
+from m3h_pipeline.sources.base import SIGNALS
 from m3h_pipeline.storage import Step, code_version, content_hash, read_step
 
 CODE = code_version("m3h_pipeline.contracts", "m3h_pipeline.changes")
@@ -57,6 +58,7 @@ def _validated(table: str) -> dg.AssetsDefinition:
                 to,
                 samples=samples.folder / "samples.parquet" if samples else None,
                 tasks=json.loads((ingested.folder / "tasks.json").read_text()),
+                signals=json.loads(own.read_text()) if (own := ingested.folder / SIGNALS).exists() else [],
                 declared=Columns.load(ingested.folder).declared,
                 occasion=Occasion(context.partition_key, last, is_live, accepted),
             )
