@@ -107,7 +107,7 @@ _ANY: dict[Any, st.SearchStrategy[Any]] = {
 
 @pytest.mark.parametrize("table", TABLES)
 @given(data=st.data())
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 def test_on_any_rows(hospital: Hospital, table: str, data: st.DataObject) -> None:
     """Whatever stands in the cells: text in any script, any number, any time, or nothing."""
     schema = _view(hospital, table, []).schema
