@@ -60,7 +60,7 @@ class Case(ABC):
 class OwnTables(Case):
     """Three stays, admitted at noon in Berlin, predicted a day later, with repeated keys and wrong rows among them."""
 
-    source, examples = "tables", 12
+    source, examples = "tables", 8
     admitted = dt.datetime(2024, 1, 10, 12)
     predicted = admitted + dt.timedelta(hours=24)
 
@@ -75,6 +75,7 @@ class OwnTables(Case):
                 "time": str(self.admitted),
                 "available_time": str(self.admitted),
             }
+            first |= {"note_id": "n0"} if table == "notes" else {}
             tables[table] = [first, *draw(st.lists(self.record(table), max_size=10))]
         tables["embeddings"] = [
             {"sample_id": f"s{i}", "modality": "vision", "vector": f"[{i}, 0.1]"} for i in (1, 2, 3)
@@ -82,10 +83,13 @@ class OwnTables(Case):
         return tables
 
     def record(self, table: str) -> st.SearchStrategy[dict[str, Any]]:
-        moments = st.integers(0, 48 * 60).map(lambda minutes: str(self.admitted + dt.timedelta(minutes=minutes)))
-        times = moments | st.sampled_from(["2024-01-10", "2024-01-11", "2024-01-12", "soon"])
-        stays = st.sampled_from(["s1", "s2", "s3", "nobody"])
-        row: dict[str, Any] = {"stay_id": stays, "time": times, "available_time": st.none() | times}
+        """A row; few stays and keys, so that many of a hospital's share one."""
+        hours = st.sampled_from([1, 12, 23, 23.9, 24, 24.1, 30, 47])
+        moments = hours.map(lambda hour: str(self.admitted + dt.timedelta(hours=hour)))
+        odd = st.sampled_from(["2024-01-10", "2024-01-11", "2024-01-12", "soon"])
+        stays = st.sampled_from(["s1"] * 5 + ["s2", "nobody"])
+        times = st.one_of(*[moments] * 5, odd)
+        row: dict[str, Any] = {"stay_id": stays, "time": times, "available_time": st.one_of(st.none(), *[times] * 3)}
         if table == "events":
             row |= {
                 "code": st.sampled_from(["heart_rate", "glucose", "own"]),
@@ -94,9 +98,9 @@ class OwnTables(Case):
             }
         else:
             row |= {
-                "note_id": st.sampled_from(["n1", "n2", "n3"]),
+                "note_id": st.sampled_from(["n1", "n2"]),
                 "kind": st.sampled_from(["radiology", "nursing"]),
-                "text": st.sampled_from(["clear", "worse", "", "discharged"]),
+                "text": st.sampled_from(["clear", "worse", "discharged"]),
             }
         return st.fixed_dictionaries(row)
 
@@ -118,6 +122,13 @@ class OwnTables(Case):
             after[table] = [draw(late) if self.is_late(row) else row for row in after[table]]
             after[table] = [row for row in after[table] if not self.is_late(row) or draw(st.booleans())]
             after[table] += draw(st.lists(late, max_size=6))
+            # Another version of a record, under its key, that was known later.
+            known = str(self.predicted + dt.timedelta(minutes=draw(st.integers(1, 99))))
+            after[table] += [
+                draw(late) | {key: row[key] for key in ("stay_id", "note_id") if key in row}
+                | {"time": str(self.admitted), "available_time": known}
+                for row in tables[table] if draw(st.booleans())
+            ]  # fmt: skip
         for row in after["samples"]:
             row["discharge_time"] = self.predicted + dt.timedelta(hours=draw(st.integers(0, 900)))
         for row in after["labels"]:
@@ -131,7 +142,7 @@ class OwnTables(Case):
 class HaimFile(Case):
     """Images of three ICU stays, some twice; what comes later is the outcome: all else of a row is its image's time."""
 
-    source, examples = "haim", 3
+    source, examples = "haim", 2
 
     def hospital(self, draw: Any) -> Tables:
         images = st.tuples(st.sampled_from([1, 2, 3]), st.sampled_from([0, 1]), st.sampled_from([0, 9]))

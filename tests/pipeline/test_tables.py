@@ -106,6 +106,21 @@ def test_a_bare_date_is_known_at_the_end_of_its_day(tmp_path):
     assert pl.read_parquet(tmp_path / "out/inputs/timeseries.parquet")["value"].to_list() == [2.0]
 
 
+def test_what_is_known_later_never_takes_the_place_of_what_was_known(tmp_path):
+    """Under one key, the record that was known first is kept, though another was taken, or stands, before it."""
+    tables = hospital()
+    tables["notes"] = [
+        note("s1", "n1", "2024-01-11 09:00:00", "radiology", "Later.", "2024-01-13 09:00:00"),
+        note("s1", "n1", "2024-01-11 10:00:00", "radiology", "First.", "2024-01-11 11:00:00"),
+        # Clocks differ: known a little before it was taken, and both after the prediction.
+        note("s1", "n2", "2024-01-12 08:30:00", "radiology", "Later.", "2024-01-12 07:45:00"),
+        note("s1", "n2", "2024-01-12 07:50:00", "radiology", "First.", "2024-01-12 07:55:00"),
+    ]
+    found = passage(tmp_path, tables)
+    assert found.valid("notes")["text"].to_list() == ["First.", "First."]
+    assert [rule for rule, _ in found.reasons("notes")] == ["duplicate_key", "duplicate_key"]
+
+
 def test_several_samples_of_a_stay(tmp_path):
     tables = hospital()
     for row in tables["samples"]:
