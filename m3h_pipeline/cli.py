@@ -37,7 +37,7 @@ def main() -> None:
 @main.command()
 @click.option(
     "--source",
-    type=click.Choice(["demo", "mimic-iv", "haim", "tables"]),
+    type=click.Choice(["demo", "mimic-iv", "meds", "haim", "tables"]),
     help="Where the data comes from.  [default: demo]",
 )
 @click.option("--path", type=click.Path(path_type=Path), help="The folder that holds the data (not for the demo).")

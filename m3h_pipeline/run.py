@@ -46,6 +46,7 @@ def prepare(
     """Check the choices before anything is written, then set up the out-folder and this process's environment."""
     config = configuration.for_run(out, source, path, size, snapshot)
     opened = configuration.source(config, out)
+    configuration.settings(config, opened)
     if snapshot is not None:
         check_label(out, snapshot, opened)
     # Where it was read before, its listing says whether it must be read again.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,25 @@ from m3h_pipeline.paths import contracts_folder
 
 # Ten times as fast, where PyYAML was built with it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_TASK_KEYS = {"name", "problem", "department", "unit", "definition", "classes", "icd9", "icd10", "column"}
+_RULE_KEYS = ("icd9", "icd10", "column", "derived_from")
+_TASK_KEYS = {"name", "problem", "department", "unit", "definition", "classes", *_RULE_KEYS}
+# Why notes of a kind that a task's labels come from are in nobody's inputs.
+GIVEN_AWAY = "a task's labels are derived from notes of this kind"
 _SIGNAL_KEYS = {"code", "kind", "unit", "mimic_iv", "low", "high"}
 
 
 @dataclass(frozen=True)
 class TaskRule:
-    """A task and what decides its label: billing codes by prefix, a derived column, or nothing (clustering)."""
+    """A task and what decides its label: billing codes by prefix, a derived column, or nothing (clustering).
+
+    ``derived_from``: kinds of notes from whose text the labels were made; these give them away.
+    """
 
     spec: TaskSpec
     icd9: tuple[str, ...] = ()
     icd10: tuple[str, ...] = ()
     column: str | None = None
+    derived_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,17 @@ def load_tasks(file: Path | None = None, only: Collection[str] | None = None) ->
     if unknown:
         raise InputError(f"{file}: there is no task {', '.join(unknown)}")
     return [rule for rule in rules if rule.spec.name in only]
+
+
+def gives_away(rules: Iterable[TaskRule]) -> frozenset[str]:
+    """Kinds of notes that give a label of these tasks away.
+
+    They are taken out for the whole cohort, not for one task: attention would carry them over to it.
+
+    >>> gives_away([TaskRule(TaskSpec("a", "binary"), derived_from=("radiology",)), TaskRule(TaskSpec("b", "binary"))])
+    frozenset({'radiology'})
+    """
+    return frozenset(kind for rule in rules for kind in rule.derived_from)
 
 
 def load_signals(file: Path | None = None) -> list[Signal]:
@@ -106,7 +124,10 @@ def entries(file: Path, content: Mapping[str, Any], key: str) -> list[dict[str, 
 
 def _task_rule(file: Path, entry: dict[str, Any]) -> TaskRule:
     check_keys(file, entry, _TASK_KEYS, required={"name", "problem"})
-    rule = {key: entry[key] for key in ("icd9", "icd10", "column") if key in entry}
+    rule = {key: entry[key] for key in _RULE_KEYS if key in entry}
+    kinds = rule.get("derived_from", [])
+    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+        raise InputError(f"{file}: task {entry['name']!r}: derived_from must be a list of kinds of notes")
     try:
         spec = TaskSpec(**{key: value for key, value in entry.items() if key not in rule})
     except ValueError as error:
@@ -120,7 +141,7 @@ def _task_rule(file: Path, entry: dict[str, Any]) -> TaskRule:
         raise InputError(f"{file}: task {spec.name!r} needs either a column or ICD prefixes (icd9, icd10)")
     if coded and spec.problem != "binary":
         raise InputError(f"{file}: task {spec.name!r} has ICD prefixes, so its problem must be binary")
-    return TaskRule(spec, column=rule.get("column"), **codes)
+    return TaskRule(spec, column=rule.get("column"), derived_from=tuple(kinds), **codes)
 
 
 def check_keys(file: Path, entry: Mapping[str, Any], known: set[str], required: set[str]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from m3h_pipeline.columns import Columns
-from m3h_pipeline.database import literal, workbench, write_parquet
+from m3h_pipeline.database import literal, spill_folder, workbench, write_parquet
 from m3h_pipeline.errors import InputError
 
 # modality -> the table that it comes from, and its columns beside sample_id; hours: relative to the prediction time.
@@ -24,7 +24,9 @@ _RECORDS = {
 }
 
 
-def write_inputs(valid: Mapping[str, Path], to: Path, memory_limit: str = "4GB") -> dict[str, Any]:
+def write_inputs(
+    valid: Mapping[str, Path], to: Path, memory_limit: str = "4GB", spill: Path | None = None
+) -> dict[str, Any]:
     """Write the inputs of every sample into ``to``; return counts.
 
     ``valid``: table -> the folder that holds ``<table>.parquet`` (samples, events, notes, images; beside the samples
@@ -36,7 +38,7 @@ def write_inputs(valid: Mapping[str, Path], to: Path, memory_limit: str = "4GB")
     Raises `InputError` where a declared feature is no column of the samples, or is only known after the stay.
     """
     features = Columns.load(valid["samples"]).features
-    with workbench(to / ".spill", memory_limit) as connection:
+    with workbench(spill_folder(to, spill), memory_limit) as connection:
         samples = f"read_parquet({literal(valid['samples'] / 'samples.parquet')})"
         known = [row[0] for row in connection.execute(f"DESCRIBE FROM {samples}").fetchall()]
         if missing := [name for name in features if name not in known]:

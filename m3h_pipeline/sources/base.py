@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.sources.prediction import MODES, check_clock
 from m3h_pipeline.sources.splits import FRACTIONS, check_fractions
 
 # Where a canonical row comes from and what was wrong with it: every canonical table ends with these.
@@ -71,14 +72,20 @@ def samples_schema(declared: dict[str, str]) -> dict[str, str]:
 class Settings:
     """How a source is read.
 
-    ``timezone``: that of the source's naive times, converted to UTC. ``split``: shares of subjects in train, valid,
-    calibration and test. ``tasks``: names to label, or None for all. ``memory_limit`` as DuckDB writes it; beyond it
-    DuckDB spills into a folder below the one written to, or below ``spill``.
+    ``prediction``: when each stay is predicted, one of `prediction.MODES`; ``prediction_hours``: how long after the
+    admission to the hospital or the ICU; ``nightly_at``: the local hour. ``timezone``: that of the source's naive
+    times, converted to UTC. ``split``: shares of subjects in train, valid, calibration and test; ``holdout_months``:
+    above 0, the test split is who was admitted in that many last months. ``tasks``: names to label, or None for all.
+    ``memory_limit`` as DuckDB writes it; beyond it DuckDB spills into a folder below the one written to, or below
+    ``spill``.
     """
 
+    prediction: str = "admission"
     prediction_hours: float = 24.0
+    nightly_at: str = "00:00"
     timezone: str = "UTC"
     split: tuple[float, float, float, float] = FRACTIONS
+    holdout_months: int = 0
     tasks: Collection[str] | None = None
     memory_limit: str = "4GB"
     spill: Path | None = None
@@ -86,6 +93,11 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.prediction_hours > 0:
             raise InputError(f"prediction_hours is {self.prediction_hours}, it must be above 0")
+        if self.prediction not in MODES:
+            raise InputError(f"prediction {self.prediction!r} is not known; choose one of {', '.join(MODES)}")
+        check_clock(self.nightly_at)
+        if self.holdout_months < 0:
+            raise InputError(f"holdout_months is {self.holdout_months}, it must not be below 0")
         try:
             ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError):
@@ -103,6 +115,8 @@ class Source(ABC):
     """
 
     name: ClassVar[str]
+    # How it can predict: some of `prediction.MODES`; another is refused.
+    prediction_modes: tuple[str, ...] = ("admission",)
     supports_as_of: ClassVar[bool] = False
     is_live: ClassVar[bool] = False
     # Tasks that this source is meant for; None for all of tasks.yaml.

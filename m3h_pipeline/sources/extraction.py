@@ -12,21 +12,24 @@ import polars as pl
 
 from m3h_pipeline.database import literal, write_parquet
 from m3h_pipeline.sources.base import Settings
+from m3h_pipeline.sources.prediction import ENDED
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable
-from m3h_pipeline.sources.splits import split_of
+from m3h_pipeline.sources.splits import split_subjects
 
-# What a stay is counted as that was over before anything could be predicted.
-ENDED = "the stay ended before the prediction time"
+__all__ = ["ENDED", "NUMBER", "TIME", "Extraction", "parse_errors"]
 
-# Text to values; null where that fails. Pandas writes ids beside missing ones as 123.0.
+# Text to values; null where that fails. Pandas writes ids beside missing ones as 123.0. The usual forms come first:
+# regular expressions cost more than all else.
 _MACROS = """
 CREATE TEMP MACRO as_text(x) AS nullif(trim(x), '');
-CREATE TEMP MACRO as_id(x) AS regexp_replace(nullif(trim(x), ''), '\\.0+$', '');
+CREATE TEMP MACRO as_id(x) AS
+    CASE WHEN contains(x, '.') THEN regexp_replace(nullif(trim(x), ''), '\\.0+$', '') ELSE nullif(trim(x), '') END;
 CREATE TEMP MACRO as_number(x) AS
-    CASE WHEN isfinite(TRY_CAST(trim(x) AS DOUBLE)) THEN TRY_CAST(trim(x) AS DOUBLE) END;
+    nullif(nullif(nullif(TRY_CAST(trim(x) AS DOUBLE), 'nan'::DOUBLE), 'inf'::DOUBLE), '-inf'::DOUBLE);
 CREATE TEMP MACRO in_utc(x) AS {in_utc};
 CREATE TEMP MACRO from_utc(x) AS {from_utc};
 CREATE TEMP MACRO as_time(x) AS CASE
+    WHEN x LIKE '____-__-__ __:__:__' THEN in_utc(TRY_CAST(x AS TIMESTAMP))
     WHEN trim(x) NOT LIKE '____-__-__%' THEN NULL
     WHEN regexp_matches(trim(x), '(Z|[+-][0-9:]+)$', 'i') AND length(trim(x)) > 10
         THEN TRY_CAST(trim(x) AS TIMESTAMPTZ) AT TIME ZONE 'UTC'
@@ -55,16 +58,18 @@ class Extraction:
     """One pass over a source's files: what was loaded lies in DuckDB's temporary tables, what was counted in `lineage`.
 
     ``columns``: raw table -> the columns that are read of it. ``lineage``: (canonical table, raw table, reason why out
-    of scope or None for kept, rows).
+    of scope or None for kept, rows). ``expressions``: column of a canonical table -> SQL, where it is not written as it
+    was loaded.
     """
 
     connection: duckdb.DuckDBPyConnection
     reader: RawReader
-    tables: Mapping[str, RawTable]
+    tables: dict[str, RawTable]
     settings: Settings
     columns: Mapping[str, Sequence[str]]
     rows_read: dict[str, int] = field(default_factory=dict)
     lineage: list[tuple[str, str, str | None, int]] = field(default_factory=list)
+    expressions: dict[str, str] = field(default_factory=dict)
 
     def define_macros(self, timezone: str) -> None:
         """Make ``as_text``, ``as_id``, ``as_number``, ``as_time``, ``from_utc``; naive times are of this time zone."""
@@ -75,8 +80,13 @@ class Extraction:
         self.connection.execute(_MACROS.format(in_utc=in_utc, from_utc=from_utc))
 
     def load(self, table: str, where: str = "TRUE", derived: Mapping[str, str] | None = None) -> str:
-        """Load a table's rows where the condition holds; return the name of its SQL table (see `RawReader.load`)."""
+        """Load a table's rows where the condition holds; return the name of its SQL table (see `RawReader.load`).
+
+        What is loaded already stays as it is.
+        """
         name = f"raw_{table}"
+        if table in self.rows_read:
+            return name
         self.rows_read[table] = self.reader.load(self.tables[table], name, self.columns[table], where, derived)
         return name
 
@@ -86,18 +96,19 @@ class Extraction:
         self.connection.register(name, pl.DataFrame(rows, schema=schema, orient="row").to_arrow())
 
     def register_splits(self, subjects: str) -> None:
-        """The SQL table ``splits`` (subject_id, split) of the subjects that the SQL table names."""
-        found = [row[0] for row in self.connection.execute(f"SELECT DISTINCT subject_id FROM {subjects}").fetchall()]
-        splits = pl.DataFrame(
-            {"subject_id": found, "split": [s and split_of(s, self.settings.split) for s in found]},
-            schema={"subject_id": pl.String, "split": pl.Int8},
-        )
+        """The SQL table ``splits`` (subject_id, split) of the subjects in the SQL table, by the settings.
+
+        The table has ``admit_time``: a temporal hold-out goes by the latest of each subject.
+        """
+        latest = f"SELECT subject_id, max(admit_time) AS latest FROM {subjects} GROUP BY subject_id"
+        splits = split_subjects(self.connection.sql(latest).pl(), self.settings.split, self.settings.holdout_months)
         self.connection.register("splits", splits.to_arrow())
 
     def write(self, file: Path, schema: Mapping[str, str], rows: str, order: str) -> int:
         """Write a query's rows as a canonical table; columns of the schema that they lack are null."""
         absent = ", ".join(f'NULL::{kind} AS "{column}"' for column, kind in schema.items())
-        columns = ", ".join(f'"{column}"::{kind} AS "{column}"' for column, kind in schema.items())
+        values = {column: self.expressions.get(column, f'"{column}"') for column in schema}
+        columns = ", ".join(f'({values[column]})::{kind} AS "{column}"' for column, kind in schema.items())
         # The empty first part gives the columns that these rows lack, all of them where there are no tables.
         query = f"SELECT {columns} FROM (SELECT {absent} WHERE FALSE UNION ALL BY NAME {rows}) ORDER BY {order}"
         return write_parquet(self.connection, query, file)

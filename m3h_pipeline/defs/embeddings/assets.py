@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from m3h_pipeline.config import EmbeddingConfig
+from m3h_pipeline.config import EmbeddingConfig, spill
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
 from m3h_pipeline.features.items import is_given
@@ -63,13 +63,13 @@ def as_of_inputs(context: dg.AssetExecutionContext, workspace: Workspace):
     """Cut every modality at the prediction time."""
     from m3h_pipeline.features.as_of import write_inputs
 
-    valid = workspace.valid(context)
+    config, valid = workspace.config, workspace.valid(context)
     step = workspace.produce(
         context,
         "inputs",
         [INPUTS_CODE, *valid.values()],
         lambda to: write_inputs(
-            {table: part.folder for table, part in valid.items()}, to, workspace.config.cohort.memory_limit
+            {table: part.folder for table, part in valid.items()}, to, config.cohort.memory_limit, spill(config)
         ),
     )
     for modality in _MODALITIES:

@@ -7,13 +7,14 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from m3h_pipeline import config as configuration
 from m3h_pipeline import forgetting
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, clearly, materialized
 from m3h_pipeline.lineage import unaccounted
 from m3h_pipeline.paths import contracts_folder
 from m3h_pipeline.snapshots import check_label
-from m3h_pipeline.sources import Settings, extract
+from m3h_pipeline.sources import extract
 from m3h_pipeline.storage import Step, code_version, content_hash
 
 CODE = code_version("m3h_pipeline.sources", "m3h_pipeline.database", "m3h_pipeline.tasks_file", "m3h_pipeline.columns")
@@ -63,21 +64,16 @@ def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
     with clearly():
         check_label(workspace.root, context.partition_key, source)
     fingerprint = source.fingerprint()
-    settings = Settings(
-        prediction_hours=config.cohort.prediction_hours,
-        timezone=config.cohort.timezone,
-        tasks=source.tasks,
-        memory_limit=config.cohort.memory_limit,
-    )
+    settings = configuration.settings(config, source)
+    # How much memory and disk the work may take decides nothing.
+    decides = {name: value for name, value in asdict(settings).items() if name not in ("memory_limit", "spill")}
 
     def build(to: Path) -> dict[str, Any]:
         facts = extract(source, to, settings)
         left_out = forgetting.leave_out(to, forgetting.Forgotten.load(workspace.root))
         return {**facts, "fingerprint": fingerprint, "rows of forgotten patients": left_out}
 
-    step = workspace.produce(
-        context, "ingested", [CODE, fingerprint, asdict(settings), content_hash(contracts_folder())], build
-    )
+    step = workspace.produce(context, "ingested", [CODE, fingerprint, decides, content_hash(contracts_folder())], build)
     lineage = pl.read_parquet(step.folder / "lineage.parquet")
     for name in DESCRIPTIONS:
         mine = lineage.filter(pl.col("table") == name)
