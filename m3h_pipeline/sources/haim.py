@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from m3h_core.tasks import TaskSpec
 from m3h_pipeline.columns import Columns
-from m3h_pipeline.database import literal, workbench
+from m3h_pipeline.database import literal, spill_folder, workbench
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources.base import (
     EMBEDDINGS,
@@ -104,7 +104,7 @@ class Haim(Source):
     def extract(self, to: Path, settings: Settings) -> dict[str, Any]:
         """Write the canonical tables; see `Source.extract`."""
         tables = self._tables()
-        spill = (settings.spill or to) / ".spill"
+        spill = spill_folder(to, settings.spill)
         columns = {"images": _FACTS, "keys": ["subject_id"]}
         if "keys" in tables and "haim_id" in tables["keys"].columns:
             columns["keys"] = ["subject_id", "haim_id"]

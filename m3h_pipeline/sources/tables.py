@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from m3h_core.cohort import SPLITS
-from m3h_pipeline.database import literal, workbench
+from m3h_pipeline.database import literal, spill_folder, workbench
 from m3h_pipeline.errors import InputError, did_you_mean
 from m3h_pipeline.sources.base import (
     EMBEDDINGS,
@@ -111,7 +111,7 @@ class Tables(Source):
         cohort = self._cohort()
         tables = self._tables(cohort)
         columns = {table: _columns_of(table, raw, cohort) for table, raw in tables.items()}
-        spill = (settings.spill or to) / ".spill"
+        spill = spill_folder(to, settings.spill)
         with workbench(spill, settings.memory_limit) as connection:
             reader = RawReader(connection, spill)
             work = _Extraction(connection, reader, tables, settings, columns, cohort=cohort, folder=self.path)
