@@ -18,6 +18,9 @@ from m3h_pipeline.sources.splits import split_subjects
 
 __all__ = ["ENDED", "NUMBER", "TIME", "Extraction", "parse_errors"]
 
+# What was known first comes first: of notes with the same key it is kept, whatever comes later.
+NOTES_ORDER = "stay_id, greatest(available_time, time), time, note_id, kind, text, source_file, source_row"
+
 # Text to values; null where that fails. Pandas writes ids beside missing ones as 123.0. The usual forms come first:
 # regular expressions cost more than all else.
 _MACROS = """

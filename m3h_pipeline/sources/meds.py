@@ -26,6 +26,7 @@ from m3h_pipeline.database import literal, spill_folder, workbench
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import contracts_folder
 from m3h_pipeline.sources.base import EVENTS, IMAGES, LABELS, NOTES, Settings, Source, listing_fingerprint
+from m3h_pipeline.sources.extraction import NOTES_ORDER
 from m3h_pipeline.sources.mimic_iv import COLUMNS, MEASUREMENTS, NOTE_ROWS, PROCEDURES, MimicExtraction
 from m3h_pipeline.sources.prediction import NONE, need_mode
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable
@@ -427,8 +428,7 @@ class _MedsExtraction(MimicExtraction):
         self.count("notes", "notes", "placed_notes")
         self.connection.execute("UPDATE placed_notes SET available_time = greatest(available_time, discharge_time) "
                                 "WHERE kind = 'discharge'")  # fmt: skip
-        order = "stay_id, time, note_id, source_file, source_row"
-        return self.write_parts(to / "notes.parquet", NOTES, ["FROM placed_notes"], order)
+        return self.write_parts(to / "notes.parquet", NOTES, ["FROM placed_notes"], NOTES_ORDER)
 
     def _images(self, to: Path, folders: Sequence[Path]) -> int:
         return self.write_parts(to / "images.parquet", IMAGES, [], "stay_id, time, image_id")

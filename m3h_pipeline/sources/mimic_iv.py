@@ -34,7 +34,7 @@ from m3h_pipeline.sources.base import (
     listing_fingerprint,
     samples_schema,
 )
-from m3h_pipeline.sources.extraction import NUMBER, TIME, Extraction, parse_errors
+from m3h_pipeline.sources.extraction import NOTES_ORDER, NUMBER, TIME, Extraction, parse_errors
 from m3h_pipeline.sources.prediction import need_mode, points
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable, find_file, open_table
 from m3h_pipeline.sources.units import normalised, unit_rules
@@ -217,7 +217,7 @@ class MimicExtraction(Extraction):
             listed = self.count("events", table, f"placed_{table}")
             self.lineage.append(("events", table, "not a listed signal", self.rows_read[table] - listed))
             parts.append(f"SELECT *, {literal(self.tables[table].name)} AS source_file FROM placed_{table}")
-        order = "stay_id, time, code, value, source_file, source_row"
+        order = "stay_id, time, code, value, available_time, unit, source_file, source_row"
         return self.write_parts(to / "events.parquet", EVENTS, parts, order)
 
     def _place(self, table: str, typed: str) -> None:
@@ -242,7 +242,7 @@ class MimicExtraction(Extraction):
                     "UPDATE placed_discharge SET available_time = greatest(available_time, discharge_time)"
                 )
             parts.append(f"SELECT *, {literal(self.tables[table].name)} AS source_file FROM placed_{table}")
-        return self.write_parts(to / "notes.parquet", NOTES, parts, "stay_id, time, note_id, source_file, source_row")
+        return self.write_parts(to / "notes.parquet", NOTES, parts, NOTES_ORDER)
 
     def _images(self, to: Path, folders: Sequence[Path]) -> int:
         parts = []
@@ -251,7 +251,7 @@ class MimicExtraction(Extraction):
             self._place("cxr", _CXR.format(raw=self.load("cxr"), root=literal(root)))
             self.count("images", "cxr", "placed_cxr")
             parts.append(f"SELECT *, {literal(self.tables['cxr'].name)} AS source_file FROM placed_cxr")
-        return self.write_parts(to / "images.parquet", IMAGES, parts, "stay_id, time, image_id, source_row")
+        return self.write_parts(to / "images.parquet", IMAGES, parts, "stay_id, time, image_id, view, path, source_row")
 
     # Labels ----------------------------------------------------------------------------------------------------------
 

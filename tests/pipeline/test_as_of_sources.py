@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import haim_folder
+import mimic_folder
 import pytest
 import tables_folder
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from meds_folder import as_meds
 from passage import Passage
 
 from m3h_pipeline.sources import open_source
@@ -162,7 +164,86 @@ class HaimFile(Case):
         return haim_folder.write(folder, tables["images"])
 
 
-CASES = [OwnTables(), HaimFile()]
+class MimicFolder(Case):
+    """A stay predicted a day after its admission at eight, and one that ends in death; notes under repeated keys."""
+
+    source, examples = "mimic-iv", 6
+    values: tuple[Any, ...] = (60, 80, 90.5, 9999, "x")
+    admitted = dt.datetime(2150, 1, 1, 8)
+    predicted = admitted + dt.timedelta(hours=24)
+
+    def hospital(self, draw: Any) -> Tables:
+        whole: Tables = mimic_folder.hospital()
+        tables = {name: [dict(row) for row in rows if row.get("subject_id") != 12] for name, rows in whole.items()}
+        for table in ("icu/chartevents", "hosp/labevents", "note/radiology"):
+            # One that is known in time, so that the file has a row.
+            first = [row for row in tables[table] if not self.is_late(row)][:1]
+            tables[table] = [*first, *draw(st.lists(self.record(table), max_size=8))]
+        return tables
+
+    def record(self, table: str) -> st.SearchStrategy[dict[str, Any]]:
+        """A row; of a note few keys, so that several share one."""
+        hours = st.sampled_from([1, 12, 23, 23.9, 24, 24.1, 30, 47])
+        moments = hours.map(lambda hour: str(self.admitted + dt.timedelta(hours=hour)))
+        times = {"charttime": moments, "storetime": st.one_of(st.none(), *[moments] * 3)}
+        if table == "note/radiology":
+            text = st.sampled_from(["clear", "worse", "discharged"])
+            note = mimic_folder.note("", 11, 21, "", None, "")
+            return st.fixed_dictionaries(
+                {
+                    **{k: st.just(v) for k, v in note.items()},
+                    **times,
+                    "note_id": st.sampled_from(["n1", "n2"]),
+                    "text": text,
+                }
+            )
+        item, unit = (220045, "bpm") if table == "icu/chartevents" else (50931, "mg/dL")
+        row = mimic_folder.measurement(11, 21, "", item, 0, unit)
+        drawn = {"hadm_id": st.sampled_from([21, 21, None]), "valuenum": st.sampled_from(self.values)}
+        return st.fixed_dictionaries({**{k: st.just(v) for k, v in row.items()}, **times, **drawn})
+
+    def is_late(self, row: dict[str, Any]) -> bool:
+        moments = [dt.datetime.fromisoformat(row[name]) for name in ("charttime", "storetime") if row[name]]
+        return max(moments) > self.predicted
+
+    def later(self, draw: Any, tables: Tables) -> Tables:
+        after = copy.deepcopy(tables)
+        for table in ("icu/chartevents", "hosp/labevents", "note/radiology"):
+            late = self.record(table).filter(self.is_late)
+            after[table] = [draw(late) if self.is_late(row) else row for row in after[table]]
+            after[table] = [row for row in after[table] if not self.is_late(row) or draw(st.booleans())]
+            after[table] += draw(st.lists(late, max_size=5))
+            # Another version of a record, under its key, that was known later.
+            known = str(self.predicted + dt.timedelta(minutes=draw(st.integers(1, 99))))
+            after[table] += [
+                row | draw(late) | {key: row[key] for key in ("note_id",) if key in row}
+                | {"charttime": str(self.admitted), "storetime": known}
+                for row in tables[table] if draw(st.booleans())
+            ]  # fmt: skip
+        for stay in after["hosp/admissions"]:
+            if stay["hadm_id"] == 21:
+                stay["dischtime"] = str(self.predicted + dt.timedelta(hours=draw(st.integers(1, 700))))
+                stay["discharge_location"] = draw(st.sampled_from(["HOME", "REHAB", "HOSPICE"]))
+        for row in after["hosp/diagnoses_icd"]:
+            row["icd_code"] = draw(st.sampled_from(["4280", "25000", "5849"]))
+            row["icd_version"] = 9
+        return after
+
+    def write(self, folder: Path, tables: Tables) -> Path:
+        return mimic_folder.write(folder, tables)
+
+
+class MedsFolder(MimicFolder):
+    """The same hospital as MEDS."""
+
+    source, examples = "meds", 3
+    values = (60, 80, 90.5, 9999)  # a number is a number in MEDS
+
+    def write(self, folder: Path, tables: Tables) -> Path:
+        return as_meds(mimic_folder.write(folder / "mimic", tables), folder / "meds", shards=1)
+
+
+CASES = [OwnTables(), HaimFile(), MimicFolder(), MedsFolder()]
 
 
 @pytest.mark.parametrize("case", CASES, ids=repr)
@@ -189,6 +270,10 @@ def test_the_cases_can_fail(case):
         changed = copy.deepcopy(before)
         if case.source == "tables":
             changed["events"].append(tables_folder.event("s1", "2024-01-10 13:00:00", "own", 77, ""))
+        elif isinstance(case, MimicFolder):
+            changed["icu/chartevents"].append(
+                mimic_folder.measurement(11, 21, "2150-01-01 13:00:00", 220045, 77, "bpm")
+            )
         else:
             changed["images"][0] |= {f"vd_{i}": 55 for i in range(5)}
             changed["images"] = changed["images"][:1]
