@@ -365,7 +365,8 @@ class _MedsExtraction(MimicExtraction):
             self._read_labels()
         kept = super()._samples(to)
         self.connection.execute(_PERSON_REASONS)
-        self.count("samples", "persons", "person_reasons")
+        self.count("samples", "persons", "(FROM person_reasons WHERE NOT makes_labels)")
+        self.count("labels", "persons", "(FROM person_reasons WHERE makes_labels)")
         if self.settings.prediction != "icu":
             reason = literal("the prediction time does not ask for intensive care")
             self.count("samples", "icu", f"(SELECT source_row, {reason} AS reason FROM icu_admissions)")
@@ -478,6 +479,11 @@ class _MedsExtraction(MimicExtraction):
         self.count("labels", "labels", "placed_labels")
         return self.write_parts(to / "labels.parquet", LABELS, ["FROM placed_labels"], "sample_id, task, source_row")
 
+    def close(self, to: Path) -> dict[str, Any]:
+        # A file of MEDS data is read into several tables; its sum is held against its rows in `write_lineage`.
+        self.write_lineage(to)
+        return {"rows read": {name: rows for name, rows in self.rows_read.items() if name not in self.files}}
+
     def _one(self, query: str) -> int:
         row = self.connection.execute(query).fetchone()
         assert row is not None
@@ -562,12 +568,17 @@ SELECT source_row, 'no stay, or more than one, at that time' AS reason
 FROM coded_rows ANTI JOIN raw_diagnoses USING (source_row)
 """
 
+# An admission is a sample's row, discharges and deaths make labels; what else is said of a patient is no row by itself.
 _PERSON_REASONS = """
 CREATE TEMP TABLE person_reasons AS
-SELECT p.source_row, CASE WHEN stays.stay_id IS NOT NULL THEN stays.reason
+SELECT p.source_row, p.role IN ('discharge', 'death') AS makes_labels,
+    CASE WHEN stays.reason IS NOT NULL THEN stays.reason
     WHEN p.subject_id NOT IN (SELECT subject_id FROM sample_rows WHERE subject_id IS NOT NULL) OR p.subject_id IS NULL
-        THEN 'no stay in the cohort' END AS reason
-FROM person_rows p LEFT JOIN stays ON stays.stay_id = p.hadm_id
+        THEN 'no stay in the cohort'
+    WHEN p.role NOT IN ('admission', 'discharge', 'death') THEN 'a column of its patient''s samples, no row of its own'
+    END AS reason
+FROM person_rows p LEFT JOIN admitted a USING (source_row)
+LEFT JOIN stays ON stays.stay_id = coalesce(a.hadm_id, p.hadm_id)
 """
 
 # What follows a signal's code is its unit.
