@@ -102,7 +102,7 @@ def _what_to_open(out: Path, result: dg.ExecuteInProcessResult) -> str:
     return "\n".join(
         [
             "",
-            f"Cohort     {cohort['samples'].value:,} stays of {cohort['subjects'].value:,} patients, "
+            f"Cohort     {cohort['samples'].value:,} samples of {cohort['subjects'].value:,} patients, "
             f"{quality['tasks'].value} tasks, {quality['claimed'].value} with enough test labels to be claimed",
             f"Learning   joint better than single-task on {better}, worse on {worse} (95% intervals)",
             f"Model      {version['name'].value} version {version['version'].value}, pending review",

@@ -105,7 +105,7 @@ def _limits(config: Config, cohort: Cohort, synthetic: bool, given: Sequence[str
     if absent:
         limits.append(f"This hospital delivered no data for: {', '.join(absent)}.")
     limits += [
-        f"The test split has {words.count(len(cohort.rows(SPLITS['test'])))} stays: intervals are wide, and with one "
+        f"The test split has {words.count(len(cohort.rows(SPLITS['test'])))} samples: intervals are wide, and with one "
         "interval a task some will exclude zero by chance.",
         "A diagnosis means that it was coded for the stay, not when it began: some were known at admission.",
         "One training run an arm: intervals come from resampling patients, not from repeated training.",
