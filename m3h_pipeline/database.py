@@ -44,9 +44,10 @@ def workbench(spill: Path, memory_limit: str = "4GB") -> Generator[duckdb.DuckDB
         shutil.rmtree(spill, ignore_errors=True)
 
 
-def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, file: Path) -> int:
-    """Write a query's rows in its order; return how many."""
-    count = connection.execute(f"COPY ({query}) TO {literal(file)} (FORMAT parquet, COMPRESSION zstd)").fetchone()
+def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, file: Path, group: int = 122_880) -> int:
+    """Write a query's rows in its order; return how many. ``group``: rows that are read back at a time, at most."""
+    options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {group}"
+    count = connection.execute(f"COPY ({query}) TO {literal(file)} ({options})").fetchone()
     return int(count[0]) if count else 0
 
 

@@ -19,7 +19,12 @@ _COPIED = {"quality": ["metrics.json", "predictions.parquet"], "tim": ["tim.json
 
 
 def write_page(
-    config: Config, snapshot: str, steps: Mapping[str, Step], valid: Mapping[str, Step], to: Path
+    config: Config,
+    snapshot: str,
+    steps: Mapping[str, Step],
+    valid: Mapping[str, Step],
+    embedded: Mapping[str, Step],
+    to: Path,
 ) -> dict[str, Any]:
     """Write ``report.html`` and, beside it, all that ``<out>/latest`` holds."""
     for step, files in _COPIED.items():
@@ -28,6 +33,9 @@ def write_page(
     (to / "quarantine").mkdir()
     for table, step in valid.items():
         shutil.copy(step.folder / "quarantine.parquet", to / "quarantine" / f"{table}.parquet")
+    for modality, step in embedded.items():
+        if step.info.get("unreadable"):
+            shutil.copy(step.folder / "quarantine.parquet", to / "quarantine" / f"{modality}_embedding.parquet")
     lineage = whole_lineage(steps["ingested"].folder, valid)
     lineage.write_parquet(to / "lineage.parquet")
     write_report(_report_data(config, snapshot, steps, valid, lineage), to / "report.html")

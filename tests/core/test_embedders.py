@@ -365,13 +365,13 @@ def test_language_drops_nothing_of_a_long_note(tiny_bert):
     embedder = tiny(tiny_bert)
     start = words(400)
     texts = [start, start + " zzz", words(1, seed=9) + start[2:]]
-    vectors = embedder._embed(texts, None)
+    vectors = embedder._embed(texts)
     assert len({v.tobytes() for v in vectors}) == 3
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     tokenizer, _ = embedder._load()
     chunks = []
-    embedder._forward, forward = lambda ids: chunks.extend(ids) or forward(ids), embedder._forward
-    embedder._embed([start], None)
+    embedder._forward, forward = lambda ids, tell: chunks.extend(ids) or forward(ids, tell), embedder._forward
+    embedder._embed([start])
     ids = tokenizer(start, truncation=False, add_special_tokens=False)["input_ids"]
     rebuilt = chunks[0][1:-1]
     for chunk in chunks[1:]:
@@ -395,7 +395,7 @@ def test_language_vector_depends_on_the_note_alone(tiny_bert):
 def test_language_embeds_equal_texts_once(tiny_bert):
     embedder = tiny(tiny_bert)
     asked = []
-    embedder._embed, embed = lambda texts, hook: asked.append(texts) or embed(texts, hook), embedder._embed
+    embedder._tokenize, tokenize = lambda texts: asked.append(texts) or tokenize(texts), embedder._tokenize
     embedder.fit([[(-1.0, "ba"), (-2.0, "be")], [(-1.0, " ba ")]])
     vectors, _ = embedder.transform([[(-1.0, "ba")], [(-9.0, "ba")], [(-1.0, "bi"), (-2.0, "bi")], []])
     assert asked == [["ba", "be"], ["bi"]]
@@ -405,8 +405,8 @@ def test_language_embeds_equal_texts_once(tiny_bert):
 def test_language_lets_new_notes_weigh_more(tiny_bert):
     new, old = "ba be bi", "go ku la mo"
     embedder = tiny(tiny_bert, half_life_hours=6.0)
-    alone = embedder._embed([new, old], None)
-    pooled, _ = embedder._pool([[(-2.0, new), (-8.0, old)]], None)
+    alone = embedder._embed([new, old])
+    ((_, pooled, _),) = embedder._pooled([[(-2.0, new), (-8.0, old)]], [0], None)
     np.testing.assert_allclose(pooled[0], (2 * alone[0] + alone[1]) / 3, rtol=1e-4, atol=1e-6)
 
 
@@ -481,7 +481,7 @@ def test_minilm_knows_what_is_alike(tmp_path):
     texts = ["Large left pleural effusion.", "There is fluid in the left pleural space.", "Fracture of the right hip."]
     embedder = LanguageEmbedder().fit([[(-1.0, text)] for text in texts])
     assert embedder.width == 384
-    a, b, c = embedder._embed(texts, None)
+    a, b, c = embedder._embed(texts)
     assert a @ b > 0.5 > a @ c
     saved = saved_bytes(embedder, tmp_path)
     assert sum(map(len, saved.values())) < 100_000, "the installed checkpoint is named, not copied"
@@ -577,8 +577,9 @@ def test_vision_goes_on_past_what_it_can_not_read(vision, images, tmp_path):
     assert present.tolist() == [False] * len(bad) + [True, True, False]
     assert (vectors[-3] == vectors[-2]).all()
     assert not vectors[~present].any()
-    assert [sample for sample, _ in vision.unreadable] == list(range(len(bad) + 1))
-    reasons = [reason for _, reason in vision.unreadable]
+    assert [one.sample for one in vision.unreadable] == list(range(len(bad) + 1))
+    assert [one.item for one in vision.unreadable] == [0] * len(bad) + [1]
+    reasons = [one.reason for one in vision.unreadable]
     assert reasons[0] == reasons[6] == "empty file"
     assert reasons[4] == "too many pixels"
     assert reasons[5] == "no such file"

@@ -85,6 +85,8 @@ def _options(modality: str, config: EmbeddingConfig) -> dict[str, Any]:
             "weights": config.vision_weights or None,
             "image_size": config.image_size or None,
         }
+    if modality == "timeseries":
+        return {"learned": config.timeseries == "learned"}
     return {}
 
 
@@ -106,8 +108,16 @@ def _embedding(modality: str) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
     ) -> dg.MaterializeResult:
         inputs = workspace.step(context, "inputs")
-        options = _options(modality, workspace.config.embedding)
-        job = {"modality": modality, "inputs": str(inputs.folder), "options": options}
+        settings = workspace.config.embedding
+        options = _options(modality, settings)
+        job = {
+            "modality": modality,
+            "inputs": str(inputs.folder),
+            "options": options,
+            # Decides what is computed again, and no result.
+            "cache": str(workspace.embedding_cache),
+            "cache_bytes": int(settings.cache_gb * 1e9),
+        }
         step = workspace.produce(
             context,
             f"embedding/{modality}",
@@ -123,6 +133,7 @@ def _embedding(modality: str) -> dg.AssetsDefinition:
                 "share present": round(facts["present"] / max(facts["samples"], 1), 3),
                 "width": facts["width"],
                 "seconds": facts["seconds"],
+                "items run through the encoder": facts["items computed"],
                 "encoder": dg.MetadataValue.json(facts["encoder"]),
                 "unreadable items": dg.MetadataValue.json(facts["unreadable"]),
             },
