@@ -109,6 +109,7 @@ class LanguageEmbedder(Embedder):
         self._folder: Path | None = None
         self._encoder: tuple[Any, Any] | None = None
         self._kept: VectorStore | None = None
+        self._sha256 = ""
 
     def fit(self, items: Notes) -> Self:
         """Learn the scale of each dimension; the encoder itself is used as it is."""
@@ -292,7 +293,9 @@ class LanguageEmbedder(Embedder):
         return self._folder
 
     def _hash(self) -> str:
-        return _hash_files(self._checkpoint_folder())
+        if not self._sha256:
+            self._sha256 = _hash_files(self._checkpoint_folder())
+        return self._sha256
 
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         options = {

@@ -234,7 +234,7 @@ class VisionEmbedder(Embedder):
                     new.append(outcome)
                 if filled == self.batch_size or (filled and i == len(todo) - 1):
                     rows.append(self._raw(to_device(batch))[:filled])
-                    batch, filled = torch.zeros_like(batch), 0
+                    filled = 0
                 progress((i + 1) / len(todo))
             if rows:
                 store.put(new, torch.cat(rows).cpu().numpy())
