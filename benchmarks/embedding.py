@@ -247,9 +247,9 @@ def measure_memory(scratch: Path) -> None:
 
 def _small_checkpoint(folder: Path) -> Path:
     """A random transformer of one layer with MiniLM's vocabulary and width."""
-    from transformers import BertConfig, BertModel
-
     tokenizer, _ = LanguageEmbedder()._load()
+    from transformers import BertConfig, BertModel  # isort: skip  (after the guard of torchvision)
+
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
@@ -275,7 +275,7 @@ def _job_memory(modality: str, n: int, options: dict[str, Any], scratch: Path) -
             "value": rng.normal(size=100 * n),
         }
     elif modality == "language":
-        texts = [row[0][1] for row in notes(n, np.full(n, 300))]
+        texts = [row[0][1] for row in notes(n, np.full(n, 100))]
         table = {"sample_id": ids, "hours": np.full(n, -1.0), "note_id": ids, "text": texts}
     else:
         files = [row[0] for row in image_files(n, folder / "images", size=96)]

@@ -34,8 +34,9 @@ _FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 _OLD_WEIGHTS = "pytorch_model*.bin*"
 # Characters read at a time: bounds memory, is enough for batches of like length, and is lost by a kill (half a minute
 # on a CPU). A text counts as _LEAST at least.
-_BLOCK = 2_000_000
+_BLOCK = 1_000_000
 _LEAST = 1000
+_TOKENIZED = 64
 # Chunks are padded to a multiple of this.
 _WIDTH = 8
 _BATCH_TOKENS, _BATCH_TOKENS_GPU = 4096, 131_072
@@ -49,7 +50,7 @@ Notes = Sequence[Sequence[tuple[float, str | None]]]
 class _Tokens(NamedTuple):
     """Token ids of chunks, the text [n] that each is of, and how many texts there are."""
 
-    chunks: list[list[int]]
+    chunks: list[np.ndarray]
     text: np.ndarray
     texts: int
 
@@ -214,13 +215,18 @@ class LanguageEmbedder(Embedder):
         return self._embed_tokens(self._tokenize(texts))
 
     def _tokenize(self, texts: list[str]) -> _Tokens:
-        if not texts:
-            return _Tokens([], np.zeros(0, np.int64), 0)
-        chunks = self._load()[0](
-            texts, truncation=True, max_length=self.max_tokens, stride=self.overlap,
-            return_overflowing_tokens=True, padding=False, return_token_type_ids=False, return_attention_mask=False,
-        )  # fmt: skip
-        return _Tokens(chunks["input_ids"], np.array(chunks["overflow_to_sample_mapping"]), len(texts))
+        chunks: list[np.ndarray] = []
+        owner = [np.zeros(0, np.int64)]
+        # A few at a time: the tokenizer keeps some hundred bytes a token until it is done.
+        for low in range(0, len(texts), _TOKENIZED):
+            some = self._load()[0](
+                texts[low : low + _TOKENIZED], truncation=True, max_length=self.max_tokens, stride=self.overlap,
+                return_overflowing_tokens=True, padding=False, return_token_type_ids=False,
+                return_attention_mask=False,
+            )  # fmt: skip
+            chunks += [np.array(ids, dtype=np.int32) for ids in some["input_ids"]]
+            owner.append(low + np.array(some["overflow_to_sample_mapping"]))
+        return _Tokens(chunks, np.concatenate(owner), len(texts))
 
     def _embed_tokens(self, tokens: _Tokens, progress: Callable[[float], None] = lambda _: None) -> np.ndarray:
         if not tokens.texts:
@@ -232,7 +238,7 @@ class LanguageEmbedder(Embedder):
         length = np.linalg.norm(total, axis=1, keepdims=True)
         return (total / np.where(length > 0, length, np.nan)).astype(np.float32)
 
-    def _forward(self, chunks: list[list[int]], progress: Callable[[float], None] = lambda _: None) -> np.ndarray:
+    def _forward(self, chunks: list[np.ndarray], progress: Callable[[float], None] = lambda _: None) -> np.ndarray:
         """Mean hidden state of each chunk [n, H]."""
         import torch
 

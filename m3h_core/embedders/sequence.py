@@ -32,8 +32,7 @@ _LIMIT = 5.0
 _HIDDEN_SHARE = 0.2
 # In how many of the samples all of the last hours are hidden instead.
 _FORECAST_SHARE = 0.3
-_WIDTH = 8
-_BATCH_TOKENS = 16_384
+_WIDTH, _ROWS = 16, 32
 _LAYERS, _HEADS = 2, 4
 
 
@@ -196,7 +195,7 @@ class SequenceEmbedder(Embedder):
         lengths = np.array([len(one[0]) for one in sequences])
         asked = torch.arange(len(self.codes), device=compute_device())
         with torch.inference_mode(), autocast():
-            for rows in _like_widths(lengths, _BATCH_TOKENS):
+            for rows in _like_widths(lengths):
                 signal, hours, value, there = (to_device(part) for part in _batch([sequences[i] for i in rows]))
                 # For each signal a hidden value at the prediction time, that the events do not see.
                 states, now = self._network.encode(signal, hours, value, there, asked)
@@ -251,12 +250,12 @@ def _like_lengths(lengths: Sequence[int], size: int, draw: torch.Generator | Non
     return (batches[i] for i in order if len(batches[i]))
 
 
-def _like_widths(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
-    """Rows of batches whose samples are padded alike: a vector depends on its sample alone. Empty ones are left out."""
+def _like_widths(lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of batches of samples that are padded alike; samples without events are left out."""
     widths = -(-lengths // _WIDTH) * _WIDTH
     for width in np.unique(widths[widths > 0]).tolist():
         rows = np.flatnonzero(widths == width)
-        yield from np.split(rows, range(max(tokens // width, 1), len(rows), max(tokens // width, 1)))
+        yield from np.split(rows, range(_ROWS, len(rows), _ROWS))
 
 
 def _batch(

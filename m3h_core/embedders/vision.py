@@ -12,7 +12,7 @@ import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -263,9 +263,15 @@ class VisionEmbedder(Embedder):
             return self._scaler.transform(raw)
         if self._adaptation is None:
             return np.zeros((len(raw), 0), dtype=np.float32)
+        vectors = np.empty((len(raw), self._adaptation.width), dtype=np.float32)
+        # Whole batches here too.
+        batch = np.zeros((self.batch_size, raw.shape[1]), dtype=np.float32)
         with torch.inference_mode():
-            parts = [self._adaptation.transform(*self._split(part)).cpu() for part in _batches(raw, self.batch_size)]
-        return torch.cat(parts).numpy() if parts else np.zeros((0, self._adaptation.width), np.float32)
+            for low in range(0, len(raw), self.batch_size):
+                part = raw[low : low + self.batch_size]
+                batch[: len(part)] = part
+                vectors[low : low + len(part)] = self._adaptation.transform(*self._split(batch)).cpu()[: len(part)]
+        return vectors
 
     def _split(self, raw: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Images in small [n, 1, side, side] and features [n, C]."""
@@ -475,10 +481,6 @@ def _rows(store: VectorStore, keys: list[bytes]) -> np.ndarray:
     if not found.all():
         raise RuntimeError(f"{store.folder} lost rows while it was in use: start again when nothing erases from it")
     return rows
-
-
-def _batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    return (rows[low : low + size] for low in range(0, len(rows), size))
 
 
 def _read(source: str | Path | bytes, size: int) -> np.ndarray:

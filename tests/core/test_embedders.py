@@ -325,28 +325,8 @@ def test_the_future_is_refused():
 
 # ---------------------------------------------------------------- language
 
+# As tiny_bert knows them (tests/conftest.py).
 WORDS = [a + b for a in "bcdfghklm" for b in ("a", "e", "i", "o", "u", "an", "er", "ol")]
-
-
-@pytest.fixture(scope="module")
-def tiny_bert(tmp_path_factory) -> Path:
-    """A checkpoint as transformers writes it, of a size for tests."""
-    import torch
-
-    from m3h_core import _torchvision_guard  # noqa: F401
-    from transformers import BertConfig, BertModel, BertTokenizer  # isort: skip
-
-    folder = tmp_path_factory.mktemp("bert")
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"abcdefghijklmnopqrstuvwxyz."]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    BertTokenizer(vocab=str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=64,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(folder)
-    return folder
 
 
 def words(n: int, seed: int = 0) -> str:
@@ -373,10 +353,10 @@ def test_language_drops_nothing_of_a_long_note(tiny_bert):
     embedder._forward, forward = lambda ids, tell: chunks.extend(ids) or forward(ids, tell), embedder._forward
     embedder._embed([start])
     ids = tokenizer(start, truncation=False, add_special_tokens=False)["input_ids"]
-    rebuilt = chunks[0][1:-1]
+    rebuilt = chunks[0].tolist()[1:-1]
     for chunk in chunks[1:]:
-        assert rebuilt[-8:] == chunk[1:9], "chunks overlap by 8 tokens"
-        rebuilt += chunk[9:-1]
+        assert rebuilt[-8:] == chunk.tolist()[1:9], "chunks overlap by 8 tokens"
+        rebuilt += chunk.tolist()[9:-1]
     assert rebuilt == ids
 
 
