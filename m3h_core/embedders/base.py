@@ -54,8 +54,8 @@ class Embedder(ABC):
         self.computed = 0
 
     @abstractmethod
-    def fit(self, items: Any) -> Self:
-        """Learn from the items of the training split."""
+    def fit(self, items: Any, on_progress: Progress | None = None) -> Self:
+        """Learn from the items of the training split; progress counts samples, images or passes over them."""
 
     @abstractmethod
     def transform(self, items: Any, on_progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -112,13 +112,13 @@ class LanguageEmbedder(Embedder):
         self._kept: VectorStore | None = None
         self._sha256 = ""
 
-    def fit(self, items: Notes) -> Self:
+    def fit(self, items: Notes, on_progress: Progress | None = None) -> Self:
         """Learn the scale of each dimension; the encoder itself is used as it is."""
         # Without a cache the vectors are kept for the transform that follows.
         self._kept = None if self.cache else VectorStore(None)
         with_notes = [i for i in range(len(items)) if any(_clean(text) for _, text in items[i])]
         chosen = [with_notes[i] for i in spread_over(len(with_notes), self.fit_samples)]
-        parts = [pooled[present] for _, pooled, present in self._pooled(items, chosen, None)]
+        parts = [pooled[present] for _, pooled, present in self._pooled(items, chosen, on_progress)]
         vectors = np.concatenate(parts) if parts else np.zeros((0, self._width()))
         self._scaler = Scaler.fit(vectors, drop=False)
         self.width = vectors.shape[1]

@@ -73,7 +73,7 @@ class SequenceEmbedder(Embedder):
         self._values = np.zeros((0, 4))
         self._network: Any = None
 
-    def fit(self, items: Events) -> Self:
+    def fit(self, items: Events, on_progress: Progress | None = None) -> Self:
         """Train on the samples given."""
         import torch
 
@@ -84,7 +84,7 @@ class SequenceEmbedder(Embedder):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self._network = _network(len(self.codes), self.width_of_tokens).to(compute_device())
-            explained = self._train(sequences)
+            explained = self._train(sequences, on_progress)
         self._network.eval().requires_grad_(False)
         vectors, present = self._encode(events)
         self._scaler = Scaler.fit(vectors[present], drop=False)
@@ -130,7 +130,9 @@ class SequenceEmbedder(Embedder):
             found.append((signal[rows], hours[rows].astype(np.float32), value[rows].astype(np.float32)))
         return found
 
-    def _train(self, sequences: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> float | None:
+    def _train(
+        self, sequences: list[tuple[np.ndarray, np.ndarray, np.ndarray]], on_progress: Progress | None
+    ) -> float | None:
         """Train the network; returns the share of variance explained in a tenth of the samples, held back."""
         import torch
 
@@ -143,7 +145,7 @@ class SequenceEmbedder(Embedder):
         optimizer = torch.optim.AdamW(self._network.parameters(), lr=2e-3, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=max(steps, 1), pct_start=0.1)
         self._network.train()
-        for _ in range(self.epochs):
+        for epoch in range(self.epochs):
             shuffled = torch.randperm(len(seen), generator=draw).tolist()
             # Batches of like length, in random order.
             for rows in _like_lengths([len(seen[i][0]) for i in shuffled], self.batch_samples, draw):
@@ -155,6 +157,8 @@ class SequenceEmbedder(Embedder):
                 torch.nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
                 optimizer.step()
                 schedule.step()
+            if on_progress:
+                on_progress(epoch + 1, self.epochs)
         self._network.eval()
         squares, total, count = 0.0, 0.0, 0
         with torch.inference_mode():

@@ -193,7 +193,7 @@ class TimeseriesEmbedder(Embedder):
         names = [f"{code}: {what}" for code in self.codes for what in (*STATISTICS, "missing")] or ["nothing"]
         return [names[i] for i in self._scaler.keep]
 
-    def fit(self, items: Events) -> Self:
+    def fit(self, items: Events, on_progress: Progress | None = None) -> Self:
         """Learn which signals there are, and their scale."""
         self.codes = observed_codes(items) if self._asked is None else observed_codes(items, self._asked)
         chosen = spread_over(items.n, self.fit_samples)

@@ -110,7 +110,7 @@ class VisionEmbedder(Embedder):
         """Images a forward pass."""
         return self._batch_size or (_BATCH_GPU if on_gpu() else _BATCH)
 
-    def fit(self, items: Images) -> Self:
+    def fit(self, items: Images, on_progress: Progress | None = None) -> Self:
         """Adapt to the images, or learn the scale of each dimension where there are pretrained weights."""
         # Without a cache what was read is kept for the transform that follows.
         self._kept = None if self.cache else VectorStore(None)
@@ -118,7 +118,8 @@ class VisionEmbedder(Embedder):
         sources = [image[-1] for sample in items for image in sample]
         sources = [sources[i] for i in spread_over(len(sources), self.fit_images)]
         store = self._raw_store()
-        outcomes = self._embed(sources, store, lambda _: None)
+        n = len(sources)
+        outcomes = self._embed(sources, store, lambda share: on_progress(int(share * n), n) if on_progress else None)
         keys = [outcome for outcome in outcomes if isinstance(outcome, bytes)]
         self._adaptation = self._scaler = None
         self.width = len(VIEWS)

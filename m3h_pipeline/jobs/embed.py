@@ -46,9 +46,10 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
     try:
         embedder = _new(modality, config["options"])
         embedder.cache = cache if config["cache_bytes"] else None
-        embedder.fit(take(items, (samples["split"] == TRAIN).to_numpy().nonzero()[0]))
+        train = take(items, (samples["split"] == TRAIN).to_numpy().nonzero()[0])
+        embedder.fit(train, on_progress=_progress(f"{modality}: fitting on train", every(5, log)))
         computed = embedder.computed
-        vectors, present = embedder.transform(items, on_progress=_progress(modality, every(5, log)))
+        vectors, present = embedder.transform(items, on_progress=_progress(f"{modality}: samples", every(5, log)))
     except ValueError as error:  # a checkpoint or weights that can't be had, a package that is missing
         raise InputError(f"{modality}: {error}") from error
     embedder.save(to / "embedder")
@@ -75,14 +76,14 @@ def _new(modality: str, options: dict[str, Any]) -> Embedder:
     return EMBEDDERS[modality](**options)
 
 
-def _progress(modality: str, log: Log) -> Any:
-    """Samples done, a second, and the time that the rest will take, as far as it went until now."""
+def _progress(what: str, log: Log) -> Any:
+    """What is done, how much a second, and the time that the rest will take, as far as it went until now."""
     started = time.monotonic()
 
     def told(done: int, total: int) -> None:
         rate = done / max(time.monotonic() - started, 1e-3)
         left = f", {(total - done) / rate:.0f} s left" if done else ""
-        log(f"{modality}: {done} of {total} samples, {rate:.0f} a second{left}")
+        log(f"{what}, {done} of {total}, {rate:.3g} a second{left}")
 
     return told
 
