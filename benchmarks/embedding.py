@@ -275,7 +275,7 @@ def _job_memory(modality: str, n: int, options: dict[str, Any], scratch: Path) -
             "value": rng.normal(size=100 * n),
         }
     elif modality == "language":
-        texts = [row[0][1] for row in notes(n, np.full(n, 100))]
+        texts = [row[0][1] for row in notes(n, np.full(n, 60))]
         table = {"sample_id": ids, "hours": np.full(n, -1.0), "note_id": ids, "text": texts}
     else:
         files = [row[0] for row in image_files(n, folder / "images", size=96)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -49,6 +51,16 @@ def to_device(tensor: Any) -> Any:
 def cores() -> int:
     """The processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def release_memory() -> None:
+    """Between blocks of work: hand freed memory back to the system.
+
+    Batches of ever other sizes leave the heap in pieces that glibc keeps: without this a long job grows by some 25 KB
+    a note. Elsewhere than on glibc it does nothing.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: int, window: int) -> Iterator[Result]:

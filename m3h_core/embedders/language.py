@@ -24,7 +24,7 @@ from m3h_core.embedders.base import (
     pool_by_recency,
     spread_over,
 )
-from m3h_core.embedders.hardware import ahead, autocast, compute_device, on_gpu, precision, to_device
+from m3h_core.embedders.hardware import ahead, autocast, compute_device, on_gpu, precision, release_memory, to_device
 from m3h_core.embedders.store import VectorStore, content_key
 
 MINILM = "minilm"
@@ -180,6 +180,7 @@ class LanguageEmbedder(Embedder):
             yield one.rows, *self._pool_block(one, vectors)
             done += size
             progress(0, done)
+            release_memory()
 
     def _pool_block(self, block: _Read, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pool a block's notes, given the vectors of its different texts [n, H]; notes what has none."""

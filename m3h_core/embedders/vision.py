@@ -31,7 +31,16 @@ from m3h_core.embedders.base import (
     pool_by_recency,
     spread_over,
 )
-from m3h_core.embedders.hardware import ahead, autocast, compute_device, cores, on_gpu, precision, to_device
+from m3h_core.embedders.hardware import (
+    ahead,
+    autocast,
+    compute_device,
+    cores,
+    on_gpu,
+    precision,
+    release_memory,
+    to_device,
+)
 from m3h_core.embedders.store import FITTED, FileKeys, VectorStore, content_key
 
 if TYPE_CHECKING:
@@ -171,6 +180,7 @@ class VisionEmbedder(Embedder):
             )
             done += len(block.rows)
             progress(0, done)
+            release_memory()
         self._kept = None
         return pooled, present
 
