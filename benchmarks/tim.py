@@ -329,7 +329,8 @@ def main() -> None:
 
             table = Table.read(options.data)
             cohort = embedded(cohort_of(table, 0), table)
-            measure_estimators("Challenge 2012, network of 32", cohort, list(TASKS), light(FitConfig()), seeds=4)
+            measure_estimators("Challenge 2012, network of 32", cohort, list(TASKS), light(FitConfig()), seeds=6)
+            measure_estimators("Challenge 2012, default network", cohort, list(TASKS), FitConfig(), seeds=4)
     if options.part in (None, "coverage"):
         measure_coverage(*((1, 2, 2, 100, 200) if quick else (40, 3, 20, 300, 20_000)))
 

@@ -35,10 +35,14 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--source", type=click.Choice(["demo", "mimic-iv"]), help="Where the data comes from.  [default: demo]")
+@click.option(
+    "--source",
+    type=click.Choice(["demo", "mimic-iv", "meds", "haim", "tables"]),
+    help="Where the data comes from.  [default: demo]",
+)
 @click.option("--path", type=click.Path(path_type=Path), help="The folder that holds the data (not for the demo).")
 @click.option("--size", type=click.Choice(["full", "tiny"]), help="Of the demo: 1,500 stays, or 150 and six tasks.")
-@click.option("--snapshot", metavar="DATE", help="The label of this extraction.  [default: today; the demo's is fixed]")
+@click.option("--snapshot", metavar="DATE", help="The extraction's label.  [default: the last run's; at first today]")
 @_OUT
 def run(source: str | None, path: Path | None, size: str | None, snapshot: str | None, out: Path) -> None:
     """Materialise the whole graph once: from the source to a report and a registered model.
@@ -59,6 +63,21 @@ def ui(port: int, mlflow_port: int, out: Path) -> None:
     from m3h_pipeline.ui import serve
 
     sys.exit(serve(out, port, mlflow_port))
+
+
+@main.command()
+@click.argument("subject")
+@click.option("--yes", is_flag=True, help="Erase without asking.")
+@_OUT
+def forget(subject: str, yes: bool, out: Path) -> None:
+    """Erase the patient SUBJECT from every snapshot, cache and quarantine, and leave them out from now on.
+
+    SUBJECT is the id as in the column subject_id of the samples. Says which registered models had learned from them.
+    An erasure that was interrupted is finished by the same command, or by the next run.
+    """
+    from m3h_pipeline.forgetting import forget_and_say
+
+    sys.exit(forget_and_say(out.absolute(), subject, ask=None if yes else click.confirm))
 
 
 @main.command("demo-hospital")

@@ -6,13 +6,14 @@ import datetime as dt
 import os
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.sources import Source, open_source
+from m3h_pipeline.sources import Settings, Source, open_source
+from m3h_pipeline.sources.prediction import need_mode
 
 FILE = "m3h.toml"
 # The demo hospital lies in the past once and for all, so that its results can be compared.
@@ -24,20 +25,36 @@ class _Section(BaseModel):
 
 
 class SourceConfig(_Section):
-    """Where the hospital's data comes from."""
+    """Where the hospital's data comes from.
 
-    name: Literal["demo", "mimic-iv"] = "demo"
+    Of a MEDS folder, ``codes`` is a file that says what its codes mean (empty: as MIMIC-IV-MEDS spells them), and
+    ``labels`` a folder of MEDS labels, which needs cohort.prediction = "given".
+    """
+
+    name: Literal["demo", "mimic-iv", "meds", "haim", "tables"] = "demo"
     path: str = ""
+    codes: str = ""
+    labels: str = ""
     size: Literal["full", "tiny"] = "full"
     snapshot: str = DEMO_SNAPSHOT
 
 
 class CohortConfig(_Section):
-    """Who is predicted, and when."""
+    """Who is predicted, when, and how much memory and disk the work in DuckDB may take.
 
+    ``prediction``: "admission" and "icu" (``prediction_hours`` after it), "image" (at each), "nightly" (at the local
+    hour ``nightly_at`` of each day in hospital) or "given" (the data says). ``holdout_months``: above 0, the test
+    split is who was admitted in that many last months; else it is decided by a hash of the patient's id. ``spill``: a
+    folder on a large disk for what does not fit into ``memory_limit``; empty: within the out-folder.
+    """
+
+    prediction: Literal["admission", "icu", "image", "nightly", "given"] = "admission"
     prediction_hours: float = Field(24.0, gt=0)
+    nightly_at: str = "00:00"
     timezone: str = "UTC"
+    holdout_months: int = Field(0, ge=0)
     memory_limit: str = "4GB"
+    spill: str = ""
 
 
 class EmbeddingConfig(_Section):
@@ -91,6 +108,24 @@ class LauncherConfig(_Section):
     kind: Literal["local"] = "local"
 
 
+class ValidationConfig(_Section):
+    """What people decided about checks.
+
+    ``accepted``: changes against the last snapshot that are right, as the failed check wrote them ("2026-02-01 events
+    distribution"). ``freshness``: "auto" judges it where the source says that its dates are real and of today.
+    """
+
+    accepted: list[Annotated[str, Field(pattern=r"^\S+ \w+ \w+$")]] = []
+    freshness: Literal["auto", "on", "off"] = "auto"
+
+
+class RetentionConfig(_Section):
+    """How many snapshots are kept; 0: no bound. See m3h_pipeline/snapshots.py for those that always are."""
+
+    snapshots: int = Field(0, ge=0)
+    days: int = Field(0, ge=0)
+
+
 class Config(_Section):
     """All of ``m3h.toml``."""
 
@@ -100,6 +135,8 @@ class Config(_Section):
     training: TrainingConfig = TrainingConfig()
     tim: TimConfig = TimConfig()
     launcher: LauncherConfig = LauncherConfig()
+    validation: ValidationConfig = ValidationConfig()
+    retention: RetentionConfig = RetentionConfig()
 
 
 def load(out: Path) -> Config:
@@ -188,4 +225,26 @@ def mlflow_uri(out: Path) -> str:
 def source(config: Config, out: Path) -> Source:
     """The configured source; the demo hospital is written into the out-folder itself."""
     path = out / "demo-hospital" if config.source.name == "demo" else Path(config.source.path)
-    return open_source(config.source.name, path, config.source.size)
+    codes, labels = (Path(place) if place else None for place in (config.source.codes, config.source.labels))
+    return open_source(config.source.name, path, config.source.size, codes=codes, labels=labels)
+
+
+def settings(config: Config, source: Source) -> Settings:
+    """How the source is to be read; raises `InputError` where it can't be read so."""
+    cohort = config.cohort
+    need_mode(source.name, cohort.prediction, source.prediction_modes)
+    return Settings(
+        prediction=cohort.prediction,
+        prediction_hours=cohort.prediction_hours,
+        nightly_at=cohort.nightly_at,
+        timezone=cohort.timezone,
+        holdout_months=cohort.holdout_months,
+        tasks=source.tasks,
+        memory_limit=cohort.memory_limit,
+        spill=spill(config),
+    )
+
+
+def spill(config: Config) -> Path | None:
+    """The folder that DuckDB may spill into, None for the one that it writes to."""
+    return Path(config.cohort.spill).expanduser().absolute() if config.cohort.spill else None

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import yaml
@@ -25,9 +25,13 @@ import yaml
 from m3h_core.tasks import TaskSpec
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import contracts_folder
+from m3h_pipeline.storage import owner_only
 from m3h_pipeline.tasks_file import load_signals
 
-TABLES = ("samples", "events", "notes", "images", "labels")
+if TYPE_CHECKING:
+    from m3h_pipeline.changes import Occasion
+
+TABLES = ("samples", "events", "notes", "images", "labels", "embeddings")
 # What ingestion adds to each row so that a wrong one can be found again; not part of the contract.
 PROVENANCE = {"source_file": pl.String(), "source_row": pl.Int64(), "parse_errors": pl.String()}
 # Rules of the pipeline itself, before those of any contract.
@@ -39,6 +43,7 @@ _TYPES: dict[str, pl.DataType] = {
     "TIMESTAMP": pl.Datetime("us"),
     "DOUBLE": pl.Float64(),
     "TINYINT": pl.Int8(),
+    "FLOAT[]": pl.List(pl.Float32()),
 }
 # What a relationship may refer to, and the columns that rules then see as <table>_<column>.
 _LOOKUPS = {
@@ -49,10 +54,14 @@ _LOOKUPS = {
 }
 
 _CHECKS = {
+    "schema": "The columns are those of the contract, and no declared one of the last snapshot is gone or retyped.",
     "contract": "Every rule of the contract holds for the rows that were kept; verified by Great Expectations.",
     "quarantine": "The share of rows in quarantine stays within the contract's bound.",
     "volume": "There are as many rows as the contract asks for.",
     "warnings": "What should hold, but does not stop the pipeline.",
+    "change_in_volume": "There are about as many rows as in the last snapshot.",
+    "distribution": "Signals, tasks, kinds and declared columns are distributed as in the last snapshot; none is gone.",
+    "freshness": "The newest record is not much older than the snapshot; of live sources only.",
 }
 
 
@@ -100,12 +109,29 @@ class RowRule:
     expression: pl.Expr
 
 
+# Bounds of a table as a whole that Great Expectations does not know: type -> arguments, and those it may have.
+_BOUNDS: dict[str, tuple[set[str], set[str]]] = {
+    "quarantined_share": ({"max_value"}, set()),
+    "volume_change": ({"min_ratio", "max_ratio"}, set()),
+    "distribution_shift": ({"max_distance", "min_count"}, {"by", "of", "value"}),
+}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound of the table as a whole: of the quarantine, or against the last snapshot (m3h_pipeline/changes.py)."""
+
+    severity: str
+    kwargs: Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Contract:
     """A contract as the pipeline uses it; rules are in the order in which the first one that fails names the reason.
 
     ``columns``: the table's columns and types; ``optional``: those of them that a table may lack; ``relationships``:
-    column -> (lookup table, its column); ``computed``: column -> SQL; ``open``: columns beyond these are passed on.
+    column -> (lookup table, its column); ``computed``: column -> SQL; ``open``: columns beyond these are passed on;
+    ``bounds``: of the table as a whole; ``freshness``: a time column and how many days old its newest value may be.
     """
 
     table: str
@@ -115,7 +141,8 @@ class Contract:
     relationships: Mapping[str, tuple[str, str]]
     computed: Mapping[str, str]
     rules: tuple[Rule, ...]
-    max_quarantined_share: float
+    bounds: Mapping[str, Bound]
+    freshness: tuple[str, int] | None
     verified_rows: int
 
     def rules_for(self, columns: Iterable[str]) -> list[Rule]:
@@ -125,10 +152,15 @@ class Contract:
 
     @property
     def checks(self) -> tuple[str, ...]:
-        """Names of the checks that `verify` reports, in its order."""
-        volume = any(rule.type == _ROW_COUNT for rule in self.rules)
-        warnings = any(rule.severity == "warning" for rule in self.rules)
-        return ("contract", "quarantine") + ("volume",) * volume + ("warnings",) * warnings
+        """Names of the table's checks, in the order in which `validate` reports them."""
+        asked = {
+            "volume": any(rule.type == _ROW_COUNT for rule in self.rules),
+            "warnings": any(rule.severity == "warning" for rule in self.rules),
+            "change_in_volume": "volume_change" in self.bounds,
+            "distribution": "distribution_shift" in self.bounds,
+            "freshness": self.freshness is not None,
+        }
+        return tuple(name for name in _CHECKS if asked.get(name, True))
 
 
 @dataclass(frozen=True)
@@ -180,14 +212,25 @@ def validate(
     *,
     samples: Path | None = None,
     tasks: Sequence[TaskSpec | dict[str, Any]] = (),
+    signals: Sequence[Mapping[str, Any]] = (),
+    declared: Iterable[str] = (),
+    occasion: Occasion | None = None,
 ) -> dict[str, Any]:
     """Split a table into ``to/<table>.parquet`` and ``to/quarantine.parquet``, then verify what was kept.
 
-    ``samples``: the valid samples, with their quarantine beside them; None for the samples themselves.
+    ``samples``: the valid samples, with their quarantine beside them; None for the samples themselves. ``signals``:
+    codes beyond those of signals.yaml, each with code, unit, low and high, or null where there is no such bound.
+    ``declared``: columns beyond the contract's; ``occasion``: the snapshot, and the last one before it (None: judged by
+    itself). A table of the wrong shape is not split: the check ``schema`` says why, and nothing of the table is kept.
     Returns JSON-ready facts: kept, quarantined (by rule), by_file and checks (each a `CheckResult` as a dict).
     """
+    from m3h_pipeline.changes import Occasion, judge
+
     specs = [task if isinstance(task, TaskSpec) else TaskSpec.from_dict(task) for task in tasks]
     valid = to / f"{table}.parquet"
+    contract = load_contract(table)
+    if problems := _shape_problems(contract, pl.read_parquet_schema(ingested), declared):
+        return _refused(contract, problems, valid)
     split = split_rows(
         table,
         ingested,
@@ -196,14 +239,60 @@ def validate(
         samples=samples,
         quarantined_samples=samples and samples.with_name("quarantine.parquet"),
         tasks=specs,
+        signals=signals,
     )
-    checks = verify(table, valid, split, samples=samples, tasks=specs)
+    checks = verify(table, valid, split, samples=samples, tasks=specs, signals=signals)
+    checks += judge(contract, valid, occasion or Occasion(""))
+    checks.sort(key=lambda check: contract.checks.index(check.name))
     return {
         "kept": split.kept,
         "quarantined": split.quarantined_by_rule,
         "by_file": split.by_file,
         "checks": [asdict(check) for check in checks],
     }
+
+
+def _shape_problems(contract: Contract, schema: Mapping[str, pl.DataType], declared: Iterable[str]) -> list[str]:
+    """What is missing, extra or of another type, in a data steward's words."""
+    from m3h_pipeline.changes import kind
+
+    expected = dict(contract.columns) | PROVENANCE
+    problems = [
+        f"the column {name} is missing" for name in expected if name not in schema and name not in contract.optional
+    ]
+    problems += [
+        f"the column {name} is {kind(schema[name])} ({schema[name]}), the contract says {kind(dtype)} ({dtype})"
+        for name, dtype in expected.items()
+        if name in schema and schema[name] not in (dtype, pl.Null())
+    ]
+    known = expected.keys() | (set(declared) if contract.open else set())
+    problems += [
+        f"the column {name} is neither in the contract nor declared in columns.json"
+        for name in schema
+        if name not in known
+    ]
+    return problems
+
+
+def _refused(contract: Contract, problems: Sequence[str], valid: Path) -> dict[str, Any]:
+    """The results of a table of the wrong shape: empty, for nothing of it can be trusted."""
+    pl.DataFrame(schema=dict(contract.columns)).write_parquet(valid)
+    quarantine = valid.with_name("quarantine.parquet")
+    owner_only(quarantine)
+    names = ("row", "rule", "reason", "source_file")
+    pl.DataFrame(schema={**dict.fromkeys(names, pl.String()), "source_row": pl.Int64()}).write_parquet(quarantine)
+    text = (
+        f"{'; '.join(problems)}. The source must deliver what data_contracts/{contract.table}.odcs.yaml says: mend "
+        "the extraction, or change the contract and raise its version, then run again."
+    )
+    text = text[0].upper() + text[1:]
+    shape = CheckResult("schema", False, "error", text, {"problems": len(problems)})
+    unjudged = [
+        CheckResult(name, True, "error", "Not judged: the table has the wrong shape.", {"note": "not judged"})
+        for name in contract.checks
+        if name != "schema"
+    ]
+    return {"kept": 0, "quarantined": {}, "by_file": {}, "checks": [asdict(check) for check in (shape, *unjudged)]}
 
 
 def check_names(table: str) -> list[str]:
@@ -215,7 +304,7 @@ def check_descriptions(table: str) -> dict[str, str]:
     """The checks of a table and what each means; quick, without Great Expectations.
 
     >>> list(check_descriptions("labels"))
-    ['contract', 'quarantine', 'volume']
+    ['schema', 'contract', 'quarantine', 'volume', 'change_in_volume', 'distribution']
     """
     return {name: _CHECKS[name] for name in load_contract(table).checks}
 
@@ -238,7 +327,7 @@ def load_contract(table: str, folder: Path | None = None) -> Contract:
     if len(tables) != 1 or tables[0].get("name") != table:
         raise InputError(f"{file}: its schema must hold one table, named {table}")
     try:
-        contract = _contract(table, tables[0])
+        contract = _contract(table, tables[0], document.get("slaProperties", ()))
         _check_rules(contract)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
@@ -258,7 +347,7 @@ def _check_standard(file: Path, document: object) -> None:
         raise InputError(f"{file}: {place.lstrip('.') or 'the file'}: {errors[0].message[:300]}")
 
 
-def _contract(table: str, schema: dict[str, Any]) -> Contract:
+def _contract(table: str, schema: dict[str, Any], sla: Sequence[dict[str, Any]]) -> Contract:
     of_table = _custom(schema)
     columns, optional, relationships, keys = {}, set(), {}, []
     rules: list[Rule] = []
@@ -296,9 +385,6 @@ def _contract(table: str, schema: dict[str, Any]) -> Contract:
         text = f"No earlier row may have the same {', '.join(key)}; the first is kept."
         same = (_UNIQUE, {"column": key[0]}) if len(key) == 1 else (_COMPOUND, {"column_list": key})
         unique.append(Rule("duplicate_key", text, "error", *same))
-    bounds = [q["implementation"]["kwargs"]["max_value"] for q in schema["quality"] if q.get("engine") == "m3h"]
-    if len(bounds) != 1:
-        raise ValueError("there must be one quality rule with engine m3h and implementation.type quarantined_share")
     return Contract(
         table=table,
         columns=columns,
@@ -307,9 +393,48 @@ def _contract(table: str, schema: dict[str, Any]) -> Contract:
         relationships=relationships,
         computed=of_table.get("computedColumns", {}),
         rules=(*rules, *_quality_rules(schema), *unique),
-        max_quarantined_share=bounds[0],
+        bounds=_bounds(schema["quality"], columns),
+        freshness=_latency(table, sla, columns),
         verified_rows=of_table["verifiedRows"],
     )
+
+
+def _bounds(rules: Sequence[dict[str, Any]], columns: Mapping[str, pl.DataType]) -> dict[str, Bound]:
+    bounds = {}
+    for rule in rules:
+        if rule.get("engine") != "m3h":
+            continue
+        how = rule["implementation"]
+        if how["type"] not in _BOUNDS:
+            raise ValueError(f"{rule['name']}: engine m3h knows the types {', '.join(_BOUNDS)}, not {how['type']}")
+        needed, allowed = _BOUNDS[how["type"]]
+        if wrong := needed - how["kwargs"].keys() | how["kwargs"].keys() - needed - allowed:
+            raise ValueError(f"{rule['name']}: {min(wrong)}: {how['type']} takes {', '.join(sorted(needed | allowed))}")
+        if unknown := {how["kwargs"][key] for key in allowed & how["kwargs"].keys()} - columns.keys():
+            raise ValueError(f"{rule['name']}: there is no column {min(unknown)}")
+        bounds[how["type"]] = Bound(_severity(rule), how["kwargs"])
+    if "quarantined_share" not in bounds:
+        raise ValueError("there must be a quality rule with engine m3h and implementation.type quarantined_share")
+    return bounds
+
+
+def _latency(table: str, sla: Sequence[dict[str, Any]], columns: Mapping[str, pl.DataType]) -> tuple[str, int] | None:
+    """The standard's own property for freshness: the column whose newest value counts, and the days it may be old."""
+    entries = [entry for entry in sla if entry["property"] == "latency"]
+    for entry in entries:
+        of, _, column = entry["element"].partition(".")
+        if of != table or column not in columns or not columns[column].is_temporal():
+            raise ValueError(f"slaProperties: {entry['element']} is no time column of {table}")
+        if entry.get("unit") not in ("d", "day", "days") or not isinstance(entry["value"], int):
+            raise ValueError("slaProperties: write a latency as a whole number with unit d")
+        return column, entry["value"]
+    return None
+
+
+def _severity(rule: Mapping[str, Any]) -> str:
+    if rule["severity"] not in ("error", "warning"):
+        raise ValueError(f"{rule['name']}: severity must be error or warning")
+    return rule["severity"]
 
 
 def _custom(element: Mapping[str, Any]) -> dict[str, Any]:
@@ -328,9 +453,7 @@ def _quality_rules(element: Mapping[str, Any]) -> list[Rule]:
         if quality.get("type") != "custom" or quality.get("engine") != "greatExpectations":
             raise ValueError(f"{quality.get('name')}: a rule needs type custom and engine greatExpectations (so spelt)")
         how = quality["implementation"]
-        if quality["severity"] not in ("error", "warning"):
-            raise ValueError(f"{quality['name']}: severity must be error or warning")
-        rules.append(Rule(quality["name"], quality["description"], quality["severity"], how["type"], how["kwargs"]))
+        rules.append(Rule(quality["name"], quality["description"], _severity(quality), how["type"], how["kwargs"]))
     return rules
 
 
@@ -469,6 +592,7 @@ def split_rows(
     samples: Path | None,
     tasks: Sequence[TaskSpec],
     quarantined_samples: Path | None = None,
+    signals: Sequence[Mapping[str, Any]] = (),
 ) -> SplitResult:
     """Write a table's good rows, without provenance, and its wrong rows, each with its reason; both in source order.
 
@@ -483,7 +607,7 @@ def split_rows(
     contract = load_contract(table)
     rows = pl.scan_parquet(ingested, row_index_name="_row")
     columns = _check_schema(contract, ingested, rows.collect_schema())
-    lookups = _lookups(contract, rows, samples, tasks)
+    lookups = _lookups(contract, rows, samples, tasks, signals)
     keys = {rule.name: rule.columns for rule in contract.rules if rule.type in (_UNIQUE, _COMPOUND)}
     rules = [rule for rule in row_rules(contract, columns) if rule.severity == "error"]
     ordered = [
@@ -503,9 +627,9 @@ def split_rows(
     names, reasons = ({i: getattr(rule, what) for i, rule in enumerate(ordered)} for what in ("name", "reason"))
     rule, reason = (pl.col("_verdict").replace_strict(words, return_dtype=pl.String) for words in (names, reasons))
     fields = pl.when(rule == UNREADABLE).then(pl.concat_str(pl.lit(": "), "parse_errors")).otherwise(pl.lit(""))
-    _owner_only(to_quarantine)
+    owner_only(to_quarantine)
     wrong = judged.filter(~good).select(
-        pl.struct(pl.col(columns).cast(pl.String)).struct.json_encode().alias("row"),
+        pl.struct(_as_text(name, contract) for name in columns).struct.json_encode().alias("row"),
         rule.alias("rule"),
         (reason + fields).alias("reason"),
         "source_file",
@@ -513,6 +637,12 @@ def split_rows(
     )
     _sink(wrong, to_quarantine)
     return _count(rows, to_quarantine, [rule.name for rule in ordered])
+
+
+def _as_text(name: str, contract: Contract) -> pl.Expr:
+    if isinstance(contract.columns.get(name), pl.List):
+        return pl.col(name).cast(pl.List(pl.String)).list.join(", ")
+    return pl.col(name).cast(pl.String)
 
 
 def _check_schema(contract: Contract, file: Path, schema: pl.Schema) -> list[str]:
@@ -531,7 +661,11 @@ def _check_schema(contract: Contract, file: Path, schema: pl.Schema) -> list[str
 
 
 def _lookups(
-    contract: Contract, rows: pl.LazyFrame, samples: Path | None, tasks: Sequence[TaskSpec]
+    contract: Contract,
+    rows: pl.LazyFrame,
+    samples: Path | None,
+    tasks: Sequence[TaskSpec],
+    signals: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, pl.LazyFrame]:
     """Column with a relationship -> what it refers to: its key once more as that column, and <table>_<column>."""
     frames = {}
@@ -548,6 +682,7 @@ def _lookups(
             )
         elif to == "signals":
             entries = [(s.code, s.unit, float(s.low), float(s.high)) for s in load_signals()]
+            entries += [(s["code"], s["unit"], s["low"], s["high"]) for s in signals]
             schema = {"code": pl.String, "unit": pl.String, "low": pl.Float64, "high": pl.Float64}
             frame = pl.LazyFrame(entries, schema, orient="row")
         else:
@@ -609,12 +744,6 @@ def _sink(rows: pl.LazyFrame, file: Path) -> None:
     rows.sink_parquet(file, compression="zstd", row_group_size=200_000, engine="streaming")
 
 
-def _owner_only(file: Path) -> None:
-    """Make an empty file that only its owner can read, before anything is written into it."""
-    file.unlink(missing_ok=True)
-    os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-
-
 def _count(rows: pl.LazyFrame, quarantine: Path, order: list[str]) -> SplitResult:
     file = pl.col("source_file").fill_null("")
     totals = dict(rows.group_by(file).len().collect().sort("source_file").iter_rows())
@@ -633,12 +762,18 @@ def _count(rows: pl.LazyFrame, quarantine: Path, order: list[str]) -> SplitResul
 
 
 def verify(
-    table: str, valid: Path, split: SplitResult, *, samples: Path | None = None, tasks: Sequence[TaskSpec] = ()
+    table: str,
+    valid: Path,
+    split: SplitResult,
+    *,
+    samples: Path | None = None,
+    tasks: Sequence[TaskSpec] = (),
+    signals: Sequence[Mapping[str, Any]] = (),
 ) -> list[CheckResult]:
     """Hold the kept rows against the contract anew, with Great Expectations, and bound what was not kept.
 
     All rows are verified up to the number that the contract names, and every k-th beyond.
-    Returns one result for each of `check_names`.
+    Returns the checks that need no other snapshot.
     """
     contract = load_contract(table)
     rows = pl.scan_parquet(valid)
@@ -648,7 +783,7 @@ def verify(
     failed: set[str] = set()
     step = -(-total // contract.verified_rows)
     if total:
-        lookups = _lookups(contract, rows.gather_every(step), samples, tasks)
+        lookups = _lookups(contract, rows.gather_every(step), samples, tasks, signals)
         view = _view(contract, rows.gather_every(step), lookups)
         needed = list(dict.fromkeys(column for rule in of_rows for column in rule.columns))
         failed = _failed_expectations(view.select(needed).collect(engine="streaming"), of_rows)
@@ -659,7 +794,7 @@ def verify(
         "volume": _volume_verdict([rule for rule in rules if rule.type == _ROW_COUNT], total),
         "warnings": _verdict("warnings", [rule for rule in of_rows if rule.severity == "warning"], failed, observed),
     }
-    return [results[name] for name in contract.checks]
+    return [results[name] for name in contract.checks if name in results]
 
 
 def _failed_expectations(view: pl.DataFrame, rules: Sequence[Rule]) -> set[str]:
@@ -694,7 +829,10 @@ def _verdict(name: str, rules: Sequence[Rule], failed: set[str], observed: Mappi
 
 
 def _quarantine_verdict(contract: Contract, split: SplitResult) -> CheckResult:
-    bound = contract.max_quarantined_share
+    bound, severity = (
+        contract.bounds["quarantined_share"].kwargs["max_value"],
+        contract.bounds["quarantined_share"].severity,
+    )
     facts: dict[str, int | float | str] = {
         "rows": split.kept + split.quarantined,
         "quarantined": split.quarantined,
@@ -703,14 +841,14 @@ def _quarantine_verdict(contract: Contract, split: SplitResult) -> CheckResult:
         **{f"rule {rule}": rows for rule, rows in split.quarantined_by_rule.items()},
     }
     if not split.kept + split.quarantined:
-        return CheckResult("quarantine", True, "error", "There are no rows.", facts | {"note": "no rows"})
+        return CheckResult("quarantine", True, severity, "There are no rows.", facts | {"note": "no rows"})
     own = {rule: rows for rule, rows in split.quarantined_by_rule.items() if rule != SAMPLE_QUARANTINED}
     text = f"{split.share:.2%} of the rows are in quarantine; the contract allows {bound:.0%}."
     if own:
         most = max(own, key=lambda rule: own[rule])
         text += f" Most frequent reason: {most} ({own[most]:,} of {facts['rows']:,} rows)."
         text += " Each lies in quarantine.parquet with its reason."
-    return CheckResult("quarantine", split.share <= bound, "error", text, facts)
+    return CheckResult("quarantine", split.share <= bound, severity, text, facts)
 
 
 def _volume_verdict(rules: Sequence[Rule], total: int) -> CheckResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,10 +17,13 @@ from m3h_pipeline.errors import InputError
 def workbench(spill: Path, memory_limit: str = "4GB") -> Generator[duckdb.DuckDBPyConnection]:
     """An empty database whose spill folder is removed afterwards.
 
-    Raises `InputError` where the memory limit is unreadable or too low for the work.
+    Raises `InputError` where the memory limit is unreadable or too low for the work, or the folder can't be made.
     """
     shutil.rmtree(spill, ignore_errors=True)
-    spill.mkdir(parents=True)
+    try:
+        spill.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"the spill folder {spill} can't be made ({error.strerror}): choose another") from None
     try:
         connection = duckdb.connect(
             config={
@@ -44,6 +48,16 @@ def workbench(spill: Path, memory_limit: str = "4GB") -> Generator[duckdb.DuckDB
         shutil.rmtree(spill, ignore_errors=True)
 
 
+def spill_folder(to: Path, spill: Path | None = None) -> Path:
+    """Where the work on the folder ``to`` spills: within it, or in a folder of its own below ``spill``.
+
+    Its name follows from ``to`` alone, so that what a killed run left there is removed by the next.
+    """
+    if spill is None:
+        return to / ".spill"
+    return spill / f"m3h-spill-{hashlib.sha256(str(to.absolute()).encode()).hexdigest()[:16]}"
+
+
 def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, file: Path, group: int = 122_880) -> int:
     """Write a query's rows in its order; return how many. ``group``: rows that are read back at a time, at most."""
     options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {group}"
@@ -54,7 +68,9 @@ def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, file: Path,
 def literal(value: object) -> str:
     """A text as an SQL literal.
 
-    >>> literal("o'clock")
-    "'o''clock'"
+    >>> literal("o'clock"), literal(None)
+    ("'o''clock'", 'NULL')
     """
+    if value is None:
+        return "NULL"
     return "'" + str(value).replace("'", "''") + "'"

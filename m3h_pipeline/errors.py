@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(Exception):
     """Something about the input, the configuration or the output folder is wrong, and the user can mend it.
@@ -9,3 +12,15 @@ class InputError(Exception):
     The message says what was wrong, where (file, table, column, row count) and what to do about it.
     It never holds a patient's values.
     """
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A half sentence that names the most similar of the known names; empty where none is similar.
+
+    >>> did_you_mean("discharge_tme", ["admit_time", "discharge_time"])
+    '; did you mean discharge_time?'
+    >>> did_you_mean("age", ["admit_time"])
+    ''
+    """
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else ""

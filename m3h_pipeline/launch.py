@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,13 @@ class JobLauncher(dg.ConfigurableResource):
         """Write ``config`` to ``to/.job.json``, start the job, wait, return its facts; raise where it ended badly."""
         file = to / ".job.json"
         file.write_text(json.dumps({**config, "to": str(to)}, indent=1))
-        dg.PipesSubprocessClient().run(
-            context=context.op_execution_context,
-            command=[sys.executable, "-m", f"m3h_pipeline.jobs.{job}", "--config", str(file)],
-            env=_ENVIRONMENT | dict(os.environ),
-        )
+        with warnings.catch_warnings():
+            # Of a part of Pipes that Dagster itself uses.
+            warnings.simplefilter("ignore", dg.PreviewWarning)
+            dg.PipesSubprocessClient().run(
+                context=context.op_execution_context,
+                command=[sys.executable, "-m", f"m3h_pipeline.jobs.{job}", "--config", str(file)],
+                env=_ENVIRONMENT | dict(os.environ),
+            )
         file.unlink()
         return json.loads((to / FACTS).read_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,18 +23,66 @@ _ABOUT = (
 )
 
 
+@dataclass(frozen=True)
+class Registered:
+    """A version in the registry: its aliases, and the snapshot and cohort (a step's version) that it learned from."""
+
+    version: str
+    aliases: tuple[str, ...]
+    snapshot: str
+    cohort: str
+    pending: bool
+
+
+def registered() -> list[Registered]:
+    """All versions, the earliest first."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient()
+    found = client.search_registered_models(f"name='{tracking.MODEL_NAME}'")
+    names: dict[str, list[str]] = {}
+    for alias, number in sorted(found[0].aliases.items()) if found else ():
+        names.setdefault(str(number), []).append(alias)
+    versions = []
+    for version in client.search_model_versions(f"name='{tracking.MODEL_NAME}'"):
+        try:
+            cohort = client.get_run(version.run_id or "").data.tags.get("m3h.cohort", "")
+        except MlflowException:  # somebody deleted the run
+            cohort = ""
+        number, tags = str(version.version), version.tags
+        pending = tags.get("validation_status") == "pending"
+        versions.append(Registered(number, tuple(names.get(number, ())), tags.get("snapshot", ""), cohort, pending))
+    return sorted(versions, key=lambda version: int(version.version))
+
+
+def snapshots_in_use() -> set[str]:
+    """Snapshots of versions that have an alias (champion, previous, challenger) or wait for review."""
+    return {version.snapshot for version in registered() if version.aliases or version.pending}
+
+
+def mark_forgotten(counts: Mapping[str, int]) -> None:
+    """Tag versions with the number of forgotten patients that they learned from; a reviewer sees it."""
+    from mlflow import MlflowClient
+
+    for version, patients in counts.items():
+        MlflowClient().set_model_version_tag(tracking.MODEL_NAME, version, "m3h.forgotten_patients", str(patients))
+
+
 def register(
     *,
     key: str,
     model: Path,
     embedders: Mapping[str, Path],
     features: Mapping[str, str],
+    given: Sequence[str] = (),
     metrics: dict[str, Any],
     tags: Mapping[str, str],
 ) -> dict[str, str]:
     """Log the model on the MLflow run of its training, register it, return name, version and run.
 
-    ``features``: the tabular columns and their MLflow type ("double" or "string"). A version that was registered for
+    ``features``: the tabular columns and their MLflow type ("double" or "string"); ``given``: the modalities
+    that are vectors, not raw. A version that was registered for
     the same training is returned as it is: a retry makes no twin.
     """
     import mlflow
@@ -60,7 +109,7 @@ def register(
             artifacts={"model": str(model), "embedders": str(gathered)},
             code_paths=[str(Path(m3h_core.__file__).parent)],
             pip_requirements=_pinned(_REQUIREMENTS),
-            signature=_signature(features),
+            signature=_signature(features, given),
         )
     if not client.search_registered_models(f"name='{tracking.MODEL_NAME}'"):
         client.create_registered_model(tracking.MODEL_NAME, description=_ABOUT)
@@ -88,8 +137,8 @@ def _described(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _signature(features: Mapping[str, str]) -> ModelSignature:
-    """Named, typed inputs, all optional: a stay may lack any modality."""
+def _signature(features: Mapping[str, str], given: Sequence[str]) -> ModelSignature:
+    """Named, typed inputs, all optional: a sample may lack any modality."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import Array, DataType, Object, Property
@@ -100,8 +149,16 @@ def _signature(features: Mapping[str, str]) -> ModelSignature:
         "notes": [Property("hours", number), Property("text", text)],
         "images": [Property("hours", number), Property("view", text, required=False), Property("content", content)],
     }
-    columns: list[Any] = [ColSpec(kind, name, required=False) for name, kind in features.items()]
-    columns += [ColSpec(Array(Object(fields)), name, required=False) for name, fields in lists.items()]
+    raw = {"timeseries": "events", "language": "notes", "vision": "images"}
+    columns: list[Any] = (
+        [] if "tabular" in given else [ColSpec(kind, name, required=False) for name, kind in features.items()]
+    )
+    columns += [
+        ColSpec(Array(Object(lists[name])), name, required=False)
+        for modality, name in raw.items()
+        if modality not in given
+    ]
+    columns += [ColSpec(Array(number), f"{modality}_vector", required=False) for modality in given]
     return ModelSignature(inputs=Schema(columns))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from m3h_pipeline import config as configuration
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import dagster_template
+from m3h_pipeline.snapshots import check_label, labels
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -44,7 +45,13 @@ def prepare(
 ) -> configuration.Config:
     """Check the choices before anything is written, then set up the out-folder and this process's environment."""
     config = configuration.for_run(out, source, path, size, snapshot)
-    configuration.source(config, out).check()
+    opened = configuration.source(config, out)
+    configuration.settings(config, opened)
+    if snapshot is not None:
+        check_label(out, snapshot, opened)
+    # Where it was read before, its listing says whether it must be read again.
+    if config.source.snapshot not in labels(out):
+        opened.check()
     try:
         home = out / "dagster"
         home.mkdir(parents=True, exist_ok=True)
@@ -95,7 +102,7 @@ def _what_to_open(out: Path, result: dg.ExecuteInProcessResult) -> str:
     return "\n".join(
         [
             "",
-            f"Cohort     {cohort['samples'].value:,} stays of {cohort['subjects'].value:,} patients, "
+            f"Cohort     {cohort['samples'].value:,} samples of {cohort['subjects'].value:,} patients, "
             f"{quality['tasks'].value} tasks, {quality['claimed'].value} with enough test labels to be claimed",
             f"Learning   joint better than single-task on {better}, worse on {worse} (95% intervals)",
             f"Model      {version['name'].value} version {version['version'].value}, pending review",

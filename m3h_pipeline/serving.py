@@ -1,9 +1,10 @@
 """The registered model, as MLflow runs it: embedders and M3H together, from raw inputs to predictions.
 
 MLflow loads this file as code (no pickle) and passes the folders that hold the weights. It needs m3h_core, pandas and
-numpy only. Input: a row a stay; the columns of the tabular modality, and three optional lists,
+numpy only. Input: a row a sample; the columns of the tabular modality, and three optional lists,
 ``events`` [{code, hours, value}], ``notes`` [{hours, text}] and ``images`` [{hours, view, content}], where ``hours``
-counts from the prediction time (so it is never above 0) and ``content`` is the file's bytes. What is left out is
+counts from the prediction time (so it is never above 0) and ``content`` is the file's bytes; instead, for a modality
+that was trained on given vectors, the list ``<modality>_vector``. What is left out is
 missing, not zero. Output: a row a stay; one column for a binary or regression task, ``task/class`` for others.
 """
 
@@ -18,7 +19,7 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel
 
 from m3h_core import Cohort, FittedModel
-from m3h_core.embedders import EventSequences, load_embedder
+from m3h_core.embedders import EventSequences, GivenEmbedder, load_embedder
 
 
 class HospitalModel(PythonModel):
@@ -56,6 +57,9 @@ class HospitalModel(PythonModel):
 
 
 def _items(modality: str, embedder: Any, rows: pd.DataFrame) -> Any:
+    if isinstance(embedder, GivenEmbedder):
+        vectors = _column(rows, f"{modality}_vector")
+        return [vector if isinstance(vector, (list, tuple, np.ndarray)) else None for vector in vectors]
     if modality == "tabular":
         return {name: _column(rows, name) for name in embedder.columns}
     if modality == "timeseries":

@@ -3,7 +3,8 @@
 A *step* is a folder with a ``step.json`` that says from what it was made (``key``) and what came out (``version``, a
 hash of the bytes). A step whose key is unchanged is not computed again; a step whose bytes are unchanged does not
 make later steps stale, since their keys hold its version. A kill leaves either the old step or the new one, and
-beside it a hidden ``.<name>.partial`` that the next run of the same key goes on from.
+beside it a hidden ``.<name>.partial`` that the next run of the same key goes on from. Where a patient was erased from a
+step (m3h_pipeline/forgetting.py), its version still names what it was made from, not the bytes that are left.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,22 @@ from safetensors.numpy import save_file
 from m3h_pipeline.errors import InputError
 
 _RECORD = "step.json"
+_STATE_LOCK = ".lock"
 _CODE = (".py", ".j2")
 
 
 @dataclass(frozen=True)
 class Step:
-    """A finished step: its folder, what it was made from, a hash of what came out, and facts worth showing."""
+    """A finished step: its folder, what it was made from, a hash of what came out, and facts worth showing.
+
+    ``made_from``: versions of the steps that it read.
+    """
 
     folder: Path
     key: str
     version: str
     info: dict[str, Any] = field(default_factory=dict)
+    made_from: tuple[str, ...] = ()
     reused: bool = False
 
 
@@ -75,7 +81,7 @@ def read_step(folder: Path) -> Step | None:
         record = json.loads((folder / _RECORD).read_text())
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
-    return Step(folder, record["key"], record["version"], record["info"])
+    return Step(folder, record["key"], record["version"], record["info"], tuple(record.get("made_from", ())))
 
 
 def need_step(folder: Path) -> Step:
@@ -86,7 +92,9 @@ def need_step(folder: Path) -> Step:
     return step
 
 
-def produce(folder: Path, key: str, build: Callable[[Path], Mapping[str, Any] | None]) -> Step:
+def produce(
+    folder: Path, key: str, build: Callable[[Path], Mapping[str, Any] | None], made_from: Sequence[str] = ()
+) -> Step:
     """Return the step in ``folder``, built anew only where its key differs.
 
     ``build(partial)`` writes into a hidden folder beside it, which holds what an interrupted run of the same key left
@@ -97,14 +105,45 @@ def produce(folder: Path, key: str, build: Callable[[Path], Mapping[str, Any] | 
         _finish_rename(partial, folder, key)
         done = read_step(folder)
         if done is not None and done.key == key:
-            return Step(folder, done.key, done.version, done.info, reused=True)
+            return replace(done, reused=True)
         _prepare(partial, key)
         info = dict(build(partial) or {})
         version = content_hash(partial)
-        _write_json(partial / _RECORD, {"key": key, "version": version, "info": info})
+        record = {"key": key, "version": version, "info": info, "made_from": sorted(made_from)}
+        _write_json(partial / _RECORD, record)
         (partial / "key").unlink()
         swap(partial, folder)
-        return Step(folder, key, version, info)
+        return Step(folder, key, version, info, tuple(sorted(made_from)))
+
+
+def revise(folder: Path, change: Callable[[Path], None]) -> None:
+    """Change files of a finished step, all of them or none; its key and version stay, so nothing after it is stale.
+
+    ``change(copy)`` works on a copy made of hard links: it must replace files, never write into them.
+    """
+    copy = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(copy, ignore_errors=True)
+    copy_closed(folder, copy, ignored=[_RECORD], copy_function=_link)
+    change(copy)
+    # What makes the copy a whole step comes last.
+    if (folder / _RECORD).exists():
+        _link(folder / _RECORD, copy / _RECORD)
+    swap(copy, folder)
+
+
+def settle(parent: Path, name: str = "*") -> None:
+    """Clear away what killed processes left beside the folders of that name in ``parent``; nobody may be at work there.
+
+    A folder that was caught between the two renames of `swap` comes back as it was before.
+    """
+    for old in parent.glob(f".{name}.old"):
+        folder = parent / old.name[1 : -len(".old")]
+        if folder.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(folder)
+    for partial in parent.glob(f".{name}.partial"):
+        shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
 
 
 def swap(new: Path, folder: Path) -> None:
@@ -115,6 +154,21 @@ def swap(new: Path, folder: Path) -> None:
         folder.rename(old)
     new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def copy_closed(folder: Path, to: Path, *, ignored: Sequence[str] = (), copy_function: Any = shutil.copy2) -> None:
+    """Copy a folder with its modes; until they are set, nobody but the owner can look into it."""
+    to.mkdir(mode=0o700)
+    shutil.copytree(
+        folder, to, ignore=shutil.ignore_patterns(*ignored), copy_function=copy_function, dirs_exist_ok=True
+    )
+
+
+def _link(file: str | Path, to: str | Path) -> None:
+    try:
+        os.link(file, to)
+    except OSError:  # a file system without hard links
+        shutil.copy2(file, to)
 
 
 def content_hash(folder: Path) -> str:
@@ -131,11 +185,36 @@ def content_hash(folder: Path) -> str:
 
 
 @contextmanager
-def locked(file: Path) -> Generator[None]:
-    """Hold an exclusive lock that the system frees when the process ends, however it ends."""
+def locked(file: Path, *, shared: bool = False, wait: bool = True) -> Generator[None]:
+    """Hold a lock that the system frees when the process ends, however it ends: alone, or with others that share it.
+
+    Raises `BlockingIOError` where it is taken and ``wait`` is False.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        yield
+
+
+def at_work(out: Path) -> AbstractContextManager[None]:
+    """Held by whoever makes a step of an out-folder: many at a time, but never while `alone` is held."""
+    return locked(out / _STATE_LOCK, shared=True)
+
+
+@contextmanager
+def alone(out: Path, *, wait: bool = True, on_wait: Callable[[], object] = lambda: None) -> Generator[None]:
+    """Held by whoever changes or removes finished steps of an out-folder: no step is made meanwhile.
+
+    Calls ``on_wait`` once where a run is under way; raises `BlockingIOError` instead where ``wait`` is False.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(out / _STATE_LOCK, wait=False))
+        except BlockingIOError:
+            if not wait:
+                raise
+            on_wait()
+            held.enter_context(locked(out / _STATE_LOCK))
         yield
 
 
@@ -149,6 +228,18 @@ def write_json(file: Path, value: object) -> None:
     partial = file.with_name(f".{file.name}.partial")
     _write_json(partial, value)
     os.replace(partial, file)
+
+
+def owner_only(file: Path) -> None:
+    """Make an empty file that only its owner can read, before anything is written into it."""
+    file.unlink(missing_ok=True)
+    os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def discard(folder: Path) -> None:
+    """Remove a step: what makes it a finished one goes first."""
+    (folder / _RECORD).unlink(missing_ok=True)
+    shutil.rmtree(folder)
 
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:

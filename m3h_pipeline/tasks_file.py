@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,23 +10,30 @@ from typing import Any
 import yaml
 
 from m3h_core.tasks import TaskSpec
-from m3h_pipeline.errors import InputError
+from m3h_pipeline.errors import InputError, did_you_mean
 from m3h_pipeline.paths import contracts_folder
 
 # Ten times as fast, where PyYAML was built with it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_TASK_KEYS = {"name", "problem", "department", "unit", "definition", "classes", "icd9", "icd10", "column"}
+_RULE_KEYS = ("icd9", "icd10", "column", "derived_from")
+_TASK_KEYS = {"name", "problem", "department", "unit", "definition", "classes", *_RULE_KEYS}
+# Why notes of a kind that a task's labels come from are in nobody's inputs.
+GIVEN_AWAY = "a task's labels are derived from notes of this kind"
 _SIGNAL_KEYS = {"code", "kind", "unit", "mimic_iv", "low", "high"}
 
 
 @dataclass(frozen=True)
 class TaskRule:
-    """A task and what decides its label: billing codes by prefix, a derived column, or nothing (clustering)."""
+    """A task and what decides its label: billing codes by prefix, a derived column, or nothing (clustering).
+
+    ``derived_from``: kinds of notes from whose text the labels were made; these give them away.
+    """
 
     spec: TaskSpec
     icd9: tuple[str, ...] = ()
     icd10: tuple[str, ...] = ()
     column: str | None = None
+    derived_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,14 +58,25 @@ def load_tasks(file: Path | None = None, only: Collection[str] | None = None) ->
     ['gout', 'phenotype']
     """
     file = file or contracts_folder() / "tasks.yaml"
-    rules = [_task_rule(file, entry) for entry in _entries(file, "tasks")]
-    _no_twins(file, [rule.spec.name for rule in rules])
+    rules = [_task_rule(file, entry) for entry in entries(file, read_yaml(file), "tasks")]
+    no_twins(file, [rule.spec.name for rule in rules])
     if only is None:
         return rules
     unknown = sorted(set(only) - {rule.spec.name for rule in rules})
     if unknown:
         raise InputError(f"{file}: there is no task {', '.join(unknown)}")
     return [rule for rule in rules if rule.spec.name in only]
+
+
+def gives_away(rules: Iterable[TaskRule]) -> frozenset[str]:
+    """Kinds of notes that give a label of these tasks away.
+
+    They are taken out for the whole cohort, not for one task: attention would carry them over to it.
+
+    >>> gives_away([TaskRule(TaskSpec("a", "binary"), derived_from=("radiology",)), TaskRule(TaskSpec("b", "binary"))])
+    frozenset({'radiology'})
+    """
+    return frozenset(kind for rule in rules for kind in rule.derived_from)
 
 
 def load_signals(file: Path | None = None) -> list[Signal]:
@@ -69,30 +87,47 @@ def load_signals(file: Path | None = None) -> list[Signal]:
     """
     file = file or contracts_folder() / "signals.yaml"
     signals = []
-    for entry in _entries(file, "signals"):
-        _check_keys(file, entry, _SIGNAL_KEYS, required=_SIGNAL_KEYS)
+    for entry in entries(file, read_yaml(file), "signals"):
+        check_keys(file, entry, _SIGNAL_KEYS, required=_SIGNAL_KEYS)
         items = tuple(entry.pop("mimic_iv"))
         signals.append(Signal(mimic_iv=items, **entry))
-    _no_twins(file, [signal.code for signal in signals])
+    no_twins(file, [signal.code for signal in signals])
     return signals
 
 
-def _entries(file: Path, key: str) -> list[dict[str, Any]]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds; an `InputError` says where it is none."""
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_LOADER)
+        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_LOADER)
     except FileNotFoundError:
         raise InputError(f"{file} is not there") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not UTF-8: save it so") from None
     except yaml.YAMLError as error:
-        raise InputError(f"{file} is not valid YAML: {str(error).splitlines()[0]}") from None
-    entries = content.get(key) if isinstance(content, Mapping) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries) or not entries:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        what = str(getattr(error, "problem", None) or error).splitlines()[0]
+        hint = ": indent with spaces, YAML takes no tabs" if "\\t" in what or "tab character" in what else ""
+        raise InputError(f"{file} is not valid YAML{where}: {what}{hint}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file} needs lines like `key: value`")
+    return content
+
+
+def entries(file: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """The list of mappings under a key."""
+    found = content.get(key)
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found) or not found:
         raise InputError(f"{file} needs a list under the key {key!r}")
-    return entries
+    return found
 
 
 def _task_rule(file: Path, entry: dict[str, Any]) -> TaskRule:
-    _check_keys(file, entry, _TASK_KEYS, required={"name", "problem"})
-    rule = {key: entry[key] for key in ("icd9", "icd10", "column") if key in entry}
+    check_keys(file, entry, _TASK_KEYS, required={"name", "problem"})
+    rule = {key: entry[key] for key in _RULE_KEYS if key in entry}
+    kinds = rule.get("derived_from", [])
+    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+        raise InputError(f"{file}: task {entry['name']!r}: derived_from must be a list of kinds of notes")
     try:
         spec = TaskSpec(**{key: value for key, value in entry.items() if key not in rule})
     except ValueError as error:
@@ -106,18 +141,21 @@ def _task_rule(file: Path, entry: dict[str, Any]) -> TaskRule:
         raise InputError(f"{file}: task {spec.name!r} needs either a column or ICD prefixes (icd9, icd10)")
     if coded and spec.problem != "binary":
         raise InputError(f"{file}: task {spec.name!r} has ICD prefixes, so its problem must be binary")
-    return TaskRule(spec, column=rule.get("column"), **codes)
+    return TaskRule(spec, column=rule.get("column"), derived_from=tuple(kinds), **codes)
 
 
-def _check_keys(file: Path, entry: dict[str, Any], known: set[str], required: set[str]) -> None:
+def check_keys(file: Path, entry: Mapping[str, Any], known: set[str], required: set[str]) -> None:
+    """Refuse an entry that lacks a required key or has an unknown one."""
     name = entry.get("name", entry.get("code", "?"))
     if missing := sorted(required - entry.keys()):
         raise InputError(f"{file}: the entry {name!r} lacks {', '.join(missing)}")
-    if unknown := sorted(entry.keys() - known):
-        raise InputError(f"{file}: the entry {name!r} has the unknown key {', '.join(unknown)}")
+    if unknown := sorted(map(str, entry.keys() - known)):
+        hint = did_you_mean(unknown[0], known)
+        raise InputError(f"{file}: the entry {name!r} has the unknown key {', '.join(unknown)}{hint}")
 
 
-def _no_twins(file: Path, names: list[str]) -> None:
+def no_twins(file: Path, names: list[str]) -> None:
+    """Refuse a name that is there more than once."""
     twins = sorted({name for name in names if names.count(name) > 1})
     if twins:
         raise InputError(f"{file}: {', '.join(twins)} is there more than once")

@@ -6,6 +6,7 @@ The forms of the items, for N samples in order:
 - timeseries: `EventSequences`, or what loads them (`m3h_core.embedders.timeseries.Events`)
 - language: N lists of (hours, text)
 - vision: N lists of (hours, view, path or bytes)
+- any of them, given as vectors: N vectors, or None (`GivenEmbedder`)
 
 Hours count from the prediction time and are never above 0. Importing this package loads neither torch, transformers,
 timm nor scikit-learn: an encoder loads them when it is first used.
@@ -19,6 +20,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from m3h_core.embedders.base import Embedder, read_about
+from m3h_core.embedders.given import GivenEmbedder
 from m3h_core.embedders.language import LanguageEmbedder
 from m3h_core.embedders.sequence import SequenceEmbedder
 from m3h_core.embedders.store import erase, prune
@@ -30,6 +32,7 @@ __all__ = [
     "EMBEDDERS",
     "Embedder",
     "EventSequences",
+    "GivenEmbedder",
     "LanguageEmbedder",
     "SequenceEmbedder",
     "TabularEmbedder",
@@ -48,7 +51,7 @@ EMBEDDERS: dict[str, type[Embedder]] = {
     "vision": VisionEmbedder,
 }
 
-_CLASSES = {cls.__name__: cls for cls in (*EMBEDDERS.values(), SequenceEmbedder)}
+_CLASSES = {cls.__name__: cls for cls in (*EMBEDDERS.values(), SequenceEmbedder, GivenEmbedder)}
 
 
 def load_embedder(folder: str | Path) -> Embedder:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -44,7 +44,7 @@ class Embedder(ABC):
     encoder was run on: the others were known from the cache, from :meth:`fit`, or as equals of these.
     """
 
-    modality: ClassVar[str]
+    modality: str
 
     def __init__(self) -> None:
         self.width = 0

@@ -62,7 +62,8 @@ def affinity(data: TrainingData, config: FitConfig, resume: str | Path | None = 
     looks: list[np.ndarray] = []
 
     def look(report: dict[str, Any]) -> None:
-        if report["epoch"] % _EVERY == 0:
+        # What has stopped early has no weights to step on.
+        if report["epoch"] % _EVERY == 0 and trainer.active:
             drawn = torch.randperm(len(data.x_train), generator=rows)[:_LOOK_AT]
             looks.append(_look_ahead(trainer, drawn.to(trainer.device)))
 
@@ -167,11 +168,9 @@ class _Linearized:
             read_Bd = (x[rows] @ by_input) / _DIMENSIONS**0.5
             for i, (task, part) in enumerate(zip(network.tasks, network.layout.slices, strict=True)):
                 residual_OB, slope_OB = _residual(task, outputs_OB[part], targets[i, rows], components[:, rows])
-                known_B = weights[i, rows].double()
                 for residual_B, slope_B, signals_BH in zip(residual_OB, slope_OB, signals_OBH[part], strict=True):
-                    phi_Bd = (read_Bd * (signals_BH @ by_unit)).double()
-                    residual_B, slope_B = residual_B.double(), slope_B.double()
-                    found._add(i, phi_Bd.numpy(), residual_B.numpy(), slope_B.numpy(), known_B.numpy())
+                    terms = (read_Bd * (signals_BH @ by_unit), residual_B, slope_B, weights[i, rows])
+                    found._add(i, *(term.double().cpu().numpy() for term in terms))
         return found
 
     def _add(self, i: int, phi_Bd: np.ndarray, residual: np.ndarray, slope: np.ndarray, weight: np.ndarray) -> None:

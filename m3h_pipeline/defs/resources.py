@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import dagster as dg
 
 from m3h_pipeline import config as configuration
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.storage import Step, need_step, produce, step_key
+from m3h_pipeline.sources import Source
+from m3h_pipeline.storage import Step, at_work, need_step, produce, step_key
 
 OUT_VARIABLE = "M3H_OUT"
 OWNERS = ["team:m3h"]
-TABLES = ("samples", "events", "notes", "images", "labels")
+TABLES = ("samples", "events", "notes", "images", "labels", "embeddings")
 
 
 class Workspace(dg.ConfigurableResource):
@@ -31,6 +33,11 @@ class Workspace(dg.ConfigurableResource):
     def config(self) -> configuration.Config:
         """What ``m3h.toml`` says now."""
         return configuration.load(self.root)
+
+    @property
+    def source(self) -> Source:
+        """The configured source."""
+        return configuration.source(self.config, self.root)
 
     @property
     def mlflow_uri(self) -> str:
@@ -68,15 +75,22 @@ class Workspace(dg.ConfigurableResource):
     ) -> Step:
         """Make a step, or take it as it is where nothing that decides it has changed.
 
-        ``decided_by``: code version, settings and the upstream steps. A user's mistake becomes a Dagster failure that
-        is not retried and has no traceback.
+        ``decided_by``: code version, settings and the upstream steps.
         """
-        try:
-            step = produce(self.folder(context, name), key_of(name, decided_by), build)
-        except InputError as error:
-            raise dg.Failure(description=str(error), allow_retries=False) from error
+        made_from = [part.version for part in decided_by if isinstance(part, Step)]
+        with clearly(), at_work(self.root):
+            step = produce(self.folder(context, name), key_of(name, decided_by), build, made_from)
         context.log.info(f"{name}: unchanged, taken as it is" if step.reused else f"{name}: made")
         return step
+
+
+@contextmanager
+def clearly() -> Generator[None]:
+    """A user's mistake becomes a Dagster failure that is not retried and has no traceback."""
+    try:
+        yield
+    except InputError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
 
 
 def key_of(name: str, decided_by: list[object]) -> str:

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from m3h_pipeline.columns import Columns
-from m3h_pipeline.database import literal, workbench, write_parquet
+from m3h_pipeline.database import literal, spill_folder, workbench, write_parquet
 from m3h_pipeline.errors import InputError
 
 # modality -> the table that it comes from, and its columns beside sample_id; hours: relative to the prediction time.
@@ -24,17 +26,21 @@ _RECORDS = {
 _GROUP = 4096
 
 
-def write_inputs(valid: Mapping[str, Path], to: Path, memory_limit: str = "4GB") -> dict[str, Any]:
+def write_inputs(
+    valid: Mapping[str, Path], to: Path, memory_limit: str = "4GB", spill: Path | None = None
+) -> dict[str, Any]:
     """Write the inputs of every sample into ``to``; return counts.
 
     ``valid``: table -> the folder that holds ``<table>.parquet`` (samples, events, notes, images; beside the samples
-    ``columns.json``). Writes ``samples`` (sample_id, subject_id, split: the order that all embeddings follow),
-    ``tabular``, ``timeseries``, ``language`` and ``vision`` as Parquet, sorted by sample_id, then by all columns.
+    ``columns.json``; where there are any, ``embeddings``). Writes ``samples`` (sample_id, subject_id, split: the order
+    that all embeddings follow), ``tabular``, ``timeseries``, ``language`` and ``vision`` as Parquet, sorted by
+    sample_id, then by all columns; and for a modality whose vectors are given, ``given_<modality>`` (sample_id,
+    vector), which then is its input.
 
     Raises `InputError` where a declared feature is no column of the samples, or is only known after the stay.
     """
     features = Columns.load(valid["samples"]).features
-    with workbench(to / ".spill", memory_limit) as connection:
+    with workbench(spill_folder(to, spill), memory_limit) as connection:
         samples = f"read_parquet({literal(valid['samples'] / 'samples.parquet')})"
         known = [row[0] for row in connection.execute(f"DESCRIBE FROM {samples}").fetchall()]
         if missing := [name for name in features if name not in known]:
@@ -51,7 +57,23 @@ def write_inputs(valid: Mapping[str, Path], to: Path, memory_limit: str = "4GB")
             counts[modality] = write_parquet(
                 connection, f"SELECT {wanted} FROM ({records}) ORDER BY {wanted}", to / f"{modality}.parquet", _GROUP
             )
+        if "embeddings" in valid:
+            counts |= _write_given(connection, valid["embeddings"] / "embeddings.parquet", to)
     return counts
+
+
+def _write_given(connection: duckdb.DuckDBPyConnection, file: Path, to: Path) -> dict[str, int]:
+    """The vectors of each modality that has any. They have no time: the hospital computed them as of the prediction."""
+    vectors = f"read_parquet({literal(file)}) JOIN samples USING (sample_id)"
+    found = connection.execute(f"SELECT DISTINCT modality FROM {vectors} ORDER BY modality").fetchall()
+    return {
+        f"given {modality}": write_parquet(
+            connection,
+            f"SELECT sample_id, vector FROM {vectors} WHERE modality = {literal(modality)} ORDER BY sample_id",
+            to / f"given_{modality}.parquet",
+        )
+        for (modality,) in found
+    }
 
 
 def _known_in_time(file: Path) -> str:

@@ -35,7 +35,7 @@ def write_cohort(samples: Path, labels: Path, embeddings: Mapping[str, Path], to
         labels={name: values for name, (values, _) in by_task.items()},
         labelled={name: mask for name, (_, mask) in by_task.items()},
         subject_ids=frame["subject_id"].to_list(),
-        groups={name: frame[name].fill_null("unknown").to_list() for name in audit},
+        groups={name: frame[name].cast(pl.String).fill_null("unknown").to_list() for name in audit},
     )
     cohort.save(to)
     shutil.copy(labels / "tasks.json", to / "tasks.json")

@@ -20,9 +20,22 @@ MODALITIES = ("tabular", "timeseries", "language", "vision")
 ITEM_IDS = {"language": "note_id", "vision": "image_id"}
 
 
+def is_given(modality: str, inputs: Path) -> bool:
+    """Whether the hospital gives this modality as vectors of its own."""
+    return _given(modality, inputs).exists()
+
+
+def _given(modality: str, inputs: Path) -> Path:
+    return inputs / f"given_{modality}.parquet"
+
+
 def modality_items(modality: str, inputs: Path) -> Any:
     """The items of every sample: see m3h_core.embedders for their form in each modality."""
     order = pl.read_parquet(inputs / "samples.parquet", columns=["sample_id"])["sample_id"]
+    if is_given(modality, inputs):
+        vectors = pl.read_parquet(_given(modality, inputs))
+        frame = order.to_frame().join(vectors, on="sample_id", how="left", maintain_order="left")
+        return [None if vector is None else vector.to_numpy() for vector in frame["vector"]]
     file = inputs / f"{modality}.parquet"
     if modality == "tabular":
         frame = order.to_frame().join(pl.read_parquet(file), on="sample_id", how="left", maintain_order="left")
@@ -36,6 +49,8 @@ def take(items: Any, rows: np.ndarray) -> Any:
     """The items of some rows, in their order."""
     if isinstance(items, dict):
         return {name: values[rows] for name, values in items.items()}
+    if isinstance(items, list):
+        return [items[row] for row in rows]
     return items.take(rows)
 
 

@@ -1,4 +1,4 @@
-"""Fit one modality's embedder on the training split and embed every sample.
+"""Fit one modality's embedder on the training split and embed every sample; vectors that are given are only scaled.
 
 Configuration: ``modality``, ``inputs`` (folder of the as-of inputs), ``options`` (of the embedder; for time series also
 ``learned``: the learned encoder instead of statistics), ``cache`` (folder), ``cache_bytes`` (its limit), ``to``.
@@ -22,9 +22,9 @@ from typing import Any
 import polars as pl
 
 from m3h_core.cohort import TRAIN
-from m3h_core.embedders import EMBEDDERS, Embedder, SequenceEmbedder, TimeseriesEmbedder, prune
+from m3h_core.embedders import EMBEDDERS, Embedder, GivenEmbedder, SequenceEmbedder, TimeseriesEmbedder, prune
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.features.items import ITEM_IDS, item_ids, modality_items, take
+from m3h_pipeline.features.items import ITEM_IDS, is_given, item_ids, modality_items, take
 from m3h_pipeline.jobs import FACTS, Log, every, job
 from m3h_pipeline.storage import write_arrays, write_json
 
@@ -44,7 +44,8 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
     items = modality_items(modality, inputs)
     started = time.monotonic()
     try:
-        embedder = _new(modality, config["options"])
+        given = is_given(modality, inputs)
+        embedder = GivenEmbedder(modality) if given else _new(modality, config["options"])
         embedder.cache = cache if config["cache_bytes"] else None
         train = take(items, (samples["split"] == TRAIN).to_numpy().nonzero()[0])
         embedder.fit(train, on_progress=_progress(f"{modality}: fitting on train", every(5, log)))

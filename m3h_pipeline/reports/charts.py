@@ -1,4 +1,6 @@
-"""The report's charts: drawn with Altair, put on the page as SVG, in Dagster's metadata as PNG.
+"""How the report's charts look, and the chart of joint against single-task; that of TIM is in interaction.py.
+
+Drawn with Altair, put on the page as SVG, in Dagster's metadata as PNG.
 
 SVG needs no script to be seen, is sharp on paper, and its colours can follow the reader's theme: every chart is drawn
 in the light colours of `PALETTE`, and `svg` turns each into a CSS variable that the page defines for both themes.
@@ -39,7 +41,6 @@ PALETTE = {
     "harm-3": ("#df8038", "#8f5520"),
     "harm-4": ("#94440a", "#ffb878"),
 }
-LEVELS = 4  # Shades on each side of nothing.
 # Alike in width wherever the page is opened, so that labels keep the room that was measured for them.
 _FONT = "Arial, Liberation Sans, Helvetica, sans-serif"
 _DECIMALS = re.compile(r"\d+\.\d{3,}")
@@ -68,62 +69,6 @@ def interval_charts(tasks: Sequence[Mapping[str, Any]], columns: int = 1) -> lis
         chunks[-1].append({"row": f"# {words.name(department)}"})
         chunks[-1] += [_interval_row(task, low, high) for task in members]
     return [_interval_chart(rows, low, high) for rows in chunks]
-
-
-def heat_map(
-    tim: Mapping[str, Any], metrics: Mapping[str, str] | None = None, *, cell: int = 46, numbers: bool = True
-) -> alt.LayerChart:
-    """Task interaction: a row gains (blue) or loses (orange) when the column's task is learned too.
-
-    ``tim``: tim.json; ``metrics``: the metric of each task, for the tooltips; ``cell``: pixels. A cell whose interval
-    includes 0 is an outline only. Cells lie in row order, the diagonal (the task alone) included.
-    """
-    import altair as alt
-
-    names = [words.name(task) for task in tim["tasks"]]
-    step = shade_step(tim)
-    cells = []
-    for i, row in enumerate(names):
-        for j, column in enumerate(names):
-            value = tim["matrix"][i][j]
-            clear = i != j and excludes_zero(tim, i, j)
-            # A pale outline would vanish: outlines begin at the second shade.
-            shade = "panel" if i == j else _shade(value, step, lightest=1 if clear else 2)
-            cells.append(
-                {
-                    "row": row,
-                    "column": column,
-                    "fill": shade if clear or i == j else "paper",
-                    "stroke": shade,
-                    "text": "" if i == j or not numbers else _short(value),
-                    "text_fill": ("paper" if shade.endswith("4") else "ink") if clear else "muted",
-                    "tip": cell_words(tim, i, j, metrics or {}),
-                }
-            )
-    band = alt.Scale(paddingInner=0.1, paddingOuter=0.05)
-    axis: dict[str, Any] = {
-        "ticks": False,
-        "domain": False,
-        "labelLimit": 150,
-        "labelFontSize": 12 if cell > 20 else 11,
-    }
-    wide = numbers and cell > 40
-    base: Any = alt.Chart(alt.Data(values=cells)).encode(
-        x=alt.X(
-            "column:N",
-            sort=names,
-            scale=band,
-            title=None,
-            axis=alt.Axis(orient="top", labelAngle=-40 if wide else -90, **axis),
-        ),
-        y=alt.Y("row:N", sort=names, scale=band, title=None, axis=alt.Axis(**axis)),
-    )
-    squares = base.mark_rect(strokeWidth=1.5 if cell > 20 else 1).encode(
-        fill=_colour("fill:N"), stroke=_colour("stroke:N"), description="tip:N"
-    )
-    labels = base.mark_text(fontSize=11, aria=False).encode(text="text:N", color=_colour("text_fill:N"))
-    layers = alt.layer(squares, labels) if numbers else alt.layer(squares)
-    return _styled(layers.properties(width=alt.Step(cell), height=alt.Step(cell)))
 
 
 def svg(chart: alt.LayerChart, label: str) -> str:
@@ -170,67 +115,12 @@ def markdown(chart: alt.LayerChart, label: str) -> str:
     return f"![{label}](data:image/png;base64,{base64.b64encode(png(chart)).decode()})"
 
 
-def excludes_zero(tim: Mapping[str, Any], i: int, j: int) -> bool:
-    """Whether the interval of TIM(j -> i) lies on one side of 0."""
-    low, high = tim["low"][i][j], tim["high"][i][j]
-    return words.known(low) and words.known(high) and (low > 0 or high < 0)
-
-
-def cell_words(tim: Mapping[str, Any], i: int, j: int, metrics: Mapping[str, str]) -> str:
-    """All that is known of one cell, in one line."""
-    row, column = words.name(tim["tasks"][i]), words.name(tim["tasks"][j])
-    metric = words.metric(metrics.get(tim["tasks"][i], "score"))
-    alone, together = words.number(tim["single"][i]), words.number(tim["joint"][i])
-    whole = f"with all {len(tim['tasks'])} tasks {together}"
-    if i == j:
-        return f"{row}: {metric} alone {alone}, {whole}."
-    value, ends = tim["matrix"][i][j], words.interval(tim["low"][i][j], tim["high"][i][j], sign=True)
-    if not words.known(value):
-        return f"{column} → {row}: not measured."
-    paired = tim["method"] == "pairwise" and words.known(tim["single"][i])
-    pair = [f"with {column} {words.number(tim['single'][i] + value)}"] if paired else []
-    estimated = " Estimated, not retrained." if tim["source"][i][j] == "estimated" else ""
-    change = f"{metric} {words.number(value, sign=True)}" + (f" ({ends})" if ends else "")
-    return f"{column} → {row}: {change}. {row} alone {', '.join([alone, *pair, whole])}.{estimated}"
-
-
-def shade_step(tim: Mapping[str, Any]) -> float:
-    """The change that one shade stands for: a round number by which nearly all cells fit the scale."""
-    sizes = sorted(
-        abs(value)
-        for i, row in enumerate(tim["matrix"])
-        for j, value in enumerate(row)
-        if i != j and words.known(value)
-    )
-    return _round_up(sizes[math.ceil(0.95 * len(sizes)) - 1] / LEVELS) if sizes else 0.01
-
-
-def _round_up(value: float) -> float:
+def round_up(value: float) -> float:
     """The next of 1, 2, 2.5, 5 times a power of ten."""
     if value <= 0:
         return 0.01
     power = 10.0 ** math.floor(math.log10(value))
     return next(round(m * power, 9) for m in (1, 2, 2.5, 5, 10) if m * power >= value * (1 - 1e-9))
-
-
-def _shade(value: float | None, step: float, lightest: int) -> str:
-    if value is None or not words.known(value) or value == 0:
-        return "none"
-    return f"{'help' if value > 0 else 'harm'}-{min(LEVELS, max(lightest, math.ceil(abs(value) / step)))}"
-
-
-def _short(value: float | None) -> str:
-    """A signed number for a small cell.
-
-    >>> _short(0.0121), _short(-1.5), _short(0.0002), _short(None)
-    ('+.012', '−1.500', '0', '')
-    """
-    if value is None or not words.known(value):
-        return ""
-    text = f"{value:+.3f}".replace("-", "−")
-    if text[1:] == "0.000":
-        return "0"
-    return text.replace("0.", ".", 1) if text[1:3] == "0." else text
 
 
 def _domain(tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
@@ -277,7 +167,7 @@ def _interval_chart(rows: list[dict[str, Any]], low: float, high: float) -> alt.
     marks = [row for row in rows if "tip" in row]
     heading = "slice(datum.value, 0, 2) == '# '"
     gutter = 158  # Pixels for the names, left-aligned.
-    step = _round_up((high - low) / 5)
+    step = round_up((high - low) / 5)
     y = alt.Y(
         "row:N",
         sort=None,
@@ -318,19 +208,19 @@ def _interval_chart(rows: list[dict[str, Any]], low: float, high: float) -> alt.
     target = data.mark_bar(opacity=0, fill=PALETTE["panel"][0]).encode(
         x=alt.XDatum(low, type="quantitative"), x2=alt.X2Datum(high), y=y, description="tip:N"
     )
-    lines = data.mark_rule(strokeWidth=2, aria=False).encode(x=x, x2="high:Q", y=y, color=_colour("verdict:N"))
-    dots = data.mark_circle(size=52, opacity=1, aria=False).encode(x="value:Q", y=y, color=_colour("verdict:N"))
+    lines = data.mark_rule(strokeWidth=2, aria=False).encode(x=x, x2="high:Q", y=y, color=colour("verdict:N"))
+    dots = data.mark_circle(size=52, opacity=1, aria=False).encode(x="value:Q", y=y, color=colour("verdict:N"))
     arrows = [
         of([{**row, "edge": edge} for row in beyond])
         .mark_point(shape=shape, filled=True, size=50, opacity=1, aria=False)
-        .encode(x="edge:Q", y=y, color=_colour("verdict:N"))
+        .encode(x="edge:Q", y=y, color=colour("verdict:N"))
         for edge, shape in ((low, "triangle-left"), (high, "triangle-right"))
         if (beyond := [row for row in marks if edge in row["beyond"]])
     ]
-    return _styled(alt.layer(target, zero, lines, *arrows, dots).properties(width=186, height=alt.Step(19)))
+    return styled(alt.layer(target, zero, lines, *arrows, dots).properties(width=186, height=alt.Step(19)))
 
 
-def _colour(field: str) -> Any:
+def colour(field: str) -> Any:
     """An encoding whose values are names of the palette."""
     import altair as alt
 
@@ -339,7 +229,7 @@ def _colour(field: str) -> Any:
     return kind(field, scale=scale, legend=None)
 
 
-def _styled(chart: Any) -> alt.LayerChart:
+def styled(chart: Any) -> alt.LayerChart:
     ink, muted, line = (PALETTE[name][0] for name in ("ink", "muted", "line"))
     axis: dict[str, Any] = {
         "labelColor": ink,

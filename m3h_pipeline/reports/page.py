@@ -11,12 +11,7 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from m3h_pipeline.reports import charts, words
-
-# Up to this many tasks fit a phone's width, with numbers in the cells of the wide heat map.
-_FEW_TASKS = 10
-_PHONE = 358 - 152  # Pixels beside the labels.
-_SENTENCES = 12
+from m3h_pipeline.reports import charts, interaction, words
 
 
 class Model(TypedDict):
@@ -120,7 +115,7 @@ def _render(data: Mapping[str, Any]) -> str:
         quarantine_reasons=_reasons(data["lineage"]),
         departments=_departments(tasks),
         comparison=_comparison(tasks),
-        interaction=_interaction(data["tim"], tasks) if data["tim"] else None,
+        interaction=interaction.section(data["tim"], tasks) if data["tim"] else None,
     )
 
 
@@ -220,61 +215,4 @@ def _comparison(tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return {
         "plots": [charts.svg(plot, label) for plot in plots],
         "left_out": sum(not (t["claimed"] and words.known(t["difference"])) for t in tasks),
-    }
-
-
-def _interaction(tim: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Heat map, legend, sentences and the table of all pairs."""
-    metrics = {task["task"]: task["metric"] for task in tasks}
-    size = len(tim["tasks"])
-    label = "Heat map of task interaction; the table of all pairs holds the same numbers."
-    drawn: dict[str, dict[str, Any]]
-    if size <= _FEW_TASKS:
-        drawn = {"wide": {"cell": 50, "numbers": True}, "narrow": {"cell": min(30, _PHONE // size), "numbers": False}}
-    else:
-        drawn = {"always": {"cell": 18, "numbers": False}}
-    pairs = [_pair(tim, i, j, metrics) for i in range(size) for j in range(size) if i != j]
-    clear = sorted((p for p in pairs if p["clear"]), key=lambda p: -abs(p["value"]))
-    step = charts.shade_step(tim)
-    return {
-        "size": size,
-        "method": tim["method"],
-        "plots": {shape: charts.svg(charts.heat_map(tim, metrics, **how), label) for shape, how in drawn.items()},
-        "shade": f"{step:g}",
-        "beyond": f"{step * (charts.LEVELS - 1):g}",
-        "legend": _legend(step),
-        "pairs": pairs,
-        "helps": [p for p in clear if p["value"] > 0][:_SENTENCES],
-        "harms": [p for p in clear if p["value"] < 0][:_SENTENCES],
-        "n_helps": sum(p["value"] > 0 for p in clear),
-        "n_harms": sum(p["value"] < 0 for p in clear),
-        "estimated": any(p["source"] == "estimated" for p in pairs),
-    }
-
-
-def _legend(step: float) -> list[tuple[str, str]]:
-    """The shades from most harm to most help, each with the change at which it begins."""
-    levels = range(1, charts.LEVELS + 1)
-    harms = [(f"harm-{k}", "" if k == charts.LEVELS else f"−{k * step:g}") for k in reversed(levels)]
-    return harms + [(f"help-{k}", f"+{(k - 1) * step:g}" if k > 1 else "0") for k in levels]
-
-
-def _pair(tim: Mapping[str, Any], i: int, j: int, metrics: Mapping[str, str]) -> dict[str, Any]:
-    """TIM(j -> i) as the table of pairs and the sentences show it."""
-    value, single = tim["matrix"][i][j], tim["single"][i]
-    measured = words.known(value) and words.known(single)
-    return {
-        "task": tim["tasks"][i],
-        "other": tim["tasks"][j],
-        "metric": metrics.get(tim["tasks"][i], "score"),
-        "value": value,
-        "low": tim["low"][i][j],
-        "high": tim["high"][i][j],
-        "single": single,
-        "pair": single + value if measured and tim["method"] == "pairwise" else None,
-        "joint": tim["joint"][i],
-        # Against a score near 0 a relative change is large and says nothing.
-        "relative": f"{100 * value / abs(single):+.1f}%".replace("-", "−") if measured and abs(single) >= 0.1 else None,
-        "clear": charts.excludes_zero(tim, i, j),
-        "source": tim["source"][i][j],
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import polars as pl
 
 from m3h_core.cohort import SPLITS, Cohort
 from m3h_pipeline.config import Config
+from m3h_pipeline.lineage import whole_lineage
 from m3h_pipeline.reports import words
 from m3h_pipeline.reports.page import ReportData, write_report
-from m3h_pipeline.storage import Step, read_json, swap
+from m3h_pipeline.reports.validation import write_validation
+from m3h_pipeline.storage import Step, copy_closed, read_json, swap
 
-_COPIED = {"quality": ["metrics.json", "predictions.parquet"], "tim": ["tim.json"]}
+_COPIED = {"quality": ["metrics.json", "predictions.parquet"], "tim": ["tim.json", "tim.parquet"]}
 
 
 def write_page(
@@ -30,47 +32,24 @@ def write_page(
     for step, files in _COPIED.items():
         for file in files:
             shutil.copy(steps[step].folder / file, to / file)
-    (to / "quarantine").mkdir()
+    (to / "quarantine").mkdir(mode=0o700)
     for table, step in valid.items():
         shutil.copy(step.folder / "quarantine.parquet", to / "quarantine" / f"{table}.parquet")
     for modality, step in embedded.items():
         if step.info.get("unreadable"):
             shutil.copy(step.folder / "quarantine.parquet", to / "quarantine" / f"{modality}_embedding.parquet")
-    lineage = whole_lineage(steps["ingested"].folder, valid)
+    lineage = whole_lineage(steps["ingested"].folder, {table: step.folder for table, step in valid.items()})
     lineage.write_parquet(to / "lineage.parquet")
+    write_validation(snapshot, valid, to)
     write_report(_report_data(config, snapshot, steps, valid, lineage), to / "report.html")
     return {"bytes": (to / "report.html").stat().st_size}
-
-
-def whole_lineage(ingested: Path, valid: Mapping[str, Step]) -> pl.DataFrame:
-    """The ingestion's lineage with quarantined rows taken out of the kept ones; it still sums to the rows read.
-
-    Many rows make one label: a quarantined label counts only where it comes from one row of a file.
-    """
-    lineage = pl.read_parquet(ingested / "lineage.parquet")
-    quarantined = pl.concat(
-        pl.read_parquet(step.folder / "quarantine.parquet")
-        .filter(pl.col("source_row").is_not_null())
-        .group_by(pl.col("source_file").alias("file"), pl.col("rule").alias("reason"))
-        .agg(pl.len().cast(pl.Int64).alias("rows"))
-        .with_columns(pl.lit(table).alias("table"), pl.lit("quarantined").alias("outcome"))
-        for table, step in valid.items()
-    )
-    hashes = lineage.select("table", "file", "sha256").unique()
-    moved = quarantined.join(hashes, on=["table", "file"]).select(lineage.columns).sort("table", "file", "reason")
-    lost = moved.group_by("table", "file").agg(pl.col("rows").sum().alias("lost"))
-    kept = pl.col("outcome") == "kept"
-    lineage = lineage.join(lost, on=["table", "file"], how="left", maintain_order="left").with_columns(
-        pl.when(kept).then(pl.col("rows") - pl.col("lost").fill_null(0)).otherwise(pl.col("rows")).alias("rows")
-    )
-    return pl.concat([lineage.drop("lost"), moved.cast(dict(lineage.drop("lost").schema))])
 
 
 def publish(out: Path, page: Path) -> Path:
     """Make ``<out>/latest`` a copy of the report's folder, whole or not at all."""
     partial = out / ".latest.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(page, partial, ignore=shutil.ignore_patterns("step.json", ".*"))
+    copy_closed(page, partial, ignored=["step.json", ".*"])
     swap(partial, out / "latest")
     return out / "latest"
 
@@ -105,16 +84,27 @@ def _report_data(
         "checks": checks,
         "metrics": read_json(steps["quality"].folder / "metrics.json"),
         "tim": read_json(steps["tim"].folder / "tim.json"),
-        "limits": _limits(config, cohort, synthetic),
+        "limits": steps["ingested"].info.get("limits", []) + _limits(config, cohort, synthetic, _given(valid)),
     }
 
 
-def _limits(config: Config, cohort: Cohort, synthetic: bool) -> list[str]:
+def _given(valid: Mapping[str, Step]) -> list[str]:
+    """The modalities whose vectors are the hospital's own."""
+    rows = pl.scan_parquet(valid["embeddings"].folder / "embeddings.parquet")
+    return rows.select(pl.col("modality").unique().sort()).collect()["modality"].to_list()
+
+
+def _limits(config: Config, cohort: Cohort, synthetic: bool, given: Sequence[str]) -> list[str]:
     """What a reader must know before trusting a number."""
     limits = []
     if synthetic:
         limits.append("All data is synthetic: the scores say that the pipeline works, not how it does on patients.")
-    if not config.embedding.vision_weights and cohort.present["vision"].any():
+    if given:
+        limits.append(
+            f"The vectors of {', '.join(given)} were given, not computed here: that they hold nothing known after the "
+            "prediction time is their maker's word."
+        )
+    if not config.embedding.vision_weights and cohort.present["vision"].any() and "vision" not in given:
         limits.append(
             "The image encoder has no pretrained weights; it learnt from this hospital's training images alone. Name "
             "weights in m3h.toml (embedding.vision_weights) before judging what images add."
@@ -123,7 +113,7 @@ def _limits(config: Config, cohort: Cohort, synthetic: bool) -> list[str]:
     if absent:
         limits.append(f"This hospital delivered no data for: {', '.join(absent)}.")
     limits += [
-        f"The test split has {words.count(len(cohort.rows(SPLITS['test'])))} stays: intervals are wide, and with one "
+        f"The test split has {words.count(len(cohort.rows(SPLITS['test'])))} samples: intervals are wide, and with one "
         "interval a task some will exclude zero by chance.",
         "A diagnosis means that it was coded for the stay, not when it began: some were known at admission.",
         "One training run an arm: intervals come from resampling patients, not from repeated training.",

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.sources.prediction import MODES, check_clock
 from m3h_pipeline.sources.splits import FRACTIONS, check_fractions
 
 # Where a canonical row comes from and what was wrong with it: every canonical table ends with these.
@@ -56,6 +57,10 @@ IMAGES = {
     **_PROVENANCE,
 }
 LABELS = {"sample_id": "VARCHAR", "task": "VARCHAR", "value": "DOUBLE", **_PROVENANCE}
+EMBEDDINGS = {"sample_id": "VARCHAR", "modality": "VARCHAR", "vector": "FLOAT[]", **_PROVENANCE}
+
+# Codes of the events table beyond those of signals.yaml, with unit and range or null; a source may write it.
+SIGNALS = "signals.json"
 
 
 def samples_schema(declared: dict[str, str]) -> dict[str, str]:
@@ -67,14 +72,20 @@ def samples_schema(declared: dict[str, str]) -> dict[str, str]:
 class Settings:
     """How a source is read.
 
-    ``timezone``: that of the source's naive times, converted to UTC. ``split``: shares of subjects in train, valid,
-    calibration and test. ``tasks``: names to label, or None for all. ``memory_limit`` as DuckDB writes it; beyond it
-    DuckDB spills into a folder below the one written to, or below ``spill``.
+    ``prediction``: when each stay is predicted, one of `prediction.MODES`; ``prediction_hours``: how long after the
+    admission to the hospital or the ICU; ``nightly_at``: the local hour. ``timezone``: that of the source's naive
+    times, converted to UTC. ``split``: shares of subjects in train, valid, calibration and test; ``holdout_months``:
+    above 0, the test split is who was admitted in that many last months. ``tasks``: names to label, or None for all.
+    ``memory_limit`` as DuckDB writes it; beyond it DuckDB spills into a folder below the one written to, or below
+    ``spill``.
     """
 
+    prediction: str = "admission"
     prediction_hours: float = 24.0
+    nightly_at: str = "00:00"
     timezone: str = "UTC"
     split: tuple[float, float, float, float] = FRACTIONS
+    holdout_months: int = 0
     tasks: Collection[str] | None = None
     memory_limit: str = "4GB"
     spill: Path | None = None
@@ -82,6 +93,11 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.prediction_hours > 0:
             raise InputError(f"prediction_hours is {self.prediction_hours}, it must be above 0")
+        if self.prediction not in MODES:
+            raise InputError(f"prediction {self.prediction!r} is not known; choose one of {', '.join(MODES)}")
+        check_clock(self.nightly_at)
+        if self.holdout_months < 0:
+            raise InputError(f"holdout_months is {self.holdout_months}, it must not be below 0")
         try:
             ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError):
@@ -93,11 +109,16 @@ class Source(ABC):
     """A place that holds a hospital's data.
 
     ``supports_as_of`` says whether an extraction of a past date can still be made; where it is False, only the data as
-    it is now can be read, and a backfill of the past must be refused.
+    it is now can be read, and a backfill of the past must be refused. ``is_live`` says whether its dates are real and
+    each extraction is of its day: only then does old data mean a feed that stands still. Those of de-identified data
+    are shifted, often far into the future.
     """
 
     name: ClassVar[str]
+    # How it can predict: some of `prediction.MODES`; another is refused.
+    prediction_modes: tuple[str, ...] = ("admission",)
     supports_as_of: ClassVar[bool] = False
+    is_live: ClassVar[bool] = False
     # Tasks that this source is meant for; None for all of tasks.yaml.
     tasks: Collection[str] | None = None
 
@@ -113,9 +134,29 @@ class Source(ABC):
     def extract(self, to: Path, settings: Settings) -> dict[str, Any]:
         """Write the canonical tables into the empty folder ``to``; return counts that are worth showing.
 
+        Among them ``rows read``: file (as the lineage names it) -> its rows, counted while reading, not from the
+        lineage, which is held against it; and, where a reader must know something of this source, ``limits``:
+        sentences for the report.
+
         Writes ``samples``, ``events``, ``notes``, ``images``, ``labels`` and ``lineage`` as Parquet,
-        ``tasks.json`` (the TaskSpecs in order) and ``columns.json`` (the declared columns by role).
+        ``tasks.json`` (the TaskSpecs in order) and ``columns.json`` (the declared columns by role); a source may also
+        write ``embeddings`` (vectors that are given) and ``signals.json``.
         """
+
+
+def extract(source: Source, to: Path, settings: Settings) -> dict[str, Any]:
+    """`Source.extract`, with an empty table of embeddings where the source writes none."""
+    import duckdb  # the command line reads this module for every command
+
+    from m3h_pipeline.database import write_parquet
+
+    counts = source.extract(to, settings)
+    file = to / "embeddings.parquet"
+    if not file.exists():
+        absent = ", ".join(f"NULL::{kind} AS {column}" for column, kind in EMBEDDINGS.items())
+        with duckdb.connect() as connection:
+            write_parquet(connection, f"SELECT {absent} WHERE FALSE", file)
+    return counts
 
 
 def listing_fingerprint(root: Path, files: Iterable[Path]) -> str:

@@ -21,11 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import duckdb
-import polars as pl
-
 from m3h_pipeline.columns import Columns
-from m3h_pipeline.database import literal, workbench, write_parquet
+from m3h_pipeline.database import literal, spill_folder, workbench
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources.base import (
     EVENTS,
@@ -37,10 +34,11 @@ from m3h_pipeline.sources.base import (
     listing_fingerprint,
     samples_schema,
 )
+from m3h_pipeline.sources.extraction import NOTES_ORDER, NUMBER, TIME, Extraction, parse_errors
+from m3h_pipeline.sources.prediction import need_mode, points
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable, find_file, open_table
-from m3h_pipeline.sources.splits import split_of
 from m3h_pipeline.sources.units import normalised, unit_rules
-from m3h_pipeline.tasks_file import TaskRule, load_signals, load_tasks
+from m3h_pipeline.tasks_file import GIVEN_AWAY, TaskRule, gives_away, load_signals, load_tasks
 
 COLUMNS = Columns(
     features=("age", "sex", "admission_type", "insurance", "marital_status"),
@@ -74,6 +72,7 @@ _FILES = {
     ),
     "radiology": (["note/radiology"], ["note_id", "subject_id", "hadm_id", "charttime", "storetime", "text"]),
     "discharge": (["note/discharge"], ["note_id", "subject_id", "hadm_id", "charttime", "storetime", "text"]),
+    "icustays": (["icu/icustays"], ["hadm_id", "intime"]),
     "cxr": (
         ["cxr/mimic-cxr-2.0.0-metadata", "mimic-cxr-2.0.0-metadata"],
         ["dicom_id", "subject_id", "study_id", "viewposition", "studydate", "studytime"],
@@ -82,7 +81,8 @@ _FILES = {
 _REQUIRED = ("patients", "admissions", "diagnoses")
 _EVENT_TABLES = {"chartevents": "vital", "labevents": "lab", "procedureevents": "procedure"}
 
-_ENDED = "the stay ended before the prediction time"
+# Read only where the prediction time asks for it.
+_BY_MODE = {"icu": "icustays", "image": "cxr"}
 _PLACES = {
     "home": ["HOME"],
     "home_with_services": ["HOME HEALTH CARE"],
@@ -94,20 +94,6 @@ _PLACES = {
     "died": ["DIED"],
 }  # fmt: skip
 
-# Text to values; null where that fails. Pandas writes ids beside missing ones as 123.0.
-_MACROS = """
-CREATE TEMP MACRO as_text(x) AS nullif(trim(x), '');
-CREATE TEMP MACRO as_id(x) AS regexp_replace(nullif(trim(x), ''), '\\.0+$', '');
-CREATE TEMP MACRO as_number(x) AS
-    CASE WHEN isfinite(TRY_CAST(trim(x) AS DOUBLE)) THEN TRY_CAST(trim(x) AS DOUBLE) END;
-CREATE TEMP MACRO in_utc(x) AS {in_utc};
-CREATE TEMP MACRO as_time(x) AS CASE
-    WHEN trim(x) NOT LIKE '____-__-__%' THEN NULL
-    WHEN regexp_matches(trim(x), '(Z|[+-][0-9:]+)$', 'i') AND length(trim(x)) > 10
-        THEN TRY_CAST(trim(x) AS TIMESTAMPTZ) AT TIME ZONE 'UTC'
-    ELSE in_utc(TRY_CAST(trim(x) AS TIMESTAMP)) END;
-"""
-
 
 @dataclass
 class MimicIV(Source):
@@ -115,6 +101,7 @@ class MimicIV(Source):
 
     path: Path
     name: ClassVar[str] = "mimic-iv"
+    prediction_modes = ("admission", "icu", "image", "nightly")
 
     def __post_init__(self) -> None:
         self.path = Path(self.path).absolute()
@@ -130,15 +117,22 @@ class MimicIV(Source):
 
     def extract(self, to: Path, settings: Settings) -> dict[str, Any]:
         """Write the canonical tables; see `Source.extract`."""
+        need_mode(self.name, settings.prediction, self.prediction_modes)
         tables = self._tables()
+        needed = _BY_MODE.get(settings.prediction)
+        if needed and needed not in tables:
+            raise InputError(f'{self.path} lacks {_FILES[needed][0][0]}.csv.gz, which prediction = '
+                             f'"{settings.prediction}" needs: add it, or choose another prediction')  # fmt: skip
         rules = load_tasks(only=settings.tasks)
-        spill = (settings.spill or to) / ".spill"
+        spill = spill_folder(to, settings.spill)
         with workbench(spill, settings.memory_limit) as connection:
-            work = _Extraction(connection, RawReader(connection, spill), tables, settings, rules)
-            counts = work.write(to, self._image_folders())
+            columns = {table: names for table, (_, names) in _FILES.items()}
+            work = MimicExtraction(connection, RawReader(connection, spill), tables, settings, columns, rules=rules)
+            counts = work.extract(to, self._image_folders())
         (to / "tasks.json").write_text(json.dumps([rule.spec.to_dict() for rule in rules], indent=1) + "\n")
         COLUMNS.save(to)
-        return {**counts, "absent": [places[0] for table, (places, _) in _FILES.items() if table not in tables]}
+        optional = [table for table in _FILES if table != "icustays"]
+        return {**counts, "absent": [_FILES[table][0][0] for table in optional if table not in tables]}
 
     def _tables(self) -> dict[str, RawTable]:
         if not self.path.is_dir():
@@ -155,24 +149,15 @@ class MimicIV(Source):
         return [folder for folder in (self.path / "cxr" / "files", self.path / "files") if folder.is_dir()]
 
 
-@dataclass
-class _Extraction:
-    """One pass over the tables: what was loaded lies in DuckDB's temporary tables, what was counted in `lineage`."""
+@dataclass(kw_only=True)
+class MimicExtraction(Extraction):
+    """MIMIC-IV's tables; ``placed_by_time``: table -> rows kept that had no hadm_id."""
 
-    connection: duckdb.DuckDBPyConnection
-    reader: RawReader
-    tables: dict[str, RawTable]
-    settings: Settings
     rules: Sequence[TaskRule]
-    rows_read: dict[str, int] = field(default_factory=dict)
-    lineage: list[tuple[str, str, str | None, int]] = field(default_factory=list)
-    # table -> rows kept that had no hadm_id
     placed_by_time: dict[str, int] = field(default_factory=dict)
 
-    def write(self, to: Path, image_folders: Sequence[Path]) -> dict[str, Any]:
-        zone = self.settings.timezone
-        in_utc = "x" if zone == "UTC" else f"(x AT TIME ZONE {literal(zone)}) AT TIME ZONE 'UTC'"
-        self.connection.execute(_MACROS.format(in_utc=in_utc))
+    def extract(self, to: Path, image_folders: Sequence[Path]) -> dict[str, Any]:
+        self.define_macros(self.settings.timezone)
         counts: dict[str, Any] = {
             "samples": self._samples(to),
             "events": self._events(to),
@@ -180,63 +165,60 @@ class _Extraction:
             "images": self._images(to, image_folders),
             "labels": self._labels(to),
         }
-        self._write_lineage(to)
-        return {**counts, "placed by time": self.placed_by_time}
-
-    def _load(self, table: str, where: str = "TRUE") -> str:
-        """Load a table's rows where the condition holds; return the name of its SQL table."""
-        name = f"raw_{table}"
-        self.rows_read[table] = self.reader.load(self.tables[table], name, _FILES[table][1], where)
-        return name
+        return {**counts, "placed by time": self.placed_by_time, **self.close(to)}
 
     # Samples ---------------------------------------------------------------------------------------------------------
 
     def _samples(self, to: Path) -> int:
-        self._load("patients")
-        self._load("admissions")
+        self.load("patients")
+        self.load("admissions")
         self.connection.execute(_PEOPLE)
-        self.connection.execute(_STAY_ROWS.format(seconds=float(self.settings.prediction_hours) * 3600))
+        self.connection.execute(_STAYS_READ)
+        settings = self.settings
+        if settings.prediction == "icu":
+            self.load("icustays")
+            self.connection.execute(_ICU_TIMES)
+            self.count("samples", "icustays", "icu_rows")
+        if settings.prediction == "image":
+            self.connection.execute(_IMAGE_TIMES.format(typed=_CXR.format(raw=self.load("cxr"), root="''")))
+        moments = points(settings.prediction, settings.prediction_hours, settings.nightly_at, settings.timezone)
+        self.connection.execute(f"CREATE TEMP TABLE points AS {moments}")
         self.connection.execute(_STAYS)
-        subjects = [row[0] for row in self.connection.execute("SELECT DISTINCT subject_id FROM stay_rows").fetchall()]
-        splits = pl.DataFrame(
-            {"subject_id": subjects, "split": [s and split_of(s, self.settings.split) for s in subjects]},
-            schema={"subject_id": pl.String, "split": pl.Int8},
-        )
-        self.connection.register("splits", splits.to_arrow())
-        kept = self._write(
+        self.register_splits("sample_rows")
+        kept = self.write(
             to / "samples.parquet",
             samples_schema(_DECLARED),
-            f"""SELECT stay_id AS sample_id, *, {literal(self.tables["admissions"].name)} AS source_file
-            FROM stay_rows LEFT JOIN splits USING (subject_id) WHERE reason IS NULL""",
+            f"""SELECT *, {literal(self.tables["admissions"].name)} AS source_file
+            FROM sample_rows LEFT JOIN splits USING (subject_id)""",
             "sample_id, source_row",
         )
-        self._count("samples", "admissions", "stay_rows")
-        self._count("samples", "patients", "people_rows")
+        self.count("samples", "admissions", "stay_rows")
+        self.count("samples", "patients", "people_rows")
         return kept
 
     # Events ----------------------------------------------------------------------------------------------------------
 
     def _events(self, to: Path) -> int:
         signals = load_signals()
-        self._register(
+        self.register(
             "signals",
             [(str(item), s.code, s.kind, s.unit) for s in signals for item in s.mimic_iv],
             ["item", "code", "kind", "unit"],
         )
-        self._register("unit_rules", unit_rules(signals), ["code", "spelling", "factor"])
+        self.register("unit_rules", unit_rules(signals), ["code", "spelling", "factor"])
         parts = []
         for table, kind in _EVENT_TABLES.items():
             if table not in self.tables:
                 continue
             items = ", ".join(f"'{item}'" for s in signals if s.kind == kind for item in s.mimic_iv)
-            raw = self._load(table, f"trim(itemid) IN ({items})")
-            typed = (_PROCEDURES if kind == "procedure" else _MEASUREMENTS).format(raw=raw)
+            raw = self.load(table, f"trim(itemid) IN ({items})")
+            typed = (PROCEDURES if kind == "procedure" else MEASUREMENTS).format(raw=raw)
             self._place(table, typed)
-            listed = self._count("events", table, f"placed_{table}")
+            listed = self.count("events", table, f"placed_{table}")
             self.lineage.append(("events", table, "not a listed signal", self.rows_read[table] - listed))
             parts.append(f"SELECT *, {literal(self.tables[table].name)} AS source_file FROM placed_{table}")
-        order = "stay_id, time, code, value, source_file, source_row"
-        return self._write_parts(to / "events.parquet", EVENTS, parts, order)
+        order = "stay_id, time, code, value, available_time, unit, source_file, source_row"
+        return self.write_parts(to / "events.parquet", EVENTS, parts, order)
 
     def _place(self, table: str, typed: str) -> None:
         """From ``typed`` rows to ``placed_<table>``: with their stay, or the reason why they are out of scope."""
@@ -252,93 +234,56 @@ class _Extraction:
         for table in ("radiology", "discharge"):
             if table not in self.tables:
                 continue
-            self._place(table, _NOTES.format(raw=self._load(table), kind=table))
-            self._count("notes", table, f"placed_{table}")
+            reason = GIVEN_AWAY if table in gives_away(self.rules) else None
+            self._place(table, NOTE_ROWS.format(raw=self.load(table), kind=table, reason=literal(reason)))
+            self.count("notes", table, f"placed_{table}")
             if table == "discharge":
                 self.connection.execute(
                     "UPDATE placed_discharge SET available_time = greatest(available_time, discharge_time)"
                 )
             parts.append(f"SELECT *, {literal(self.tables[table].name)} AS source_file FROM placed_{table}")
-        return self._write_parts(to / "notes.parquet", NOTES, parts, "stay_id, time, note_id, source_file, source_row")
+        return self.write_parts(to / "notes.parquet", NOTES, parts, NOTES_ORDER)
 
     def _images(self, to: Path, folders: Sequence[Path]) -> int:
         parts = []
         if "cxr" in self.tables:
             root = folders[0] if folders else self.tables["cxr"].file.parent / "files"
-            self._place("cxr", _CXR.format(raw=self._load("cxr"), root=literal(root)))
-            self._count("images", "cxr", "placed_cxr")
+            self._place("cxr", _CXR.format(raw=self.load("cxr"), root=literal(root)))
+            self.count("images", "cxr", "placed_cxr")
             parts.append(f"SELECT *, {literal(self.tables['cxr'].name)} AS source_file FROM placed_cxr")
-        return self._write_parts(to / "images.parquet", IMAGES, parts, "stay_id, time, image_id, source_row")
+        return self.write_parts(to / "images.parquet", IMAGES, parts, "stay_id, time, image_id, view, path, source_row")
 
     # Labels ----------------------------------------------------------------------------------------------------------
 
     def _labels(self, to: Path) -> int:
-        parts = [self._column_labels(rule) for rule in self.rules if rule.column]
+        parts = [_of_each_sample(self._column_labels(rule)) for rule in self.rules if rule.column]
         coded = [rule for rule in self.rules if rule.icd9 or rule.icd10]
-        self._load("diagnoses")
+        self.load("diagnoses")
         self.connection.execute(_DIAGNOSES)
-        self._count("labels", "diagnoses", "diagnoses")
-        self._register(
+        self.count("labels", "diagnoses", "diagnoses")
+        self.register(
             "prefixes",
             [(rule.spec.name, version, prefix) for rule in coded
              for version, prefixes in (("9", rule.icd9), ("10", rule.icd10)) for prefix in prefixes],
             ["task", "version", "prefix"],
         )  # fmt: skip
         source = literal(self.tables["diagnoses"].name)
-        parts.append(f"SELECT *, {source} AS source_file FROM ({_CODED_LABELS})")
+        parts.append(f"SELECT *, {source} AS source_file FROM ({_of_each_sample(_CODED_LABELS)})")
         parts.append(f"SELECT *, {source} AS source_file FROM ({_WRONG_DIAGNOSES})")
-        return self._write_parts(to / "labels.parquet", LABELS, parts, "sample_id, task, source_row")
+        return self.write_parts(to / "labels.parquet", LABELS, parts, "sample_id, task, source_row")
 
     def _column_labels(self, rule: TaskRule) -> str:
         """SQL: one task's labels from its column; a contradiction or an unknown text is a wrong row."""
         value, problem = _column_sql(rule)
-        return f"""SELECT stay_id AS sample_id, {literal(rule.spec.name)} AS task, label AS value, source_row,
+        return f"""SELECT stay_id, {literal(rule.spec.name)} AS task, label AS value, source_row,
                 problem AS parse_errors, {literal(self.tables["admissions"].name)} AS source_file
             FROM (SELECT *, {problem} AS problem, CASE WHEN {problem} IS NULL THEN {value} END AS label FROM stays)
             WHERE has_labels AND (label IS NOT NULL OR problem IS NOT NULL)"""
 
-    # Writing and counting --------------------------------------------------------------------------------------------
 
-    def _write_parts(self, file: Path, schema: dict[str, str], parts: Sequence[str], order: str) -> int:
-        rows = " UNION ALL BY NAME ".join(f"({part})" for part in parts)
-        if "placed_" in rows:
-            rows = f"SELECT * FROM ({rows}) WHERE reason IS NULL"
-        return self._write(file, schema, rows or "SELECT NULL WHERE FALSE", order)
-
-    def _write(self, file: Path, schema: dict[str, str], rows: str, order: str) -> int:
-        absent = ", ".join(f"NULL::{kind} AS {column}" for column, kind in schema.items())
-        columns = ", ".join(f"{column}::{kind} AS {column}" for column, kind in schema.items())
-        # The empty first part gives the columns that these rows lack, all of them where there are no tables.
-        query = f"SELECT {columns} FROM (SELECT {absent} WHERE FALSE UNION ALL BY NAME {rows}) ORDER BY {order}"
-        return write_parquet(self.connection, query, file)
-
-    def _register(self, name: str, rows: Sequence[tuple[Any, ...]], columns: list[str]) -> None:
-        schema = {column: pl.Float64 if column == "factor" else pl.String for column in columns}
-        frame = pl.DataFrame(rows, schema=schema, orient="row")
-        self.connection.register(name, frame.to_arrow())
-
-    def _count(self, table: str, raw: str, rows: str) -> int:
-        """Note the rows of a file by reason (null: kept)."""
-        by_reason = f"SELECT reason, count(*) FROM {rows} GROUP BY reason ORDER BY reason"
-        found = self.connection.execute(by_reason).fetchall()
-        self.lineage += [(table, raw, reason, count) for reason, count in found]
-        return sum(count for _, count in found)
-
-    def _write_lineage(self, to: Path) -> None:
-        accounted = dict.fromkeys(self.rows_read, 0)
-        records = []
-        for table, raw, reason, rows in self.lineage:
-            name = self.tables[raw].name
-            accounted[raw] += rows
-            if rows:
-                records.append(
-                    (table, name, self.reader.checksums[name], "out_of_scope" if reason else "kept", reason, rows)
-                )
-        assert accounted == self.rows_read, f"lineage {accounted} does not account for the rows read {self.rows_read}"
-        names = ["table", "file", "sha256", "outcome", "reason", "rows"]
-        pl.DataFrame(
-            records, schema={name: pl.Int64 if name == "rows" else pl.String for name in names}, orient="row"
-        ).write_parquet(to / "lineage.parquet")
+def _of_each_sample(labels: str) -> str:
+    """SQL: what is known of a stay, for each of its samples."""
+    return f"SELECT labels.*, sample_id FROM ({labels}) labels JOIN sample_ids USING (stay_id)"
 
 
 def _column_sql(rule: TaskRule) -> tuple[str, str]:
@@ -368,22 +313,6 @@ def _column_sql(rule: TaskRule) -> tuple[str, str]:
 
 # SQL -----------------------------------------------------------------------------------------------------------------
 
-
-def _errors(checks: dict[str, tuple[str, str]], *others: str) -> str:
-    """SQL of parse_errors: columns that hold a text which the conversion does not understand, and other problems.
-
-    ``checks``: column -> (function, what it is not).
-    """
-    wrong = [
-        f"CASE WHEN as_text({column}) IS NOT NULL AND {function}({column}) IS NULL THEN '{column}: not a {kind}' END"
-        for column, (function, kind) in checks.items()
-    ]
-    return f"nullif(concat_ws('; ', {', '.join([*wrong, *others])}), '')"
-
-
-_TIME = ("as_time", "date")
-_NUMBER = ("as_number", "number")
-
 # One row a patient; where an id is there twice, the first counts, and if they differ its stays are wrong rows.
 _PEOPLE = f"""
 CREATE TEMP TABLE people AS
@@ -391,25 +320,24 @@ SELECT as_id(subject_id) AS subject_id, arg_min(as_text(gender), source_row) AS 
     arg_min(as_number(anchor_age), source_row) AS anchor_age,
     arg_min(as_number(anchor_year), source_row) AS anchor_year,
     min(source_row) AS source_row,
-    nullif(concat_ws('; ', arg_min({_errors({"anchor_age": _NUMBER, "anchor_year": _NUMBER}, "broken")}, source_row),
+    nullif(concat_ws('; ', arg_min({parse_errors({"anchor_age": NUMBER, "anchor_year": NUMBER}, "broken")}, source_row),
         CASE WHEN count(DISTINCT (gender, anchor_age, anchor_year)) > 1 THEN 'subject_id: patients contradict' END),
         '') AS problem
 FROM raw_patients WHERE subject_id IS NOT NULL GROUP BY ALL
 """
 
-_STAY_ROWS = f"""
-CREATE TEMP TABLE stay_rows AS
+_STAYS_READ = f"""
+CREATE TEMP TABLE stays_read AS
 WITH typed AS (
     SELECT as_id(hadm_id) AS stay_id, as_id(subject_id) AS subject_id,
         as_time(admittime) AS admit_time, as_time(deathtime) AS death_time,
         -- For some who died, MIMIC-IV has the day alone as dischtime: midnight, before the death.
         greatest(as_time(dischtime), as_time(deathtime)) AS discharge_time,
-        as_time(admittime) + to_microseconds(CAST({{seconds}} * 1e6 AS BIGINT)) AS prediction_time,
         as_text(admission_type) AS admission_type, as_text(insurance) AS insurance, as_text(language) AS language,
         as_text(marital_status) AS marital_status, as_text(race) AS race,
         upper(as_text(discharge_location)) AS place, as_id(hospital_expire_flag) AS died_flag,
         as_text(dischtime) IS NULL OR as_time(dischtime) IS NOT NULL AS end_is_clear, source_row, broken,
-        {_errors({"admittime": _TIME, "dischtime": _TIME, "deathtime": _TIME})} AS errors
+        {parse_errors({"admittime": TIME, "dischtime": TIME, "deathtime": TIME})} AS errors
     FROM raw_admissions
 )
 SELECT typed.* EXCLUDE (errors, broken), people.sex,
@@ -417,18 +345,54 @@ SELECT typed.* EXCLUDE (errors, broken), people.sex,
     nullif(concat_ws('; ', broken, errors, people.problem,
         CASE WHEN typed.subject_id IS NOT NULL AND people.subject_id IS NULL THEN 'subject_id: not in patients' END,
         CASE WHEN death_time < admit_time THEN 'deathtime: before admittime' END), '') AS parse_errors,
-    -- Who left, or died, before the prediction time. A stay that ends before it begins is not short but wrong.
-    CASE WHEN coalesce(death_time, discharge_time) >= admit_time
-            AND coalesce(death_time, discharge_time) < prediction_time
-        THEN '{_ENDED}' END AS reason
+    coalesce(death_time, discharge_time) AS end_time,
+    -- A stay that ends before it begins is not short but wrong.
+    admit_time IS NULL OR coalesce(death_time, discharge_time) < admit_time IS TRUE AS times_wrong
 FROM typed LEFT JOIN people USING (subject_id)
 """
 
-# One row a stay, and the patients by what became of them.
+_ICU_TIMES = """
+CREATE TEMP TABLE icu_times AS
+SELECT as_id(hadm_id) AS stay_id, as_time(intime) AS time FROM raw_icustays WHERE as_time(intime) IS NOT NULL;
+
+CREATE TEMP TABLE icu_rows AS
+SELECT CASE WHEN broken IS NOT NULL THEN broken WHEN time IS NULL AND stays_read.stay_id IS NOT NULL THEN NULL
+    WHEN stays_read.stay_id IS NULL THEN 'no such stay in admissions'
+    WHEN row_number() OVER (PARTITION BY icu.stay_id ORDER BY time NULLS LAST, icu.source_row) > 1
+        THEN 'not the first ICU stay of its admission' END AS reason, icu.source_row
+FROM (SELECT as_id(hadm_id) AS stay_id, as_time(intime) AS time, source_row, broken FROM raw_icustays) icu
+LEFT JOIN (SELECT DISTINCT stay_id FROM stays_read) stays_read USING (stay_id);
+
+-- When intensive care began can't be said: the contract quarantines the sample.
+UPDATE stays_read SET times_wrong = true, parse_errors = concat_ws('; ', parse_errors, 'intime: not a date')
+WHERE stay_id IN (SELECT as_id(hadm_id) FROM raw_icustays WHERE hadm_id IS NOT NULL AND as_time(intime) IS NULL);
+"""
+
+# The images that lie within one stay of their patient alone, as in _PLACED.
+_IMAGE_TIMES = """
+CREATE TEMP TABLE image_times AS
+SELECT min(stay.stay_id) AS stay_id, any_value(image.image_id) AS image_id, any_value(image.time) AS time
+FROM ({typed}) image JOIN stays_read stay ON stay.subject_id = image.subject_id AND stay.end_is_clear
+    AND image.time >= stay.admit_time AND (stay.discharge_time IS NULL OR image.time <= stay.discharge_time)
+WHERE image.image_id IS NOT NULL AND image.parse_errors IS NULL
+GROUP BY image.source_row HAVING count(DISTINCT stay.stay_id) = 1
+"""
+
+# The stays with what became of them, the samples, one row a stay, and the patients with what became of them.
 _STAYS = """
+CREATE TEMP TABLE stay_rows AS
+SELECT stays_read.*, why.reason FROM stays_read JOIN (
+    SELECT source_row, CASE WHEN bool_or(reason IS NULL) THEN NULL ELSE min(reason) END AS reason
+    FROM points GROUP BY source_row) why USING (source_row);
+
+CREATE TEMP TABLE sample_rows AS
+SELECT stay_id || coalesce('-' || suffix, '') AS sample_id, stays_read.*, prediction_time
+FROM stays_read JOIN points USING (source_row) WHERE reason IS NULL;
+
+CREATE TEMP TABLE sample_ids AS SELECT DISTINCT stay_id, sample_id FROM sample_rows;
+
 CREATE TEMP TABLE stays AS
-SELECT *, reason IS NULL AS in_cohort,
-    reason IS NULL AND parse_errors IS NULL AND discharge_time >= admit_time AS has_labels
+SELECT *, reason IS NULL AND parse_errors IS NULL AND coalesce(discharge_time >= admit_time, false) AS has_labels
 FROM stay_rows WHERE stay_id IS NOT NULL
 QUALIFY row_number() OVER (PARTITION BY stay_id ORDER BY source_row) = 1;
 
@@ -446,40 +410,46 @@ _KEYS = "as_id(hadm_id) AS hadm_id, as_id(subject_id) AS subject_id"
 # When a record was known: when it was stored, unless that is missing or before the record's own time.
 _AVAILABLE = "CASE WHEN as_time(storetime) >= {time} THEN as_time(storetime) ELSE {time} END AS available_time"
 
-_MEASUREMENT_ERRORS = _errors(
-    {"charttime": _TIME, "storetime": _TIME, "valuenum": _NUMBER},
+_MEASUREMENT_ERRORS = parse_errors(
+    {"charttime": TIME, "storetime": TIME, "valuenum": NUMBER},
     """CASE WHEN as_text(valuenum) IS NULL AND as_text(value) <> '___' AND as_number(value) IS NULL
         THEN 'value: not a number' END""",
     "broken",
 )
-_MEASUREMENTS = f"""
-SELECT {_KEYS}, as_time(charttime) AS time, {_AVAILABLE.format(time="as_time(charttime)")}, s.code,
-    coalesce(as_number(valuenum), as_number(value)) * coalesce(rule.factor, 1) AS value,
-    CASE WHEN rule.factor IS NULL THEN as_text(valueuom) ELSE s.unit END AS unit,
+MEASUREMENTS = f"""
+SELECT {_KEYS}, taken AS time, CASE WHEN stored >= taken THEN stored ELSE taken END AS available_time, s.code,
+    coalesce(number, as_number(value)) * coalesce(rule.factor, 1) AS value,
+    CASE WHEN rule.factor IS NULL THEN as_text(raw.valueuom) ELSE s.unit END AS unit,
     -- Three underscores stand for what was removed to protect the patient.
     CASE WHEN broken IS NULL AND as_text(valuenum) IS NULL AND coalesce(as_text(value), '___') = '___'
         THEN 'no value' END AS reason,
-    {_MEASUREMENT_ERRORS} AS parse_errors, source_row
-FROM {{raw}} raw
-LEFT JOIN signals s ON s.item = trim(raw.itemid)
-LEFT JOIN unit_rules rule ON rule.code = s.code AND rule.spelling = {normalised("raw.valueuom")}
+    -- Nearly all rows are right: only the others are looked at closely.
+    CASE WHEN taken IS NULL OR number IS NULL OR (stored IS NULL AND storetime IS NOT NULL) OR broken IS NOT NULL
+        THEN {_MEASUREMENT_ERRORS} END AS parse_errors, source_row
+FROM (SELECT *, as_time(charttime) AS taken, as_time(storetime) AS stored, as_number(valuenum) AS number,
+    trim(itemid) AS item FROM {{raw}}) raw
+LEFT JOIN signals s USING (item)
+LEFT JOIN (SELECT DISTINCT unit.valueuom, rule.code, rule.factor FROM (SELECT DISTINCT valueuom FROM {{raw}}) unit
+    JOIN unit_rules rule ON rule.spelling = {normalised("unit.valueuom")}) rule
+ON rule.code = s.code AND rule.valueuom IS NOT DISTINCT FROM raw.valueuom
 """
 
-_PROCEDURES = f"""
+PROCEDURES = f"""
 SELECT {_KEYS}, as_time(starttime) AS time,
     CASE WHEN as_time(endtime) > as_time(starttime) + INTERVAL 1 MINUTE AND as_time(storetime) >= as_time(endtime)
         THEN as_time(starttime)
         WHEN as_time(storetime) >= as_time(starttime) THEN as_time(storetime)
         ELSE as_time(starttime) END AS available_time,
     s.code, CASE WHEN s.code IS NOT NULL THEN 1.0 END AS value, s.unit, NULL::VARCHAR AS reason,
-    {_errors({"starttime": _TIME, "endtime": _TIME, "storetime": _TIME}, "broken")} AS parse_errors, source_row
+    {parse_errors({"starttime": TIME, "endtime": TIME, "storetime": TIME}, "broken")} AS parse_errors, source_row
 FROM {{raw}} raw LEFT JOIN signals s ON s.item = trim(raw.itemid)
 """
 
-_NOTES = f"""
+NOTE_ROWS = f"""
 SELECT {_KEYS}, as_text(note_id) AS note_id, as_time(charttime) AS time,
     {_AVAILABLE.format(time="as_time(charttime)")}, '{{kind}}' AS kind, text,
-    NULL::VARCHAR AS reason, {_errors({"charttime": _TIME, "storetime": _TIME}, "broken")} AS parse_errors, source_row
+    {{reason}}::VARCHAR AS reason,
+    {parse_errors({"charttime": TIME, "storetime": TIME}, "broken")} AS parse_errors, source_row
 FROM {{raw}} raw
 """
 
@@ -502,8 +472,8 @@ FROM (
 
 # A row without hadm_id belongs to the one stay of its patient during which it was taken. A row of an unknown stay, or
 # with neither hadm_id nor time, goes on: the contract quarantines it.
-_PLACED = f"""
-WITH typed AS MATERIALIZED ({{typed}}),
+_PLACED = """
+WITH typed AS NOT MATERIALIZED ({typed}),
 by_time AS (
     SELECT t.source_row, min(s.stay_id) AS stay_id, count(*) AS stays
     FROM (FROM typed WHERE hadm_id IS NULL AND reason IS NULL AND time IS NOT NULL) t
@@ -514,8 +484,7 @@ by_time AS (
 SELECT typed.* EXCLUDE (hadm_id, subject_id, reason, parse_errors),
     coalesce(typed.hadm_id, by_time.stay_id) AS stay_id, typed.hadm_id IS NULL AS by_time, stay.discharge_time,
     CASE WHEN typed.reason IS NOT NULL THEN typed.reason
-        WHEN stay.stay_id IS NOT NULL AND coalesce(by_time.stays, 1) = 1
-            THEN (CASE WHEN NOT stay.in_cohort THEN '{_ENDED}' END)
+        WHEN stay.stay_id IS NOT NULL AND coalesce(by_time.stays, 1) = 1 THEN stay.reason
         WHEN by_time.stays > 1 THEN 'no hadm_id, and taken within more than one stay'
         WHEN typed.hadm_id IS NULL AND typed.time IS NOT NULL THEN 'no hadm_id, and taken outside any stay'
     END AS reason,
@@ -534,7 +503,7 @@ SELECT d.* EXCLUDE (broken), nullif(concat_ws('; ', broken,
         CASE WHEN broken IS NULL AND code IS NULL THEN 'icd_code: empty' END,
         CASE WHEN broken IS NULL AND coalesce(version, '') NOT IN ('9', '10') THEN 'icd_version: not 9 or 10' END
     ), '') AS parse_errors,
-    CASE WHEN NOT stay.in_cohort THEN 'the stay ended before the prediction time'
+    CASE WHEN stay.reason IS NOT NULL THEN stay.reason
         WHEN NOT coalesce(stay.has_labels, true) THEN 'the stay has no labels: it goes on, or its own row is wrong'
     END AS reason
 FROM (
@@ -551,7 +520,7 @@ meaning AS (
     SELECT DISTINCT code, version, task FROM (SELECT DISTINCT code, version FROM good)
     JOIN prefixes USING (version) WHERE starts_with(code, prefix)),
 positive AS (SELECT DISTINCT stay_id, task FROM good JOIN meaning USING (code, version))
-SELECT stay_id AS sample_id, task, (positive.task IS NOT NULL)::INT::DOUBLE AS value
+SELECT stay_id, task, (positive.task IS NOT NULL)::INT::DOUBLE AS value
 FROM (SELECT DISTINCT stay_id FROM good) CROSS JOIN (SELECT DISTINCT task FROM prefixes)
 LEFT JOIN positive USING (stay_id, task)
 """

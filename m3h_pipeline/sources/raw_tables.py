@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import codecs
 import csv
+import difflib
 import gzip
 import hashlib
 import io
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -52,23 +53,54 @@ def find_file(root: Path, *names: str) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
-def open_table(root: Path, file: Path, needed: Iterable[str]) -> RawTable:
-    """Look at a file's header and first row.
+def open_table(
+    root: Path, file: Path, needed: Iterable[str], other_names: Mapping[str, Sequence[str]] | None = None
+) -> RawTable:
+    """Look at a file's header and first row; ``other_names``: column -> what others call it.
 
     Raises `InputError` where the file is unreadable, lacks a needed column or has no rows.
     """
     header, has_rows = _look(file)
     table = RawTable(file, file.relative_to(root).as_posix(), tuple(name.strip().lower() for name in header))
     if missing := [name for name in needed if name not in table.columns]:
+        if len(table.columns) == 1 and (mark := _other_separator(table.columns[0])):
+            raise InputError(f"{file} is separated by {mark}: save it with commas")
         raise InputError(
-            f"{file} lacks the column {', '.join(missing)}; it has {', '.join(table.columns)}: "
-            "export the table again, with its header"
+            f"{file} lacks the column {_some(missing)}; it has {_some(table.columns)}: "
+            + (renamings(missing, table.columns, other_names) or "export the table again, with its header")
         )
     if twins := sorted({name for name in table.columns if table.columns.count(name) > 1}):
         raise InputError(f"{file} has the column {', '.join(twins)} twice: export the table again")
     if not has_rows:
         raise InputError(f"{file} has a header but no rows: export the table again")
     return table
+
+
+def renamings(
+    missing: Iterable[str], columns: Iterable[str], other_names: Mapping[str, Sequence[str]] | None = None
+) -> str:
+    """What to rename, where a column that is there is likely to be meant.
+
+    >>> renamings(["admit_time", "unit"], ["admittime", "value"])
+    'rename admittime to admit_time'
+    >>> renamings(["stay_id"], ["visit"], {"stay_id": ["visit"]})
+    'rename visit to stay_id'
+    """
+    columns, found = list(columns), []
+    for name in missing:
+        meant = [other for other in (other_names or {}).get(name, ()) if other in columns]
+        meant = meant or difflib.get_close_matches(name, columns, 1, 0.75)
+        found += [f"rename {meant[0]} to {name}"] if meant else []
+    return ", ".join(found)
+
+
+def _some(names: Sequence[str], most: int = 40) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def _other_separator(header: str) -> str | None:
+    names = {";": "semicolons", "\t": "tabs", "|": "bars"}
+    return next((name for mark, name in names.items() if mark in header), None)
 
 
 class RawReader:
@@ -84,43 +116,55 @@ class RawReader:
         self._scratch = scratch
         self.checksums: dict[str, str] = {}
 
-    def load(self, table: RawTable, name: str, columns: Sequence[str], where: str = "TRUE") -> int:
+    def load(
+        self,
+        table: RawTable,
+        name: str,
+        columns: Sequence[str],
+        where: str = "TRUE",
+        derived: Mapping[str, str] | None = None,
+    ) -> int:
         """Create the table ``name`` of the rows where the condition holds; return the number of rows in the file.
 
-        Its columns are the given ones as text, ``source_row`` (from 1) and ``broken`` (what is wrong with the row as a
-        whole, else null). A row that can't be split into fields has only nulls and is kept whatever the condition.
-        Raises `InputError` where the file is damaged.
+        Its columns are the given ones as text, ``derived`` ones (name -> SQL over the file's columns, which are text:
+        where there are thousands, which would not fit as text), ``source_row`` (from 1) and ``broken`` (what is wrong
+        with the row as a whole, else null). A row that can't be split into fields has only nulls and is kept whatever
+        the condition. Raises `InputError` where the file is damaged.
         """
         self.checksums[table.name], is_text = _look_through(table.file)
+        selected = [f'"{column}"' for column in columns]
+        selected += [f'{sql} AS "{column}"' for column, sql in (derived or {}).items()]
+        wanted = ", ".join(selected)
         try:
             if table.is_parquet:
-                return self._load_parquet(table, name, columns, where)
+                return self._load_parquet(table, name, table.columns if derived else columns, wanted, where)
             if is_text:
-                return self._load_csv(table.file, table.columns, name, columns, where)
+                return self._load_csv(table.file, table.columns, name, wanted, where)
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:
             # DuckDB's messages quote the row, so they go no further.
             if table.is_parquet or not isinstance(error, duckdb.InvalidInputException):
                 raise InputError(f"{table.file} can't be read: it is damaged; copy it again") from None
-        return self._load_repaired(table, name, columns, where)
+        return self._load_repaired(table, name, columns, wanted, where)
 
-    def _load_parquet(self, table: RawTable, name: str, columns: Sequence[str], where: str) -> int:
+    def _load_parquet(self, table: RawTable, name: str, columns: Sequence[str], wanted: str, where: str) -> int:
         as_text = ", ".join(f'CAST("{column}" AS VARCHAR) AS "{column}"' for column in columns)
         self._connection.execute(
             f"""CREATE OR REPLACE TEMP TABLE {name} AS
             SELECT * FROM (
-                SELECT {as_text}, file_row_number + 1 AS source_row, NULL::VARCHAR AS broken
-                FROM read_parquet({literal(table.file)}, file_row_number = true))
+                SELECT {wanted}, source_row, NULL::VARCHAR AS broken
+                FROM (SELECT {as_text}, file_row_number + 1 AS source_row
+                    FROM read_parquet({literal(table.file)}, file_row_number = true)))
             WHERE {where}"""
         )
         return self._one(f"SELECT num_rows FROM parquet_file_metadata({literal(table.file)})")
 
-    def _load_repaired(self, table: RawTable, name: str, columns: Sequence[str], where: str) -> int:
+    def _load_repaired(self, table: RawTable, name: str, columns: Sequence[str], wanted: str, where: str) -> int:
         copy = self._scratch / f"{name}.repaired.csv"
         with _text(table.file) as lines, copy.open("w", encoding="utf-8", newline="") as to:
             _repair(lines, len(table.columns), to)
-        rows = self._load_csv(copy, (*table.columns, _MARK), name, columns, where)
+        rows = self._load_csv(copy, (*table.columns, _MARK), name, wanted, where)
         copy.unlink()
         marks = [
             f"CASE WHEN contains(\"{column}\", '{_UNDECODABLE}') THEN '{column}: not UTF-8' END" for column in columns
@@ -128,9 +172,8 @@ class RawReader:
         self._connection.execute(f"UPDATE {name} SET broken = nullif(concat_ws('; ', broken, {', '.join(marks)}), '')")
         return rows
 
-    def _load_csv(self, file: Path, header: Sequence[str], name: str, columns: Sequence[str], where: str) -> int:
+    def _load_csv(self, file: Path, header: Sequence[str], name: str, wanted: str, where: str) -> int:
         schema = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header)
-        wanted = ", ".join(f'"{column}"' for column in columns)
         broken = _MARK if _MARK in header else "NULL::VARCHAR"
         # A last row of our own takes the number of rows out of the same, only, pass over the file: both the union and
         # row_number keep the file's order.
@@ -172,6 +215,8 @@ def _look(file: Path) -> tuple[list[str], bool]:
     except (OSError, zlib.error, duckdb.Error) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged"
         raise InputError(f"{file} can't be read ({why}): copy it again") from None
+    if "\0" in first:
+        raise InputError(f'{file} is no UTF-8 text (a spreadsheet\'s "Unicode text"?): save it as CSV UTF-8')
     if not first.strip():
         raise InputError(f"{file} is empty: export the table again, with its header")
     return next(csv.reader([first])), has_rows

@@ -1,9 +1,17 @@
-"""Which split a subject belongs to: decided by a hash of the id alone, so it never changes as the hospital grows."""
+"""Which split a subject belongs to.
+
+Decided by a hash of the id alone, it never changes as the hospital grows. With a temporal hold-out, the test split is
+the subjects who were admitted in the last months, with all of their stays: a subject is in one split, and a model that
+has seen earlier stays of a patient would not be tested on a new one. Who comes again then moves from another split to
+the test split; the others stay where they are.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+
+import polars as pl
 
 from m3h_core.cohort import SPLITS
 from m3h_pipeline.errors import InputError
@@ -28,6 +36,40 @@ def split_of(subject_id: str, fractions: Sequence[float] = FRACTIONS) -> int:
             return split
     # Only rounding of the sum leads here.
     return len(fractions) - 1
+
+
+def split_subjects(
+    subjects: pl.DataFrame, fractions: Sequence[float] = FRACTIONS, holdout_months: int = 0
+) -> pl.DataFrame:
+    """The split of each subject (subject_id, latest: their latest admission); null where there is no id.
+
+    With ``holdout_months``, who was admitted in that many months before the latest admission of all is the test split,
+    and the hash divides the others among the three that remain, in their shares.
+
+    >>> import datetime as dt
+    >>> latest = [dt.datetime(2026, 3, 1), dt.datetime(2025, 12, 31), dt.datetime(2026, 1, 31), None]
+    >>> subjects = pl.DataFrame({"subject_id": ["10000032", "10001217", "10001725", None], "latest": latest})
+    >>> split_subjects(subjects)["split"].to_list()
+    [0, 0, 2, None]
+    >>> split_subjects(subjects, holdout_months=2)["split"].to_list()
+    [3, 0, 3, None]
+    """
+    held_out = pl.lit(False)
+    if holdout_months:
+        kept = sum(fractions[:-1])
+        if kept <= 0:
+            raise InputError(f"split fractions {list(fractions)} leave nobody beside the hold-out")
+        fractions = (*(fraction / kept for fraction in fractions[:-1]), 0.0)
+        held_out = (pl.col("latest") >= pl.col("latest").max().dt.offset_by(f"-{holdout_months}mo")).fill_null(False)
+    hashed = [subject and split_of(subject, fractions) for subject in subjects["subject_id"]]
+    return subjects.select(
+        "subject_id",
+        pl.when(held_out & pl.col("subject_id").is_not_null())
+        .then(pl.lit(len(fractions) - 1))
+        .otherwise(pl.Series(hashed, dtype=pl.Int8))
+        .cast(pl.Int8)
+        .alias("split"),
+    )
 
 
 def check_fractions(fractions: Sequence[float]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from m3h_pipeline.reports import interaction
 from m3h_pipeline.reports.page import write_report
 
 if TYPE_CHECKING:
@@ -90,25 +91,41 @@ def test_counts_sort_as_they_are_shown(opened: Callable[..., Page]) -> None:
 
 def test_heat_map_by_mouse_and_by_keyboard(opened: Callable[..., Page]) -> None:
     page = opened(viewport={"width": 1200, "height": 900})
-    chart, tip = page.locator(".map .chart:visible"), page.locator("#tip")
+    tasks = example()["metrics"]["tasks"]
+    tim = interaction.arranged(example()["tim"], {task["task"]: task["department"] for task in tasks})
+
+    def words(i: int, j: int) -> str:
+        return interaction.cell_words(tim, i, j, {task["task"]: task["metric"] for task in tasks})
+
+    chart, tip = page.locator(".map figure:first-child .chart:visible"), page.locator("#tip")
     assert chart.count() == 1
     chart.locator(".mark").nth(1).hover()
-    assert tip.inner_text().startswith("Atrial fibrillation → Heart failure: AUROC +0.013 (−0.012 to +0.038).")
+    assert tip.inner_text() == words(0, 1)
     page.mouse.move(0, 0)
     assert tip.inner_text() == ""
     chart.focus()
     page.keyboard.press("ArrowRight")
-    assert tip.inner_text().startswith("Ischemic heart disease → Heart failure:")
+    assert tip.inner_text() == words(0, 2)
     page.keyboard.press("ArrowDown")
-    assert tip.inner_text().startswith("Ischemic heart disease → Atrial fibrillation:")
+    assert tip.inner_text() == words(1, 2)
     page.keyboard.press("Escape")
     assert tip.inner_text() == ""
+
+
+def test_arrows_of_the_graph_by_keyboard(opened: Callable[..., Page]) -> None:
+    page = opened(viewport={"width": 1200, "height": 900})
+    page.locator(".network .chart").focus()
+    page.keyboard.press("ArrowRight")
+    first = page.locator("#tip").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert " → " in first
+    assert page.locator("#tip").inner_text() not in ("", first)
 
 
 def test_fits_a_phone(opened: Callable[..., Page]) -> None:
     page = opened(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     assert page.evaluate(FITS)
-    chart = page.locator(".map .chart:visible")
+    chart = page.locator(".map figure:first-child .chart:visible")
     assert chart.count() == 1
     assert chart.evaluate("e => e.scrollWidth <= e.clientWidth")
     chart.locator(".mark").nth(7).tap()

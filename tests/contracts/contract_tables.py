@@ -88,11 +88,21 @@ def labels() -> list[dict[str, Any]]:
     return rows
 
 
+def embeddings() -> list[dict[str, Any]]:
+    """Two vectors a sample; those of a modality are of one length."""
+    return [
+        {"sample_id": f"s{i}", "modality": modality, "vector": [float(i)] * width}
+        for i in range(STAYS)
+        for modality, width in [("vision", 3), ("language", 2)]
+    ]
+
+
 def good(table: str, folder: Path) -> list[dict[str, Any]]:
     """The good rows of a table."""
     if table == "images":
         return images(folder)
-    return {"samples": samples, "events": events, "notes": notes, "labels": labels}[table]()
+    tables = {"samples": samples, "events": events, "notes": notes, "labels": labels, "embeddings": embeddings}
+    return tables[table]()
 
 
 def frame(table: str, rows: list[dict[str, Any]]) -> pl.DataFrame:
@@ -192,6 +202,15 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("labels", {"task": "destination", "value": -1.0}, "class_below_zero"),
     ("labels", {"task": "los", "value": float("-inf")}, "infinite_label"),
     ("labels", {"value": 1.0}, "duplicate_key"),
+    ("embeddings", {"sample_id": "nobody"}, "unknown_sample"),
+    ("embeddings", {"modality": "smell"}, "unknown_modality"),
+    ("embeddings", {"modality": "tabular", "vector": None}, "missing_vector"),
+    ("embeddings", {"modality": "tabular", "vector": []}, "empty_vector"),
+    ("embeddings", {"modality": "tabular", "vector": [0.0] * 100_001}, "overlong_vector"),
+    ("embeddings", {"modality": "timeseries", "vector": [1.0, float("inf")]}, "infinite_vector"),
+    ("embeddings", {"modality": "timeseries", "vector": [1.0, float("nan")]}, "infinite_vector"),
+    ("embeddings", {"vector": [0.0, 0.0]}, "another_length"),
+    ("embeddings", {"vector": [1.0, 2.0, 3.0]}, "duplicate_key"),
 ]  # fmt: skip
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
 import pytest
 from contract_tables import ADMITTED, TASKS, WRONG, Hospital, frame, good, wrong_row
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from m3h_pipeline import contracts
 from m3h_pipeline.contracts import TABLES, Rule, load_contract, row_rules
@@ -18,6 +20,7 @@ _POOLS: dict[Any, list[Any]] = {
     pl.String: [None, "", "a", "b", "a b", "ü", "a\ufffdb", "\n", "a\n", "\x7f", "x" * 128, "ü" * 128, "x" * 129],
     pl.Float64: [None, -1e13, -1.0, -0.0, 0.0, 0.5, 0.002, 1.0, 130.0, 130.5, float("inf"), float("-inf")],
     pl.Datetime: [None, *(ADMITTED + timedelta(hours=h) for h in (-1, 0, 1))],
+    pl.List: [None, [], [1.0]],
     "integer": [None, -1, 0, 1, 2, 3, 4, 100],
 }
 
@@ -92,6 +95,36 @@ def test_on_generated_rows(hospital: Hospital, table: str) -> None:
     broken = {name for name, rows in _agree(table, view).items() if rows}
     missing = {f"missing_{name}" for name in keys}
     assert broken | missing >= {rule.name for rule in row_rules(load_contract(table))}, "each rule was broken once"
+
+
+_ANY: dict[Any, st.SearchStrategy[Any]] = {
+    pl.String: st.text(st.characters(exclude_categories=["Cs"]), max_size=140),
+    pl.Float64: st.floats(allow_nan=False, width=64),
+    pl.Datetime: st.datetimes(datetime(1500, 1, 1), datetime(2250, 1, 1)),
+    "integer": st.integers(-128, 127),
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+@given(data=st.data())
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+def test_on_any_rows(hospital: Hospital, table: str, data: st.DataObject) -> None:
+    """Whatever stands in the cells: text in any script, any number, any time, or nothing."""
+    schema = _view(hospital, table, []).schema
+    keys = {name for rule in load_contract(table).rules if "unique" in rule.type for name in rule.columns}
+
+    def cells(name: str, dtype: pl.DataType) -> st.SearchStrategy[list[Any]]:
+        kind = "integer" if dtype.is_integer() else dtype.base_type()
+        pool = [value for value in _POOLS[kind] if value is not None]
+        cell = st.sampled_from(pool) | (
+            st.integers(0, 127) if dtype.is_unsigned_integer() else _ANY.get(kind, st.nothing())
+        )
+        if dtype.is_unsigned_integer():
+            cell = cell.filter(lambda value: value >= 0)
+        return st.lists(cell if name in keys else st.none() | cell, min_size=12, max_size=12)
+
+    columns = {name: data.draw(cells(name, dtype), label=name) for name, dtype in schema.items()}
+    _agree(table, pl.DataFrame(columns, schema=schema))
 
 
 @pytest.mark.parametrize("table", TABLES)

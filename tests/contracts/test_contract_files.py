@@ -49,6 +49,15 @@ def _first(contract: dict) -> dict:
     return contract["schema"][0]
 
 
+def _bound(contract: dict, kind: str, pop: bool = False) -> dict:
+    """The implementation of a bound of the table as a whole."""
+    rules = _first(contract)["quality"]
+    rule = next(rule for rule in rules if rule["implementation"]["type"] == kind)
+    if pop:
+        rules.remove(rule)
+    return rule["implementation"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -65,7 +74,19 @@ def _first(contract: dict) -> dict:
         (lambda c: _first(c)["quality"][0]["implementation"]["kwargs"].update(mostley=1), "unknown_unit: .*mostley"),
         (lambda c: _first(c)["quality"][0]["implementation"]["kwargs"].update(ignore_row_if="never"), "ignore_row_if"),
         (lambda c: _first(c)["quality"][1].update(name="unknown_unit"), "there are two rules of this name"),
-        (lambda c: _first(c)["quality"].pop(), "there must be one quality rule with engine m3h"),
+        (lambda c: _bound(c, "quarantined_share", pop=True), "there must be a quality rule with engine m3h"),
+        (
+            lambda c: _bound(c, "volume_change")["kwargs"].pop("max_ratio"),
+            "volume_change: max_ratio: volume_change takes",
+        ),
+        (
+            lambda c: _bound(c, "volume_change")["kwargs"].update(maximum=2),
+            "volume_change: maximum: volume_change takes",
+        ),
+        (lambda c: _bound(c, "distribution_shift")["kwargs"].update(by="ward"), "distribution_shift: .*no column ward"),
+        (lambda c: _bound(c, "distribution_shift").update(type="drift"), "engine m3h knows the types .*, not drift"),
+        (lambda c: c["slaProperties"][0].update(element="events.code"), "events.code is no time column of events"),
+        (lambda c: c["slaProperties"][0].update(unit="h"), "latency as a whole number with unit d"),
         (lambda c: _first(c)["customProperties"][1]["value"].update(latest_time="bed_time + 1"), "no column bed_time"),
         (lambda c: _first(c)["customProperties"][1]["value"].update(latest_time="time +"), "latest_time: time \\+"),
         (lambda c: _first(c)["customProperties"].pop(0), "verifiedRows is missing"),

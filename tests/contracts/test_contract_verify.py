@@ -23,7 +23,9 @@ def hospital(tmp_path: Path) -> Hospital:
 
 def _verify(hospital: Hospital, table: str, split: SplitResult) -> dict[str, CheckResult]:
     checks = verify(table, hospital.folder / f"{table}.parquet", split, samples=hospital.samples, tasks=TASKS)
-    assert [check.name for check in checks] == check_names(table) == list(check_descriptions(table))
+    against_others = {"schema", "change_in_volume", "distribution", "freshness"}
+    assert [check.name for check in checks] == [name for name in check_names(table) if name not in against_others]
+    assert check_names(table) == list(check_descriptions(table))
     return {check.name: check for check in checks}
 
 

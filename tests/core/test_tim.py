@@ -146,6 +146,13 @@ def test_hints_come_from_the_joint_model_alone(cohort, method, tmp_path):
     assert json.dumps(again.to_dict()) == json.dumps(found.to_dict())
 
 
+@pytest.mark.parametrize("patience", [1, 2, 3])
+def test_looking_ahead_ends_with_training_whenever_that_stops(cohort, patience):
+    config = replace(QUICK, epochs=60, patience=patience, learning_rate=0.05)
+    found = task_interaction(cohort, THREE, "affinity", config, seeds=(0,), n_bootstrap=20)
+    assert np.isfinite(found.matrix_TT).all()
+
+
 @pytest.mark.parametrize("method", ["affinity", "projection"])
 def test_hints_see_the_teacher(method):
     """Of all tasks, the teacher is the one whose gradient the learner can use most."""

@@ -103,3 +103,21 @@ def test_wrong_configuration(tmp_path):
 
 def test_demo_hospital_does_not_overwrite(tmp_path):
     assert_clear(m3h("demo-hospital", "--to", tmp_path), "is there already")
+
+
+def test_a_patient_whom_no_snapshot_knows(tmp_path):
+    assert_clear(m3h("forget", "4711", "--yes", "--out", tmp_path), "m3h.toml is not there")
+    (tmp_path / "m3h.toml").write_text("[source]\nname = 'demo'\n")
+    assert_clear(m3h("forget", "4711", "--yes", "--out", tmp_path), "knows the subject '4711'", "nothing was erased")
+    assert not (tmp_path / "forgotten.json").exists()
+
+
+def test_a_snapshot_of_the_past(hospital, tmp_path):
+    ingested = tmp_path / "snapshots" / "2026-01-02" / "ingested"
+    ingested.mkdir(parents=True)
+    (ingested / "step.json").write_text('{"key": "", "version": "", "info": {}}')
+    source = f"[source]\nname = 'mimic-iv'\npath = '{hospital}'\nsnapshot = '2026-01-02'\n"
+    (tmp_path / "m3h.toml").write_text(source)
+    result = m3h("run", "--snapshot", "2025-12-31", "--out", tmp_path)
+    assert_clear(result, "snapshot 2025-12-31 lies before the newest one", "Choose a label after 2026-01-02")
+    assert (tmp_path / "m3h.toml").read_text() == source

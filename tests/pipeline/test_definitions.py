@@ -10,7 +10,7 @@ import pytest
 
 from m3h_pipeline.definitions import MAIN_JOB, defs
 
-TABLES = ["samples", "events", "notes", "images", "labels"]
+TABLES = ["samples", "events", "notes", "images", "labels", "embeddings"]
 MODALITIES = ["tabular", "timeseries", "language", "vision"]
 
 

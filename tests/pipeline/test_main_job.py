@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from traces import holding
 
 M3H = [sys.executable, "-m", "m3h_pipeline.cli"]
 
@@ -75,6 +77,14 @@ def test_planted_wrong_rows_are_in_quarantine(finished, latest):
     assert len(planted) > 0
     for file in (latest / "quarantine").glob("*.parquet"):
         assert file.stat().st_mode & 0o077 == 0, f"{file} can be read by others"
+    assert (latest / "quarantine").stat().st_mode & 0o777 == 0o700
+
+
+def test_every_check_passed_and_can_be_read_offline(finished, latest):
+    page = (latest / "validation.html").read_text()
+    assert page == (finished[0] / "snapshots" / "2026-01-01" / "validation.html").read_text()
+    assert "failed</span>" not in page
+    assert "Rules: whether the kept rows hold it" in page
 
 
 def test_model_is_registered_and_scores_raw_inputs(finished):
@@ -140,3 +150,31 @@ def test_second_run_takes_everything_as_it_is(finished):
     from mlflow import MlflowClient
 
     assert len(MlflowClient(f"sqlite:///{out}/mlflow/mlflow.db").search_model_versions("name='m3h'")) == 1
+
+
+def test_a_forgotten_patient_is_in_no_file_and_the_next_run_goes_on(finished, tmp_path):
+    out = Path(shutil.copytree(finished[0], tmp_path / "out"))
+    # A patient with a note that names a stay which does not exist.
+    notes = pl.read_parquet(out / "latest" / "quarantine" / "notes.parquet").filter(pl.col("rule") == "unknown_stay")
+    patient = json.loads(notes["row"][0])["note_id"].split("-")[0]
+    samples = pl.read_parquet(out / "snapshots" / "2026-01-01" / "valid" / "samples" / "samples.parquet")
+    mine = samples.filter(pl.col("subject_id") == patient)
+    words = [patient, *mine["stay_id"]]
+    assert len(words) > 1
+    assert mine["split"][0] != 3
+    assert len(holding(out, words)) > 20
+
+    said = run("forget", patient, "--out", out, "--yes")
+    assert "m3h version 1 had learned from them" in said.stdout
+    assert holding(out, words) == []
+    metrics = (out / "latest" / "metrics.json").read_bytes()
+    run("run", "--out", out)
+    assert holding(out, words) == []
+    assert (out / "latest" / "metrics.json").read_bytes() == metrics
+    told = pl.read_parquet(out / "latest" / "lineage.parquet").group_by("file").agg(pl.col("rows").sum()).sort("file")
+    before = pl.read_parquet(finished[0] / "latest" / "lineage.parquet").group_by("file").agg(pl.col("rows").sum())
+    assert told.equals(before.sort("file"))
+    from mlflow import MlflowClient
+
+    version = MlflowClient(f"sqlite:///{out}/mlflow/mlflow.db").get_model_version("m3h", "1")
+    assert version.tags["m3h.forgotten_patients"] == "1"

@@ -10,9 +10,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from m3h_pipeline.reports import charts
+from m3h_pipeline.reports import charts, interaction, words
 from m3h_pipeline.reports.page import write_report
 
 example = runpy.run_path(str(Path(__file__).with_name("report_example.py")))["example"]
@@ -140,33 +141,95 @@ def test_small_groups_are_never_counted_out(tmp_path: Path) -> None:
     assert not re.search(r">\s*47\s*<", page)
 
 
-def test_heat_map_fills_only_what_excludes_zero(page: str) -> None:
-    tim = example()["tim"]
-    clear = [(i, j) for i in range(8) for j in range(8) if i != j and (tim["low"][i][j] > 0 or tim["high"][i][j] < 0)]
-    assert clear
+def test_heat_map_fills_only_what_survives(page: str) -> None:
+    tasks = example()["metrics"]["tasks"]
+    tim = interaction.arranged(example()["tim"], {task["task"]: task["department"] for task in tasks})
+    survivors = [(i, j) for i in range(8) for j in range(8) if tim["evidence"][i][j]]
+    assert survivors
+    assert len(survivors) < sum(tim["low"][i][j] > 0 or tim["high"][i][j] < 0 for i in range(8) for j in range(8))
     plots = re.findall(r'data-columns="8">(<svg.*?</svg>)', page)
     assert len(plots) == 2  # one for a wide screen, one for a phone
     for plot in plots:
         cells = re.findall(r'<path[^>]*fill="var\(--([\w-]+)\)"[^>]*><title>([^<]*)', plot)
         assert len(cells) == 64
-        assert sum(fill.startswith(("help", "harm")) for fill, _ in cells) == len(clear)
-        i, j = clear[0]
-        assert cells[i * 8 + j][1] == charts.cell_words(tim, i, j, {tim["tasks"][i]: "AUROC"})
-    assert page.count("<li>Learning <strong>") == len(clear)
+        assert sum(fill.startswith(("help", "harm")) for fill, _ in cells) == len(survivors)
+        i, j = survivors[0]
+        assert cells[i * 8 + j][1] == interaction.cell_words(tim, i, j, {tim["tasks"][i]: "AUROC"})
+    assert f"<strong>{len(survivors)} survive</strong> a false discovery rate of 5%" in page
     assert "this project's reconstruction" in page
+
+
+def test_graph_has_an_arrow_for_each_effect_that_survives(page: str) -> None:
+    evidence = example()["tim"]["evidence"]
+    [drawn] = re.findall(r'from arrow to arrow.">(<svg.*?</svg>)', page)
+    assert drawn.count("<title>") == sum(map(sum, evidence))
+    drawing = example(tim_tasks=44)["tim"]
+    assert sum(map(sum, drawing["evidence"])) > 40
+    assert charts.svg(interaction.graph(drawing), "graph").count("<title>") == 40
+    drawing["evidence"] = [[False] * 44] * 44
+    assert interaction.graph(drawing) is None
+
+
+def test_each_task_says_what_helps_it_and_of_how_many(page: str) -> None:
+    tim = example()["tim"]
+    strength = [
+        max((abs(v) for v, e in zip(*r, strict=True) if e), default=0)
+        for r in zip(tim["matrix"], tim["evidence"], strict=True)
+    ]
+    first = int(np.argmax(strength))
+    section = page.partition("What helps each task")[2]
+    cells = rows(section)
+    top = next(row for row in cells if row and row[0] not in ("Task", ""))
+    assert top[0] == words.name(tim["tasks"][first])
+    assert top[2:5] == [str(tim["n"][first]), f"{tim['single'][first]:.3f}", f"{tim['joint'][first]:.3f}"]
+    assert re.match(r"(Helped|Hurt) by [A-Z].* [+−]0\.\d+ \(.* to .*\)", top[5])
+    assert "The other cells are estimated; where both are known" in page
+    assert "2 models were best on the validation split" in page
+    assert "agree in sign in 54% (50% would be chance), with a rank correlation of +0.120." in page
+
+
+def test_tasks_lie_by_department_and_likes_are_neighbours() -> None:
+    tim = example(tim_tasks=8)["tim"]
+    matrix = np.zeros((8, 8))
+    matrix[[0, 3], 2] = 0.02  # both are helped by the same task
+    tim["matrix"] = matrix.tolist()
+    departments = dict.fromkeys(tim["tasks"], "a") | {tim["tasks"][1]: "b", tim["tasks"][6]: "b"}
+    new = interaction.arranged(tim, departments)
+    assert sorted(new["tasks"]) == sorted(tim["tasks"])
+    runs = [d for at, d in enumerate(new["departments"]) if at == 0 or d != new["departments"][at - 1]]
+    assert sorted(runs) == ["a", "b"]
+    places = [new["tasks"].index(tim["tasks"][i]) for i in (0, 3)]
+    assert abs(places[0] - places[1]) == 1
+    i, helper = places[0], new["tasks"].index(tim["tasks"][2])
+    assert new["matrix"][i][helper] == 0.02
+    assert new["leave_one_out"]["matrix"][i] == tim["leave_one_out"]["matrix"][0]
+    for name in ("single", "joint", "n"):
+        assert new[name][i] == tim[name][0]
+
+
+def test_hints_and_single_seeds_claim_nothing(tmp_path: Path) -> None:
+    data = example()
+    nothing = {"q": [[None] * 8] * 8, "evidence": [[False] * 8] * 8, "groups": None, "leave_one_out": None}
+    data["tim"] |= nothing | {"seeds": 1, "estimator": None}
+    assert "A single seed tells nothing of training's own doubt" in written(data, tmp_path)
+    data["tim"] |= {"method": "attention", "unit": "attention weight", "source": [["estimated"] * 8] * 8}
+    page = written(data, tmp_path)
+    assert "nothing here is evidence" in page
+    assert "attention weight +" in page
+    assert "was trained anew" not in page
 
 
 def test_cell_words_hold_all_that_is_known() -> None:
     tim = {
-        "tasks": ["sepsis", "copd"], "method": "pairwise", "single": [0.78, 0.7], "joint": [0.795, 0.71],
-        "matrix": [[0, 0.012], [None, 0]], "low": [[0, 0.003], [None, 0]], "high": [[0, 0.021], [None, 0]],
-        "source": [["retrained", "estimated"]] * 2,
+        "tasks": ["sepsis", "copd"], "method": "pairwise", "unit": "metric", "single": [0.78, 0.7],
+        "joint": [0.795, 0.71], "matrix": [[0, 0.012], [None, 0]], "low": [[0, 0.003], [None, 0]],
+        "high": [[0, 0.021], [None, 0]], "source": [["retrained", "estimated"]] * 2,
     }  # fmt: skip
-    assert charts.cell_words(tim, 0, 1, {"sepsis": "AUROC"}) == (
+    assert interaction.cell_words(tim, 0, 1, {"sepsis": "AUROC"}) == (
         "COPD → Sepsis: AUROC +0.012 (+0.003 to +0.021). Sepsis alone 0.780, with COPD 0.792, with all 2 tasks 0.795. "
         "Estimated, not retrained."
     )
-    assert charts.cell_words(tim, 1, 0, {}) == "Sepsis → COPD: not measured."
+    assert interaction.cell_words(tim, 1, 0, {}) == "Sepsis → COPD: not measured."
 
 
 def test_charts_follow_the_theme(page: str) -> None:
@@ -201,12 +264,12 @@ def test_nothing_claimed_nothing_compared(tmp_path: Path) -> None:
         task |= dict.fromkeys(("value", "low", "high", "single_task", "trees", "difference", "difference_low"))
         task |= {"difference_high": float("nan"), "claimed": False, "reason": None}
     tim = data["tim"]
-    tim |= {"low": [[-1.0] * 8] * 8, "high": [[1.0] * 8] * 8}
+    tim |= {"low": [[-1.0] * 8] * 8, "high": [[1.0] * 8] * 8, "evidence": [[False] * 8] * 8}
     tim["matrix"][0][1] = tim["single"][2] = None
     page = written(data | {"lineage": [], "checks": [], "limits": []}, tmp_path)
     assert "Joint learning could not be compared with single-task models." in page
     assert "not claimed: too few test labels" in page
-    assert "No pair whose interval excludes 0." in page
+    assert "No effect survives, so there is no graph of them." in page
     assert 'id="limits"' not in page
     assert not re.search(r"\bnan\b", str(rows(page)).lower() + "".join(re.findall(r"<svg.*?</svg>", page)).lower())
 
@@ -228,7 +291,7 @@ def test_an_interval_beyond_the_scale_ends_in_an_arrow() -> None:
 
 
 def test_pictures_for_metadata() -> None:
-    image = charts.heat_map(example()["tim"])
+    image = interaction.heat_map(example()["tim"])
     assert charts.png(image).startswith(b"\x89PNG")
     assert charts.markdown(image, "TIM").startswith("![TIM](data:image/png;base64,iVBOR")
 
@@ -237,7 +300,7 @@ def test_all_tasks_interacting_stay_light(tmp_path: Path) -> None:
     page = written(example(tim_tasks=44), tmp_path)
     assert len(page.encode()) < 2_000_000
     assert "All 1,892 pairs as a table" in page
-    assert "The 12 largest of" in page
+    assert "The 40 largest of" in page
 
 
 def luminance(colour: str) -> float:

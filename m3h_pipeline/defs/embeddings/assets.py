@@ -5,9 +5,10 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from m3h_pipeline.config import EmbeddingConfig
+from m3h_pipeline.config import EmbeddingConfig, spill
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
+from m3h_pipeline.features.items import is_given
 from m3h_pipeline.launch import JobLauncher
 from m3h_pipeline.storage import code_version
 
@@ -43,7 +44,7 @@ _MODALITIES: dict[str, tuple[list[str], set[str], str]] = {
     specs=[
         dg.AssetSpec(
             f"{modality}_inputs",
-            deps=[f"valid_{table}" for table in tables],
+            deps=[f"valid_{table}" for table in [*tables, "embeddings"]],
             description=f"What was known of each stay at its prediction time: the {modality} inputs. "
             "The one place where the future is cut off.",
             group_name="inputs",
@@ -62,13 +63,13 @@ def as_of_inputs(context: dg.AssetExecutionContext, workspace: Workspace):
     """Cut every modality at the prediction time."""
     from m3h_pipeline.features.as_of import write_inputs
 
-    valid = workspace.valid(context)
+    config, valid = workspace.config, workspace.valid(context)
     step = workspace.produce(
         context,
         "inputs",
         [INPUTS_CODE, *valid.values()],
         lambda to: write_inputs(
-            {table: part.folder for table, part in valid.items()}, to, workspace.config.cohort.memory_limit
+            {table: part.folder for table, part in valid.items()}, to, config.cohort.memory_limit, spill(config)
         ),
     )
     for modality in _MODALITIES:
@@ -108,8 +109,9 @@ def _embedding(modality: str) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
     ) -> dg.MaterializeResult:
         inputs = workspace.step(context, "inputs")
+        given = is_given(modality, inputs.folder)
         settings = workspace.config.embedding
-        options = _options(modality, settings)
+        options = {} if given else _options(modality, settings)
         job = {
             "modality": modality,
             "inputs": str(inputs.folder),
@@ -133,6 +135,7 @@ def _embedding(modality: str) -> dg.AssetsDefinition:
                 "share present": round(facts["present"] / max(facts["samples"], 1), 3),
                 "width": facts["width"],
                 "seconds": facts["seconds"],
+                "vectors": "given by the hospital, only scaled" if given else "computed by the encoder",
                 "items run through the encoder": facts["items computed"],
                 "encoder": dg.MetadataValue.json(facts["encoder"]),
                 "unreadable items": dg.MetadataValue.json(facts["unreadable"]),

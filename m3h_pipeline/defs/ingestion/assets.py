@@ -1,16 +1,21 @@
-"""Ingestion: a hospital's own files become five canonical tables, with a lineage that accounts for every row."""
+"""Ingestion: a hospital's own files become the canonical tables, with a lineage that accounts for every row."""
 
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from m3h_pipeline import config as configuration
+from m3h_pipeline import forgetting
 from m3h_pipeline.defs.partitions import snapshots
-from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
+from m3h_pipeline.defs.resources import OWNERS, Workspace, clearly, materialized
+from m3h_pipeline.lineage import unaccounted
 from m3h_pipeline.paths import contracts_folder
-from m3h_pipeline.sources import Settings
-from m3h_pipeline.storage import code_version, content_hash
+from m3h_pipeline.snapshots import check_label
+from m3h_pipeline.sources import extract
+from m3h_pipeline.storage import Step, code_version, content_hash
 
 CODE = code_version("m3h_pipeline.sources", "m3h_pipeline.database", "m3h_pipeline.tasks_file", "m3h_pipeline.columns")
 DESCRIPTIONS = {
@@ -19,6 +24,8 @@ DESCRIPTIONS = {
     "events": "Vital signs, labs and procedures as they were taken and as they became known. The time-series modality.",
     "notes": "Clinical notes with the time when they were filed. The language modality.",
     "images": "Chest images with the time when they were taken. The vision modality.",
+    "embeddings": "Vectors that the hospital computed itself, which take the place of the encoder of their modality; "
+    "most hospitals have none.",
     "labels": "What is known of each task for each stay; no row means not labelled, never 0.",
 }
 
@@ -36,6 +43,15 @@ DESCRIPTIONS = {
         )
         for name, description in DESCRIPTIONS.items()
     ],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "lineage",
+            asset=name,
+            blocking=True,
+            description="Every row that was read is accounted for: kept, or out of scope with the reason.",
+        )
+        for name in DESCRIPTIONS
+    ],
     partitions_def=snapshots,
     name="ingest",
     pool="duckdb_write",
@@ -43,19 +59,21 @@ DESCRIPTIONS = {
 def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
     """Read the source into the canonical tables."""
     config = workspace.config
-    source = configuration.source(config, workspace.root)
-    settings = Settings(
-        prediction_hours=config.cohort.prediction_hours,
-        timezone=config.cohort.timezone,
-        tasks=source.tasks,
-        memory_limit=config.cohort.memory_limit,
-    )
-    step = workspace.produce(
-        context,
-        "ingested",
-        [CODE, source.fingerprint(), asdict(settings), content_hash(contracts_folder())],
-        lambda to: source.extract(to, settings),
-    )
+    source = workspace.source
+    forgetting.finish(workspace.root)
+    with clearly():
+        check_label(workspace.root, context.partition_key, source)
+    fingerprint = source.fingerprint()
+    settings = configuration.settings(config, source)
+    # How much memory and disk the work may take decides nothing.
+    decides = {name: value for name, value in asdict(settings).items() if name not in ("memory_limit", "spill")}
+
+    def build(to: Path) -> dict[str, Any]:
+        facts = extract(source, to, settings)
+        left_out = forgetting.leave_out(to, forgetting.Forgotten.load(workspace.root))
+        return {**facts, "fingerprint": fingerprint, "rows of forgotten patients": left_out}
+
+    step = workspace.produce(context, "ingested", [CODE, fingerprint, decides, content_hash(contracts_folder())], build)
     lineage = pl.read_parquet(step.folder / "lineage.parquet")
     for name in DESCRIPTIONS:
         mine = lineage.filter(pl.col("table") == name)
@@ -63,8 +81,25 @@ def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
         yield materialized(
             step,
             name,
+            checks=[_accounted(step, name, mine)],
             **{"dagster/row_count": rows, "lineage": dg.MetadataValue.md(_as_markdown(mine))},
         )
+
+
+def _accounted(step: Step, table: str, lineage: pl.DataFrame) -> dg.AssetCheckResult:
+    """Whether the lineage of a table adds up, as its files lie there now."""
+    problems = unaccounted(step.folder, table, step.info.get("rows read", {}))
+    outcomes = dict(lineage.group_by("outcome").agg(pl.col("rows").sum()).sort("outcome").iter_rows())
+    words = ", ".join(f"{rows:,} {outcome.replace('_', ' ')}" for outcome, rows in outcomes.items()) or "no such files"
+    return dg.AssetCheckResult(
+        asset_key=table,
+        check_name="lineage",
+        passed=not problems,
+        description=f"{lineage['rows'].sum():,} rows read: {words}." if not problems else
+        f"The rows do not add up: {'; '.join(problems)}. This is a mistake in the source's code, not in the data: "
+        "report it.",
+        metadata={"rows read": int(lineage["rows"].sum()), **outcomes},
+    )  # fmt: skip
 
 
 def _as_markdown(lineage: pl.DataFrame) -> str:

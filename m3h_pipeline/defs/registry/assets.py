@@ -8,7 +8,7 @@ import polars as pl
 from m3h_pipeline import tracking
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
-from m3h_pipeline.features.items import MODALITIES
+from m3h_pipeline.features.items import MODALITIES, is_given
 from m3h_pipeline.storage import code_version
 
 CODE = code_version("m3h_pipeline.registry", "m3h_pipeline.serving", "m3h_core")
@@ -43,6 +43,7 @@ def model_version(context: dg.AssetExecutionContext, workspace: Workspace) -> dg
                 for name, kind in schema.items()
                 if name not in ("sample_id", "split")
             },
+            given=[modality for modality in MODALITIES if is_given(modality, inputs.folder)],
             metrics=json.loads((quality.folder / "metrics.json").read_text()),
             tags={"snapshot": context.partition_key, "dagster.run_id": context.run_id},
         )

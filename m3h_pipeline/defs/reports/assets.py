@@ -10,12 +10,13 @@ from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
 from m3h_pipeline.features.items import MODALITIES
 from m3h_pipeline.launch import JobLauncher
-from m3h_pipeline.storage import code_version, read_json
+from m3h_pipeline.snapshots import labels, remove, surplus
+from m3h_pipeline.storage import at_work, code_version, read_json
 
 ARMS = ("joint", "single_task", "trees")
 QUALITY_CODE = code_version("m3h_core.metrics", "m3h_pipeline.reports.quality")
 TIM_CODE = code_version("m3h_core", "m3h_pipeline.jobs.tim", "m3h_pipeline.reports.quality")
-REPORT_CODE = code_version("m3h_pipeline.reports")
+REPORT_CODE = code_version("m3h_pipeline.reports", "m3h_pipeline.lineage")
 _SHARED: dict[str, Any] = {"group_name": "reports", "owners": OWNERS, "partitions_def": snapshots}
 
 
@@ -79,7 +80,7 @@ def tim_report(context: dg.AssetExecutionContext, workspace: Workspace, launcher
         return facts
 
     step = workspace.produce(context, "tim", [TIM_CODE, cohort, joint, single_task, job["training"], job["tim"]], build)
-    return materialized(step, **step.info)
+    return materialized(step, **_interaction_pictures(read_json(step.folder / "tim.json"), job["tasks"]), **step.info)
 
 
 @dg.asset(
@@ -110,12 +111,45 @@ def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
 
     decided_by: list[object] = [REPORT_CODE, *steps.values(), *valid.values(), *embedded.values()]
     step = workspace.produce(context, "report", decided_by, build)
-    latest = publish(workspace.root, step.folder)
-    metrics, interaction = read_json(latest / "metrics.json"), read_json(latest / "tim.json")
-    pictures: dict[str, Any] = {"task interaction": charts.heat_map(interaction)}
-    if compared := charts.interval_charts(metrics["tasks"]):
-        pictures["joint minus single-task"] = compared[0]
-    shown: dict[str, Any] = {
-        name: dg.MetadataValue.md(charts.markdown(chart, name)) for name, chart in pictures.items()
-    }
-    return materialized(step, report=dg.MetadataValue.path(str(latest / "report.html")), **shown, **step.info)
+    with at_work(workspace.root):
+        latest = publish(workspace.root, step.folder)
+    pictures: dict[str, Any] = {}
+    if compared := charts.interval_charts(read_json(latest / "metrics.json")["tasks"]):
+        pictures["joint minus single-task"] = _picture(compared[0], "joint minus single-task")
+    return materialized(
+        step,
+        report=dg.MetadataValue.path(str(latest / "report.html")),
+        **{"snapshots removed": ", ".join(_retire(workspace)) or "none"},
+        **pictures,
+        **step.info,
+    )
+
+
+def _interaction_pictures(tim: dict[str, Any], tasks: list[dict[str, Any]]) -> dict[str, Any]:
+    """The heat map and, where effects survive, their graph, by title; ``tasks``: specifications as dicts."""
+    from m3h_pipeline.reports import interaction
+
+    tim = interaction.arranged(tim, {task["name"]: task["department"] for task in tasks})
+    charts = {"task interaction": interaction.heat_map(tim, cell=16, numbers=False)}
+    if network := interaction.graph(tim):
+        charts["effects that survive"] = network
+    return {title: _picture(chart, title) for title, chart in charts.items()}
+
+
+def _picture(chart: Any, title: str) -> dg.MetadataValue:
+    from m3h_pipeline.reports import charts
+
+    return dg.MetadataValue.md(charts.markdown(chart, title))
+
+
+def _retire(workspace: Workspace) -> list[str]:
+    """Remove snapshots that ``[retention]`` does not keep: now that the new one is whole, and never one in use."""
+    from m3h_pipeline import tracking
+    from m3h_pipeline.registry import snapshots_in_use
+
+    bounds = workspace.config.retention
+    if not surplus(labels(workspace.root), [], bounds.snapshots, bounds.days):
+        return []
+    tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
+    gone = surplus(labels(workspace.root), snapshots_in_use(), bounds.snapshots, bounds.days)
+    return remove(workspace.root, gone)

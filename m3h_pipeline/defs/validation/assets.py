@@ -7,13 +7,16 @@ from typing import Any
 
 import dagster as dg
 
+from m3h_pipeline.columns import Columns
 from m3h_pipeline.contracts import CheckResult, check_descriptions
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, TABLES, Workspace, materialized
 from m3h_pipeline.paths import contracts_folder
-from m3h_pipeline.storage import code_version, content_hash
+from m3h_pipeline.snapshots import labels
+from m3h_pipeline.sources.base import SIGNALS
+from m3h_pipeline.storage import Step, code_version, content_hash, read_step
 
-CODE = code_version("m3h_pipeline.contracts")
+CODE = code_version("m3h_pipeline.contracts", "m3h_pipeline.changes")
 # What a table's step carries on to later steps, beside its rows.
 _BESIDE = {"samples": ["columns.json"], "labels": ["tasks.json"]}
 
@@ -34,11 +37,17 @@ def _validated(table: str) -> dg.AssetsDefinition:
         ],
     )  # fmt: skip
     def validated(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+        from m3h_pipeline.changes import Occasion
         from m3h_pipeline.contracts import validate
 
         ingested = workspace.step(context, "ingested")
         samples = None if table == "samples" else workspace.step(context, "valid/samples")
         contracts = content_hash(contracts_folder())
+        previous = _last_good(workspace.root, context.partition_key, table)
+        last = (previous.folder.parent.parent.name, previous.folder / f"{table}.parquet") if previous else None
+        config = workspace.config.validation
+        is_live = config.freshness == "on" or (config.freshness == "auto" and workspace.source.is_live)
+        accepted = accepted_checks(config.accepted, context.partition_key, table)
 
         def build(to: Path) -> dict[str, Any]:
             for beside in _BESIDE.get(table, []):
@@ -49,9 +58,14 @@ def _validated(table: str) -> dg.AssetsDefinition:
                 to,
                 samples=samples.folder / "samples.parquet" if samples else None,
                 tasks=json.loads((ingested.folder / "tasks.json").read_text()),
+                signals=json.loads(own.read_text()) if (own := ingested.folder / SIGNALS).exists() else [],
+                declared=Columns.load(ingested.folder).declared,
+                occasion=Occasion(context.partition_key, last, is_live, accepted),
             )
 
-        step = workspace.produce(context, f"valid/{table}", [CODE, contracts, ingested, samples], build)
+        decided_by: list[object] = [CODE, contracts, ingested, samples, previous, is_live, sorted(accepted)]
+        step = workspace.produce(context, f"valid/{table}", decided_by, build)
+        page = _page(workspace.root / "snapshots" / context.partition_key)
         return materialized(
             step,
             checks=[_as_dagster(CheckResult(**check)) for check in step.info["checks"]],
@@ -59,10 +73,38 @@ def _validated(table: str) -> dg.AssetsDefinition:
                 "dagster/row_count": step.info["kept"],
                 "quarantined": sum(step.info["quarantined"].values()),
                 "quarantined by rule": dg.MetadataValue.json(step.info["quarantined"]),
+                "all checks": dg.MetadataValue.path(str(page)),
             },
         )
 
     return validated
+
+
+def _page(snapshot: Path) -> Path:
+    """The snapshot's page of checks, written anew with each table: it must be there when a later one fails."""
+    from m3h_pipeline.reports.validation import write_validation
+
+    valid = {table: step for table in TABLES if (step := read_step(snapshot / "valid" / table))}
+    return write_validation(snapshot.name, valid, snapshot)
+
+
+def _last_good(root: Path, snapshot: str, table: str) -> Step | None:
+    """The table's validation in the last snapshot before this one in which it passed."""
+    for label in reversed([label for label in labels(root) if label < snapshot]):
+        step = read_step(root / "snapshots" / label / "valid" / table)
+        if step and all(check["passed"] or check["severity"] == "warning" for check in step.info["checks"]):
+            return step
+    return None
+
+
+def accepted_checks(entries: list[str], snapshot: str, table: str) -> frozenset[str]:
+    """Checks of a table that m3h.toml accepts for a snapshot.
+
+    >>> sorted(accepted_checks(["2026-02-01 events distribution", "2026-02-01 notes schema"], "2026-02-01", "events"))
+    ['distribution']
+    """
+    words = [entry.split() for entry in entries]
+    return frozenset(word[2] for word in words if len(word) == 3 and word[:2] == [snapshot, table])
 
 
 def _as_dagster(check: CheckResult) -> dg.AssetCheckResult:

@@ -1,0 +1,335 @@
+"""Ingestion at the size of a real hospital: against a DuckDB floor, against MIMIC-IV-MEDS, and against bare Polars.
+
+    python benchmarks/ingestion.py [--events 2 20] [--formats csv.gz parquet] [--repeats 3]
+    python benchmarks/ingestion.py --demo DIR [--peer PYTHON]
+
+The first form grows the demo hospital to so many million chart events, by copies of its stays under new ids, and reads
+it through the source `mimic-iv`. The floor is DuckDB alone: it scans the same event files, sorts the wanted rows and
+writes them, without placing, judging or accounting for any. Each runs in a process of its own, one after the other;
+printed are medians of wall, CPU and peak memory, and their ratios: wall at most 1.5 times the floor, memory at most
+6 GiB, and what a doubling of the rows costs.
+
+The second form reads the MIMIC-IV demo (PhysioNet, open): events of the codes of signals.yaml against MIMIC-IV-MEDS,
+where a Python that has it is named (`pip install MIMIC-IV-MEDS` in an environment of its own), and the 48-hour
+features against a bare Polars query; both must find the same rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MEMORY_LIMIT = "4GB"
+WALL_TARGET, MEMORY_TARGET, PEER_TARGET = 1.5, 6.0, 0.2
+# Below 150 stays the demo hospital has no wrong rows: what is measured is the way of good ones.
+_BASE_STAYS = 149
+_TABLES = ("hosp/patients", "hosp/admissions", "hosp/diagnoses_icd", "hosp/labevents", "icu/chartevents",
+           "icu/procedureevents", "icu/icustays")  # fmt: skip
+_IDS = ("subject_id", "hadm_id", "stay_id")
+
+
+# What is measured: each a function of a folder, in a process of its own -----------------------------------------------
+
+
+def extract(root: Path, scratch: Path) -> int:
+    """The source `mimic-iv`, all tables."""
+    import pyarrow.parquet as pq
+
+    from m3h_pipeline.sources import Settings, open_source
+
+    open_source("mimic-iv", root).extract(scratch, Settings(memory_limit=MEMORY_LIMIT))
+    return pq.read_metadata(scratch / "events.parquet").num_rows
+
+
+def floor(root: Path, scratch: Path) -> int:
+    """DuckDB alone: scan, filter, sort, write."""
+    from m3h_pipeline.database import literal, workbench, write_parquet
+    from m3h_pipeline.tasks_file import load_signals
+
+    items = ", ".join(f"'{item}'" for signal in load_signals() for item in signal.mimic_iv)
+    parts = []
+    for table, time in (("icu/chartevents", "charttime"), ("hosp/labevents", "charttime"),
+                        ("icu/procedureevents", "starttime")):  # fmt: skip
+        file = next(root.glob(f"{table}.*"))
+        scan = f"read_parquet({literal(file)})"
+        if file.suffix != ".parquet":
+            scan = f"read_csv({literal(file)}, all_varchar = true, header = true, delim = ',', quote = '\"')"
+        value, unit = ("1", "NULL") if "procedure" in table else ("valuenum", "valueuom")
+        parts.append(
+            f"""SELECT hadm_id::VARCHAR AS stay_id, {time}::TIMESTAMP AS time, storetime::TIMESTAMP AS available_time,
+            itemid::VARCHAR AS code, {value}::DOUBLE AS value, {unit}::VARCHAR AS unit
+            FROM {scan} WHERE itemid IN ({items})"""
+        )
+    with workbench(scratch / ".spill", MEMORY_LIMIT) as connection:
+        query = f"{' UNION ALL '.join(parts)} ORDER BY stay_id, time, code, value"
+        return write_parquet(connection, query, scratch / "events.parquet")
+
+
+def two_days(root: Path, scratch: Path) -> int:
+    """The source `mimic-iv`, predicting 48 hours after the admission."""
+    from m3h_pipeline.sources import Settings, open_source
+
+    counts = open_source("mimic-iv", root).extract(scratch, Settings(memory_limit=MEMORY_LIMIT, prediction_hours=48))
+    print(json.dumps(counts["placed by time"]))
+    return counts["events"]
+
+
+def every_code(root: Path, scratch: Path) -> int:
+    """The source `mimic-iv` with as little cut off and labelled as can be: the events of the listed codes."""
+    from m3h_pipeline.sources import Settings, open_source
+
+    settings = Settings(memory_limit=MEMORY_LIMIT, prediction_hours=0.001, tasks=["death_in_hospital"])
+    return open_source("mimic-iv", root).extract(scratch, settings)["events"]
+
+
+def features(root: Path, scratch: Path) -> int:
+    """The first 48 hours' statistics of each sample and code, from the inputs that `as_of` writes."""
+    import polars as pl
+
+    from m3h_pipeline.features.as_of import write_inputs
+
+    write_inputs(dict.fromkeys(["samples", "events", "notes", "images"], root), scratch)
+    return _statistics(pl.scan_parquet(scratch / "timeseries.parquet").filter(pl.col("hours") >= -48), scratch)
+
+
+def bare_features(root: Path, scratch: Path) -> int:
+    """The same by one Polars query over the same events and samples."""
+    import polars as pl
+
+    samples = pl.scan_parquet(root / "samples.parquet").select("sample_id", "stay_id", "prediction_time")
+    known = pl.max_horizontal("time", "available_time") <= pl.col("prediction_time")
+    recent = pl.col("time") >= pl.col("prediction_time").dt.offset_by("-48h")
+    events = pl.scan_parquet(root / "events.parquet").join(samples, on="stay_id").filter(known & recent)
+    return _statistics(events, scratch)
+
+
+def _statistics(events: Any, scratch: Path) -> int:
+    import polars as pl
+
+    value = pl.col("value").sort()
+    frame = events.group_by("sample_id", "code").agg(
+        value.mean().alias("mean"), value.min().alias("min"), value.max().alias("max"), pl.len().alias("count")
+    )
+    frame = frame.collect().sort("sample_id", "code")
+    frame.write_parquet(scratch / "features.parquet")
+    return len(frame)
+
+
+MEASURED: dict[str, Callable[[Path, Path], int]] = {
+    "extract": extract,
+    "floor": floor,
+    "two days": two_days,
+    "every code": every_code,
+    "features": features,
+    "bare": bare_features,
+}
+
+
+# Measuring -----------------------------------------------------------------------------------------------------------
+
+
+def measured(command: list[str], **how: Any) -> dict[str, float]:
+    """Wall and CPU seconds and peak GiB of a process, by what the system says of it when it ends."""
+    import time
+
+    started = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **how)
+    assert process.stdout is not None
+    out = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{' '.join(command[:4])} ended with {process.returncode}")
+    facts = {"wall": time.monotonic() - started, "cpu": usage.ru_utime + usage.ru_stime,
+             "memory": usage.ru_maxrss / 2**20}  # fmt: skip
+    return {**facts, "rows": float(out.split()[-1]) if out.split() and out.split()[-1].isdigit() else math.nan}
+
+
+def run(what: str, root: Path, keep: Path | None = None) -> dict[str, float]:
+    """One of `MEASURED` in a process of its own, into a folder that is removed (or kept)."""
+    with tempfile.TemporaryDirectory(dir=root.parent) as folder:
+        scratch = keep or Path(folder)
+        scratch.mkdir(exist_ok=True)
+        return measured([sys.executable, __file__, "--measure", what, str(root), str(scratch)])
+
+
+def medians(runs: list[dict[str, float]]) -> dict[str, float]:
+    """The median of each fact."""
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+
+
+# Growing -------------------------------------------------------------------------------------------------------------
+
+
+def grow(base: Path, to: Path, copies: int, suffix: str) -> None:
+    """Copies of all stays of a hospital, each under ids of its own, in the same layout."""
+    import duckdb
+
+    for table in _TABLES:
+        file = to / f"{table}{suffix}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with duckdb.connect() as connection:
+            source = f"read_csv('{base / table}.csv.gz', all_varchar = true)"
+            columns = [row[0] for row in connection.execute(f"DESCRIBE FROM {source}").fetchall()]
+            ids = [
+                f"({name}::BIGINT + n * 100000000)::VARCHAR AS {name}" if name in _IDS else f'"{name}"'
+                for name in columns
+            ]
+            form = "FORMAT parquet" if suffix == ".parquet" else "FORMAT csv, HEADER, COMPRESSION gzip"
+            rows = f"SELECT {', '.join(ids)} FROM range({copies}) t(n), {source}"
+            connection.execute(f"COPY ({rows}) TO '{file}' ({form})")
+
+
+def sizes(millions: list[float], formats: list[str], repeats: int, scratch: Path) -> None:
+    """Print the table of the grown hospitals."""
+    from m3h_pipeline.sources.demo_hospital import write_demo_hospital
+
+    base = scratch / "base"
+    write_demo_hospital(base, _BASE_STAYS)
+    import polars as pl
+
+    chart = len(pl.read_csv(base / "icu/chartevents.csv.gz", infer_schema=False))
+    print(f"{'':<10}{'chart M':>8}{'rows M':>8}{'wall s':>9}{'floor s':>9}{'ratio':>7}{'CPU s':>9}{'floor s':>9}"
+          f"{'ratio':>7}{'GiB':>6}{'us a row':>10}")  # fmt: skip
+    for suffix in formats:
+        for million in millions:
+            root = scratch / "hospital"
+            grow(base, root, max(1, round(million * 1e6 / chart)), f".{suffix}")
+            pairs = [(run("floor", root), run("extract", root)) for _ in range(repeats)]
+            low, mine = medians([pair[0] for pair in pairs]), medians([pair[1] for pair in pairs])
+            assert low["rows"] >= mine["rows"], "the floor has fewer rows"
+            print(f"{suffix:<10}{million:>8g}{mine['rows'] / 1e6:>8.2f}{mine['wall']:>9.1f}{low['wall']:>9.1f}"
+                  f"{mine['wall'] / low['wall']:>7.2f}{mine['cpu']:>9.1f}{low['cpu']:>9.1f}"
+                  f"{mine['cpu'] / low['cpu']:>7.2f}{mine['memory']:>6.2f}"
+                  f"{1e6 * mine['wall'] / mine['rows']:>10.2f}", flush=True)  # fmt: skip
+            shutil.rmtree(root)
+    print(f"targets: wall ratio at most {WALL_TARGET}, memory at most {MEMORY_TARGET:g} GiB, us a row level")
+
+
+# The MIMIC-IV demo ----------------------------------------------------------------------------------------------------
+
+# The three tables whose events are signals, as MIMIC-IV-MEDS spells them; a lab has the time when it was taken.
+_SPEC = """
+etl: {dataset_name: MIMIC-IV, raw_dataset_version: "2.2"}
+hosp/labevents:
+  lab_result:
+    code: f"LAB//RESULT//{$itemid}//{$valueuom ?? 'UNK'}"
+    hadm_id: $hadm_id
+    time: '$charttime::"%Y-%m-%d %H:%M:%S"'
+    numeric_value: $valuenum
+icu/chartevents:
+  event:
+    code: f"LAB//{$itemid}//{$valueuom ?? 'UNK'}"
+    hadm_id: $hadm_id
+    time: '$charttime::"%Y-%m-%d %H:%M:%S"'
+    numeric_value: $valuenum
+icu/procedureevents:
+  start:
+    code: 'f"PROCEDURE//START//{$itemid}"'
+    hadm_id: $hadm_id
+    time: '$starttime::"%Y-%m-%d %H:%M:%S"'
+"""
+
+
+def demo(root: Path, peer: Path | None, repeats: int, scratch: Path) -> None:
+    """Print what reading the MIMIC-IV demo costs, beside its peers."""
+    import polars as pl
+
+    ingested = scratch / "two-days"
+    run("two days", root, keep=ingested)
+    made, bare = scratch / "features", scratch / "bare"
+    pairs = [(run("features", ingested, keep=made), run("bare", ingested, keep=bare)) for _ in range(repeats)]
+    mine, other = (pl.read_parquet(folder / "features.parquet") for folder in (made, bare))
+    assert mine.equals(other), "as_of and Polars find other features"
+    _line("48-hour features", "bare Polars", medians([a for a, _ in pairs]), medians([b for _, b in pairs]))
+    if peer is None:
+        print("MIMIC-IV-MEDS was not named (--peer), so it was not run")
+        return
+    events, meds, spec = scratch / "events", scratch / "meds", scratch / "spec.yaml"
+    spec.write_text(_SPEC)
+    pairs = []
+    for _ in range(repeats):
+        shutil.rmtree(meds, ignore_errors=True)
+        command = [str(peer.absolute().parent / "meds-extract-run"), f"spec={spec}", f"output_dir={meds}",
+                   "do_download=false", f"input_dir={root.absolute()}"]  # fmt: skip
+        path = f"{peer.absolute().parent}:{os.environ['PATH']}"
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PATH": path}
+        pairs.append((run("every code", root, keep=events), measured(command, env=environment)))
+    rows = _same_rows(events, meds)
+    print(f"events of the listed codes: {rows:,} rows, the same in both")
+    mine, other = (medians([pair[i] for pair in pairs]) for i in (0, 1))
+    _line("events of the codes", "MIMIC-IV-MEDS, 3 tables", mine, other)
+    print(f"target: a ratio of at most {PEER_TARGET}")
+
+
+def _line(what: str, peer: str, mine: dict[str, float], other: dict[str, float]) -> None:
+    print(f"{what}: {mine['cpu']:.2f} s CPU, {mine['memory']:.2f} GiB; {peer}: {other['cpu']:.2f} s, "
+          f"{other['memory']:.2f} GiB; ratio {mine['cpu'] / other['cpu']:.2f}")  # fmt: skip
+
+
+def _same_rows(events: Path, meds: Path) -> int:
+    """Hold the two against each other: every record of a stay is in both, and nothing else is in ours but what was
+    placed by its time, which MEDS has without a stay."""
+    import polars as pl
+
+    from m3h_pipeline.tasks_file import load_signals
+
+    signals = {str(item): signal.code for signal in load_signals() for item in signal.mimic_iv}
+    item = pl.col("code").str.extract(r"//(\d+)(//|$)")
+    theirs = pl.read_parquet(meds / "data" / "**" / "*.parquet").with_columns(
+        item.replace_strict(signals, default=None).alias("signal"),
+        pl.when(pl.col("code").str.starts_with("PROCEDURE")).then(1.0).otherwise("numeric_value").alias("value"),
+    )
+    theirs = theirs.filter(pl.col("signal").is_not_null() & pl.col("value").is_not_null())
+    samples = pl.read_parquet(events / "samples.parquet").select("stay_id", "subject_id")
+    ours = pl.read_parquet(events / "events.parquet").join(samples, on="stay_id")
+    record = [pl.col("time"), pl.col("value").cast(pl.Float32)]
+    known = theirs.select(pl.col("hadm_id").cast(pl.String).alias("stay_id"), "signal", *record).drop_nulls("stay_id")
+    found = ours.select("stay_id", pl.col("code").alias("signal"), *record)
+    known = known.filter(pl.col("stay_id").is_in(samples["stay_id"].implode()))
+    # MIMIC-IV-MEDS drops a record that is there twice; here the contract does, later.
+    known, found = known.unique(), found.unique()
+    keys = found.columns
+    missing = known.join(found, on=keys, how="anti")
+    assert missing.is_empty(), f"{missing.height} records of MIMIC-IV-MEDS are not in ours"
+    placed = found.join(known, on=keys, how="anti").join(samples, on="stay_id")
+    loose = theirs.filter(pl.col("hadm_id").is_null())
+    loose = loose.select(pl.col("subject_id").cast(pl.String), "signal", *record)
+    unknown = placed.join(loose, on=loose.columns, how="anti")
+    assert unknown.is_empty(), f"{unknown.height} records of ours are not in MIMIC-IV-MEDS"
+    return len(found)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=float, nargs="+", default=[2, 20], help="millions of chart events")
+    parser.add_argument("--formats", nargs="+", default=["csv.gz", "parquet"])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--demo", type=Path, help="the MIMIC-IV demo's folder")
+    parser.add_argument("--peer", type=Path, help="a Python in whose environment MIMIC-IV-MEDS is installed")
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        what, root, scratch = options.measure
+        print(MEASURED[what](Path(root), Path(scratch)))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        if options.demo:
+            demo(options.demo, options.peer, options.repeats, Path(scratch))
+        else:
+            sizes(options.events, options.formats, options.repeats, Path(scratch))
+
+
+if __name__ == "__main__":
+    main()

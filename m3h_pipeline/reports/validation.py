@@ -1,0 +1,82 @@
+"""``validation.html``: every check and rule of a snapshot's tables, readable without a network. Counts only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from m3h_pipeline.contracts import check_descriptions, load_contract
+from m3h_pipeline.reports import charts, words
+from m3h_pipeline.storage import Step
+
+FILE = "validation.html"
+
+
+def write_validation(snapshot: str, valid: Mapping[str, Step], to: Path) -> Path:
+    """Write the page of these tables' validations into the folder ``to``; returns the file.
+
+    It replaces Great Expectations' own Data Docs, which load their style from the network.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("m3h_pipeline.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update({"name": words.name, "rows": _rows, "plural": words.plural})
+    page = environment.get_template("validation.html.j2").render(
+        snapshot=snapshot,
+        palette=charts.PALETTE,
+        tables=[_table(table, step) for table, step in valid.items()],
+    )
+    partial = to / f".{FILE}.partial"
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, to / FILE)
+    return to / FILE
+
+
+def _rows(number: int) -> str:
+    return words.count(number) if number else "0"
+
+
+def _table(table: str, step: Step) -> dict[str, Any]:
+    contract, about = load_contract(table), check_descriptions(table)
+    checks = step.info["checks"]
+    quarantined: dict[str, int] = step.info["quarantined"]
+    judged = {check["name"] for check in checks if "note" not in check["observed"]}
+    broken = {name for check in checks for name in str(check["observed"].get("broken", "")).split(", ")}
+    return {
+        "name": table,
+        "kept": step.info["kept"],
+        "quarantined": sum(quarantined.values()),
+        "checks": [{**check, "asks": about[check["name"]]} for check in checks],
+        "rules": [
+            {
+                "name": rule.name,
+                "description": rule.description,
+                "severity": rule.severity,
+                "verdict": "broken" if rule.name in broken else "holds" if "contract" in judged else "not judged",
+                "quarantined": quarantined.get(rule.name, 0),
+            }
+            for rule in contract.rules
+        ]
+        + _others(quarantined, {rule.name for rule in contract.rules}),
+    }
+
+
+def _others(quarantined: Mapping[str, int], known: Iterable[str]) -> list[dict[str, Any]]:
+    """The pipeline's own rules, where they quarantined anything."""
+    described = {
+        "sample_quarantined": "Its sample is in quarantine.",
+        "unreadable_field": "A field could not be read: text in a number, no date, broken characters.",
+    }
+    return [
+        {"name": name, "description": described.get(name, ""), "severity": "error", "verdict": "holds",
+         "quarantined": rows}
+        for name, rows in quarantined.items() if name not in known
+    ]  # fmt: skip

@@ -1,0 +1,151 @@
+"""``cohort.yaml``: what a hospital says of its own tables; documented in docs/sources/tables.md."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from m3h_core.tasks import PROBLEMS, TaskSpec
+from m3h_pipeline.columns import Columns
+from m3h_pipeline.errors import InputError, did_you_mean
+from m3h_pipeline.tasks_file import Signal, check_keys, entries, load_signals, no_twins, read_yaml
+
+FILE = "cohort.yaml"
+_KEYS = {"timezone", "features", "audit", "categories", "tasks", "signals"}
+_TASK_KEYS = {"name", "problem", "department", "unit", "definition", "classes", "derived_from"}
+_SIGNAL_KEYS = {"code", "unit", "low", "high"}
+# A task's name becomes the name of files and of metrics.
+_TASK_NAME = re.compile(r"\w[\w.-]{0,63}")
+# A declared column goes by the name that its table's header has.
+_COLUMN_NAME = re.compile(r"[^\x00-\x1f\"']{1,128}")
+# What the samples table holds beside declared columns.
+_TAKEN = {
+    "sample_id", "stay_id", "subject_id", "admit_time", "discharge_time", "prediction_time", "split",
+    "source_file", "source_row", "parse_errors", "broken", "reason",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CohortFile:
+    """A checked ``cohort.yaml``.
+
+    ``categories``: columns of numbers that are codes, not quantities. ``derived_from``: task -> kinds of notes that its
+    labels come from. ``signals``: codes of the hospital's own, with unit and plausible range.
+    """
+
+    timezone: str
+    columns: Columns
+    categories: tuple[str, ...]
+    tasks: tuple[TaskSpec, ...]
+    derived_from: Mapping[str, tuple[str, ...]]
+    signals: tuple[Signal, ...]
+
+
+def load_cohort_file(folder: Path) -> CohortFile:
+    """Read and check a folder's ``cohort.yaml``; an `InputError` names the key that is wrong and what to write."""
+    file = folder / FILE
+    if not file.exists():
+        raise InputError(
+            f"{file} is not there: it says the time zone, the features and the tasks; copy the one in "
+            "docs/sources/tables.md"
+        )
+    content = read_yaml(file)
+    if unknown := sorted(map(str, content.keys() - _KEYS)):
+        raise InputError(f"{file}: there is no key {unknown[0]}{did_you_mean(unknown[0], _KEYS)}")
+    features, audit, categories = (_names(file, content, key) for key in ("features", "audit", "categories"))
+    tasks, derived_from = _tasks(file, content)
+    cohort = CohortFile(
+        _timezone(file, content), _columns(file, features, audit), categories, tasks, derived_from,
+        _signals(file, content),
+    )  # fmt: skip
+    if lost := [name for name in categories if name not in cohort.columns.declared]:
+        raise InputError(f"{file}: categories: {lost[0]} is neither under features nor under audit")
+    if labels := sorted({task.name.lower() for task in tasks} & set(features)):
+        raise InputError(f"{file}: {labels[0]} is a task, so it can't be a feature: take it out of features")
+    return cohort
+
+
+def _timezone(file: Path, content: Mapping[str, Any]) -> str:
+    zone = content.get("timezone")
+    if zone is None:
+        raise InputError(
+            f"{file} needs a line that says which time zone times without an offset are in, such as "
+            "`timezone: Europe/Berlin` for local times, or `timezone: UTC`"
+        )
+    try:
+        return ZoneInfo(zone).key
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+        hint = did_you_mean(str(zone), available_timezones())
+        raise InputError(
+            f"{file}: timezone {zone!r} is not known{hint or ';'} write it as UTC or Europe/Berlin"
+        ) from None
+
+
+def _names(file: Path, content: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    names = content.get(key) or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{file}: {key} must be a list of column names: {key}: [age, sex]")
+    names = [name.strip().lower() for name in names]
+    no_twins(file, names)
+    if odd := [name for name in names if not _COLUMN_NAME.fullmatch(name)]:
+        raise InputError(f"{file}: {key}: {odd[0]!r} is no name for a column: rename it, without quotes")
+    return tuple(names)
+
+
+def _columns(file: Path, features: tuple[str, ...], audit: tuple[str, ...]) -> Columns:
+    try:
+        columns = Columns(features, audit)
+    except InputError as error:
+        raise InputError(f"{file}: {error}: take it out of features") from None
+    if taken := [name for name in columns.declared if name in _TAKEN or name.endswith(("_utc", "_left_out"))]:
+        raise InputError(f"{file}: {taken[0]} can't be a feature or an audit column: the samples table uses that name")
+    return columns
+
+
+def _tasks(file: Path, content: Mapping[str, Any]) -> tuple[tuple[TaskSpec, ...], dict[str, tuple[str, ...]]]:
+    tasks, derived_from = [], {}
+    for entry in entries(file, content, "tasks"):
+        check_keys(file, entry, _TASK_KEYS, required={"name", "problem"})
+        name, problem, classes = entry["name"], entry["problem"], entry.get("classes")
+        if not isinstance(name, str) or not _TASK_NAME.fullmatch(name):
+            raise InputError(f"{file}: {name!r} is no name for a task: use letters, digits, _, - and .")
+        if problem not in PROBLEMS:
+            hint = did_you_mean(str(problem), PROBLEMS)
+            raise InputError(f"{file}: task {name}: problem {problem!r} is not one of {', '.join(PROBLEMS)}{hint}")
+        if isinstance(classes, list):
+            if any(isinstance(label, bool) for label in classes):
+                raise InputError(f'{file}: task {name}: write "yes" and "no" in quotes, else YAML reads true and false')
+            classes = [str(label) for label in classes]
+            no_twins(file, [label.lower() for label in classes])
+        kinds = entry.get("derived_from") or []
+        if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+            raise InputError(f"{file}: task {name}: derived_from must be a list of kinds of notes: [radiology]")
+        derived_from |= {name: tuple(kinds)} if kinds else {}
+        words = {key: str(entry[key]) for key in ("department", "unit", "definition") if key in entry}
+        try:
+            tasks.append(TaskSpec(name, problem, classes, **words))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{file}: {error}") from None
+    no_twins(file, [task.name for task in tasks])
+    return tuple(tasks), derived_from
+
+
+def _signals(file: Path, content: Mapping[str, Any]) -> tuple[Signal, ...]:
+    if not content.get("signals"):
+        return ()
+    signals = []
+    for entry in entries(file, content, "signals"):
+        check_keys(file, entry, _SIGNAL_KEYS, required={"code", "unit"})
+        bounds = [entry.get(key, beyond) for key, beyond in (("low", -math.inf), ("high", math.inf))]
+        if any(isinstance(bound, bool) or not isinstance(bound, (int, float)) for bound in bounds):
+            raise InputError(f"{file}: signal {entry['code']}: low and high must be numbers")
+        signals.append(Signal(str(entry["code"]), "own", str(entry["unit"]), (), *bounds))
+    no_twins(file, [signal.code for signal in signals])
+    if known := sorted({signal.code for signal in signals} & {signal.code for signal in load_signals()}):
+        raise InputError(f"{file}: signals: {known[0]} has its unit and range in data_contracts/signals.yaml already")
+    return tuple(signals)

@@ -1,0 +1,153 @@
+"""What sources share: text to values in SQL, writing a canonical table, and counting what became of every row read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from m3h_pipeline.database import literal, write_parquet
+from m3h_pipeline.sources.base import Settings
+from m3h_pipeline.sources.prediction import ENDED
+from m3h_pipeline.sources.raw_tables import RawReader, RawTable
+from m3h_pipeline.sources.splits import split_subjects
+
+__all__ = ["ENDED", "NUMBER", "TIME", "Extraction", "parse_errors"]
+
+# What was known first comes first: of notes with the same key it is kept, whatever comes later.
+NOTES_ORDER = "stay_id, greatest(available_time, time), time, note_id, kind, text, source_file, source_row"
+
+# Text to values; null where that fails. Pandas writes ids beside missing ones as 123.0. The usual forms come first:
+# regular expressions cost more than all else.
+_MACROS = """
+CREATE TEMP MACRO as_text(x) AS nullif(trim(x), '');
+CREATE TEMP MACRO as_id(x) AS
+    CASE WHEN contains(x, '.') THEN regexp_replace(nullif(trim(x), ''), '\\.0+$', '') ELSE nullif(trim(x), '') END;
+CREATE TEMP MACRO as_number(x) AS
+    nullif(nullif(nullif(TRY_CAST(trim(x) AS DOUBLE), 'nan'::DOUBLE), 'inf'::DOUBLE), '-inf'::DOUBLE);
+CREATE TEMP MACRO in_utc(x) AS {in_utc};
+CREATE TEMP MACRO from_utc(x) AS {from_utc};
+CREATE TEMP MACRO as_time(x) AS CASE
+    WHEN x LIKE '____-__-__ __:__:__' THEN in_utc(TRY_CAST(x AS TIMESTAMP))
+    WHEN trim(x) NOT LIKE '____-__-__%' THEN NULL
+    WHEN regexp_matches(trim(x), '(Z|[+-][0-9:]+)$', 'i') AND length(trim(x)) > 10
+        THEN TRY_CAST(trim(x) AS TIMESTAMPTZ) AT TIME ZONE 'UTC'
+    ELSE in_utc(TRY_CAST(trim(x) AS TIMESTAMP)) END;
+"""
+
+# What a column is to be: the function that reads it, and what it is not where that fails.
+TIME = ("as_time", "date")
+NUMBER = ("as_number", "number")
+
+
+def parse_errors(checks: Mapping[str, tuple[str, str]], *others: str) -> str:
+    """SQL of parse_errors: columns that hold a text which the conversion does not understand, and other problems.
+
+    ``checks``: column -> (function, what it is not). The result is null where nothing is wrong.
+    """
+    wrong = [
+        f"CASE WHEN as_text({column}) IS NOT NULL AND {function}({column}) IS NULL THEN '{column}: not a {kind}' END"
+        for column, (function, kind) in checks.items()
+    ]
+    return f"nullif(concat_ws('; ', {', '.join([*wrong, *others])}), '')"
+
+
+@dataclass
+class Extraction:
+    """One pass over a source's files: what was loaded lies in DuckDB's temporary tables, what was counted in `lineage`.
+
+    ``columns``: raw table -> the columns that are read of it. ``lineage``: (canonical table, raw table, reason why out
+    of scope or None for kept, rows). ``expressions``: column of a canonical table -> SQL, where it is not written as it
+    was loaded.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    reader: RawReader
+    tables: dict[str, RawTable]
+    settings: Settings
+    columns: Mapping[str, Sequence[str]]
+    rows_read: dict[str, int] = field(default_factory=dict)
+    lineage: list[tuple[str, str, str | None, int]] = field(default_factory=list)
+    expressions: dict[str, str] = field(default_factory=dict)
+
+    def define_macros(self, timezone: str) -> None:
+        """Make ``as_text``, ``as_id``, ``as_number``, ``as_time``, ``from_utc``; naive times are of this time zone."""
+        zone, utc = literal(timezone), "'UTC'"
+        in_utc, from_utc = (f"(x AT TIME ZONE {a}) AT TIME ZONE {b}" for a, b in ((zone, utc), (utc, zone)))
+        if timezone == "UTC":
+            in_utc = from_utc = "x"
+        self.connection.execute(_MACROS.format(in_utc=in_utc, from_utc=from_utc))
+
+    def load(self, table: str, where: str = "TRUE", derived: Mapping[str, str] | None = None) -> str:
+        """Load a table's rows where the condition holds; return the name of its SQL table (see `RawReader.load`).
+
+        What is loaded already stays as it is.
+        """
+        name = f"raw_{table}"
+        if table in self.rows_read:
+            return name
+        self.rows_read[table] = self.reader.load(self.tables[table], name, self.columns[table], where, derived)
+        return name
+
+    def register(self, name: str, rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> None:
+        """A small table of ours as an SQL table; all text but ``factor``."""
+        schema = {column: pl.Float64 if column == "factor" else pl.String for column in columns}
+        self.connection.register(name, pl.DataFrame(rows, schema=schema, orient="row").to_arrow())
+
+    def register_splits(self, subjects: str) -> None:
+        """The SQL table ``splits`` (subject_id, split) of the subjects in the SQL table, by the settings.
+
+        The table has ``admit_time``: a temporal hold-out goes by the latest of each subject.
+        """
+        latest = f"SELECT subject_id, max(admit_time) AS latest FROM {subjects} GROUP BY subject_id"
+        splits = split_subjects(self.connection.sql(latest).pl(), self.settings.split, self.settings.holdout_months)
+        self.connection.register("splits", splits.to_arrow())
+
+    def write(self, file: Path, schema: Mapping[str, str], rows: str, order: str) -> int:
+        """Write a query's rows as a canonical table; columns of the schema that they lack are null."""
+        absent = ", ".join(f'NULL::{kind} AS "{column}"' for column, kind in schema.items())
+        values = {column: self.expressions.get(column, f'"{column}"') for column in schema}
+        columns = ", ".join(f'({values[column]})::{kind} AS "{column}"' for column, kind in schema.items())
+        # The empty first part gives the columns that these rows lack, all of them where there are no tables.
+        query = f"SELECT {columns} FROM (SELECT {absent} WHERE FALSE UNION ALL BY NAME {rows}) ORDER BY {order}"
+        return write_parquet(self.connection, query, file)
+
+    def write_parts(self, file: Path, schema: Mapping[str, str], parts: Sequence[str], order: str) -> int:
+        """Write the rows of several queries that have no ``reason``, in one order; none gives an empty table."""
+        rows = " UNION ALL BY NAME ".join(f"({part})" for part in parts)
+        if "placed_" in rows:
+            rows = f"SELECT * FROM ({rows}) WHERE reason IS NULL"
+        return self.write(file, schema, rows or "SELECT NULL WHERE FALSE", order)
+
+    def count(self, table: str, raw: str, rows: str) -> int:
+        """Note the rows of a file by reason (null: kept)."""
+        by_reason = f"SELECT reason, count(*) FROM {rows} GROUP BY reason ORDER BY reason"
+        found = self.connection.execute(by_reason).fetchall()
+        self.lineage += [(table, raw, reason, count) for reason, count in found]
+        return sum(count for _, count in found)
+
+    def close(self, to: Path) -> dict[str, Any]:
+        """Write the lineage; returns the rows read of each file, as they were counted while reading."""
+        self.write_lineage(to)
+        return {"rows read": {self.tables[table].name: rows for table, rows in self.rows_read.items()}}
+
+    def write_lineage(self, to: Path) -> None:
+        """Write ``lineage.parquet``; what was counted must be what was read, file by file."""
+        accounted = dict.fromkeys(self.rows_read, 0)
+        records = []
+        for table, raw, reason, rows in self.lineage:
+            name = self.tables[raw].name
+            accounted[raw] += rows
+            if rows:
+                records.append(
+                    (table, name, self.reader.checksums[name], "out_of_scope" if reason else "kept", reason, rows)
+                )
+        assert accounted == self.rows_read, f"lineage {accounted} does not account for the rows read {self.rows_read}"
+        names = ["table", "file", "sha256", "outcome", "reason", "rows"]
+        pl.DataFrame(
+            records, schema={name: pl.Int64 if name == "rows" else pl.String for name in names}, orient="row"
+        ).write_parquet(to / "lineage.parquet")
