@@ -80,6 +80,8 @@ def erase_subjects(cache: Path, inputs: Path, subjects: Collection[str]) -> int:
     vision.cache = cache
     keys: set[bytes | None] = set()
     for modality, column, key in (("language", "text", language.content_key), ("vision", "path", vision.content_key)):
+        if not (inputs / f"{modality}.parquet").exists():
+            continue
         records = pl.scan_parquet(inputs / f"{modality}.parquet").select("sample_id", column)
         keys |= {key(value) for value in records.join(of_subjects, on="sample_id").collect()[column] if value}
     return erase(cache, [key for key in keys if key is not None])
