@@ -58,13 +58,19 @@ class CohortConfig(_Section):
 
 
 class EmbeddingConfig(_Section):
-    """The encoders; a checkpoint is a local path or a name on a model hub."""
+    """The encoders; a checkpoint is a local path or a name on a model hub.
 
+    ``cache_gb`` bounds ``<out>/cache/embeddings``, where the vectors of notes and images are kept from night to night;
+    0 keeps none.
+    """
+
+    timeseries: Literal["statistics", "learned"] = "statistics"
     language: str = "minilm"
     language_revision: str = ""
     vision: str = "mobilenetv3_small_100"
     vision_weights: str = ""
     image_size: int = Field(0, ge=0, le=1024, description="pixels a side; 0: the encoder's own choice")
+    cache_gb: float = Field(50, ge=0)
 
 
 class TrainingConfig(_Section):

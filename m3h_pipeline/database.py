@@ -58,9 +58,10 @@ def spill_folder(to: Path, spill: Path | None = None) -> Path:
     return spill / f"m3h-spill-{hashlib.sha256(str(to.absolute()).encode()).hexdigest()[:16]}"
 
 
-def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, file: Path) -> int:
-    """Write a query's rows in its order; return how many."""
-    count = connection.execute(f"COPY ({query}) TO {literal(file)} (FORMAT parquet, COMPRESSION zstd)").fetchone()
+def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, file: Path, group: int = 122_880) -> int:
+    """Write a query's rows in its order; return how many. ``group``: rows that are read back at a time, at most."""
+    options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {group}"
+    count = connection.execute(f"COPY ({query}) TO {literal(file)} ({options})").fetchone()
     return int(count[0]) if count else 0
 
 

@@ -146,6 +146,16 @@ Place = Callable[[Path, Theirs], int]
 PLACES: dict[str, Place] = {}
 
 
+def _erase_embeddings(out: Path, theirs: Theirs) -> int:
+    from m3h_pipeline.features.items import erase_subjects  # the encoders' package
+
+    inputs = [file.parent for file in sorted(out.glob("snapshots/*/inputs/samples.parquet"))]
+    return sum(erase_subjects(out / "cache" / "embeddings", folder, theirs.subjects) for folder in inputs)
+
+
+PLACES["embedding cache"] = _erase_embeddings
+
+
 @dataclass(frozen=True)
 class Erased:
     """What an erasure did: rows that went, by place; model versions that had learned from the patient."""

@@ -3,13 +3,16 @@
 The forms of the items, for N samples in order:
 
 - tabular: {column: [N]}, numbers (NaN or None is missing) or strings (None or "" is missing)
-- timeseries: `EventSequences`
+- timeseries: `EventSequences`, or what loads them (`m3h_core.embedders.timeseries.Events`)
 - language: N lists of (hours, text)
 - vision: N lists of (hours, view, path or bytes)
 - any of them, given as vectors: N vectors, or None (`GivenEmbedder`)
 
 Hours count from the prediction time and are never above 0. Importing this package loads neither torch, transformers,
 timm nor scikit-learn: an encoder loads them when it is first used.
+
+N lists may be any sequence: it is read in order, a block of samples at a time. With a ``cache`` (`store`) notes and
+images are embedded once.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from pathlib import Path
 from m3h_core.embedders.base import Embedder, read_about
 from m3h_core.embedders.given import GivenEmbedder
 from m3h_core.embedders.language import LanguageEmbedder
+from m3h_core.embedders.sequence import SequenceEmbedder
+from m3h_core.embedders.store import erase, prune
 from m3h_core.embedders.tabular import TabularEmbedder
 from m3h_core.embedders.timeseries import EventSequences, TimeseriesEmbedder
 from m3h_core.embedders.vision import VisionEmbedder
@@ -29,10 +34,13 @@ __all__ = [
     "EventSequences",
     "GivenEmbedder",
     "LanguageEmbedder",
+    "SequenceEmbedder",
     "TabularEmbedder",
     "TimeseriesEmbedder",
     "VisionEmbedder",
+    "erase",
     "load_embedder",
+    "prune",
 ]
 
 # The default embedder of each modality.
@@ -43,7 +51,7 @@ EMBEDDERS: dict[str, type[Embedder]] = {
     "vision": VisionEmbedder,
 }
 
-_CLASSES = {cls.__name__: cls for cls in [*EMBEDDERS.values(), GivenEmbedder]}
+_CLASSES = {cls.__name__: cls for cls in (*EMBEDDERS.values(), SequenceEmbedder, GivenEmbedder)}
 
 
 def load_embedder(folder: str | Path) -> Embedder:

@@ -24,7 +24,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-_THUMBNAIL, _SIDE, _PATCH, _STRIDE, _GRID, _WORDS = 16, 64, 6, 2, 3, 128
+_THUMBNAIL, SIDE, _PATCH, _STRIDE, _GRID, _WORDS = 16, 64, 6, 2, 3, 128
 _PATCHES = 30_000
 # Components of the three parts: at most so many, and at most a fifth of the fitted images.
 _COMPONENTS = (32, 96, 96)
@@ -101,7 +101,7 @@ def shrink(pictures: torch.Tensor) -> torch.Tensor:
     """Pictures [B, 3, S, S] in gray and small, [B, 1, 64, 64]."""
     import torch
 
-    return torch.nn.functional.adaptive_avg_pool2d(pictures.mean(1, keepdim=True), _SIDE)
+    return torch.nn.functional.adaptive_avg_pool2d(pictures.mean(1, keepdim=True), SIDE)
 
 
 def _patches(small: torch.Tensor) -> torch.Tensor:

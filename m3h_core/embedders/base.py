@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -23,6 +23,14 @@ _JSON = "embedder.json"
 _ARRAYS = "embedder.safetensors"
 
 
+class Unreadable(NamedTuple):
+    """An item without a vector: its sample's row, its place among that sample's items, and why."""
+
+    sample: int
+    item: int
+    reason: str
+
+
 class Embedder(ABC):
     """One modality's way from raw items to vectors.
 
@@ -30,6 +38,10 @@ class Embedder(ABC):
     training split. A saved embedder yields the same vectors in another process.
 
     ``width`` is F, known once fitted; ``report`` holds facts about the encoder that are worth showing.
+    ``cache`` is a folder that keeps the vectors of single items from run to run (`m3h_core.embedders.store`), for
+    encoders that are dear to run; it changes no result, and does not travel with a saved embedder.
+    After :meth:`transform`, ``unreadable`` lists the items that have no vector, and ``computed`` counts those that the
+    encoder was run on: the others were known from the cache, from :meth:`fit`, or as equals of these.
     """
 
     modality: str
@@ -37,10 +49,13 @@ class Embedder(ABC):
     def __init__(self) -> None:
         self.width = 0
         self.report: dict[str, Any] = {}
+        self.cache: Path | None = None
+        self.unreadable: list[Unreadable] = []
+        self.computed = 0
 
     @abstractmethod
-    def fit(self, items: Any) -> Self:
-        """Learn from the items of the training split."""
+    def fit(self, items: Any, on_progress: Progress | None = None) -> Self:
+        """Learn from the items of the training split; progress counts samples, images or passes over them."""
 
     @abstractmethod
     def transform(self, items: Any, on_progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -178,6 +193,16 @@ def _limits(raw: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return limits[0], limits[1]
 
 
+class Block(NamedTuple):
+    """Some samples: their rows [n], and the items of each."""
+
+    rows: np.ndarray
+    items: list[Sequence[Any]]
+
+
+Sized = Callable[[Sequence[Any]], int]
+
+
 def check_hours(hours: np.ndarray) -> None:
     """Raise ValueError where hours relative to the prediction time are unknown or after it: that would be a leak."""
     if not np.all(hours <= 0):
@@ -210,6 +235,26 @@ def pool_by_recency(
     return pooled, present
 
 
+def blocks(items: Sequence[Sequence[Any]], rows: Iterable[int], most: int, size: Sized) -> Iterator[Block]:
+    """The samples ``rows`` in their order, a few at a time: a block is closed once its items weigh ``most``.
+
+    So that nothing holds all items at once: ``items`` may be a sequence that reads them when asked. ``rows`` [n] of a
+    block say where its samples lie.
+    """
+    block: list[Sequence[Any]] = []
+    places: list[int] = []
+    weight = 0
+    for row in rows:
+        block.append(items[row])
+        places.append(row)
+        weight += size(block[-1])
+        if weight >= most:
+            yield Block(np.array(places), block)
+            block, places, weight = [], [], 0
+    if block:
+        yield Block(np.array(places), block)
+
+
 def flatten(items: Sequence[Sequence[tuple[Any, ...]]]) -> tuple[np.ndarray, np.ndarray, list[tuple[Any, ...]]]:
     """N lists of (hours, ...) as sample int64 [M], hours float64 [M] and the rest of the M tuples."""
     sample = np.repeat(np.arange(len(items)), [len(row) for row in items])
@@ -226,10 +271,3 @@ def spread_over(n: int, at_most: int) -> np.ndarray:
     ([0, 2, 5, 7], [0, 1])
     """
     return np.arange(n) if n <= at_most else np.arange(at_most) * n // at_most
-
-
-def compute_device() -> Any:
-    """The torch device that encoders run on: the first GPU where there is one, else the CPU."""
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

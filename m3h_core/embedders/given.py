@@ -30,7 +30,7 @@ class GivenEmbedder(Embedder):
         self.modality = modality
         self.raw_width = 0
 
-    def fit(self, items: Sequence[Any]) -> Self:
+    def fit(self, items: Sequence[Any], on_progress: Progress | None = None) -> Self:
         """Learn the length of the vectors, and the scale of each number."""
         known = [np.asarray(item, dtype=np.float64) for item in items if item is not None]
         # Without a vector there is nothing to learn, and one column that is always 0.

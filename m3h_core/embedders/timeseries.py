@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
-from m3h_core.embedders.base import Embedder, Progress, Scaler, check_hours
+from m3h_core.embedders.base import Embedder, Progress, Scaler, check_hours, spread_over
 
 # HAIM's eleven (Soenksen et al. 2022), in its order.
 HAIM_STATISTICS = (
@@ -22,7 +22,25 @@ HAIM_STATISTICS = (
 # The last two are ours: how often a signal is measured says much about a stay, and the latest value counts most.
 STATISTICS = (*HAIM_STATISTICS, "last", "log count")
 
-_BLOCK = 20_000
+# Samples at a time: bounds memory.
+_BLOCK = 2000
+
+
+class Events(Protocol):
+    """The events of N samples, in memory (`EventSequences`) or wherever :meth:`load` fetches them from."""
+
+    @property
+    def n(self) -> int:
+        """N."""
+        ...
+
+    def take(self, rows: np.ndarray) -> Events:
+        """Those of the samples ``rows`` [n], numbered anew in that order."""
+        ...
+
+    def load(self) -> EventSequences:
+        """All of them in memory."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -64,6 +82,10 @@ class EventSequences:
         return EventSequences(
             sample[mine], self.code[mine], self.hours[mine], self.value[mine], len(rows), codes=self.codes
         )
+
+    def load(self) -> EventSequences:
+        """Itself: it is in memory already."""
+        return self
 
     def signals(self, codes: Sequence[str]) -> np.ndarray:
         """Position of each event's code in ``codes``, -1 where it is not among them; int64 [E]."""
@@ -146,7 +168,8 @@ class TimeseriesEmbedder(Embedder):
     """Thirteen statistics of each signal, scaled, with a flag for a signal that was not observed.
 
     ``codes`` are the signals; left out, those of the fitted events. Signals without an event in the fitted rows, and
-    columns that do not vary there, are left out. A sample is present if one of its events belongs to a fitted signal.
+    columns that do not vary there, are left out; the scale is fitted on at most ``fit_samples`` of the rows. A sample
+    is present if one of its events belongs to a fitted signal.
 
     >>> events = EventSequences([0, 0, 1, 2], ["hr", "hr", "hr", "k"], [-2, -1, -1, -5], [60, 80, 90, 4.1], n=3)
     >>> embedder = TimeseriesEmbedder().fit(events)
@@ -157,8 +180,9 @@ class TimeseriesEmbedder(Embedder):
     modality = "timeseries"
     _scaler: Scaler
 
-    def __init__(self, codes: Sequence[str] | None = None) -> None:
+    def __init__(self, codes: Sequence[str] | None = None, fit_samples: int = 20_000) -> None:
         super().__init__()
+        self.fit_samples = fit_samples
         self._asked = None if codes is None else list(codes)
         self.codes: list[str] = []
 
@@ -169,27 +193,24 @@ class TimeseriesEmbedder(Embedder):
         names = [f"{code}: {what}" for code in self.codes for what in (*STATISTICS, "missing")] or ["nothing"]
         return [names[i] for i in self._scaler.keep]
 
-    def fit(self, items: EventSequences) -> Self:
+    def fit(self, items: Events, on_progress: Progress | None = None) -> Self:
         """Learn which signals there are, and their scale."""
-        asked = self._asked
-        if asked is None:
-            asked = sorted({str(c) for c in (items.codes if items.codes is not None else items.code)})
-        seen = np.bincount(items.signals(asked)[np.isfinite(items.value)] + 1, minlength=len(asked) + 1)[1:] > 0
-        self.codes = [code for code, has_events in zip(asked, seen, strict=True) if has_events]
-        blocks = [self._raw(items.take(rows)) for rows in _blocks(items.n)]
-        raw = np.concatenate([values[present] for values, present in blocks] or [self._raw(items)[0]])
+        self.codes = observed_codes(items) if self._asked is None else observed_codes(items, self._asked)
+        chosen = spread_over(items.n, self.fit_samples)
+        blocks = [self._raw(items.take(chosen[rows]).load()) for rows in sample_blocks(len(chosen))]
+        raw = np.concatenate([values[present] for values, present in blocks])
         flags = np.arange(len(STATISTICS), raw.shape[1], len(STATISTICS) + 1)
         self._scaler = Scaler.fit(raw, indicator=flags)
         self.width = len(self._scaler.keep)
         self.report = {"signals": len(self.codes), "fitted on": len(raw)}
         return self
 
-    def transform(self, items: EventSequences, on_progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def transform(self, items: Events, on_progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Embed the events of N samples."""
         self._check_fitted()
         vectors, present = np.zeros((items.n, self.width), dtype=np.float32), np.zeros(items.n, dtype=bool)
-        for rows in _blocks(items.n):
-            raw, here = self._raw(items.take(rows))
+        for rows in sample_blocks(items.n):
+            raw, here = self._raw(items.take(rows).load())
             vectors[rows[here]], present[rows] = self._scaler.transform(raw[here]), here
             if on_progress:
                 on_progress(int(rows[-1]) + 1, items.n)
@@ -215,5 +236,16 @@ class TimeseriesEmbedder(Embedder):
         return embedder
 
 
-def _blocks(n: int) -> list[np.ndarray]:
-    return [np.arange(low, min(low + _BLOCK, n)) for low in range(0, n, _BLOCK)]
+def observed_codes(items: Events, asked: Sequence[str] | None = None) -> list[str]:
+    """The codes with a value in some sample, sorted; of those ``asked``, in their order, where they are given."""
+    found: set[str] = set()
+    for rows in sample_blocks(items.n):
+        events = items.take(rows).load()
+        codes = np.unique(events.code[np.isfinite(events.value)])
+        found |= {str(code) if events.codes is None else events.codes[code] for code in codes}
+    return sorted(found) if asked is None else [code for code in asked if code in found]
+
+
+def sample_blocks(n: int) -> list[np.ndarray]:
+    """The samples 0..n-1, a few thousand at a time, at least one block."""
+    return [np.arange(low, min(low + _BLOCK, n)) for low in range(0, max(n, 1), _BLOCK)]

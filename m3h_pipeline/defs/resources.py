@@ -49,6 +49,11 @@ class Workspace(dg.ConfigurableResource):
         """Where MLflow keeps artefacts, unless a server decides that."""
         return self.root / "mlflow" / "artifacts"
 
+    @property
+    def embedding_cache(self) -> Path:
+        """Where the vectors of notes and images are kept from snapshot to snapshot."""
+        return self.root / "cache" / "embeddings"
+
     def folder(self, context: dg.AssetExecutionContext, step: str) -> Path:
         """Where a step of this run's snapshot lies."""
         return self.root / "snapshots" / context.partition_key / step

@@ -22,6 +22,8 @@ _RECORDS = {
     "language": ("notes", ["hours", "note_id", "kind", "text"]),
     "vision": ("images", ["hours", "image_id", "view", "path"]),
 }
+# Rows that an embedding job holds at a time: notes are long.
+_GROUP = 4096
 
 
 def write_inputs(
@@ -53,7 +55,7 @@ def write_inputs(
             records = _known_in_time(valid[table] / f"{table}.parquet")
             wanted = ", ".join(["sample_id", *columns])
             counts[modality] = write_parquet(
-                connection, f"SELECT {wanted} FROM ({records}) ORDER BY {wanted}", to / f"{modality}.parquet"
+                connection, f"SELECT {wanted} FROM ({records}) ORDER BY {wanted}", to / f"{modality}.parquet", _GROUP
             )
         if "embeddings" in valid:
             counts |= _write_given(connection, valid["embeddings"] / "embeddings.parquet", to)

@@ -1,12 +1,19 @@
 """Fit one modality's embedder on the training split and embed every sample; vectors that are given are only scaled.
 
-Configuration: ``modality``, ``inputs`` (folder of the as-of inputs), ``options`` (of the embedder), ``to``.
-Writes ``embedding.safetensors`` (vectors float32 [N, F], present bool [N], in the order of ``samples.parquet``) and
-``embedder/``, which travels inside the registered model.
+Configuration: ``modality``, ``inputs`` (folder of the as-of inputs), ``options`` (of the embedder; for time series also
+``learned``: the learned encoder instead of statistics), ``cache`` (folder), ``cache_bytes`` (its limit), ``to``.
+Writes ``embedding.safetensors`` (vectors float32 [N, F], present bool [N], in the order of ``samples.parquet``),
+``embedder/``, which travels inside the registered model, and ``quarantine.parquet``: the notes and images that could
+not be embedded, and why.
+
+The vectors of notes and images go into the cache as they are computed, a shard at a time. A job that was stopped, in
+whatever way, goes on after its last shard; another night embeds what is new.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,43 +22,95 @@ from typing import Any
 import polars as pl
 
 from m3h_core.cohort import TRAIN
-from m3h_core.embedders import EMBEDDERS, GivenEmbedder
-from m3h_pipeline.features.items import is_given, modality_items, take
-from m3h_pipeline.jobs import FACTS, every, job
+from m3h_core.embedders import EMBEDDERS, Embedder, GivenEmbedder, SequenceEmbedder, TimeseriesEmbedder, prune
+from m3h_pipeline.errors import InputError
+from m3h_pipeline.features.items import ITEM_IDS, is_given, item_ids, modality_items, take
+from m3h_pipeline.jobs import FACTS, Log, every, job
 from m3h_pipeline.storage import write_arrays, write_json
 
+_QUARANTINE = {
+    "row": pl.String,
+    "rule": pl.String,
+    "reason": pl.String,
+    "source_file": pl.String,
+    "source_row": pl.Int64,
+}
 
-def embed(modality: str, inputs: Path, options: dict[str, Any], to: Path, log: Any) -> dict[str, Any]:
+
+def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
     """Fit, embed, write; returns facts worth showing."""
-    samples = pl.read_parquet(inputs / "samples.parquet")
+    modality, inputs, to, cache = config["modality"], Path(config["inputs"]), Path(config["to"]), Path(config["cache"])
+    samples = pl.read_parquet(inputs / "samples.parquet", columns=["split"])
     items = modality_items(modality, inputs)
-    train = (samples["split"] == TRAIN).to_numpy().nonzero()[0]
     started = time.monotonic()
-    embedder = GivenEmbedder(modality) if is_given(modality, inputs) else EMBEDDERS[modality](**options)
-    embedder.fit(take(items, train))
-    progress = every(5, log)
-    vectors, present = embedder.transform(
-        items, on_progress=lambda done, total: progress(f"{modality}: {done} of {total} embedded")
-    )
+    try:
+        given = is_given(modality, inputs)
+        embedder = GivenEmbedder(modality) if given else _new(modality, config["options"])
+        embedder.cache = cache if config["cache_bytes"] else None
+        train = take(items, (samples["split"] == TRAIN).to_numpy().nonzero()[0])
+        embedder.fit(train, on_progress=_progress(f"{modality}: fitting on train", every(5, log)))
+        computed = embedder.computed
+        vectors, present = embedder.transform(items, on_progress=_progress(f"{modality}: samples", every(5, log)))
+    except ValueError as error:  # a checkpoint or weights that can't be had, a package that is missing
+        raise InputError(f"{modality}: {error}") from error
     embedder.save(to / "embedder")
     write_arrays(to / "embedding.safetensors", {"vectors": vectors, "present": present})
+    _write_quarantine(embedder, inputs, to / "quarantine.parquet")
     facts = {
         "samples": len(samples),
         "present": int(present.sum()),
         "width": int(vectors.shape[1]),
         "seconds": round(time.monotonic() - started, 1),
         "encoder": dict(embedder.report),
-        "unreadable": dict(Counter(reason for _, reason in getattr(embedder, "unreadable", []))),
+        "items computed": computed + embedder.computed,
+        "unreadable": dict(Counter(item.reason for item in embedder.unreadable)),
+        "shards pruned": prune(cache, config["cache_bytes"]),
     }
     write_json(to / FACTS, facts)
     return facts
 
 
+def _new(modality: str, options: dict[str, Any]) -> Embedder:
+    if "learned" in options:
+        kind = SequenceEmbedder if options["learned"] else TimeseriesEmbedder
+        return kind(**{name: value for name, value in options.items() if name != "learned"})
+    return EMBEDDERS[modality](**options)
+
+
+def _progress(what: str, log: Log) -> Any:
+    """What is done, how much a second, and the time that the rest will take, as far as it went until now."""
+    started = time.monotonic()
+
+    def told(done: int, total: int) -> None:
+        rate = done / max(time.monotonic() - started, 1e-3)
+        left = f", {(total - done) / rate:.0f} s left" if done else ""
+        log(f"{what}, {done} of {total}, {rate:.3g} a second{left}")
+
+    return told
+
+
+def _write_quarantine(embedder: Embedder, inputs: Path, file: Path) -> None:
+    """In the form of the quarantined rows of a table; readable by the owner alone."""
+    frame = pl.DataFrame(schema=_QUARANTINE)
+    if embedder.unreadable:
+        named = item_ids(embedder.modality, inputs, [(item.sample, item.item) for item in embedder.unreadable])
+        name = ITEM_IDS[embedder.modality]
+        rows = [json.dumps({"sample_id": sample, name: item}) for sample, item in named.rows()]
+        reasons = [item.reason for item in embedder.unreadable]
+        frame = pl.DataFrame({"row": rows, "reason": reasons}).with_columns(pl.lit("can_be_embedded").alias("rule"))
+        frame = frame.with_columns(pl.lit(None).alias(name) for name in ("source_file", "source_row"))
+    os.close(os.open(file, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600))
+    frame.select(pl.col(name).cast(kind) for name, kind in _QUARANTINE.items()).write_parquet(file)
+
+
 def main() -> None:
     """Entry point."""
     with job() as (config, log):
-        facts = embed(config["modality"], Path(config["inputs"]), config["options"], Path(config["to"]), log)
-        log(f"{config['modality']}: {facts['present']} of {facts['samples']} samples, {facts['width']} wide")
+        facts = embed(config, log)
+        line = f"{config['modality']}: {facts['present']} of {facts['samples']} samples, {facts['width']} wide"
+        if config["modality"] in ITEM_IDS:
+            line += f"; {facts['items computed']} items run through the encoder"
+        log(line)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,12 @@ _COPIED = {"quality": ["metrics.json", "predictions.parquet"], "tim": ["tim.json
 
 
 def write_page(
-    config: Config, snapshot: str, steps: Mapping[str, Step], valid: Mapping[str, Step], to: Path
+    config: Config,
+    snapshot: str,
+    steps: Mapping[str, Step],
+    valid: Mapping[str, Step],
+    embedded: Mapping[str, Step],
+    to: Path,
 ) -> dict[str, Any]:
     """Write ``report.html`` and, beside it, all that ``<out>/latest`` holds."""
     for step, files in _COPIED.items():
@@ -30,6 +35,9 @@ def write_page(
     (to / "quarantine").mkdir(mode=0o700)
     for table, step in valid.items():
         shutil.copy(step.folder / "quarantine.parquet", to / "quarantine" / f"{table}.parquet")
+    for modality, step in embedded.items():
+        if step.info.get("unreadable"):
+            shutil.copy(step.folder / "quarantine.parquet", to / "quarantine" / f"{modality}_embedding.parquet")
     lineage = whole_lineage(steps["ingested"].folder, {table: step.folder for table, step in valid.items()})
     lineage.write_parquet(to / "lineage.parquet")
     write_validation(snapshot, valid, to)

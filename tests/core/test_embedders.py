@@ -325,28 +325,8 @@ def test_the_future_is_refused():
 
 # ---------------------------------------------------------------- language
 
+# As tiny_bert knows them (tests/conftest.py).
 WORDS = [a + b for a in "bcdfghklm" for b in ("a", "e", "i", "o", "u", "an", "er", "ol")]
-
-
-@pytest.fixture(scope="module")
-def tiny_bert(tmp_path_factory) -> Path:
-    """A checkpoint as transformers writes it, of a size for tests."""
-    import torch
-
-    from m3h_core import _torchvision_guard  # noqa: F401
-    from transformers import BertConfig, BertModel, BertTokenizer  # isort: skip
-
-    folder = tmp_path_factory.mktemp("bert")
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"abcdefghijklmnopqrstuvwxyz."]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    BertTokenizer(vocab=str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=64,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(folder)
-    return folder
 
 
 def words(n: int, seed: int = 0) -> str:
@@ -365,18 +345,18 @@ def test_language_drops_nothing_of_a_long_note(tiny_bert):
     embedder = tiny(tiny_bert)
     start = words(400)
     texts = [start, start + " zzz", words(1, seed=9) + start[2:]]
-    vectors = embedder._embed(texts, None)
+    vectors = embedder._embed(texts)
     assert len({v.tobytes() for v in vectors}) == 3
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     tokenizer, _ = embedder._load()
     chunks = []
-    embedder._forward, forward = lambda ids: chunks.extend(ids) or forward(ids), embedder._forward
-    embedder._embed([start], None)
+    embedder._forward, forward = lambda ids, tell: chunks.extend(ids) or forward(ids, tell), embedder._forward
+    embedder._embed([start])
     ids = tokenizer(start, truncation=False, add_special_tokens=False)["input_ids"]
-    rebuilt = chunks[0][1:-1]
+    rebuilt = chunks[0].tolist()[1:-1]
     for chunk in chunks[1:]:
-        assert rebuilt[-8:] == chunk[1:9], "chunks overlap by 8 tokens"
-        rebuilt += chunk[9:-1]
+        assert rebuilt[-8:] == chunk.tolist()[1:9], "chunks overlap by 8 tokens"
+        rebuilt += chunk.tolist()[9:-1]
     assert rebuilt == ids
 
 
@@ -395,7 +375,7 @@ def test_language_vector_depends_on_the_note_alone(tiny_bert):
 def test_language_embeds_equal_texts_once(tiny_bert):
     embedder = tiny(tiny_bert)
     asked = []
-    embedder._embed, embed = lambda texts, hook: asked.append(texts) or embed(texts, hook), embedder._embed
+    embedder._tokenize, tokenize = lambda texts: asked.append(texts) or tokenize(texts), embedder._tokenize
     embedder.fit([[(-1.0, "ba"), (-2.0, "be")], [(-1.0, " ba ")]])
     vectors, _ = embedder.transform([[(-1.0, "ba")], [(-9.0, "ba")], [(-1.0, "bi"), (-2.0, "bi")], []])
     assert asked == [["ba", "be"], ["bi"]]
@@ -405,8 +385,8 @@ def test_language_embeds_equal_texts_once(tiny_bert):
 def test_language_lets_new_notes_weigh_more(tiny_bert):
     new, old = "ba be bi", "go ku la mo"
     embedder = tiny(tiny_bert, half_life_hours=6.0)
-    alone = embedder._embed([new, old], None)
-    pooled, _ = embedder._pool([[(-2.0, new), (-8.0, old)]], None)
+    alone = embedder._embed([new, old])
+    ((_, pooled, _),) = embedder._pooled([[(-2.0, new), (-8.0, old)]], [0], None)
     np.testing.assert_allclose(pooled[0], (2 * alone[0] + alone[1]) / 3, rtol=1e-4, atol=1e-6)
 
 
@@ -481,7 +461,7 @@ def test_minilm_knows_what_is_alike(tmp_path):
     texts = ["Large left pleural effusion.", "There is fluid in the left pleural space.", "Fracture of the right hip."]
     embedder = LanguageEmbedder().fit([[(-1.0, text)] for text in texts])
     assert embedder.width == 384
-    a, b, c = embedder._embed(texts, None)
+    a, b, c = embedder._embed(texts)
     assert a @ b > 0.5 > a @ c
     saved = saved_bytes(embedder, tmp_path)
     assert sum(map(len, saved.values())) < 100_000, "the installed checkpoint is named, not copied"
@@ -577,8 +557,9 @@ def test_vision_goes_on_past_what_it_can_not_read(vision, images, tmp_path):
     assert present.tolist() == [False] * len(bad) + [True, True, False]
     assert (vectors[-3] == vectors[-2]).all()
     assert not vectors[~present].any()
-    assert [sample for sample, _ in vision.unreadable] == list(range(len(bad) + 1))
-    reasons = [reason for _, reason in vision.unreadable]
+    assert [one.sample for one in vision.unreadable] == list(range(len(bad) + 1))
+    assert [one.item for one in vision.unreadable] == [0] * len(bad) + [1]
+    reasons = [one.reason for one in vision.unreadable]
     assert reasons[0] == reasons[6] == "empty file"
     assert reasons[4] == "too many pixels"
     assert reasons[5] == "no such file"

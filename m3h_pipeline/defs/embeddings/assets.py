@@ -86,6 +86,8 @@ def _options(modality: str, config: EmbeddingConfig) -> dict[str, Any]:
             "weights": config.vision_weights or None,
             "image_size": config.image_size or None,
         }
+    if modality == "timeseries":
+        return {"learned": config.timeseries == "learned"}
     return {}
 
 
@@ -108,8 +110,16 @@ def _embedding(modality: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         inputs = workspace.step(context, "inputs")
         given = is_given(modality, inputs.folder)
-        options = {} if given else _options(modality, workspace.config.embedding)
-        job = {"modality": modality, "inputs": str(inputs.folder), "options": options}
+        settings = workspace.config.embedding
+        options = {} if given else _options(modality, settings)
+        job = {
+            "modality": modality,
+            "inputs": str(inputs.folder),
+            "options": options,
+            # Decides what is computed again, and no result.
+            "cache": str(workspace.embedding_cache),
+            "cache_bytes": int(settings.cache_gb * 1e9),
+        }
         step = workspace.produce(
             context,
             f"embedding/{modality}",
@@ -126,6 +136,7 @@ def _embedding(modality: str) -> dg.AssetsDefinition:
                 "width": facts["width"],
                 "seconds": facts["seconds"],
                 "vectors": "given by the hospital, only scaled" if given else "computed by the encoder",
+                "items run through the encoder": facts["items computed"],
                 "encoder": dg.MetadataValue.json(facts["encoder"]),
                 "unreadable items": dg.MetadataValue.json(facts["unreadable"]),
             },

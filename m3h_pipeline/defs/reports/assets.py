@@ -8,6 +8,7 @@ import dagster as dg
 
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
+from m3h_pipeline.features.items import MODALITIES
 from m3h_pipeline.launch import JobLauncher
 from m3h_pipeline.snapshots import labels, remove, surplus
 from m3h_pipeline.storage import at_work, code_version, read_json
@@ -100,14 +101,16 @@ def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
         for name in ("ingested", "cohort", "quality", "tim", "model_version", "joint")
     }
     valid = workspace.valid(context)
+    embedded = {modality: workspace.step(context, f"embedding/{modality}") for modality in MODALITIES}
 
     def build(to: Path):
-        facts = write_page(workspace.config, context.partition_key, steps, valid, to)
+        facts = write_page(workspace.config, context.partition_key, steps, valid, embedded, to)
         tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
         tracking.attach(steps["model_version"].info["run_id"], to / "report.html")
         return facts
 
-    step = workspace.produce(context, "report", [REPORT_CODE, *steps.values(), *valid.values()], build)
+    decided_by: list[object] = [REPORT_CODE, *steps.values(), *valid.values(), *embedded.values()]
+    step = workspace.produce(context, "report", decided_by, build)
     with at_work(workspace.root):
         latest = publish(workspace.root, step.folder)
     pictures: dict[str, Any] = {}

@@ -1,0 +1,219 @@
+"""The embedding job, run by hand as a launcher runs it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from m3h_core.embedders import EventSequences
+from m3h_core.embedders.store import VectorStore
+from m3h_pipeline.features.items import erase_subjects, modality_items, take
+from m3h_pipeline.jobs.embed import embed
+
+N = 60
+
+
+def write_inputs(folder: Path, stranger: float = 0.0) -> Path:
+    """As-of inputs of N samples, two a patient; with ``stranger`` what lies outside the training split is another."""
+    folder.mkdir(parents=True)
+    ids = [f"s{i:03d}" for i in range(N)]
+    split = [0 if i % 4 < 2 else 1 + i % 3 for i in range(N)]
+    rng = np.random.default_rng(0)
+    odd = np.array([stranger if s else 0.0 for s in split])
+    samples = pl.DataFrame({"sample_id": ids, "subject_id": [f"p{i // 2}" for i in range(N)], "split": split})
+    samples.write_parquet(folder / "samples.parquet")
+    tabular = {
+        "age": 50 + 10 * rng.normal(size=N) + 1e3 * odd,
+        "sex": ["X" if o else "FM"[i % 2] for i, o in enumerate(odd)],
+    }
+    samples.drop("subject_id").with_columns(**{k: pl.Series(v) for k, v in tabular.items()}).write_parquet(
+        folder / "tabular.parquet"
+    )
+    rows = np.repeat(np.arange(N), 6)
+    value = rng.normal(size=len(rows)) + 1e3 * odd[rows]
+    code = [f"{'odd' if odd[i] else 'signal'}_{k % 3}" for k, i in enumerate(rows)]
+    hours = -rng.integers(0, 24, len(rows)).astype(float)
+    events = pl.DataFrame({"sample_id": [ids[i] for i in rows], "code": code, "hours": hours, "value": value})
+    events.write_parquet(folder / "timeseries.parquet", row_group_size=50)
+    # The last samples have no note; one note is empty.
+    texts = [f"{'ba be' if odd[i] else 'go'} {'ku la mo ' * (i % 7)} {i}" for i in range(N - 5)]
+    texts[3] = "\n"
+    notes = {
+        "sample_id": ids[: N - 5],
+        "hours": [-1.0] * (N - 5),
+        "note_id": ids[: N - 5],
+        "kind": ["x"] * (N - 5),
+        "text": texts,
+    }
+    pl.DataFrame(notes).write_parquet(folder / "language.parquet", row_group_size=16)
+    (folder / "images").mkdir()
+    paths = []
+    for i in range(0, N, 2):
+        draw = np.random.default_rng([i, int(odd[i])])
+        stream = io.BytesIO()
+        Image.fromarray((255 * draw.random((8, 8))).astype(np.uint8)).resize((64, 64)).save(stream, "PNG")
+        paths.append(folder / "images" / f"{i}.png")
+        paths[-1].write_bytes(b"" if i == 8 else stream.getvalue())
+        os.utime(paths[-1], (1e9, 1e9))
+    images = {
+        "sample_id": ids[::2], "hours": [-1.0] * len(paths), "image_id": ids[::2], "view": ["PA"] * len(paths),
+        "path": list(map(str, paths)),
+    }  # fmt: skip
+    pl.DataFrame(images).write_parquet(folder / "vision.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def options(tiny_bert):
+    return {
+        "tabular": {}, "timeseries": {"learned": False}, "vision": {"image_size": 64, "batch_size": 8},
+        "language": {"checkpoint": str(tiny_bert), "max_tokens": 32, "overlap": 4},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> Path:
+    return write_inputs(tmp_path_factory.mktemp("embed") / "inputs")
+
+
+def config(modality: str, inputs: Path, options: dict, cache: Path, to: Path) -> dict:
+    to.mkdir(parents=True, exist_ok=True)
+    return {
+        "modality": modality, "inputs": str(inputs), "options": options, "cache": str(cache), "cache_bytes": 10**9,
+        "to": str(to),
+    }  # fmt: skip
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def test_nothing_is_learned_from_other_splits(inputs, options, tmp_path):
+    """Other splits' rows are replaced by strange ones: what was fitted, and the training rows' vectors, stay."""
+    strange = write_inputs(tmp_path / "strange", stranger=1.0)
+    train = (pl.read_parquet(inputs / "samples.parquet")["split"] == 0).to_numpy()
+    learned = {"learned": True, "width_of_tokens": 8, "epochs": 2}
+    for name, how in (*options.items(), ("learned", learned)):
+        modality = "timeseries" if name == "learned" else name
+        vectors = []
+        for label, folder in (("plain", inputs), ("strange", strange)):
+            to = tmp_path / label / name
+            embed(config(modality, folder, how, tmp_path / label / "cache", to), lambda _: None)
+            vectors.append(load_file(to / "embedding.safetensors")["vectors"])
+        plain, other = (contents(tmp_path / label / name / "embedder") for label in ("plain", "strange"))
+        assert plain == other, name
+        if name == "learned":  # its last bit depends on which samples share a batch
+            np.testing.assert_allclose(vectors[0][train], vectors[1][train], atol=1e-5)
+        else:
+            assert vectors[0][train].tobytes() == vectors[1][train].tobytes(), name
+        assert not (vectors[0][~train] == vectors[1][~train]).all(), name
+
+
+def test_what_has_no_vector_is_quarantined_with_a_reason(inputs, options, tmp_path):
+    for modality, sample, item, reason in (
+        ("language", "s003", "note_id", "no text"),
+        ("vision", "s008", "image_id", "empty file"),
+    ):
+        to = tmp_path / modality
+        facts = embed(config(modality, inputs, options[modality], tmp_path / "cache", to), lambda _: None)
+        assert facts["unreadable"] == {reason: 1}
+        rows = pl.read_parquet(to / "quarantine.parquet")
+        assert rows.select("rule", "reason").rows() == [("can_be_embedded", reason)]
+        assert json.loads(rows["row"][0]) == {"sample_id": sample, item: sample}
+        assert (to / "quarantine.parquet").stat().st_mode & 0o077 == 0
+
+
+def test_items_are_read_from_disk_as_they_lie_there(inputs):
+    order = pl.read_parquet(inputs / "samples.parquet")["sample_id"].to_list()
+    rows = np.array([58, 3, 17, 0])
+    for modality, columns in (("language", ["hours", "text"]), ("vision", ["hours", "view", "path"])):
+        table = pl.read_parquet(inputs / f"{modality}.parquet")
+        expected = [table.filter(pl.col("sample_id") == i).select(columns).rows() for i in order]
+        items = modality_items(modality, inputs)
+        assert list(items) == expected
+        assert list(take(items, rows)) == [expected[i] for i in rows]
+    events = modality_items("timeseries", inputs)
+    table = pl.read_parquet(inputs / "timeseries.parquet")
+    place = {sample: i for i, sample in enumerate(order)}
+    whole = EventSequences(
+        [place[s] for s in table["sample_id"]], table["code"].to_list(), table["hours"], table["value"], len(order)
+    )
+    for some in (np.arange(N), rows):
+        a, b = take(events, some).load(), whole.take(some)
+        assert a.n == b.n
+        left = sorted(zip(a.sample, [a.codes[c] for c in a.code], a.hours, a.value, strict=True))
+        assert left == sorted(zip(b.sample, b.code, b.hours, b.value, strict=True))
+
+
+def test_a_forgotten_patient_leaves_the_cache(inputs, options, tmp_path):
+    for modality in ("language", "vision"):
+        embed(config(modality, inputs, options[modality], tmp_path / "cache", tmp_path / modality), lambda _: None)
+    # p0: the samples 0 and 1, two notes and one image (its features, and its file's key).
+    assert erase_subjects(tmp_path / "cache", inputs, ["p0"]) == 4
+    for modality, items in (("language", 2), ("vision", 1)):
+        facts = embed(
+            config(modality, inputs, options[modality], tmp_path / "cache", tmp_path / modality), lambda _: None
+        )
+        assert facts["items computed"] == items
+    assert erase_subjects(tmp_path / "nothing here", inputs, ["p0"]) == 0
+
+
+def start(job: dict) -> subprocess.Popen:
+    (Path(job["to"]) / "job.json").write_text(json.dumps(job))
+    command = [sys.executable, "-m", "m3h_pipeline.jobs.embed", "--config", str(Path(job["to"]) / "job.json")]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_job_goes_on_after_its_last_shard(options, tmp_path):
+    """A real process is killed while it embeds; the next one embeds what is missing, to the same bytes."""
+    inputs = write_inputs(tmp_path / "inputs")
+    n = 5000
+    ids = [f"s{i:03d}" for i in range(N)]
+    owner = sorted(ids[i % N] for i in range(n))
+    texts = [f"go ku {'la mo ' * (i % 90)} {i}" for i in range(n)]
+    numbers = [str(i) for i in range(n)]
+    notes = {"sample_id": owner, "hours": [-1.0] * n, "note_id": numbers, "kind": ["x"] * n, "text": texts}
+    pl.DataFrame(notes).write_parquet(inputs / "language.parquet", row_group_size=500)
+    job = config("language", inputs, options["language"], tmp_path / "cache", tmp_path / "killed")
+    process = start(job)
+    until = time.monotonic() + 120
+    while len(list(tmp_path.glob("cache/language-*/*.safetensors"))) < 1 and process.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "killed" / "embedding.safetensors").exists()
+    kept = len(VectorStore(next(tmp_path.glob("cache/language-*"))))
+    assert 0 < kept < n
+    facts = embed(job, lambda _: None)
+    assert facts["items computed"] == n - kept
+    embed(config("language", inputs, options["language"], tmp_path / "other", tmp_path / "whole"), lambda _: None)
+    for name in ("embedding.safetensors", "embedder/embedder.safetensors"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_checkpoint_that_is_not_there_is_said_in_one_line(inputs, tmp_path):
+    process = start(config("language", inputs, {"checkpoint": "./none"}, tmp_path / "cache", tmp_path / "to"))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "error: language: checkpoint './none' is neither a folder nor a hub name" in errors
+    assert "Traceback" not in errors
+
+
+def test_without_a_cache_nothing_is_kept(inputs, options, tmp_path):
+    job = config("language", inputs, options["language"], tmp_path / "cache", tmp_path / "to") | {"cache_bytes": 0}
+    facts = embed(job, lambda _: None)
+    assert facts["items computed"] == N - 6
+    assert not (tmp_path / "cache").exists()
