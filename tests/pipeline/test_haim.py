@@ -200,7 +200,8 @@ def test_given_vectors_to_a_model_that_takes_vectors(tmp_path):
     for modality in MODALITIES:
         embedded[modality] = tmp_path / "embedding" / modality
         embedded[modality].mkdir(parents=True)
-        facts = embed(modality, tmp_path / "out/inputs", {}, embedded[modality], lambda line: None)
+        job = {"modality": modality, "inputs": tmp_path / "out/inputs", "options": {}, "to": embedded[modality]}
+        facts = embed(job | {"cache": tmp_path / "cache", "cache_bytes": 0}, lambda line: None)
         assert facts["encoder"]["vectors"] == "given, no encoder"
         assert facts["present"] == 120
         assert abs(load_file(embedded[modality] / "embedding.safetensors")["vectors"]).max() < 20

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -166,6 +167,7 @@ def test_a_forgotten_patient_is_in_no_file_and_the_next_run_goes_on(finished, tm
 
     said = run("forget", patient, "--out", out, "--yes")
     assert "m3h version 1 had learned from them" in said.stdout
+    assert re.search(r"embedding cache: [1-9]", said.stdout)
     assert holding(out, words) == []
     metrics = (out / "latest" / "metrics.json").read_bytes()
     run("run", "--out", out)

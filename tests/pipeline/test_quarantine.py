@@ -107,7 +107,8 @@ WRONG = [
           "text: not UTF-8"),
     Wrong("no text", NOTES, text("n-empty", " "), "empty_text", "more than blanks"),
     Wrong("a note without a key", NOTES, text("", "Clear lungs."), "missing_note_id", "must be there"),
-    Wrong("two notes of one key", NOTES, text("n-0", "Clear."), "duplicate_key", "the first is kept"),
+    Wrong("a later note of one key", NOTES, text("n-0", "Clear.", storetime="2150-03-01 23:00:00"), "duplicate_key",
+          "the first is kept"),
     # Images
     Wrong("a picture without a file", CXR, image("nofile", 100, 50, 21500301, 100000), "no_image_file", "file"),
     Wrong("a picture without a byte", CXR, image("empty", 100, 50, 21500301, 110000), "empty_image_file", "file"),
