@@ -87,9 +87,9 @@ class TimConfig(_Section):
 
     ``network`` is what the matrix is measured with: "light", a small network of which every pair can be trained, or
     "model", the trained model's own, whose single-task and joint models are then used as they are. ``max_models``
-    bounds the models that are trained for the matrix (0: no bound). What follows is measured on the model's own
-    network: ``groups`` is the most models that the tasks are tried in (below 2: not tried), ``leave_out`` how many
-    tasks are left out of the joint model in turn.
+    bounds the models that are trained for the matrix (0: no bound). ``leave_out`` is how many tasks are left out of the
+    joint model in turn, with the same network, so that it is compared with the pairs like with like. ``groups`` is the
+    most models that the tasks are tried in (below 2: not tried), with the model's own network: it is a decision.
     """
 
     method: Literal["pairwise", "shapley", "affinity", "projection", "attention"] = "pairwise"

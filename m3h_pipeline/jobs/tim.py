@@ -51,7 +51,7 @@ def report(bench: Bench, model_bench: Bench, settings: dict[str, Any], log: Log)
         groups = task_groups(model_bench, found, settings["groups"]).to_dict()
     if found.unit == "metric" and settings["leave_out"]:
         log("task interaction: the joint model without single tasks")
-        left_out = leave_one_task_out(model_bench, found, settings["leave_out"]).to_dict()
+        left_out = leave_one_task_out(bench, found, settings["leave_out"]).to_dict()
     hidden = [i for i, task in enumerate(bench.tasks) if too_few(bench.cohort, task)]
     record: dict[str, Any] = found.to_dict() | {
         "network": settings["network"],
