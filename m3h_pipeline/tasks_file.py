@@ -95,8 +95,8 @@ def load_signals(file: Path | None = None) -> list[Signal]:
     return signals
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds; an `InputError` says where it is none."""
+def read_yaml(file: Path, needs: str = "lines like `key: value`") -> dict[str, Any]:
+    """The mapping that a YAML file holds; an `InputError` says where it is none, and what it ``needs``."""
     try:
         content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_LOADER)
     except FileNotFoundError:
@@ -110,7 +110,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         hint = ": indent with spaces, YAML takes no tabs" if "\\t" in what or "tab character" in what else ""
         raise InputError(f"{file} is not valid YAML{where}: {what}{hint}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{file} needs lines like `key: value`")
+        raise InputError(f"{file} needs {needs}")
     return content
 
 

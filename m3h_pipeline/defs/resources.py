@@ -10,13 +10,13 @@ from typing import Any
 import dagster as dg
 
 from m3h_pipeline import config as configuration
+from m3h_pipeline.contracts import TABLES
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources import Source
 from m3h_pipeline.storage import Step, at_work, need_step, produce, step_key
 
 OUT_VARIABLE = "M3H_OUT"
 OWNERS = ["team:m3h"]
-TABLES = ("samples", "events", "notes", "images", "labels", "embeddings")
 
 
 class Workspace(dg.ConfigurableResource):

@@ -7,11 +7,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 
 from m3h_pipeline.reports import charts, interaction, words
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 class Model(TypedDict):
@@ -80,7 +83,8 @@ def write_report(data: ReportData | dict[str, Any], to: Path) -> None:
     path.write_text(_render(data), encoding="utf-8", newline="\n")
 
 
-def _render(data: Mapping[str, Any]) -> str:
+def page_templates() -> jinja2.Environment:
+    """The templates of all pages: what is undefined is an error, text is escaped, `words` are the filters."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -101,6 +105,11 @@ def _render(data: Mapping[str, Any]) -> str:
         words.plural,
     )
     environment.filters.update({function.__name__: function for function in formats})
+    return environment
+
+
+def _render(data: Mapping[str, Any]) -> str:
+    environment = page_templates()
     script = environment.get_template("script.js.j2").render()
     tasks = data["metrics"]["tasks"]
     return environment.get_template("report.html.j2").render(

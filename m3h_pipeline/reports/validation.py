@@ -9,6 +9,7 @@ from typing import Any
 
 from m3h_pipeline.contracts import check_descriptions, load_contract
 from m3h_pipeline.reports import charts, words
+from m3h_pipeline.reports.page import page_templates
 from m3h_pipeline.storage import Step
 
 FILE = "validation.html"
@@ -19,17 +20,9 @@ def write_validation(snapshot: str, valid: Mapping[str, Step], to: Path) -> Path
 
     It replaces Great Expectations' own Data Docs, which load their style from the network.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("m3h_pipeline.reports"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update({"name": words.name, "rows": _rows, "plural": words.plural})
-    page = environment.get_template("validation.html.j2").render(
+    templates = page_templates()
+    templates.filters["rows"] = _rows
+    page = templates.get_template("validation.html.j2").render(
         snapshot=snapshot,
         palette=charts.PALETTE,
         tables=[_table(table, step) for table, step in valid.items()],

@@ -12,12 +12,10 @@ import polars as pl
 
 from m3h_pipeline.database import literal, write_parquet
 from m3h_pipeline.sources.base import Settings
-from m3h_pipeline.sources.prediction import ENDED
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable
 from m3h_pipeline.sources.splits import split_subjects
 
-__all__ = ["ENDED", "NUMBER", "TIME", "Extraction", "parse_errors"]
-
+EVENTS_ORDER = "stay_id, time, code, value, available_time, unit, source_file, source_row"
 # What was known first comes first: of notes with the same key it is kept, whatever comes later.
 NOTES_ORDER = "stay_id, greatest(available_time, time), time, note_id, kind, text, source_file, source_row"
 

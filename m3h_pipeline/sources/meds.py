@@ -19,20 +19,19 @@ from typing import Any, ClassVar
 
 import duckdb
 import polars as pl
-import yaml
 
 from m3h_core.tasks import Problem, TaskSpec
 from m3h_pipeline.database import literal, spill_folder, workbench
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import contracts_folder
 from m3h_pipeline.sources.base import EVENTS, IMAGES, LABELS, NOTES, Settings, Source, listing_fingerprint
-from m3h_pipeline.sources.extraction import NOTES_ORDER
+from m3h_pipeline.sources.extraction import EVENTS_ORDER, NOTES_ORDER
 from m3h_pipeline.sources.mimic_iv import COLUMNS, MEASUREMENTS, NOTE_ROWS, PROCEDURES, MimicExtraction
 from m3h_pipeline.sources.prediction import NONE, need_mode
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable
 from m3h_pipeline.sources.splits import split_of
 from m3h_pipeline.sources.units import unit_rules
-from m3h_pipeline.tasks_file import GIVEN_AWAY, TaskRule, gives_away, load_signals, load_tasks
+from m3h_pipeline.tasks_file import GIVEN_AWAY, TaskRule, gives_away, load_signals, load_tasks, read_yaml
 
 _SECTIONS = {
     "stays": {"id", "admission", "discharge", "end", "icu"},
@@ -189,14 +188,7 @@ def _roles(file: Path) -> dict[str, tuple[str, str]]:
     >>> roles["HOSPITAL_ADMISSION"], roles["LAB//220045"], roles["DIAGNOSIS//ICD//9"]
     (('admission', ''), ('signal', 'heart_rate'), ('diagnosis', '9'))
     """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"{file} is not there, or not UTF-8") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{file} is not valid YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{file} needs the keys {', '.join(_SECTIONS)}")
+    content = read_yaml(file, needs=f"the keys {', '.join(_SECTIONS)}")
     signals = {signal.code for signal in load_signals()}
     roles: dict[str, tuple[str, str]] = {}
     for section, entries in content.items():
@@ -411,9 +403,7 @@ class _MedsExtraction(MimicExtraction):
             "events", "others", f"(SELECT source_row, {nothing} AS reason FROM meds ANTI JOIN roles USING (code))"
         )
         parts = ["FROM placed_measurements", "FROM placed_procedures"]
-        return self.write_parts(
-            to / "events.parquet", EVENTS, parts, "stay_id, time, code, value, source_file, source_row"
-        )
+        return self.write_parts(to / "events.parquet", EVENTS, parts, EVENTS_ORDER)
 
     def _notes(self, to: Path) -> int:
         self._rows("note_rows", "note")

@@ -34,7 +34,7 @@ from m3h_pipeline.sources.base import (
     listing_fingerprint,
     samples_schema,
 )
-from m3h_pipeline.sources.extraction import NOTES_ORDER, NUMBER, TIME, Extraction, parse_errors
+from m3h_pipeline.sources.extraction import EVENTS_ORDER, NOTES_ORDER, NUMBER, TIME, Extraction, parse_errors
 from m3h_pipeline.sources.prediction import need_mode, points
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable, find_file, open_table
 from m3h_pipeline.sources.units import normalised, unit_rules
@@ -217,8 +217,7 @@ class MimicExtraction(Extraction):
             listed = self.count("events", table, f"placed_{table}")
             self.lineage.append(("events", table, "not a listed signal", self.rows_read[table] - listed))
             parts.append(f"SELECT *, {literal(self.tables[table].name)} AS source_file FROM placed_{table}")
-        order = "stay_id, time, code, value, available_time, unit, source_file, source_row"
-        return self.write_parts(to / "events.parquet", EVENTS, parts, order)
+        return self.write_parts(to / "events.parquet", EVENTS, parts, EVENTS_ORDER)
 
     def _place(self, table: str, typed: str) -> None:
         """From ``typed`` rows to ``placed_<table>``: with their stay, or the reason why they are out of scope."""

@@ -32,7 +32,8 @@ from m3h_pipeline.sources.base import (
     samples_schema,
 )
 from m3h_pipeline.sources.cohort_file import FILE, CohortFile, load_cohort_file
-from m3h_pipeline.sources.extraction import ENDED, Extraction
+from m3h_pipeline.sources.extraction import Extraction
+from m3h_pipeline.sources.prediction import ENDED
 from m3h_pipeline.sources.raw_tables import SUFFIXES, RawReader, RawTable, find_file, open_table, renamings
 from m3h_pipeline.sources.units import normalised, unit_rules
 from m3h_pipeline.tasks_file import load_signals

@@ -8,9 +8,9 @@ from typing import Any
 import dagster as dg
 
 from m3h_pipeline.columns import Columns
-from m3h_pipeline.contracts import CheckResult, check_descriptions
+from m3h_pipeline.contracts import TABLES, CheckResult, check_descriptions
 from m3h_pipeline.defs.partitions import snapshots
-from m3h_pipeline.defs.resources import OWNERS, TABLES, Workspace, materialized
+from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
 from m3h_pipeline.paths import contracts_folder
 from m3h_pipeline.snapshots import labels
 from m3h_pipeline.sources.base import SIGNALS
