@@ -43,6 +43,7 @@ PALETTE = {
 }
 # Alike in width wherever the page is opened, so that labels keep the room that was measured for them.
 _FONT = "Arial, Liberation Sans, Helvetica, sans-serif"
+_PADDING = {"left": 12, "right": 12, "top": 6, "bottom": 4}
 _DECIMALS = re.compile(r"\d+\.\d{3,}")
 _SVG = "http://www.w3.org/2000/svg"
 
@@ -229,7 +230,8 @@ def colour(field: str) -> Any:
     return kind(field, scale=scale, legend=None)
 
 
-def styled(chart: Any) -> alt.LayerChart:
+def styled(chart: Any, padding: Mapping[str, int] = _PADDING) -> alt.LayerChart:
+    """The chart in the pages' look; ``padding``: pixels around, on each side."""
     ink, muted, line = (PALETTE[name][0] for name in ("ink", "muted", "line"))
     axis: dict[str, Any] = {
         "labelColor": ink,
@@ -239,7 +241,7 @@ def styled(chart: Any) -> alt.LayerChart:
         "titleFontSize": 12,
     }
     return (
-        chart.properties(background="transparent", padding={"left": 12, "right": 12, "top": 6, "bottom": 4})
+        chart.properties(background="transparent", padding=dict(padding))
         .configure(font=_FONT)
         .configure_view(stroke=None)
         .configure_axis(aria=False, titleFontWeight="normal", **axis)

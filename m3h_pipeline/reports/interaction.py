@@ -24,7 +24,8 @@ _PHONE = 358 - 152  # Pixels beside the labels.
 _GAP = 0.5  # Cells between departments.
 _EDGES = 40  # More arrows than these hide each other.
 _GRAPH = 380  # Pixels of the circle's square.
-_ROOM = 14  # Pixels around, for a reader's font that is wider than the one that was measured.
+# Pixels around, for a reader's font that is wider than the one that was measured.
+_ROOM = {"left": 18, "top": 22, "right": 44, "bottom": 14}
 _HELPERS = 3
 _BY_TASK = ("matrix", "low", "high", "q", "evidence", "source")
 
@@ -40,7 +41,7 @@ def section(tim: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -> dict[
     if size <= _FEW_TASKS:
         drawn = {"wide": {"cell": 50, "numbers": True}, "narrow": {"cell": min(30, _PHONE // size), "numbers": False}}
     else:
-        drawn = {"always": {"cell": 16, "numbers": False}}
+        drawn = {"always": {"cell": 14, "numbers": False}}
     pairs = [_pair(tim, i, j, metrics) for i in range(size) for j in range(size) if i != j]
     step, network = shade_step(tim), graph(tim, metrics)
     edges = sum(pair["evidence"] for pair in pairs)
@@ -174,7 +175,7 @@ def heat_map(
             align="left", fontSize=11, color=charts.PALETTE["muted"][0], aria=False, clip=False
         )
         layers.append(written.encode(**middle, text="text:N"))
-    return charts.styled(alt.layer(*layers).properties(width=cell * end, height=cell * end, padding=_ROOM))
+    return charts.styled(alt.layer(*layers).properties(width=cell * end, height=cell * end), _ROOM)
 
 
 def _places(departments: Sequence[str] | None, count: int) -> list[float]:
@@ -266,7 +267,7 @@ def graph(tim: Mapping[str, Any], metrics: Mapping[str, str] | None = None) -> a
         layers.append(
             named.encode(x=alt.X("label_x:Q", **plane), y=alt.Y("label_y:Q", **plane), text="text:N", angle=angle)
         )
-    return charts.styled(alt.layer(*layers).properties(width=_GRAPH, height=_GRAPH, padding=_ROOM))
+    return charts.styled(alt.layer(*layers).properties(width=_GRAPH, height=_GRAPH), _ROOM)
 
 
 def cell_words(tim: Mapping[str, Any], i: int, j: int, metrics: Mapping[str, str]) -> str:
