@@ -3,7 +3,7 @@
 At its registration a model is given a *reference*: of each feature how often its values fell into a few bins among
 the training samples, and of each task the same of its scores on samples that it had not learned from (of what it
 learned, a network is surer). Bins are chosen so that each holds at least 10 samples, and their ends are rounded: no
-patient's value is in it.
+patient's value is in it, and no count tells of a few.
 
 Each night the samples that are new to the champion are counted into the same bins. How far they are off is the total
 variation distance: the share of samples that would have to change place. Whether that can be chance is asked by a
@@ -37,7 +37,7 @@ from m3h_pipeline.storage import read_json, write_json
 REFERENCE, FILE = "reference.json", "monitoring.json"
 _FORMAT = 1
 _BINS = 10
-_DIGITS = 3
+_DIGITS, _FIVES = 3, 5
 _OTHER = "(other)"
 # Standard deviations that a 95% interval spans.
 _WIDTH = 2 * 1.96
@@ -120,29 +120,36 @@ def _one_a_sample(task: TaskSpec, scores: np.ndarray) -> pl.Series:
     """A number a sample, or the likeliest class or cluster, from scores [n] or [n, C]."""
     if scores.ndim == 1:
         return pl.Series(scores)
-    return pl.Series(np.array(task.class_names)[scores.argmax(1)])
+    return pl.Series("class", np.array(task.class_names)[scores.argmax(1)])
 
 
 def _summary(feature: str, modality: str, values: pl.Series) -> Feature:
-    """How often a feature is known and its values fall into each bin; a count under 10 is written as 0."""
+    """How often a feature is known and its values fall into each bin, rounded so that no small group can be told."""
+    about: Feature = {"name": feature, "modality": modality, "n": _rounded(len(values))}
     known = values.drop_nulls()
-    known = known.filter(known.is_finite()) if known.dtype.is_float() else known
-    about: Feature = {"name": feature, "modality": modality, "n": len(values), "known": _or_none(len(known), values)}
     if values.dtype.is_numeric():
-        about |= {"kind": "number", "edges": _edges(known.cast(pl.Float64).to_numpy())}
+        known = known.cast(pl.Float64)
+        known = known.filter(known.is_finite())
+        about |= {"kind": "number", "edges": _edges(known.to_numpy())}
     else:
-        counts = known.cast(pl.String).value_counts()
-        large = counts.filter(pl.col("count") >= FEWEST)[counts.columns[0]]
-        about |= {"kind": "category", "categories": sorted(large)}
-    counted = _counted(about, values)
-    return about | {"counts": [int(n) if n >= FEWEST else 0 for n in counted]}
+        about |= {"kind": "category", "categories": _categories(known.cast(pl.String))}
+    about["known"] = _rounded(len(values) if len(values) - len(known) < FEWEST else len(known))
+    return about | {"counts": [_rounded(int(count)) for count in _counted(about, known)]}
 
 
-def _or_none(known: int, values: pl.Series) -> int:
-    """A count whose rest is told too: neither may be of a few."""
-    if known < FEWEST:
-        return 0
-    return len(values) if len(values) - known < FEWEST else known
+def _rounded(count: int) -> int:
+    """To fives, 0 for fewer than ten: what is left over of a total tells of no few patients."""
+    return 0 if count < FEWEST else _FIVES * round(count / _FIVES)
+
+
+def _categories(known: pl.Series) -> list[str]:
+    """Those of at least ten samples, as many as leave nobody or at least ten to the others."""
+    counts = known.value_counts(sort=True, name="n").sort("n", known.name, descending=[True, False])
+    sizes = counts["n"].to_list()
+    kept = sum(size >= FEWEST for size in sizes)
+    while kept and 0 < sum(sizes[kept:]) < FEWEST:
+        kept -= 1
+    return sorted(counts[known.name].to_list()[:kept])
 
 
 def _edges(known: np.ndarray) -> list[float]:

@@ -204,8 +204,9 @@ def _rewrite(out: Path, kept: str, added: str = "") -> None:
     file = out / DATABASE
     partial = out / f".{DATABASE}.partial"
     with storage.locked(out / f".{DATABASE}.lock"):
-        storage.owner_only(partial)
+        partial.unlink(missing_ok=True)
         with duckdb.connect(partial) as database:
+            partial.chmod(0o600)
             parts = [added] if added else []
             if file.exists():
                 database.execute(f"ATTACH {literal(file)} AS old (READ_ONLY)")
