@@ -182,7 +182,7 @@ class TimeseriesEmbedder(Embedder):
     modality = "timeseries"
     _scaler: Scaler
 
-    def __init__(self, codes: Sequence[str] | None = None, fit_samples: int = 20_000, min_rows: int = 1) -> None:
+    def __init__(self, codes: Sequence[str] | None = None, fit_samples: int = 5_000, min_rows: int = 1) -> None:
         super().__init__()
         self.fit_samples, self.min_rows = fit_samples, min_rows
         self._asked = None if codes is None else list(codes)

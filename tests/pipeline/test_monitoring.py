@@ -106,7 +106,7 @@ def _perform(
     write_json(tmp_path / "tasks.json", [task.to_dict() for task in tasks or [DEATH]])
     scored = pl.DataFrame(
         {
-            "sample_id": samples, "subject_id": samples, "task": "death", "class": pl.Series([None] * 220, dtype=pl.Null),
+            "sample_id": samples, "subject_id": samples, "task": "death", "class": None,
             "prediction": np.where(says == 1, 0.9, 0.1) + draw.normal(0, 0.01, 220), "coverage": 0.9,
             "set": [["yes"] if s else ["no"] for s in says], "low": None, "high": None,
         }
