@@ -383,7 +383,7 @@ class M3H(nn.Module):
         p = dict(self.named_parameters())
         state = run(p, self.layout, self.config, self.inputs(embeddings, present))
         return {
-            self.tasks[i].name: torch.cdist(attended(p, self.config, state, i).T, p[f"centres_{i}"])
+            self.tasks[i].name: torch.cdist(attended(p, self.config, state, i).flatten(0, 1).T, p[f"centres_{i}"])
             for i in self.layout.clustering
         }
 
