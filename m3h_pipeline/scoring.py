@@ -180,6 +180,8 @@ def erase(out: Path, theirs: Theirs) -> int:
 
     The table outlives its snapshots, so its own column says whose a row is.
     """
+    for partial in (out / f".{DATABASE}.partial", out / "latest" / f".{FILE}.partial"):  # of a killed run
+        partial.unlink(missing_ok=True)
     rows = {subject: n for subject, n in _subjects(out).items() if subject in theirs.forgotten}
     if rows:
         _rewrite(out, f"WHERE subject_id NOT IN ({', '.join(map(literal, sorted(rows)))})")
