@@ -29,9 +29,9 @@ from m3h_core import Calibrator, Cohort, Held, TaskSpec
 from m3h_core.cohort import CALIBRATION, TEST, TRAIN
 from m3h_core.metrics import Score, evaluate_predictions
 from m3h_pipeline.config import MonitoringConfig
-from m3h_pipeline.features.items import is_given
+from m3h_pipeline.features.items import MODALITIES, is_given
 from m3h_pipeline.reports.quality import too_few
-from m3h_pipeline.reports.words import FEWEST, listing, name, number, plural
+from m3h_pipeline.reports.words import FEWEST, count, listing, name, number, plural
 from m3h_pipeline.storage import read_json, write_json
 
 REFERENCE, FILE = "reference.json", "monitoring.json"
@@ -95,7 +95,7 @@ def observed(inputs: Path, samples: pl.Series) -> dict[tuple[str, str], pl.Serie
     def per_sample(modality: str, **what: pl.Expr) -> None:
         take(modality, table(modality).group_by("sample_id").agg(**what))
 
-    given = [modality for modality in ("tabular", "timeseries", "language", "vision") if is_given(modality, inputs)]
+    given = [modality for modality in MODALITIES if is_given(modality, inputs)]
     for modality in given:
         take(modality, pl.scan_parquet(inputs / f"given_{modality}.parquet").select("sample_id", vector=pl.lit(1)))
     if "tabular" not in given:
@@ -134,12 +134,12 @@ def _summary(feature: str, modality: str, values: pl.Series) -> Feature:
     else:
         about |= {"kind": "category", "categories": _categories(known.cast(pl.String))}
     about["known"] = _rounded(len(values) if len(values) - len(known) < FEWEST else len(known))
-    return about | {"counts": [_rounded(int(count)) for count in _counted(about, known)]}
+    return about | {"counts": [_rounded(int(n)) for n in _counted(about, known)]}
 
 
-def _rounded(count: int) -> int:
+def _rounded(n: int) -> int:
     """To fives, 0 for fewer than ten: what is left over of a total tells of no few patients."""
-    return 0 if count < FEWEST else _FIVES * round(count / _FIVES)
+    return 0 if n < FEWEST else _FIVES * round(n / _FIVES)
 
 
 def _categories(known: pl.Series) -> list[str]:
@@ -205,9 +205,8 @@ def monitor(
         found["new"] = len(samples) if len(samples) >= FEWEST else None
         tasks = [TaskSpec.from_dict(task) for task in reference["tasks"]]
         if len(samples) < config.fewest:
-            few = len(samples) or "no"
-            shown = few if not len(samples) or len(samples) >= FEWEST else f"fewer than {FEWEST}"
-            found["reason"] = f"{shown} samples are new to the champion, fewer than the {config.fewest} it takes"
+            few = count(len(samples)) if len(samples) else "no"
+            found["reason"] = f"{few} samples are new to the champion, fewer than the {config.fewest} it takes"
         else:
             seen = observed(inputs, samples)
             features = [(f, seen.get((f["name"], f["modality"]))) for f in reference["features"]]
