@@ -3,8 +3,9 @@
 MLflow loads this file as code (no pickle) and passes the folders that hold the weights. It needs m3h_core, pandas and
 numpy only. Input: a row a sample; the columns of the tabular modality, and three optional lists,
 ``events`` [{code, hours, value}], ``notes`` [{hours, text}] and ``images`` [{hours, view, content}], where ``hours``
-counts from the prediction time (so it is never above 0) and ``content`` is the file's bytes; instead, for a modality
-that was trained on given vectors, the list ``<modality>_vector``. What is left out is missing, not zero.
+counts from the prediction time (so it is never above 0) and ``content`` is the file's bytes (over HTTP in base64);
+instead, for a modality that was trained on given vectors, the list ``<modality>_vector``. What is left out is missing,
+not zero.
 
 Output: a row a sample.
 
@@ -20,6 +21,8 @@ m3h_pipeline/scoring.py reads the outputs of this format and of those before.
 
 from __future__ import annotations
 
+import base64
+import binascii
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +107,21 @@ def _items(modality: str, embedder: Any, rows: pd.DataFrame) -> Any:
         return [[(note["hours"], note["text"]) for note in row] for row in _lists(rows, "notes")]
     if modality == "vision":
         return [
-            [(image["hours"], image.get("view") or "", image["content"]) for image in row]
+            [(image["hours"], image.get("view") or "", _file(image["content"])) for image in row]
             for row in _lists(rows, "images")
         ]
     raise ValueError(f"unknown modality {modality!r}")
+
+
+def _file(content: bytes | str) -> bytes:
+    """An image's bytes: JSON carries them in base64, and MLflow decodes that in columns, not within lists.
+
+    No image file is made of base64's letters alone.
+    """
+    try:
+        return base64.b64decode(content, validate=True)
+    except binascii.Error:
+        return content.encode() if isinstance(content, str) else content
 
 
 def _column(rows: pd.DataFrame, name: str) -> np.ndarray:
