@@ -61,6 +61,8 @@ def example(tim_tasks: int = 8, seed: int = 0) -> dict[str, Any]:
         ],
         "metrics": {"snapshot": "2026-11-01", "tasks": tasks},
         "tim": tim(rng, tasks, tim_tasks),
+        "trust": {"coverage": 0.9, "tasks": _trust(tasks)},
+        "drift": _drift(tasks),
         "limits": [
             "The data is synthetic: nothing here says how the model does on patients.",
             "The vision encoder has no pretrained weights: image weights can't be had offline.",
@@ -68,6 +70,45 @@ def example(tim_tasks: int = 8, seed: int = 0) -> dict[str, Any]:
             "The intervals are not corrected for the number of tasks and pairs looked at.",
         ],
     }
+
+
+def _trust(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    numbers = {"coverage": 0.905, "low": 0.86, "high": 0.94, "size": 1.62, "error": 0.053, "calibrated": 0.049}
+    claimed = [task for task in tasks if task["claimed"] and task["problem"] != "clustering"]
+    return [{"task": task["task"], "n": task["n"], "positives": 0.93, **numbers} for task in claimed]
+
+
+def _drift(tasks: list[dict[str, Any]]) -> dict[str, Any]:
+    """A champion that has aged: one input and one modality are not as they were, and one task has lost."""
+    names = [("age", "tabular", 0.31), ("number of notes", "language", 0.12), ("heart_rate", "timeseries", 0.04)]
+    compared = [
+        {"name": name, "modality": modality, "distance": distance, "q": 0.001 * i, "n": 412, "changed": not i}
+        for i, (name, modality, distance) in enumerate(names)
+    ]
+    since = [
+        {
+            "task": task["task"], "metric": task["metric"], "n": 380, "then": 0.81, "value": 0.81 - 0.09 * (not i),
+            "low": 0.68, "high": 0.84, "q": 0.01, "fell": not i, "stated": 0.9, "coverage": 0.9 - 0.1 * (not i),
+            "uncovered": not i,
+        }
+        for i, task in enumerate(tasks[:3])
+    ]  # fmt: skip
+    return {
+        "champion": "2",
+        "reason": None,
+        "new": 412,
+        "inputs": compared,
+        "missing": [record | {"then": 0.1, "now": 0.4} for record in compared[1:]],
+        "scores": [compared[2] | {"name": tasks[0]["task"], "modality": "scores"}],
+        "performance": since,
+        "checks": {
+            "inputs": [False, "3 features compared over 412 new samples: 1 changed: Age (distance 0.31)."],
+            "missingness": [True, "2 features compared over 412 new samples: none has changed."],
+            "scores": [True, "1 task compared over 412 new samples: none has changed."],
+            "performance": [False, "Worse since the registration: Heart failure 0.720, was 0.810; 80% of the labels "
+                                   "within what was said, stated 90%."],
+        },
+    }  # fmt: skip
 
 
 def _task(rng: np.random.Generator, k: int, spec: dict[str, Any]) -> dict[str, Any]:
