@@ -119,6 +119,52 @@ class ValidationConfig(_Section):
     freshness: Literal["auto", "on", "off"] = "auto"
 
 
+class GateConfig(_Section):
+    """What a candidate must hold before a person is asked; see m3h_pipeline/gate.py.
+
+    ``margin``: what a task's primary metric may lose against the champion; ``subgroup_margin``: the same within a
+    subgroup; ``calibration_error``: the expected calibration error that is let pass, and what the share of values within
+    their intervals may lack; ``level``: the chance that an equally good candidate is rejected by one check, all tasks
+    together. ``strict``: each task must be shown to keep its margin, which needs a large test split; otherwise all
+    tasks together must, and no task may be shown not to.
+    """
+
+    margin: float = Field(0.02, ge=0, lt=1)
+    subgroup_margin: float = Field(0.05, ge=0, lt=1)
+    calibration_error: float = Field(0.05, gt=0, lt=1)
+    coverage: float = Field(0.9, gt=0, lt=1)
+    level: float = Field(0.05, gt=0, lt=0.5)
+    bootstrap: int = Field(2000, ge=500)
+    strict: bool = False
+
+
+class ReviewConfig(_Section):
+    """``auto_promote``: a candidate that passed the gate becomes the champion without a person."""
+
+    auto_promote: bool = False
+
+
+class NightlyConfig(_Section):
+    """When the nightly run starts: a cron line in a time zone (empty: that of the cohort).
+
+    ``late_after_hours``: since the last candidate, until the asset counts as overdue in Dagster.
+    """
+
+    cron: str = "0 2 * * *"
+    timezone: str = ""
+    late_after_hours: float = Field(26.0, gt=0)
+
+
+class NotifyConfig(_Section):
+    """Who is told of a failed night: a command that reads the message on its standard input, a web address, or both.
+
+    The address gets the message as JSON, {"text": ...}, which Slack, Mattermost and Teams understand.
+    """
+
+    command: str = ""
+    webhook: str = Field("", pattern=r"^(https?://.*)?$")
+
+
 class RetentionConfig(_Section):
     """How many snapshots are kept; 0: no bound. See m3h_pipeline/snapshots.py for those that always are."""
 
@@ -137,6 +183,10 @@ class Config(_Section):
     launcher: LauncherConfig = LauncherConfig()
     validation: ValidationConfig = ValidationConfig()
     retention: RetentionConfig = RetentionConfig()
+    gate: GateConfig = GateConfig()
+    review: ReviewConfig = ReviewConfig()
+    nightly: NightlyConfig = NightlyConfig()
+    notify: NotifyConfig = NotifyConfig()
 
 
 def load(out: Path) -> Config:
