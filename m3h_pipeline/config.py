@@ -122,11 +122,11 @@ class ValidationConfig(_Section):
 class GateConfig(_Section):
     """What a candidate must hold before a person is asked; see m3h_pipeline/gate.py.
 
-    ``margin``: what a task's primary metric may lose against the champion; ``subgroup_margin``: the same within a
-    subgroup; ``calibration_error``: the expected calibration error that is let pass, and what the share of values within
-    their intervals may lack; ``level``: the chance that an equally good candidate is rejected by one check, all tasks
-    together. ``strict``: each task must be shown to keep its margin, which needs a large test split; otherwise all
-    tasks together must, and no task may be shown not to.
+    ``margin``: what a task's primary metric may lose against the champion; ``subgroup_margin``: the same in a subgroup;
+    ``calibration_error``: the expected calibration error that is let pass, and what intervals may lack of ``coverage``;
+    ``level``: the chance that an equally good candidate is rejected by one check, all tasks together. ``strict``: each
+    task must be shown to keep its margin, which needs a large test split; otherwise their mean must, and no task may be
+    shown not to.
     """
 
     margin: float = Field(0.02, ge=0, lt=1)

@@ -226,11 +226,7 @@ def _not_worse(
     theirs = champion.predictions
     if missing := sorted(set(theirs) - set(candidate)):
         return [], Verdict(name, False, f"the champion (version {champion.version}) also predicts {_some(missing)}"), []
-    shared = [
-        task for task in tasks
-        if task.name in theirs and np.shape(theirs[task.name])[1:] == np.shape(candidate[task.name])[1:]
-        or (task.name in theirs and task.problem == "clustering")
-    ]  # fmt: skip
+    shared = [task for task in tasks if task.name in theirs and _alike(task, candidate, theirs)]
     pairs = _paired(cohort, shared, candidate, theirs, draws)
     if not pairs:
         return shared, Verdict(name, True, f"no claimed task is shared with version {champion.version}"), []
@@ -240,6 +236,12 @@ def _not_worse(
     low = mean_low(np.array([one.value - one.other for one in found]), differences, config.level)
     what = f"within {config.margin} of version {champion.version} or better"
     return shared, _ruled(name, found, low, low >= -config.margin, config.strict, what), found
+
+
+def _alike(task: TaskSpec, candidate: Predictions, champion: Predictions) -> bool:
+    """Whether both predict the same classes; clusters are judged by their silhouette, however many there are."""
+    ours, theirs = (np.shape(predictions[task.name])[1:] for predictions in (candidate, champion))
+    return task.problem == "clustering" or ours == theirs
 
 
 def _ruled(name: str, found: Sequence[Compared], low: float, mean_shown: bool, strict: bool, what: str) -> Verdict:

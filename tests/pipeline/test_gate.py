@@ -37,7 +37,7 @@ def hospital(seed: int = 0, n: int = 1200) -> tuple[Cohort, dict[str, np.ndarray
     labels["place"] = (rng.random((n, 1)) > place.cumsum(1)).sum(1) * 1.0
     labels["kind"] = np.zeros(n)
     cohort = Cohort(
-        sample_ids=[str(i) for i in range(n)], split=np.where(np.arange(n) < 40, 0, np.where(np.arange(n) < n // 2, 2, 3)),
+        sample_ids=[str(i) for i in range(n)], split=np.repeat([0, 2, 3], [40, n // 2 - 40, n - n // 2]),
         embeddings={"tabular": space}, present={"tabular": np.ones(n, bool)}, labels=labels,
         labelled={name: np.full(n, name != "kind") for name in labels},
         subject_ids=[str(i // 2) for i in range(n)],
