@@ -43,7 +43,9 @@ _TABLE = sa.Table(
 
 @dataclass(frozen=True)
 class Line:
-    """One decision. ``outcome`` and ``champion`` (the version that was it afterwards) are None until it is settled."""
+    """One decision. ``outcome`` and ``champion`` (the version that is it afterwards, "" for none) are what is planned
+    until ``settled_at`` says when it was done; None as long as nothing was planned.
+    """
 
     id: int
     at: str
@@ -72,17 +74,28 @@ class Book:
         return next(mine, None)
 
     def champion(self) -> str | None:
-        """Who was champion after the last settled line."""
-        return next((line.champion for line in reversed(self.lines()) if line.settled_at), None)
+        """Who was champion after the line that was settled last."""
+        settled = [(line.settled_at, line.id, line.champion) for line in self.lines() if line.settled_at]
+        return max(settled)[2] or None if settled else None
+
+    def line(self, number: int) -> Line:
+        """One line as it is now."""
+        return Line(*self._connection.execute(sa.select(_TABLE).where(_TABLE.c.id == number)).one())
 
     def write(self, version: str, decision: str, who: str, why: str) -> int:
         """A new line, not settled yet; returns its id."""
         row = {"at": _now(), "version": version, "decision": decision, "who": who, "why": why}
         return self._connection.execute(sa.insert(_TABLE).values(row).returning(_TABLE.c.id)).scalar_one()
 
-    def settle(self, line: int, outcome: str, champion: str | None) -> None:
-        """Say what came of a line."""
-        values: dict[str, Any] = {"settled_at": _now(), "outcome": outcome, "champion": champion}
+    def plan(self, line: int, outcome: str, champion: str | None) -> None:
+        """Say what is about to be done, so that it can be told from somebody else's doing if it is interrupted."""
+        self._update(line, {"outcome": outcome, "champion": champion or ""})
+
+    def settle(self, line: int) -> None:
+        """Say that what was planned is done."""
+        self._update(line, {"settled_at": _now()})
+
+    def _update(self, line: int, values: dict[str, Any]) -> None:
         self._connection.execute(sa.update(_TABLE).where(_TABLE.c.id == line).values(values))
 
 
@@ -150,7 +163,7 @@ def _no_implicit_transactions(connection: Any, _: Any) -> None:
 
 
 def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
 
 
 def _first_line(error: BaseException) -> str:

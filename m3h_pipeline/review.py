@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,8 +150,8 @@ def overview(out: Path) -> str:
         for version in standing.versions.values()
     ]
     lines = [
-        f"{line.at}  version {line.version:>4}  {line.decision} by {line.who}: {line.why or 'no reason given'}\n"
-        f"{'':27}{line.outcome or 'not carried out yet'}"
+        f"{line.at[:19]}Z  version {line.version:>4}  {line.decision} by {line.who}: {line.why or 'no reason given'}\n"
+        f"{'':22}{line.outcome if line.settled_at else 'not carried out yet'}"
         for line in audit.lines()
     ]
     return "\n".join([*(versions or ["no version is registered yet"]), "", *(lines or ["nothing was decided yet"])])
@@ -184,7 +184,7 @@ def _refuse_twice(book: Book, standing: Standing, version: str, decision: str) -
     last = book.last(version)
     if last and last.settled_at is None:
         raise InputError(
-            f"version {version} was {last.decision} by {last.who} at {last.at}, which is not carried out yet "
+            f"version {version} was {last.decision} by {last.who} at {last.at[:19]}Z, which is not carried out yet "
             "(`m3h ui` must be running): look at `m3h review list` in a minute and decide again if need be"
         )
     known = standing.versions[version]
@@ -221,11 +221,9 @@ def settle(out: Path, *, auto_promote: bool = False) -> list[str]:
             _notice_decisions(book, standing)
             if auto_promote:
                 _promote_unseen(book, standing)
-        for line in [line for line in audit.lines() if line.settled_at is None]:
-            # Each in a transaction of its own: what was done is written down before the next begins.
-            with audit.alone() as book:
-                said += _notice_hand(book, Standing.now(client), line)
-                said += _carry_out(book, client, line)
+        for line in audit.lines():
+            if line.settled_at is None:
+                said += _carry_out(audit, client, line.id)
         with audit.alone() as book:
             said += _notice_hand(book, Standing.now(client), None)
     return said
@@ -258,8 +256,7 @@ def _promote_unseen(book: Book, standing: Standing) -> None:
 def _notice_hand(book: Book, standing: Standing, next_line: Line | None) -> list[str]:
     """Write a line where somebody moved or deleted the champion by hand; the alias is left as they left it."""
     now, known = standing.aliases.get(CHAMPION), book.champion()
-    # A move that was interrupted before its line was settled is not a hand's.
-    half_done = next_line is not None and now is not None and now in (next_line.version, standing.aliases.get(PREVIOUS))
+    half_done = next_line is not None and next_line.champion == (now or "")
     if now == known or half_done:
         return []
     if now is None:
@@ -268,58 +265,65 @@ def _notice_hand(book: Book, standing: Standing, next_line: Line | None) -> list
         rest = f"`m3h review rollback` brings back version {back}" if back else "approve another version"
         outcome = f"the champion, version {known}, {how} by hand in MLflow: nothing is scored until then: {rest}"
     else:
-        outcome = f"version {now} was made champion by hand in MLflow, in the place of {_called(known)}"
-    book.settle(book.write(now or known or "", FOUND, UNKNOWN, ""), outcome, now)
+        former = f"version {known}" if known else "none"
+        outcome = f"version {now} was made champion by hand in MLflow, in the place of {former}"
+    line = book.write(now or known or "", FOUND, UNKNOWN, "")
+    book.plan(line, outcome, now)
+    book.settle(line)
     return [outcome]
 
 
-def _carry_out(book: Book, client: MlflowClient, line: Line) -> list[str]:
-    standing = Standing.now(client)
-    settled = next(known for known in book.lines() if known.id == line.id)
-    if settled.settled_at:  # another process was faster
-        return []
+def _carry_out(audit: Audit, client: MlflowClient, number: int) -> list[str]:
+    """Plan one line, then do it; each in a transaction of its own, so that a kill leaves the plan to go on from."""
+    said: list[str] = []
+    with audit.alone() as book:
+        line, standing = book.line(number), Standing.now(client)
+        if line.settled_at is None:
+            said += _notice_hand(book, standing, line)
+            if line.outcome is None:
+                book.plan(number, *_planned(standing, line))
+    with audit.alone() as book:
+        line, standing = book.line(number), Standing.now(client)
+        if line.settled_at is not None:  # another process was faster
+            return said
+        if line.version in standing.versions:
+            _move(client, standing.aliases, line)
+            _set_tags(client, line.version, line.decision, line.who, line.why)
+        book.settle(number)
+    return [*said, f"version {line.version}, {line.decision} by {line.who}: {line.outcome}"]
+
+
+def _planned(standing: Standing, line: Line) -> tuple[str, str | None]:
+    """What will come of a decision, in words, and who will be champion."""
+    champion, back = standing.aliases.get(CHAMPION), standing.aliases.get(PREVIOUS)
     if line.version not in standing.versions:
-        outcome = "the version was deleted in MLflow before this could be carried out"
-    else:
-        move: Callable[..., str] = _approve if line.decision == APPROVED else _reject
-        outcome = move(client, standing, line.version)
-        _set_tags(client, line.version, line.decision, line.who, line.why)
-    champion = Standing.now(client).aliases.get(CHAMPION)
-    book.settle(line.id, outcome, champion)
-    return [f"version {line.version}, {line.decision} by {line.who}: {outcome}"]
+        return "the version was deleted in MLflow before this could be carried out", champion
+    if line.decision == APPROVED:
+        kept = champion if champion != line.version else None
+        return "champion" + (f"; version {kept} is kept as previous" if kept else ""), line.version
+    if champion != line.version:
+        return "not the champion", champion
+    if back and back != line.version:
+        return f"champion no longer; version {back} is champion again", back
+    return "champion no longer; there is no previous one, and nothing is scored until another is approved", None
 
 
-def _approve(client: MlflowClient, standing: Standing, version: str) -> str:
-    former = standing.aliases.get(CHAMPION)
-    if former != version:
-        # First the one that must not be lost. Until the second call the former one stays champion.
-        if former:
+def _move(client: MlflowClient, aliases: Mapping[str, str], line: Line) -> None:
+    """Bring the aliases to where the plan wants them; can be repeated after any of its calls."""
+    former, champion = aliases.get(CHAMPION), line.champion or None
+    if former != champion:
+        if former and line.decision == APPROVED:
+            # First the one that must not be lost. Until the next call the former one stays champion.
             client.set_registered_model_alias(tracking.MODEL_NAME, PREVIOUS, former)
-        client.set_registered_model_alias(tracking.MODEL_NAME, CHAMPION, version)
-    if standing.aliases.get(CHALLENGER) == version:
-        client.delete_registered_model_alias(tracking.MODEL_NAME, CHALLENGER)
-    previous = Standing.now(client).aliases.get(PREVIOUS)
-    if previous == version:  # it came back from there, and nobody was champion
-        client.delete_registered_model_alias(tracking.MODEL_NAME, PREVIOUS)
-        previous = None
-    return "champion" + (f"; version {previous} is kept as previous" if previous else "")
-
-
-def _reject(client: MlflowClient, standing: Standing, version: str) -> str:
-    aliases = standing.aliases
-    back, outcome = aliases.get(PREVIOUS), "not the champion"
-    if aliases.get(CHAMPION) == version:
-        if back and back != version:
-            client.set_registered_model_alias(tracking.MODEL_NAME, CHAMPION, back)
-            outcome = f"champion no longer; version {back} is champion again"
+        if champion:
+            client.set_registered_model_alias(tracking.MODEL_NAME, CHAMPION, champion)
         else:
             client.delete_registered_model_alias(tracking.MODEL_NAME, CHAMPION)
-            outcome = "champion no longer; there is no previous one, and nothing is scored until another is approved"
     now = Standing.now(client).aliases
+    done_with = (line.version, champion)
     for alias in (PREVIOUS, CHALLENGER):
-        if now.get(alias) and now[alias] in (version, now.get(CHAMPION)):
+        if now.get(alias) and now[alias] in done_with:
             client.delete_registered_model_alias(tracking.MODEL_NAME, alias)
-    return outcome
 
 
 def _set_tags(client: MlflowClient, version: str, status: str, who: str, why: str) -> None:
@@ -353,10 +357,6 @@ def conclude(client: MlflowClient, version: str, verdict: Mapping[str, Any]) -> 
         if other.number != version and other.status == PENDING:
             client.set_model_version_tag(tracking.MODEL_NAME, other.number, STATUS, SUPERSEDED)
     return PENDING
-
-
-def _called(version: str | None) -> str:
-    return f"version {version}" if version else "none"
 
 
 def _without_password(uri: str) -> str:
