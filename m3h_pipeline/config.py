@@ -7,9 +7,10 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources import Settings, Source, open_source
@@ -150,9 +151,19 @@ class NightlyConfig(_Section):
     ``late_after_hours``: since the last candidate, until the asset counts as overdue in Dagster.
     """
 
-    cron: str = "0 2 * * *"
+    cron: str = Field("0 2 * * *", pattern=r"^\S+( +\S+){4}$")
     timezone: str = ""
-    late_after_hours: float = Field(26.0, gt=0)
+    late_after_hours: float = Field(26.0, ge=0.02)
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name:
+            try:
+                ZoneInfo(name)
+            except (ZoneInfoNotFoundError, ValueError):
+                raise ValueError(f"{name!r} is not a time zone; write it as UTC or Europe/Berlin") from None
+        return name
 
 
 class NotifyConfig(_Section):
