@@ -82,7 +82,11 @@ def _configure(file: Path) -> None:
 
     Where they lie is decided once: with the variable today and without it tomorrow there would be two histories.
     """
-    wanted = _POSTGRES if os.environ.get(POSTGRES_VARIABLE) else ""
+    address = os.environ.get(POSTGRES_VARIABLE)
+    wanted = _POSTGRES if address else ""
+    if address and address == os.environ.get("MLFLOW_TRACKING_URI"):
+        # Both keep the state of their schema in a table of the same name.
+        raise InputError(f"{POSTGRES_VARIABLE} and MLFLOW_TRACKING_URI must name a database each, not the same one")
     if not file.exists():
         partial = file.with_name(".dagster.yaml.partial")
         partial.write_text(dagster_template().read_text() + wanted)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sqlalchemy as sa
 from mlflow import MlflowClient
 from tables_folder import COHORT, Tables, event, write
 from test_ui import LAUNCH, STATUS, WORKSPACE, Dagster, free_port
@@ -194,13 +193,9 @@ def nights(request, shared, tmp_path, monkeypatch) -> Iterator[Hospital]:
     for variable in (POSTGRES_VARIABLE, "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
     if request.param == "postgres":
-        server = request.getfixturevalue("postgres")
-        monkeypatch.setenv(POSTGRES_VARIABLE, server)
-        # MLflow in a database of its own on the same server, by its own variable.
-        engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-        with engine.connect() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {server.rsplit('/', 1)[1]}_mlflow")
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{server}_mlflow")
+        addresses = request.getfixturevalue("postgres")
+        for variable, address in zip((POSTGRES_VARIABLE, "MLFLOW_TRACKING_URI"), addresses, strict=True):
+            monkeypatch.setenv(variable, address)
     hospital = Hospital(tmp_path, shared, request.param)
     try:
         hospital.open()
@@ -210,9 +205,6 @@ def nights(request, shared, tmp_path, monkeypatch) -> Iterator[Hospital]:
     finally:
         hospital.process.send_signal(signal.SIGTERM)
         hospital.process.wait(30)
-    if request.param == "postgres":
-        with engine.connect() as connection:
-            connection.exec_driver_sql(f"DROP DATABASE {server.rsplit('/', 1)[1]}_mlflow WITH (FORCE)")
 
 
 @pytest.mark.timeout(1200)

@@ -38,7 +38,7 @@ def out(request, empty_store, tmp_path, monkeypatch) -> Path:
     monkeypatch.delenv(POSTGRES_VARIABLE, raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     if request.param == "postgres":
-        monkeypatch.setenv(POSTGRES_VARIABLE, request.getfixturevalue("postgres"))
+        monkeypatch.setenv(POSTGRES_VARIABLE, request.getfixturevalue("postgres")[0])
     (tmp_path / "mlflow").mkdir()
     shutil.copy(empty_store, tmp_path / "mlflow" / "mlflow.db")
     return tmp_path
