@@ -104,7 +104,7 @@ class Audit:
 
     def __init__(self, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        url = os.environ.get(POSTGRES_VARIABLE) or f"sqlite:///{(out / 'review.db').resolve()}"
+        url = postgres_address(out) or f"sqlite:///{(out / 'review.db').resolve()}"
         self._is_file = url.startswith("sqlite")
         # Each use opens its own connection and closes it: a sensor ticks for months.
         self._engine = sa.create_engine(
@@ -155,6 +155,18 @@ class Audit:
         except SQLAlchemyError:  # another process made it at the same moment
             if not sa.inspect(self._engine).has_table(_TABLE.name):
                 raise
+
+
+def postgres_address(out: Path) -> str | None:
+    """Where Dagster's records and this table lie, None for the out-folder itself.
+
+    Raises `InputError` where the folder was made for PostgreSQL and the variable is not set: here would be another table.
+    """
+    address = os.environ.get(POSTGRES_VARIABLE)
+    file = out / "dagster" / "dagster.yaml"
+    if not address and file.exists() and POSTGRES_VARIABLE in file.read_text():
+        raise InputError(f"{file} keeps Dagster's records in PostgreSQL: set {POSTGRES_VARIABLE}")
+    return address or None
 
 
 def _no_implicit_transactions(connection: Any, _: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3h_pipeline import config as configuration
-from m3h_pipeline.audit import POSTGRES_VARIABLE
+from m3h_pipeline.audit import POSTGRES_VARIABLE, postgres_address
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import dagster_template
 from m3h_pipeline.snapshots import check_label, labels
@@ -82,7 +82,7 @@ def _configure(file: Path) -> None:
 
     Where they lie is decided once: with the variable today and without it tomorrow there would be two histories.
     """
-    address = os.environ.get(POSTGRES_VARIABLE)
+    address = postgres_address(file.parent.parent)
     wanted = _POSTGRES if address else ""
     if address and address == os.environ.get("MLFLOW_TRACKING_URI"):
         # Both keep the state of their schema in a table of the same name.
@@ -91,8 +91,6 @@ def _configure(file: Path) -> None:
         partial = file.with_name(".dagster.yaml.partial")
         partial.write_text(dagster_template().read_text() + wanted)
         partial.replace(file)
-    elif POSTGRES_VARIABLE in file.read_text() and not wanted:
-        raise InputError(f"{file} keeps Dagster's records in PostgreSQL: set {POSTGRES_VARIABLE}")
     elif wanted and "\nstorage:" not in file.read_text():
         raise InputError(
             f"{POSTGRES_VARIABLE} is set, but {file.parent.parent} keeps Dagster's records in SQLite: choose a new "
@@ -135,7 +133,7 @@ def _what_to_open(out: Path, result: dg.ExecuteInProcessResult) -> str:
     worse = quality["joint worse than single-task (interval below 0)"].value
     judged = {
         "pending": "passed the gate, waits for review: m3h review approve",
-        "rejected": "rejected by the gate: m3h review show says why",
+        "rejected": f"rejected by the gate: m3h review show {version['version'].value}",
     }
     status = str(version["validation status"].value)
     return "\n".join(

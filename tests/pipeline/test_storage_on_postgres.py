@@ -26,6 +26,8 @@ def test_where_the_records_lie_is_decided_once(tmp_path, monkeypatch):
     monkeypatch.delenv(POSTGRES_VARIABLE)
     with pytest.raises(InputError, match="keeps Dagster's records in PostgreSQL: set DAGSTER_POSTGRES_URL"):
         prepare(tmp_path / "large")
+    with pytest.raises(InputError, match="set DAGSTER_POSTGRES_URL"):
+        Audit(tmp_path / "large")
     prepare(tmp_path / "small", "demo", None, "tiny", None)
     monkeypatch.setenv(POSTGRES_VARIABLE, "postgresql://somebody:secret@db/m3h")
     with pytest.raises(InputError, match="keeps Dagster's records in SQLite"):
