@@ -160,7 +160,7 @@ class Audit:
 def postgres_address(out: Path) -> str | None:
     """Where Dagster's records and this table lie, None for the out-folder itself.
 
-    Raises `InputError` where the folder was made for PostgreSQL and the variable is not set: here would be another table.
+    Raises `InputError` where the folder was made for PostgreSQL and the variable is not set.
     """
     address = os.environ.get(POSTGRES_VARIABLE)
     file = out / "dagster" / "dagster.yaml"
