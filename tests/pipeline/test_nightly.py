@@ -273,7 +273,7 @@ def test_three_nights(nights):
     told = nights.out / "told.txt"
     nights.wait(told.exists)
     assert "snapshot 2026-03-04) failed at ingest." in told.read_text()
-    nights.wait(lambda: nights.fresh() == "UNHEALTHY")
+    nights.wait(lambda: nights.fresh() == "DEGRADED")
 
     # Where everything lies.
     if nights.store == "postgres":
