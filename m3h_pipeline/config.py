@@ -7,9 +7,10 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources import Settings, Source, open_source
@@ -120,6 +121,62 @@ class ValidationConfig(_Section):
     freshness: Literal["auto", "on", "off"] = "auto"
 
 
+class GateConfig(_Section):
+    """What a candidate must hold before a person is asked; see m3h_pipeline/gate.py.
+
+    ``margin``: what a task's primary metric may lose against the champion; ``subgroup_margin``: the same in a subgroup;
+    ``calibration_error``: the expected calibration error that is let pass, and what intervals may lack of ``coverage``;
+    ``level``: the chance that an equally good candidate is rejected by one check, all tasks together. ``strict``: each
+    task must be shown to keep its margin, which needs a large test split; otherwise their mean must, and no task may be
+    shown not to.
+    """
+
+    margin: float = Field(0.02, ge=0, lt=1)
+    subgroup_margin: float = Field(0.05, ge=0, lt=1)
+    calibration_error: float = Field(0.05, gt=0, lt=1)
+    coverage: float = Field(0.9, gt=0, lt=1)
+    level: float = Field(0.05, gt=0, lt=0.5)
+    bootstrap: int = Field(2000, ge=500)
+    strict: bool = False
+
+
+class ReviewConfig(_Section):
+    """``auto_promote``: a candidate that passed the gate becomes the champion without a person."""
+
+    auto_promote: bool = False
+
+
+class NightlyConfig(_Section):
+    """When the nightly run starts: a cron line in a time zone (empty: that of the cohort).
+
+    ``late_after_hours``: since the last candidate, until the asset counts as overdue in Dagster.
+    """
+
+    cron: str = Field("0 2 * * *", pattern=r"^\S+( +\S+){4}$")
+    timezone: str = ""
+    late_after_hours: float = Field(26.0, ge=0.02)
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name:
+            try:
+                ZoneInfo(name)
+            except (ZoneInfoNotFoundError, ValueError):
+                raise ValueError(f"{name!r} is not a time zone; write it as UTC or Europe/Berlin") from None
+        return name
+
+
+class NotifyConfig(_Section):
+    """Who is told of a failed night: a command that reads the message on its standard input, a web address, or both.
+
+    The address gets the message as JSON, {"text": ...}, which Slack, Mattermost and Teams understand.
+    """
+
+    command: str = ""
+    webhook: str = Field("", pattern=r"^(https?://.*)?$")
+
+
 class RetentionConfig(_Section):
     """How many snapshots are kept; 0: no bound. See m3h_pipeline/snapshots.py for those that always are."""
 
@@ -153,6 +210,10 @@ class Config(_Section):
     validation: ValidationConfig = ValidationConfig()
     monitoring: MonitoringConfig = MonitoringConfig()
     retention: RetentionConfig = RetentionConfig()
+    gate: GateConfig = GateConfig()
+    review: ReviewConfig = ReviewConfig()
+    nightly: NightlyConfig = NightlyConfig()
+    notify: NotifyConfig = NotifyConfig()
 
 
 def load(out: Path) -> Config:

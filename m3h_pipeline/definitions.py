@@ -9,6 +9,8 @@ import dagster as dg
 from m3h_pipeline import defs as stages
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OUT_VARIABLE, Workspace
+from m3h_pipeline.defs.schedules import nightly
+from m3h_pipeline.defs.sensors import failure_sensor, review_sensor
 from m3h_pipeline.launch import JobLauncher
 from m3h_pipeline.progress import progress_logger
 
@@ -21,11 +23,15 @@ def build_definitions(resources: Mapping[str, object] | None = None) -> dg.Defin
     """All definitions; ``resources`` replaces some of them, for tests."""
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(stages),
+        schedules=[nightly(MAIN_JOB)],
+        sensors=[review_sensor, failure_sensor],
         jobs=[
             dg.define_asset_job(
                 MAIN_JOB,
                 dg.AssetSelection.all(),
                 partitions_def=snapshots,
+                # dagster.yaml lets one run with this tag go at a time.
+                tags={"m3h/night": "main"},
                 description="From the hospital's files to a report and a model version that waits for review.",
             ),
             dg.define_asset_job(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3h_pipeline import scoring, tracking
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.paths import contracts_folder
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow.models import ModelSignature
 
 _REQUIREMENTS = ("torch", "numpy", "scikit-learn", "safetensors", "transformers", "timm", "pillow", "pandas",
@@ -122,7 +126,6 @@ def register(
         if version.tags.get("m3h.training") == key:
             return _facts(version)
     with mlflow.start_run(run_id=run.info.run_id), tempfile.TemporaryDirectory() as scratch:
-        tracking.log_scores(metrics["tasks"])
         mlflow.log_dict(metrics, "metrics.json")
         gathered = Path(scratch) / "embedders"
         for name, folder in embedders.items():
@@ -142,7 +145,9 @@ def register(
             code_paths=[str(Path(m3h_core.__file__).parent)],
             pip_requirements=_pinned(_REQUIREMENTS),
             signature=_signature(features, given),
+            input_example=_example(features, given),
         )
+        tracking.log_scores(run.info.run_id, info.model_id, metrics, tags["m3h.cohort"])
     if not client.search_registered_models(f"name='{tracking.MODEL_NAME}'"):
         client.create_registered_model(tracking.MODEL_NAME, description=_ABOUT)
     version = client.create_model_version(
@@ -150,23 +155,39 @@ def register(
         source=info.model_uri,
         run_id=run.info.run_id,
         model_id=info.model_id,
-        tags={"m3h.training": key, "validation_status": "pending", **tags},
-        description=_described(metrics),
+        tags={"m3h.training": key, **tags},
+        description=f"Snapshot {metrics['snapshot']}. The model card follows with the report.",
     )
     return _facts(version)
 
 
-def _described(metrics: Mapping[str, Any]) -> str:
-    """What a reviewer reads first: how many tasks can be claimed, and where joint learning won and lost."""
-    claimed = [task for task in metrics["tasks"] if task["claimed"]]
-    better = [task["task"] for task in claimed if (task["difference_low"] or 0) > 0]
-    worse = [task["task"] for task in claimed if (task["difference_high"] or 0) < 0]
-    return (
-        f"Snapshot {metrics['snapshot']}: {len(metrics['tasks'])} tasks, {len(claimed)} with enough test labels to be "
-        f"claimed.\n\nAgainst single-task models (95% intervals) better on {', '.join(better) or 'none'}; "
-        f"worse on {', '.join(worse) or 'none'}.\n\nThe scores with intervals are metrics.json and report.html of the "
-        "source run."
-    )
+def provenance() -> dict[str, str]:
+    """Tags that say by what a version was made: the code's git commit and each data contract's version."""
+    import yaml
+
+    tags = {"git.commit": _commit()}
+    for file in sorted(contracts_folder().glob("*.odcs.yaml")):
+        tags[f"contract.{file.name.split('.')[0]}"] = str(yaml.safe_load(file.read_text())["version"])
+    return tags
+
+
+def _commit() -> str:
+    """The checkout's commit, marked where files have changed since; an installed package has none."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "--", ".", "../m3h_core", "../data_contracts"],
+                                 capture_output=True, text=True, check=True).stdout  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return f"none (m3h {metadata.version('m3h')})"
+    return commit + (" with changes" if changed else "")
+
+
+def describe(version: str, card: str) -> None:
+    """Make the model card the version's description."""
+    from mlflow import MlflowClient
+
+    MlflowClient().update_model_version(tracking.MODEL_NAME, version, description=card)
 
 
 def _signature(features: Mapping[str, str], given: Sequence[str]) -> ModelSignature:
@@ -194,14 +215,27 @@ def _signature(features: Mapping[str, str], given: Sequence[str]) -> ModelSignat
     return ModelSignature(inputs=Schema(columns))
 
 
-def _pinned(packages: Sequence[str]) -> list[str]:
-    from importlib.metadata import PackageNotFoundError, version
+def _example(features: Mapping[str, str], given: Sequence[str]) -> pd.DataFrame:
+    """One made-up sample in the form of the signature; given vectors are left out, their length is the hospital's."""
+    import pandas as pd
 
+    row: dict[str, Any] = {} if "tabular" in given else {
+        name: 50.0 if kind == "double" else "unknown" for name, kind in features.items()
+    }  # fmt: skip
+    made_up: dict[str, tuple[str, Any]] = {
+        "timeseries": ("events", [{"code": "heart_rate", "hours": -2.0, "value": 80.0}]),
+        "language": ("notes", [{"hours": -3.0, "text": "An example, not a patient."}]),
+    }
+    row |= {column: value for modality, (column, value) in made_up.items() if modality not in given}
+    return pd.DataFrame([row or {"example": 1.0}])
+
+
+def _pinned(packages: Sequence[str]) -> list[str]:
     pinned = []
     for package in packages:
         try:
-            pinned.append(f"{package}=={version(package).split('+')[0]}")
-        except PackageNotFoundError:  # the offline encoder is optional
+            pinned.append(f"{package}=={metadata.version(package).split('+')[0]}")
+        except metadata.PackageNotFoundError:  # the offline encoder is optional
             continue
     return pinned
 

@@ -13,6 +13,7 @@ from m3h_core.cohort import SPLITS, Cohort
 from m3h_pipeline.config import Config
 from m3h_pipeline.lineage import whole_lineage
 from m3h_pipeline.reports import words
+from m3h_pipeline.reports.card import model_card
 from m3h_pipeline.reports.page import ReportData, write_report
 from m3h_pipeline.reports.validation import write_validation
 from m3h_pipeline.storage import Step, copy_closed, read_json, swap
@@ -32,7 +33,7 @@ def write_page(
     embedded: Mapping[str, Step],
     to: Path,
 ) -> dict[str, Any]:
-    """Write ``report.html`` and, beside it, all that ``<out>/latest`` holds."""
+    """Write ``report.html``, ``model_card.md`` and, beside them, all that ``<out>/latest`` holds."""
     for step, files in _COPIED.items():
         for file in files:
             shutil.copy(steps[step].folder / file, to / file)
@@ -45,7 +46,9 @@ def write_page(
     lineage = whole_lineage(steps["ingested"].folder, {table: step.folder for table, step in valid.items()})
     lineage.write_parquet(to / "lineage.parquet")
     write_validation(snapshot, valid, to)
-    write_report(_report_data(config, snapshot, steps, valid, lineage), to / "report.html")
+    data = _report_data(config, snapshot, steps, valid, lineage)
+    write_report(data, to / "report.html")
+    (to / "model_card.md").write_text(model_card(data, read_json(steps["gate"].folder / "gate.json")))
     return {"bytes": (to / "report.html").stat().st_size}
 
 

@@ -91,14 +91,15 @@ def tim_report(context: dg.AssetExecutionContext, workspace: Workspace, launcher
     **_SHARED,
 )
 def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
-    """Write the page, attach it to the model's MLflow run, publish ``<out>/latest``."""
+    """Write the page and the model card, hand both to MLflow, publish ``<out>/latest``."""
     from m3h_pipeline import tracking
+    from m3h_pipeline.registry import describe
     from m3h_pipeline.reports import charts
     from m3h_pipeline.reports.publish import publish, write_page
 
     steps = {
         name: workspace.step(context, name)
-        for name in ("ingested", "cohort", "quality", "tim", "model_version", "joint", "scores", "monitoring")
+        for name in ("ingested", "cohort", "quality", "tim", "model_version", "joint", "gate", "scores", "monitoring")
     }
     valid = workspace.valid(context)
     embedded = {modality: workspace.step(context, f"embedding/{modality}") for modality in MODALITIES}
@@ -107,6 +108,7 @@ def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
         facts = write_page(workspace.config, context.partition_key, steps, valid, embedded, to)
         tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
         tracking.attach(steps["model_version"].info["run_id"], to / "report.html")
+        describe(steps["model_version"].info["version"], (to / "model_card.md").read_text())
         return facts
 
     decided_by: list[object] = [REPORT_CODE, *steps.values(), *valid.values(), *embedded.values()]
