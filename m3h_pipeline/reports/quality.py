@@ -67,7 +67,7 @@ def quality(
                 "claimed": reason is None,
                 "reason": reason,
             }
-            | {name: None if reason else _rounded(value) for name, value in shown.items()}
+            | {name: None if reason else rounded(value) for name, value in shown.items()}
         )
     return {"snapshot": snapshot, "tasks": records}
 
@@ -106,7 +106,7 @@ def _published(count: int | None) -> int | None:
     return None if count is None or count < FEWEST else count
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
     """Six digits: the same on every machine of a kind; None where there is no number."""
     return None if value is None or not np.isfinite(value) else round(float(value), 6)
 
