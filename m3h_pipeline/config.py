@@ -74,12 +74,13 @@ class EmbeddingConfig(_Section):
 
 
 class TrainingConfig(_Section):
-    """Training of every arm."""
+    """Training of every arm; ``coverage``: how often a set or an interval of the joint model is to hold the truth."""
 
     seed: int = 0
     epochs: int = Field(60, ge=1)
     tree_rounds: int = Field(200, ge=1)
     bootstrap: int = Field(500, ge=100)
+    coverage: float = Field(0.9, gt=0, lt=1)
 
 
 class TimConfig(_Section):
@@ -126,6 +127,20 @@ class RetentionConfig(_Section):
     days: int = Field(0, ge=0)
 
 
+class MonitoringConfig(_Section):
+    """What counts as a change since the champion's training; see m3h_pipeline/monitoring.py.
+
+    ``distance``: the share of the samples that would have to change place for a distribution, or a share of missing
+    values, to be as before. ``drop``: what a score, or the share of labels within their sets and intervals, may lose.
+    ``fdr``: the false discovery rate, over the features or tasks that are tested. ``fewest``: of how many samples.
+    """
+
+    distance: float = Field(0.15, gt=0, lt=1)
+    drop: float = Field(0.05, ge=0, lt=1)
+    fdr: float = Field(0.05, gt=0, lt=1)
+    fewest: int = Field(50, ge=10)
+
+
 class Config(_Section):
     """All of ``m3h.toml``."""
 
@@ -136,6 +151,7 @@ class Config(_Section):
     tim: TimConfig = TimConfig()
     launcher: LauncherConfig = LauncherConfig()
     validation: ValidationConfig = ValidationConfig()
+    monitoring: MonitoringConfig = MonitoringConfig()
     retention: RetentionConfig = RetentionConfig()
 
 

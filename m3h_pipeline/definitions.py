@@ -14,6 +14,7 @@ from m3h_pipeline.progress import progress_logger
 
 MAIN_JOB = "main"
 TIM_JOB = "task_interaction"
+SCORE_JOB = "score"
 
 
 def build_definitions(resources: Mapping[str, object] | None = None) -> dg.Definitions:
@@ -33,6 +34,12 @@ def build_definitions(resources: Mapping[str, object] | None = None) -> dg.Defin
                 partitions_def=snapshots,
                 description="Task interaction alone, of a snapshot whose models are trained: with another [tim] "
                 "section in m3h.toml, or with more models than a night has time for.",
+            ),
+            dg.define_asset_job(
+                SCORE_JOB,
+                dg.AssetSelection.assets("scores", "monitoring"),
+                partitions_def=snapshots,
+                description="The champion's scores of a snapshot that was run, and what has changed since training.",
             ),
         ],
         resources={

@@ -2,7 +2,7 @@
 
 Configuration: ``arm``, ``cohort`` (folder), ``tasks``, ``training`` (section of m3h.toml), ``to``; for the joint model
 also ``mlflow`` {uri, artifacts, key, name, tags}. Writes ``predictions.safetensors`` ({task: [N] or [N, classes]} for
-every sample) and the trained models.
+every sample) and the trained models; beside the joint model ``calibration/``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from m3h_core import Cohort, TaskSpec, fit, fit_many
+from m3h_core import Calibrator, Cohort, TaskSpec, fit, fit_many
 from m3h_pipeline import tracking
 from m3h_pipeline.jobs import FACTS, Log, cpu_workers, every, fit_config, job
 from m3h_pipeline.jobs.trees import fit_trees
@@ -38,7 +38,9 @@ def joint(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to:
         model = fit(cohort, tasks, settings, on_epoch=on_epoch, resume=to / ".checkpoint")
         _log_curves(active.info.run_id, curves)
     model.save(to / "model")
-    write_arrays(to / "predictions.safetensors", model.predict(cohort))
+    predictions = model.predict(cohort)
+    Calibrator.fit(cohort, model.tasks, predictions, training["coverage"]).save(to / "calibration")
+    write_arrays(to / "predictions.safetensors", predictions)
     return {"epochs": len(curves), "mlflow_run": active.info.run_id}
 
 

@@ -53,7 +53,10 @@ class Check(TypedDict):
 
 
 class ReportData(TypedDict):
-    """All that the page shows; ``metrics`` and ``tim`` are the contents of metrics.json and tim.json."""
+    """All that the page shows; ``metrics``, ``tim`` and ``trust`` are the contents of their JSON files.
+
+    ``drift`` is that of monitoring.json, with the ``champion``'s version (None: there is none) and the ``checks``.
+    """
 
     title: str
     source: str
@@ -65,6 +68,8 @@ class ReportData(TypedDict):
     checks: list[Check]
     metrics: dict[str, Any]
     tim: dict[str, Any] | None
+    trust: NotRequired[dict[str, Any]]
+    drift: NotRequired[dict[str, Any]]
     limits: list[str]
 
 
@@ -113,7 +118,7 @@ def _render(data: Mapping[str, Any]) -> str:
     script = environment.get_template("script.js.j2").render()
     tasks = data["metrics"]["tasks"]
     return environment.get_template("report.html.j2").render(
-        **data,
+        **{"trust": None, "drift": None, **data},
         palette=charts.PALETTE,
         script=script,
         # Nothing is fetched, and no script runs but this one, whatever a task's name holds.

@@ -11,7 +11,7 @@ from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
 from m3h_pipeline.features.items import MODALITIES, is_given
 from m3h_pipeline.storage import code_version
 
-CODE = code_version("m3h_pipeline.registry", "m3h_pipeline.serving", "m3h_core")
+CODE = code_version("m3h_pipeline.registry", "m3h_pipeline.serving", "m3h_pipeline.monitoring", "m3h_core")
 
 
 @dg.asset(
@@ -27,24 +27,29 @@ def model_version(context: dg.AssetExecutionContext, workspace: Workspace) -> dg
     """Register the candidate."""
     joint, quality = workspace.step(context, "joint"), workspace.step(context, "quality")
     embedded = {modality: workspace.step(context, f"embedding/{modality}") for modality in MODALITIES}
-    inputs = workspace.step(context, "inputs")
+    inputs, cohort = workspace.step(context, "inputs"), workspace.step(context, "cohort")
 
     def build(to):
+        from m3h_pipeline.monitoring import REFERENCE, write_reference
         from m3h_pipeline.registry import register
 
         tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
+        metrics = json.loads((quality.folder / "metrics.json").read_text())
+        write_reference(inputs.folder, cohort.folder, joint.folder, metrics, to)
         schema = pl.read_parquet_schema(inputs.folder / "tabular.parquet")
         return register(
             key=joint.key,
             model=joint.folder / "model",
             embedders={name: step.folder / "embedder" for name, step in embedded.items()},
+            calibration=joint.folder / "calibration",
+            reference=to / REFERENCE,
             features={
-                name: "double" if kind.is_numeric() else "string"
+                name: "double" if kind.is_numeric() or kind == pl.Boolean else "string"
                 for name, kind in schema.items()
                 if name not in ("sample_id", "split")
             },
             given=[modality for modality in MODALITIES if is_given(modality, inputs.folder)],
-            metrics=json.loads((quality.folder / "metrics.json").read_text()),
+            metrics=metrics,
             tags={"snapshot": context.partition_key, "dagster.run_id": context.run_id},
         )
 
