@@ -47,7 +47,7 @@ ROWS_OF_PATIENTS = {
 
 
 def write(root: Path, stays: int, first: int = 1, shift: float = 0.0) -> Path:
-    """Stays number 1 to ``stays``; those from ``first`` on are older by ``shift`` years and have no notes."""
+    """Stays number 1 to ``stays``; those from ``first`` on are older by ``shift`` years and every other has no note."""
     tables = tables_folder.hospital(stays)
     draw = np.random.default_rng(0)
     (root / "images").mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def write(root: Path, stays: int, first: int = 1, shift: float = 0.0) -> Path:
         if label["task"] == "los":
             label["value"] = round(2 + float(draw.uniform(0, 9)), 2)
     if shift:
-        numbers = {f"s{i}" for i in range(first, stays + 1)}
+        numbers = {f"s{i}" for i in range(first, stays + 1, 2)}
         tables["notes"] = [note for note in tables["notes"] if note["stay_id"] not in numbers]
     _plant(root, tables)
     return tables_folder.write(root, tables)
