@@ -68,9 +68,9 @@ class ReportData(TypedDict):
     checks: list[Check]
     metrics: dict[str, Any]
     tim: dict[str, Any] | None
-    trust: NotRequired[dict[str, Any]]
-    detail: NotRequired[dict[str, Any]]
-    drift: NotRequired[dict[str, Any]]
+    trust: dict[str, Any]
+    detail: dict[str, Any]
+    drift: dict[str, Any]
     limits: list[str]
 
 
@@ -119,7 +119,7 @@ def _render(data: Mapping[str, Any]) -> str:
     script = environment.get_template("script.js.j2").render()
     tasks = data["metrics"]["tasks"]
     return environment.get_template("report.html.j2").render(
-        **{"trust": None, "drift": None, "detail": None, **data},
+        **data,
         palette=charts.PALETTE,
         script=script,
         # Nothing is fetched, and no script runs but this one, whatever a task's name holds.
@@ -130,7 +130,7 @@ def _render(data: Mapping[str, Any]) -> str:
         quarantine_reasons=_reasons(data["lineage"]),
         departments=_departments(tasks),
         comparison=_comparison(tasks),
-        curves=_curves(data["detail"]["curves"], tasks) if data.get("detail") else None,
+        curves=_curves(data["detail"]["curves"], tasks),
         interaction=interaction.section(data["tim"], tasks) if data["tim"] else None,
     )
 
