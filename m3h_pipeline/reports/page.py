@@ -53,7 +53,7 @@ class Check(TypedDict):
 
 
 class ReportData(TypedDict):
-    """All that the page shows; ``metrics``, ``tim`` and ``trust`` are the contents of their JSON files.
+    """All that the page shows; ``metrics``, ``tim``, ``trust`` and ``detail`` are the contents of their JSON files.
 
     ``drift`` is that of monitoring.json, with the ``champion``'s version (None: there is none) and the ``checks``.
     """
@@ -68,8 +68,9 @@ class ReportData(TypedDict):
     checks: list[Check]
     metrics: dict[str, Any]
     tim: dict[str, Any] | None
-    trust: NotRequired[dict[str, Any]]
-    drift: NotRequired[dict[str, Any]]
+    trust: dict[str, Any]
+    detail: dict[str, Any]
+    drift: dict[str, Any]
     limits: list[str]
 
 
@@ -118,7 +119,7 @@ def _render(data: Mapping[str, Any]) -> str:
     script = environment.get_template("script.js.j2").render()
     tasks = data["metrics"]["tasks"]
     return environment.get_template("report.html.j2").render(
-        **{"trust": None, "drift": None, **data},
+        **data,
         palette=charts.PALETTE,
         script=script,
         # Nothing is fetched, and no script runs but this one, whatever a task's name holds.
@@ -129,6 +130,7 @@ def _render(data: Mapping[str, Any]) -> str:
         quarantine_reasons=_reasons(data["lineage"]),
         departments=_departments(tasks),
         comparison=_comparison(tasks),
+        curves=_curves(data["detail"]["curves"], tasks),
         interaction=interaction.section(data["tim"], tasks) if data["tim"] else None,
     )
 
@@ -218,6 +220,20 @@ def _departments(tasks: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str,
         }
         departments.setdefault(task["department"], []).append(shown)
     return departments
+
+
+def _curves(curves: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The tasks that have curves, in the order of the table, each with its chart."""
+    from m3h_pipeline.reports.curves import task_curves
+
+    label = "Curves of this task; the table below holds the thresholds that are used most."
+    return [
+        {"thresholds": [], **curves[task["task"]], "name": task["task"],
+         **{key: task[key] for key in ("metric", "value", "low", "high")},
+         "plot": charts.svg(task_curves(curves[task["task"]]), label)}
+        for task in tasks
+        if task["task"] in curves
+    ]  # fmt: skip
 
 
 def _comparison(tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

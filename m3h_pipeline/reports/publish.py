@@ -19,7 +19,7 @@ from m3h_pipeline.reports.validation import write_validation
 from m3h_pipeline.storage import Step, copy_closed, read_json, swap
 
 _COPIED = {
-    "quality": ["metrics.json", "trust.json", "predictions.parquet"],
+    "quality": ["metrics.json", "trust.json", "detail.json", "predictions.parquet"],
     "tim": ["tim.json", "tim.parquet"],
     "monitoring": ["monitoring.json"],
 }
@@ -94,6 +94,7 @@ def _report_data(
         "metrics": read_json(steps["quality"].folder / "metrics.json"),
         "tim": read_json(steps["tim"].folder / "tim.json"),
         "trust": read_json(steps["quality"].folder / "trust.json"),
+        "detail": read_json(steps["quality"].folder / "detail.json"),
         "drift": {
             "champion": steps["scores"].info["model_version"],
             **read_json(steps["monitoring"].folder / "monitoring.json"),

@@ -67,7 +67,7 @@ def quality(
                 "claimed": reason is None,
                 "reason": reason,
             }
-            | {name: None if reason else _rounded(value) for name, value in shown.items()}
+            | {name: None if reason else rounded(value) for name, value in shown.items()}
         )
     return {"snapshot": snapshot, "tasks": records}
 
@@ -106,7 +106,7 @@ def _published(count: int | None) -> int | None:
     return None if count is None or count < FEWEST else count
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
     """Six digits: the same on every machine of a kind; None where there is no number."""
     return None if value is None or not np.isfinite(value) else round(float(value), 6)
 
@@ -142,15 +142,16 @@ def trust(
             "error": errors[0][task.name], "calibrated": errors[1][task.name], "coverage": held.coverage,
             "low": held.low, "high": held.high, "size": held.size, "positives": positives,
         }  # fmt: skip
-        records.append({"task": task.name, "n": held.n} | {name: _rounded(value) for name, value in numbers.items()})
+        records.append({"task": task.name, "n": held.n} | {name: rounded(value) for name, value in numbers.items()})
     return records
 
 
 def write_quality(cohort: Path, arms: Mapping[str, Path], to: Path, *, snapshot: str, bootstrap: int) -> dict[str, Any]:
-    """Write metrics.json, trust.json and predictions.parquet from the folders of the cohort and the arms."""
+    """Write metrics.json, trust.json, detail.json and predictions.parquet from the cohort's folder and the arms'."""
     from safetensors.numpy import load_file
 
-    from m3h_core import Calibrator, Cohort, TaskSpec
+    from m3h_core import Calibrator, Cohort, FittedModel, TaskSpec
+    from m3h_pipeline.reports.detail import detail
 
     loaded = Cohort.load(cohort)
     tasks = [TaskSpec.from_dict(record) for record in json.loads((cohort / "tasks.json").read_text())]
@@ -160,7 +161,11 @@ def write_quality(cohort: Path, arms: Mapping[str, Path], to: Path, *, snapshot:
     calibrator = Calibrator.load(arms["joint"] / "calibration")
     trusted = trust(loaded, tasks, predictions["joint"], calibrator)
     write_json(to / "trust.json", {"coverage": calibrator.coverage, "tasks": trusted})
-    _long_form(loaded, tasks, predictions["joint"]).write_parquet(to / "predictions.parquet")
+    joint = predictions["joint"]
+    mapped = calibrator.calibrated({name: said for name, said in joint.items() if name in calibrator.about})
+    model = FittedModel.load(arms["joint"] / "model")
+    write_json(to / "detail.json", detail(loaded, tasks, joint, {**joint, **mapped}, model))
+    _long_form(loaded, tasks, joint).write_parquet(to / "predictions.parquet")
     claimed = [record for record in metrics["tasks"] if record["claimed"]]
     better = [record for record in claimed if (record["difference_low"] or 0) > 0]
     worse = [record for record in claimed if (record["difference_high"] or 0) < 0]

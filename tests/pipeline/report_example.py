@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+
+from m3h_pipeline.reports.detail import operating_points
 
 TASKS = Path(__file__).parents[2] / "data_contracts" / "tasks.yaml"
 METRIC = {"binary": "AUROC", "multiclass": "macro AUROC", "regression": "R2", "clustering": "silhouette"}
@@ -61,6 +64,7 @@ def example(tim_tasks: int = 8, seed: int = 0) -> dict[str, Any]:
         ],
         "metrics": {"snapshot": "2026-11-01", "tasks": tasks},
         "tim": tim(rng, tasks, tim_tasks),
+        "detail": _detail(rng, tasks),
         "trust": {"coverage": 0.9, "tasks": _trust(tasks)},
         "drift": _drift(tasks),
         "limits": [
@@ -69,6 +73,71 @@ def example(tim_tasks: int = 8, seed: int = 0) -> dict[str, Any]:
             "The test split is small (207 samples): most intervals are wider than the differences.",
             "The intervals are not corrected for the number of tasks and pairs looked at.",
         ],
+    }
+
+
+def _detail(rng: np.random.Generator, tasks: list[dict[str, Any]]) -> dict[str, Any]:
+    """As detail.json: curves of every claimed task, 15 subsets of the modalities, six groups, four phenotypes."""
+    claimed = [task for task in tasks if task["claimed"]]
+
+    def contrast(difference: float) -> dict[str, float]:
+        return {
+            "value": 0.8, "low": 0.77, "high": 0.83, "others": 0.8 - difference, "difference": difference,
+            "difference_low": difference - 0.02, "difference_high": difference + 0.02,
+        }  # fmt: skip
+
+    names = ("tabular", "timeseries", "language", "vision")
+    adds = dict(zip(names, (0.004, 0.09, 0.05, 0.02), strict=True))
+    judged = [
+        {"task": task["task"], **contrast(rng.normal(0, 0.03))} for task in claimed if task["problem"] == "binary"
+    ]
+    groups = [("sex", "F"), ("sex", "M"), ("race", "ASIAN"), ("race", "WHITE"), ("insurance", "Medicare")]
+    return {
+        "curves": {task["task"]: _curves_of(rng, task["problem"]) for task in claimed
+                   if task["problem"] in ("binary", "regression")},
+        "modalities": {
+            "tasks": 34,
+            "subsets": [
+                {"modalities": list(subset), "n": 200, "value": 0.6 + 0.05 * len(subset), "low": 0.58, "high": 0.85}
+                for size in (4, 3, 2, 1) for subset in combinations(names, size)
+            ],
+            "adds": {name: contrast(value) for name, value in adds.items()},
+            "by_task": [
+                {"task": task["task"], "adds": {n: contrast(rng.normal(v, 0.02)) for n, v in adds.items()}}
+                for task in claimed
+            ],
+        },
+        "subgroups": [{"attribute": a, "group": g, "n": 90, **contrast(0.01), "tasks": judged} for a, g in groups]
+        + [{"attribute": "race", "group": "OTHER", "n": None, "tasks": []}],
+        "phenotypes": [
+            {
+                "task": "phenotype",
+                "clusters": [
+                    {"cluster": 0, "n": 105, "compared": 42, "differs": 7, "enriched": [
+                        {"task": name, "q": 0.001, "inside": 0.4, "outside": 0.2, "difference": 0.2, "low": 0.1,
+                         "high": 0.3} for name in ("sepsis", "heart_failure")]},
+                    {"cluster": 1, "n": 40, "compared": 42, "differs": 0, "enriched": []},
+                    {"cluster": 2, "n": None, "compared": 0, "differs": 0, "enriched": []},
+                ],
+            }
+        ],
+    }  # fmt: skip
+
+
+def _curves_of(rng: np.random.Generator, problem: str) -> dict[str, Any]:
+    said = rng.beta(1, 3, 400)
+    happened = rng.random(400) < said
+    if problem == "regression":
+        bins = [{"predicted": v, "observed": v + 0.3, "low": v - 1, "high": v + 1.5} for v in np.linspace(2, 20, 10)]
+        return {"unit": "days", "bins": bins}
+    points = operating_points(happened, said)
+    ends = {f"{name}_{end}": 0.5 for name in ("sensitivity", "specificity", "ppv", "npv") for end in ("low", "high")}
+    bins = [{"predicted": v, "observed": v, "low": v - 0.05, "high": v + 0.05} for v in np.linspace(0.05, 0.9, 10)]
+    return {
+        "prevalence": float(happened.mean()),
+        "bins": bins,
+        "points": points,
+        "thresholds": [{"rule": "find 80% of them", **points[len(points) // 2], **ends}],
     }
 
 

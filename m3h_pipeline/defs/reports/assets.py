@@ -14,7 +14,9 @@ from m3h_pipeline.snapshots import labels, remove, surplus
 from m3h_pipeline.storage import at_work, code_version, read_json
 
 ARMS = ("joint", "single_task", "trees")
-QUALITY_CODE = code_version("m3h_core.metrics", "m3h_pipeline.reports.quality")
+QUALITY_CODE = code_version(
+    "m3h_core.metrics", "m3h_core.clusters", "m3h_pipeline.reports.quality", "m3h_pipeline.reports.detail"
+)
 TIM_CODE = code_version("m3h_core", "m3h_pipeline.jobs.tim", "m3h_pipeline.reports.quality")
 REPORT_CODE = code_version("m3h_pipeline.reports", "m3h_pipeline.lineage")
 _SHARED: dict[str, Any] = {"group_name": "reports", "owners": OWNERS, "partitions_def": snapshots}
