@@ -75,7 +75,8 @@ def interval_charts(tasks: Sequence[Mapping[str, Any]], columns: int = 1) -> lis
 def svg(chart: alt.LayerChart | dict[str, Any], label: str) -> str:
     """The chart as inline SVG: colours as CSS variables, a tooltip in each mark that has a description.
 
-    A chart may be given as its Vega-Lite specification. ``label`` says to a screen reader what the picture shows; the numbers themselves belong in a table beside it.
+    A chart may be given as its Vega-Lite specification. ``label`` says to a screen reader what the picture shows; the
+    numbers themselves belong in a table beside it.
     """
     import vl_convert
 
