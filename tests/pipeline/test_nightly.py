@@ -98,7 +98,7 @@ def cheap(out: Path, source: Path) -> None:
     changed = {
         name: getattr(config, name).model_copy(update=values) for name, values in sections.items()
     }  # fmt: skip
-    out.mkdir()
+    out.mkdir(exist_ok=True)
     configuration.save(config.model_copy(update=changed), out)
 
 
