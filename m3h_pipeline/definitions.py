@@ -37,7 +37,7 @@ def build_definitions(resources: Mapping[str, object] | None = None) -> dg.Defin
         ],
         resources={
             "workspace": Workspace(out=dg.EnvVar(OUT_VARIABLE)),
-            "launcher": JobLauncher(),
+            "launcher": JobLauncher(out=dg.EnvVar(OUT_VARIABLE)),
             **(resources or {}),
         },
         # A process a step would cost 1.5 to 2 s each; the heavy steps are processes of their own anyway.
