@@ -19,8 +19,9 @@ from m3h_core.cohort import Cohort
 from m3h_core.data import TrainingData
 from m3h_core.model import FitConfig, Layout
 from m3h_core.tasks import TaskSpec
-from m3h_core.training import FittedModel, Trainer, finished, trained_alone
-from m3h_core.workers import leave_with_parent
+from m3h_core.training import FittedModel, Trainer, finished
+from m3h_core.weighting import AGGREGATORS
+from m3h_core.workers import bound_to_this_process
 
 OnProgress = Callable[[int, int], None]
 OnStop = Callable[[int], None]
@@ -97,7 +98,7 @@ class Bank:
     def _side_by_side(self, works: Iterable[_Chunk], stopped: OnStop) -> Iterator[tuple[int, list[FittedModel]]]:
         from joblib import Parallel, delayed
 
-        pool = Parallel(n_jobs=self.workers, return_as="generator_unordered")
+        pool = Parallel(n_jobs=self.workers, return_as="generator_unordered", **bound_to_this_process())
         for at, models in pool(delayed(_train_apart)(at, work) for at, work in enumerate(works)):
             stopped(len(models))
             yield at, models
@@ -138,20 +139,21 @@ class _Chunk:
 
 def _train_apart(at: int, work: _Chunk) -> tuple[int, list[FittedModel]]:
     """In a worker: beside others a second thread would only stand in their way."""
-    leave_with_parent()
     torch.set_num_threads(1)
     return at, work.train(lambda _: None)
 
 
 def _chunks(plan: Sequence[tuple[Sequence[TaskSpec], FitConfig]], n_inputs: int) -> list[list[int]]:
     """Indices of the models that are trained together: equal layout and configuration, as many as fit."""
-    groups: dict[tuple[Layout, FitConfig, int], list[int]] = {}
+    groups: dict[tuple[Layout, FitConfig, tuple[str, ...], int], list[int]] = {}
     for i, (tasks, config) in enumerate(plan):
         layout = Layout.of(n_inputs, tasks, config)
-        alone = i if trained_alone(layout, config) else -1
-        groups.setdefault((layout, config, alone), []).append(i)
+        # Clusterings may differ in their number of clusters, which is not known yet.
+        clusterings = tuple(task.name for task in tasks if task.problem == "clustering")
+        alone = i if config.weighting in AGGREGATORS else -1
+        groups.setdefault((layout, config, clusterings, alone), []).append(i)
     chunks = []
-    for (layout, config, _), members in groups.items():
+    for (layout, config, *_), members in groups.items():
         budget = CHUNK_BYTES_GPU if config.torch_device.type == "cuda" else CHUNK_BYTES_CPU
         size = max(1, budget // (16 * _weights(layout, config)))
         chunks += [members[start : start + size] for start in range(0, len(members), size)]

@@ -33,22 +33,22 @@ def multiclass_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def soft_assignment(z_ND: Tensor, centres_cD: Tensor) -> Tensor:
-    """Student-t soft assignment q [N, c] of embeddings to cluster centres (deep embedded clustering).
+    """Student-t soft assignment q [..., N, c] of embeddings [..., N, D] to cluster centres (deep embedded clustering).
 
     >>> soft_assignment(torch.zeros(1, 2), torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
     tensor([[0.6667, 0.3333]])
     """
-    squared = (z_ND.unsqueeze(1) - centres_cD).square().sum(-1)
+    squared = (z_ND.unsqueeze(-2) - centres_cD.unsqueeze(-3)).square().sum(-1)
     q = 1 / (1 + squared)
-    return q / q.sum(1, keepdim=True)
+    return q / q.sum(-1, keepdim=True)
 
 
 def sharpened(q_Nc: Tensor) -> Tensor:
-    """The target p [N, c]: q squared over the clusters' sizes, normalised: sharper, and no cluster takes all."""
-    p = q_Nc.square() / q_Nc.sum(0, keepdim=True).clamp_min(1e-12)
-    return p / p.sum(1, keepdim=True)
+    """The target p [..., N, c]: q squared over the clusters' sizes, normalised: sharper, and no cluster takes all."""
+    p = q_Nc.square() / q_Nc.sum(-2, keepdim=True).clamp_min(1e-12)
+    return p / p.sum(-1, keepdim=True)
 
 
 def clustering_loss(q_Nc: Tensor, p_Nc: Tensor) -> Tensor:
-    """KL(p || q) [N] of each row."""
-    return (p_Nc * (p_Nc.clamp_min(1e-12).log() - q_Nc.clamp_min(1e-12).log())).sum(1)
+    """KL(p || q) [..., N] of each row."""
+    return (p_Nc * (p_Nc.clamp_min(1e-12).log() - q_Nc.clamp_min(1e-12).log())).sum(-1)

@@ -256,14 +256,14 @@ def run(
 
 
 def attended(p: Mapping[str, Tensor], config: FitConfig, state: Activations, task: int) -> Tensor:
-    """The embedding [K * D, B] that a task's head reads, of all K networks one under the other."""
+    """The embedding [K, D, B] that a task's head reads, of each of the K networks."""
     x = state.embeddings
     mixed = x[:, task]
     if state.weights is not None:
         mixed = (state.weights[:, :, task].unsqueeze(2) * x).sum(1)
         if config.residual:
             mixed = mixed + x[:, task]
-    return torch.bmm(p["w_value"].transpose(1, 2), mixed).flatten(0, 1)
+    return torch.bmm(p["w_value"].transpose(1, 2), mixed)
 
 
 def _dropped(h: Tensor, drop: Sequence[Tensor], layer: int) -> Tensor:
@@ -403,7 +403,9 @@ class M3H(nn.Module):
         result = {}
         for i, (task, part) in enumerate(zip(self.tasks, self.layout.slices, strict=True)):
             if task.problem == "clustering":
-                result[task.name] = soft_assignment(attended(p, self.config, state, i).T, p[f"centres_{i}"])
+                result[task.name] = soft_assignment(
+                    attended(p, self.config, state, i).flatten(0, 1).T, p[f"centres_{i}"]
+                )
             else:
                 result[task.name] = y_OB[part].T if task.problem == "multiclass" else y_OB[part.start]
         return result

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ from m3h_core.cohort import TEST, Cohort
 from m3h_core.data import LEAST_TO_JUDGE, TrainingData, cohort_tensors
 from m3h_core.losses import clustering_loss, multiclass_loss, scalar_loss, sharpened, soft_assignment
 from m3h_core.metrics import Score, evaluate_predictions
-from m3h_core.model import M3H, Activations, FitConfig, Layout, attended, owners, run
+from m3h_core.model import M3H, Activations, FitConfig, attended, owners, run
 from m3h_core.tasks import TaskSpec
 from m3h_core.weighting import AGGREGATORS, by_uncertainty, gradient_method
 
@@ -165,11 +165,6 @@ def finished(model: M3H, data: TrainingData) -> FittedModel:
     return FittedModel(model.eval().requires_grad_(False), data.units(model.tasks))
 
 
-def trained_alone(layout: Layout, config: FitConfig) -> bool:
-    """Whether a model can't be trained beside others."""
-    return bool(layout.clustering) or config.weighting in AGGREGATORS
-
-
 class Moments(NamedTuple):
     """AdamW's state of one parameter."""
 
@@ -200,8 +195,8 @@ class Trainer:
     ) -> None:
         self.data, self.models, self.on_epoch, self.on_stop = data, list(models), on_epoch, on_stop
         self.config, self.layout = models[0].config, models[0].layout
-        if trained_alone(self.layout, self.config) and len(models) > 1:
-            raise ValueError("a model with a clustering task, or of a weighting by gradients, is trained alone")
+        if self.config.weighting in AGGREGATORS and len(models) > 1:
+            raise ValueError(f"a model of the weighting {self.config.weighting!r} is trained alone")
         self.descend = gradient_method(self.config.weighting) if self.config.weighting in AGGREGATORS else None
         self.device = self.config.torch_device
         # Few rows in few large steps would not be learned before the epochs are over.
@@ -475,8 +470,8 @@ class Trainer:
                 going.append(at)
         if improved:
             there = [self.active[at] for at in improved]
-            for name, value in self.average.items():
-                self.best[name][self._rows(name, there)] = value[self._rows(name, improved)]
+            for name, best in self.best.items():
+                best[self._rows(name, there)] = self.average[name][self._rows(name, improved)]
         if len(going) < _COMPACT_BELOW * len(self.active):
             if self.on_stop:
                 self.on_stop(len(self.active) - len(going))
@@ -487,11 +482,9 @@ class Trainer:
         labels_GT = self.valid_mask.sum(1)[self.slots]
         return (torch.where(labels_GT > 0, valid_GT * labels_GT, 0).sum(1) / labels_GT.sum(1)).tolist()
 
-    def _rows(self, name: str, models: Sequence[int]) -> Tensor | slice:
-        """The rows of some models in a wide parameter; the members of a model share its first layer."""
-        if name.startswith("centres_"):
-            return slice(None)
-        members = 1 if name.startswith("first_") else self.config.members
+    def _rows(self, name: str, models: Sequence[int]) -> Tensor:
+        """The rows of some models in a wide parameter; the members of a model share its first layer and its centres."""
+        members = 1 if name.startswith(("first_", "centres_")) else self.config.members
         return (torch.tensor(models)[:, None] * members + torch.arange(members)).flatten().to(self.device)
 
     def _keep(self, places: Sequence[int]) -> None:
@@ -506,6 +499,7 @@ class Trainer:
             self.moments[name] = Moments(moments.first[rows], moments.second[rows], moments.step)
         self.slots, self.regression = self.slots[list(places)], self.regression[list(places)]
         self.categorical = self.categorical[list(places)]
+        self.cluster_targets = {task: p_Gnc[list(places)] for task, p_Gnc in self.cluster_targets.items()}
         if len(self.linear_slots):
             self.linear_slots = self.linear_slots[list(places)]
 
@@ -516,13 +510,15 @@ class Trainer:
         self.active = list(range(len(self.models)))
         self.slots, self.regression, self.categorical, self.linear_slots = self.of_all
         self._weigh_against_linear()
+        best = dict(self.best)
         if self.layout.clustering:
-            self.params = self.best
+            self.params = best
         for task in self.layout.clustering:
             self._start_clusters(task)
         for i, model in enumerate(self.models):
-            for name, value in self.best.items():
-                model.register_parameter(name, torch.nn.Parameter(value[self._rows(name, [i])].cpu()))
+            for name, value in best.items():
+                mine = value[i] if name.startswith("centres_") else value[self._rows(name, [i])]
+                model.register_parameter(name, torch.nn.Parameter(mine.detach().cpu()))
 
     def _weigh_against_linear(self) -> None:
         """Mix each task's network with its linear path as its validation rows bear out.
@@ -573,10 +569,9 @@ class Trainer:
 
     def _cluster_loss(self, state: Activations, rows: Tensor) -> Tensor:
         loss = state.outputs.new_zeros(())
-        for task, p_nc in self.cluster_targets.items():
-            z = attended(self.params, self.config, state, task).T
-            q = soft_assignment(z, self.params[f"centres_{task}"])
-            loss = loss + self.config.cluster_weight * clustering_loss(q, p_nc[rows]).mean()
+        for task, p_Gnc in self.cluster_targets.items():
+            q_GBc = self._assigned(self._read(state, task), task)
+            loss = loss + self.config.cluster_weight * clustering_loss(q_GBc, p_Gnc[:, rows]).mean(1).sum()
         return loss
 
     @torch.no_grad()
@@ -588,26 +583,35 @@ class Trainer:
         for task in self.layout.clustering:
             if not since:
                 self._start_clusters(task)
-            q = soft_assignment(self._embedded(self.x_train, task), self.params[f"centres_{task}"])
-            self.cluster_targets[task] = sharpened(q)
+            q_Gnc = torch.cat([self._assigned(z_GBD, task) for z_GBD in self._embedded(task)], dim=1)
+            self.cluster_targets[task] = sharpened(q_Gnc)
 
     def _start_clusters(self, task: int) -> None:
-        """Put a task's centres where k-means finds them in its present embedding."""
-        z_nD = self._embedded(self.x_train, task).double().cpu().numpy()
+        """Put the centres of a task where k-means finds them in each model's present embedding."""
+        z_GnD = torch.cat(list(self._embedded(task)), dim=1).double().cpu().numpy()
         n_clusters = self.models[0].tasks[task].n_outputs
-        self._set_centres(task, torch.tensor(k_means_centres(z_nD, n_clusters, self.config.seed)))
+        centres = [k_means_centres(z_nD, n_clusters, self.config.seed) for z_nD in z_GnD]
+        self._set_centres(task, torch.tensor(np.stack(centres)))
 
-    def _embedded(self, x: Tensor, task: int) -> Tensor:
-        parts = x.split(_ROWS_AT_ONCE)
-        return torch.cat(
-            [attended(self.params, self.config, self._forward(self.params, p, None), task).T for p in parts]
-        )
+    def _embedded(self, task: int) -> Iterator[Tensor]:
+        """What a task's head reads of the training rows, part by part [G, rows, M * D]."""
+        for part in self.x_train.split(_ROWS_AT_ONCE):
+            yield self._read(self._forward(self.params, part, None), task)
 
-    def _set_centres(self, task: int, centres: Tensor) -> None:
-        name, centres = f"centres_{task}", centres.to(self.device, self.config.dtype)
+    def _read(self, state: Activations, task: int) -> Tensor:
+        """What a task's head reads of a batch [G, B, M * D]."""
+        z_KDB = attended(self.params, self.config, state, task)
+        return z_KDB.view(len(self.active), -1, z_KDB.shape[-1]).transpose(1, 2)
+
+    def _assigned(self, z_GBD: Tensor, task: int) -> Tensor:
+        return soft_assignment(z_GBD, self.params[f"centres_{task}"])
+
+    def _set_centres(self, task: int, centres_GcD: Tensor) -> None:
+        """Take these centres; they have no best, since training ends by starting them anew."""
+        name, centres = f"centres_{task}", centres_GcD.to(self.device, self.config.dtype)
         self.params[name] = centres.requires_grad_()
         self.moments[name] = Moments.of(centres)
-        self.average[name], self.best[name] = (centres.detach().clone() for _ in range(2))
+        self.average[name] = centres.detach().clone()
 
     # Checkpoints -----------------------------------------------------------------------------------------------------
 
@@ -625,7 +629,8 @@ class Trainer:
             return
         tensors: dict[str, Tensor] = {"generator": self.generator.get_state()}
         for name, value in self.params.items():
-            parts = {"now": value, "average": self.average[name], "best": self.best[name]}
+            parts = {"now": value, "average": self.average[name]}
+            parts |= {"best": self.best[name]} if name in self.best else {}
             tensors |= {f"{part}/{name}": t for part, t in (parts | self.moments[name]._asdict()).items()}
         tensors |= {f"cluster_targets/{task}": value for task, value in self.cluster_targets.items()}
         about = {
@@ -650,7 +655,9 @@ class Trainer:
                 self.cluster_targets[task] = tensors[f"cluster_targets/{task}"]
         for name in self.params:
             self.params[name] = tensors[f"now/{name}"].requires_grad_()
-            self.average[name], self.best[name] = tensors[f"average/{name}"], tensors[f"best/{name}"]
+            self.average[name] = tensors[f"average/{name}"]
+            if name in self.best:
+                self.best[name] = tensors[f"best/{name}"]
             self.moments[name] = Moments(*(tensors[f"{part}/{name}"] for part in Moments._fields))
         self.generator.set_state(tensors["generator"].cpu())
         self.epoch, self.best_epoch, self.active = about["epoch"], about["best_epoch"], about["active"]

@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 import threading
 import time
-from functools import cache
+from typing import Any
 
 _SECONDS = 1.0
 
 
-@cache
-def leave_with_parent() -> None:
-    """End this process soon after its parent is gone, killed for instance; called again, it does nothing."""
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+def bound_to_this_process() -> dict[str, Any]:
+    """Settings of a ``joblib.Parallel`` whose processes end soon after this one is gone, killed for instance.
+
+    >>> sorted(bound_to_this_process())
+    ['initargs', 'initializer']
+    """
+    return {"initializer": _leave_with, "initargs": (os.getpid(),)}
+
+
+def _leave_with(parent: int) -> None:
+    # By its number: a worker that is still starting while its parent dies has somebody else for a parent already.
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
 def _watch(parent: int) -> None:

@@ -226,7 +226,7 @@ def _clues(bench: Bench, models: int) -> np.ndarray:
 def _light(bench: Bench, models: int) -> np.ndarray | None:
     """The matrix by pair models of a small network, where that costs less than half of what so many models do."""
     config, n = light(bench.configs[0]), len(bench.tasks)
-    sets = [*((i,) for i in range(n)), *_side_by_side(bench.tasks)]
+    sets: list[TaskSet] = [*((i,) for i in range(n)), *itertools.combinations(range(n), 2)]
     # Nearly all weights lie in the first layer, which members share.
     if len(sets) * sum(config.hidden) / sum(bench.configs[0].hidden or (1,)) > models / 2:
         return None
@@ -234,14 +234,8 @@ def _light(bench: Bench, models: int) -> np.ndarray | None:
     small.plan(len(sets))
     small.train(sets)
     matrix = np.zeros((n, n))
-    known = [(i, j) for i, j in cells_of(n) if small.known((min(i, j), max(i, j)))]
-    matrix[tuple(np.transpose(known))] = np.nan_to_num(small.values([pair_contrast(i, j) for i, j in known]))
+    matrix[tuple(np.transpose(cells_of(n)))] = np.nan_to_num(small.values([pair_contrast(*c) for c in cells_of(n)]))
     return matrix
-
-
-def _side_by_side(tasks: Sequence[TaskSpec]) -> list[TaskSet]:
-    """The pairs that can be trained many at once: a model that clusters is trained alone."""
-    return list(itertools.combinations([i for i, task in enumerate(tasks) if task.problem != "clustering"], 2))
 
 
 def _most_telling(clue_TT: np.ndarray, count: int) -> list[tuple[int, int]]:

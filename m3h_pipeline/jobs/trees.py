@@ -12,7 +12,7 @@ from joblib import Parallel, cpu_count, delayed
 
 from m3h_core import Cohort, TaskSpec
 from m3h_core.cohort import TRAIN, VALID
-from m3h_core.workers import leave_with_parent
+from m3h_core.workers import bound_to_this_process
 
 _OBJECTIVES = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
 
@@ -37,7 +37,8 @@ def fit_trees(
     predictions: dict[str, np.ndarray] = {}
     # A process a core, not LightGBM's own threads, which gain nothing on cohorts of this size; nor threads of ours:
     # training in several threads at once has crashed inside LightGBM.
-    fitted = Parallel(n_jobs=min(cpu_count(), max(1, len(labelled))), return_as="generator")(
+    workers = min(cpu_count(), max(1, len(labelled)))
+    fitted = Parallel(n_jobs=workers, return_as="generator", **bound_to_this_process())(
         delayed(_fit_one)(x_NF, *_rows_and_labels(cohort, task), task, rounds, seed, to / f"{task.name}.txt")
         for task in labelled
     )
@@ -65,7 +66,6 @@ def _rows_and_labels(cohort: Cohort, task: TaskSpec) -> tuple[dict[int, np.ndarr
 def _fit_one(
     x_NF: np.ndarray, rows: dict[int, np.ndarray], labels: np.ndarray, task: TaskSpec, rounds: int, seed: int, to: Path
 ) -> np.ndarray:
-    leave_with_parent()
     known = labels[rows[TRAIN]]
     if len(np.unique(known)) < 2:
         return _constant(task, known, len(x_NF))

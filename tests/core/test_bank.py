@@ -14,11 +14,14 @@ from synthetic import SMALL, SUPERVISED, TASKS, make_cohort
 from m3h_core import TaskSpec, bank, fit, fit_many
 from m3h_core.metrics import primary_metric
 
+CLUSTERING = next(task for task in TASKS if task.problem == "clustering")
 JOBS = [[task] for task in TASKS] + [
     list(SUPERVISED[:2]),
     list(SUPERVISED[1:3]),
     [SUPERVISED[0], SUPERVISED[2]],
     list(TASKS),
+    [SUPERVISED[0], CLUSTERING],
+    [SUPERVISED[1], CLUSTERING],
 ]
 
 
@@ -51,6 +54,19 @@ def test_each_model_stops_by_itself(cohort, monkeypatch):
     for task, model in zip(tasks, models, strict=True):
         alone = fit(cohort, [task], config).predict(cohort)[task.name]
         np.testing.assert_allclose(model.predict(cohort)[task.name], alone, atol=1e-6)
+
+
+def test_models_that_cluster_stop_by_themselves(cohort, monkeypatch):
+    monkeypatch.setattr(bank, "CHUNK_BYTES_CPU", 10**9)
+    config = replace(SMALL, precision="float64", epochs=40, patience=2, learning_rate=0.02, cluster_start=4)
+    jobs = [[task, CLUSTERING] for task in SUPERVISED if task.problem != "multiclass"]
+    stops = []
+    models = fit_many(cohort, [(job, config) for job in jobs], on_progress=lambda done, _: stops.append(done))
+    assert len(stops) > 1
+    for job, model in zip(jobs, models, strict=True):
+        alone = fit(cohort, job, config).predict(cohort)
+        for name, value in model.predict(cohort).items():
+            np.testing.assert_allclose(value, alone[name], atol=1e-6)
 
 
 def test_metrics_in_float32_are_those_of_looped_fits(cohort):
@@ -103,16 +119,15 @@ def test_two_tasks_of_one_name_are_refused(cohort):
 _PARENT = """
 import os, signal, sys
 from joblib import Parallel, delayed
-from m3h_core.workers import leave_with_parent
+from m3h_core.workers import bound_to_this_process
 import time
 
 def work():
-    leave_with_parent()
     print(os.getpid(), flush=True)
     time.sleep(60)
 
 if __name__ == "__main__":
-    Parallel(n_jobs=2)(delayed(work)() for _ in range(2))
+    Parallel(n_jobs=2, **bound_to_this_process())(delayed(work)() for _ in range(2))
 """
 
 

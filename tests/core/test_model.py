@@ -63,7 +63,7 @@ def test_cheap_path_equals_the_plain_network(options, tasks):
     x_BF = torch.randn(11, 10, generator=generator, dtype=torch.float64)
     p = dict(model.named_parameters())
     state = run(p, model.layout, config, x_BF)
-    embedded = [attended(p, config, state, t).T.reshape(11, config.members, 6) for t in range(len(tasks))]
+    embedded = [attended(p, config, state, t).permute(2, 0, 1) for t in range(len(tasks))]
     for member in range(config.members):
         y, o_BTD = _plain(model, x_BF, member)
         torch.testing.assert_close(state.outputs[member].T, y, atol=1e-9, rtol=1e-9)

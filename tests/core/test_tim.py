@@ -261,7 +261,7 @@ def test_a_kill_loses_at_most_a_chunk(after, tmp_path):
     assert process.exitcode == -signal.SIGKILL
     kept = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("chunk-*")}
     torch.set_num_threads(1)
-    # Of two seeds: four single-task models are one chunk, six pairs another; what clusters is trained alone.
+    # Of two seeds: four single-task models are one chunk, six pairs another; four that cluster beside them another two.
     largest = 6
     resumed = task_interaction(make_cohort(300), TASKS, config=QUICK, seeds=(0, 1), resume=tmp_path)
     models = [file for file in tmp_path.glob("chunk-*") if file.name not in kept]

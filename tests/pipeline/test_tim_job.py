@@ -100,7 +100,7 @@ def test_a_killed_job_goes_on_where_it_was(trained, tmp_path):
         assert time.monotonic() < until
         time.sleep(0.01)
     job.send_signal(signal.SIGKILL)
-    job.communicate()
+    job.communicate(timeout=60)  # its workers hold the pipe until they are gone too
     assert not (tmp_path / "killed" / "tim.json").exists()
     kept = {file.name for file in chunks.glob("chunk-*")}
     assert kept
