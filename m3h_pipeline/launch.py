@@ -7,7 +7,7 @@ it runs.
 
 from __future__ import annotations
 
-import importlib
+import getpass
 import importlib.util
 import json
 import os
@@ -45,6 +45,7 @@ _ENVIRONMENT = {
 # From a request to end to the kill: what a job needs to write its state. Kubernetes is told; Slurm's KillWait is 30.
 GRACE_SECONDS = 60
 _PACKAGES = {"ray": "dagster_ray", "k8s": "dagster_k8s"}
+_NEEDED = {"ray": ("address",), "k8s": ("image", "claim"), "slurm": ()}
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,10 @@ def check(settings: LauncherConfig, out: Path) -> None:
         raise InputError(f'[launcher] kind = "{settings.kind}" needs more packages: pip install "m3h[{settings.kind}]"')
     if settings.kind == "slurm" and shutil.which("srun") is None:
         raise InputError('[launcher] kind = "slurm" needs srun: run m3h where jobs are submitted from')
-    needed = {"ray": ("ray", "address"), "k8s": ("k8s", "image"), "slurm": None}[settings.kind]
-    if needed and not getattr(getattr(settings, needed[0]), needed[1]):
-        raise InputError(f"m3h.toml: [launcher.{needed[0]}] {needed[1]} is empty")
+    engine = getattr(settings, settings.kind)
+    for name in _NEEDED[settings.kind]:
+        if not getattr(engine, name):
+            raise InputError(f"m3h.toml: [launcher.{settings.kind}] {name} is empty")
     _check_storage(settings.storage, out)
     _check_mlflow(configuration.mlflow_uri(out))
 
@@ -241,7 +243,7 @@ def _slurm(context: dg.OpExecutionContext, settings: LauncherConfig, work: Work)
 def srun(settings: LauncherConfig, work: Work) -> list[str]:
     """The command; srun itself goes with the process that started it, and its job with it."""
     return [
-        *("setpriv", "--pdeathsig", "TERM") if shutil.which("setpriv") else (),
+        *("setpriv", "--pdeathsig", "TERM"),
         *("srun", f"--job-name={work.name}", "--dependency=singleton", "--ntasks=1", "--kill-on-bad-exit"),
         f"--cpus-per-task={settings.cpus}",
         f"--mem={settings.memory_gb}G",
@@ -254,9 +256,10 @@ def srun(settings: LauncherConfig, work: Work) -> list[str]:
 
 def _cancel(name: str) -> None:
     """Ask Slurm to end the jobs of a name, and wait for it: SIGTERM, and a kill after Slurm's KillWait."""
-    subprocess.run(["scancel", "--quiet", "--me", f"--name={name}"], check=False)
+    mine = (f"--user={getpass.getuser()}", f"--name={name}")
+    subprocess.run(["scancel", "--quiet", *mine], check=False)
+    queue = ["squeue", "--noheader", *mine]
     until = time.monotonic() + GRACE_SECONDS
-    queue = ["squeue", "--noheader", "--me", f"--name={name}"]
     while subprocess.run(queue, capture_output=True, check=False).stdout.strip() and time.monotonic() < until:
         time.sleep(1)
 

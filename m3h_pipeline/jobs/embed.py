@@ -25,7 +25,7 @@ from m3h_core.cohort import TRAIN
 from m3h_core.embedders import EMBEDDERS, Embedder, GivenEmbedder, SequenceEmbedder, TimeseriesEmbedder, prune
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import ITEM_IDS, is_given, item_ids, modality_items, take
-from m3h_pipeline.jobs import FACTS, Log, every, job
+from m3h_pipeline.jobs import FACTS, Log, Progress, job
 from m3h_pipeline.storage import write_arrays, write_json
 
 _QUARANTINE = {
@@ -48,9 +48,9 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
         embedder = GivenEmbedder(modality) if given else _new(modality, config["options"])
         embedder.cache = cache if config["cache_bytes"] else None
         train = take(items, (samples["split"] == TRAIN).to_numpy().nonzero()[0])
-        embedder.fit(train, on_progress=_progress(f"{modality}: fitting on train", every(5, log)))
+        embedder.fit(train, on_progress=Progress(f"{modality}: fitting on train,", log))
         computed = embedder.computed
-        vectors, present = embedder.transform(items, on_progress=_progress(f"{modality}: samples", every(5, log)))
+        vectors, present = embedder.transform(items, on_progress=Progress(f"{modality}: samples,", log))
     except ValueError as error:  # a checkpoint or weights that can't be had, a package that is missing
         raise InputError(f"{modality}: {error}") from error
     embedder.save(to / "embedder")
@@ -75,18 +75,6 @@ def _new(modality: str, options: dict[str, Any]) -> Embedder:
         kind = SequenceEmbedder if options["learned"] else TimeseriesEmbedder
         return kind(**{name: value for name, value in options.items() if name != "learned"})
     return EMBEDDERS[modality](**options)
-
-
-def _progress(what: str, log: Log) -> Any:
-    """What is done, how much a second, and the time that the rest will take, as far as it went until now."""
-    started = time.monotonic()
-
-    def told(done: int, total: int) -> None:
-        rate = done / max(time.monotonic() - started, 1e-3)
-        left = f", {(total - done) / rate:.0f} s left" if done else ""
-        log(f"{what}, {done} of {total}, {rate:.3g} a second{left}")
-
-    return told
 
 
 def _write_quarantine(embedder: Embedder, inputs: Path, file: Path) -> None:
