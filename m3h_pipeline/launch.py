@@ -153,13 +153,23 @@ def _check_mlflow(uri: str) -> None:
         raise InputError(f"the MLflow server {uri} does not answer ({error}): is MLFLOW_TRACKING_URI right?") from None
 
 
+_KILLED = (
+    "the job was killed. Where nobody did that, this machine ran out of memory: set [launcher] workers = 1 in "
+    "m3h.toml, let no other run be at work, or take a machine with more. The next run goes on where this one stopped"
+)
+
+
 # Engines --------------------------------------------------------------------------------------------------------------
 
 
 def _local(context: dg.OpExecutionContext, settings: LauncherConfig, work: Work) -> None:
-    dg.PipesSubprocessClient().run(
-        context=context, command=[sys.executable, *work.command], env=_ENVIRONMENT | dict(os.environ)
-    )
+    command = [sys.executable, *work.command]
+    try:
+        dg.PipesSubprocessClient().run(context=context, command=command, env=_ENVIRONMENT | dict(os.environ))
+    except dg.DagsterError as error:
+        if str(error).endswith("code -9"):
+            raise dg.Failure(_KILLED) from error
+        raise
 
 
 def _ray(context: dg.OpExecutionContext, settings: LauncherConfig, work: Work) -> None:

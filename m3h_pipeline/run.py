@@ -24,8 +24,13 @@ def run_once(out: Path, source: str | None, path: Path | None, size: str | None,
     import dagster as dg
 
     from m3h_pipeline.definitions import MAIN_JOB, defs
+    from m3h_pipeline.launch import check
+    from m3h_pipeline.liveness import bury
+
+    check(config.launcher, out)
 
     with dg.DagsterInstance.get() as instance:
+        bury(instance, out)
         instance.add_dynamic_partitions("snapshot", [config.source.snapshot])
         result = defs.resolve_job_def(MAIN_JOB).execute_in_process(
             instance=instance,
