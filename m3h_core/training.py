@@ -30,6 +30,7 @@ from m3h_core.checkpoint import fingerprint, read_tensors, write_json, write_ten
 from m3h_core.clusters import k_means_centres
 from m3h_core.cohort import TEST, Cohort
 from m3h_core.data import LEAST_TO_JUDGE, TrainingData, cohort_tensors
+from m3h_core.distributed import Team
 from m3h_core.losses import clustering_loss, multiclass_loss, scalar_loss, sharpened, soft_assignment
 from m3h_core.metrics import Score, evaluate_predictions
 from m3h_core.model import M3H, Activations, FitConfig, attended, owners, run
@@ -148,6 +149,7 @@ def fit(
     on_epoch: OnEpoch | None = None,
     resume: str | Path | None = None,
     stop: Callable[[], bool] | None = None,
+    distributed: bool = False,
 ) -> FittedModel:
     """Train one model on the training split, stopped early on the validation split.
 
@@ -155,12 +157,15 @@ def fit(
     "<task>/train_loss", "<task>/valid_loss" for each task}. With ``resume``, a folder, the state is kept there as it
     goes: the same call after a kill goes on where it was and ends with the same numbers. A state that belongs to other
     data, tasks or configuration is not used. ``stop`` is asked after each batch: where it says yes, the state is kept
-    and `Stopped` is raised. Without a label in the validation split all epochs are run.
+    and `Stopped` is raised. With ``distributed``, the processes of torch.distributed's default group train one model,
+    each on a part of every batch; all return it, the first alone writes. Without a label in the validation split all
+    epochs are run.
     """
     config = config or FitConfig()
     data = TrainingData.of(cohort, tasks, config)
     model = data.new_model(tasks, config)
-    Trainer(data, [model], on_epoch=on_epoch, checkpoint=Path(resume) if resume else None, stop=stop).run()
+    checkpoint = Path(resume) if resume else None
+    Trainer(data, [model], on_epoch, checkpoint=checkpoint, stop=stop, distributed=distributed).run()
     return finished(model, data)
 
 
@@ -199,12 +204,15 @@ class Trainer:
         on_stop: Callable[[int], None] | None = None,
         checkpoint: Path | None = None,
         stop: Callable[[], bool] | None = None,
+        distributed: bool = False,
     ) -> None:
         self.data, self.models, self.on_epoch, self.on_stop = data, list(models), on_epoch, on_stop
-        self.stop = stop
+        self.stop, self.team = stop, Team(distributed)
         self.config, self.layout = models[0].config, models[0].layout
         if self.config.weighting in AGGREGATORS and len(models) > 1:
             raise ValueError(f"a model of the weighting {self.config.weighting!r} is trained alone")
+        if self.config.weighting in AGGREGATORS and self.team.size > 1:
+            raise ValueError(f"a model of the weighting {self.config.weighting!r} is trained by one process")
         self.descend = gradient_method(self.config.weighting) if self.config.weighting in AGGREGATORS else None
         self.device = self.config.torch_device
         # Few rows in few large steps would not be learned before the epochs are over.
@@ -259,7 +267,7 @@ class Trainer:
                 self._refresh_clusters()
             train_GT = self._train_epoch()
             self._update_average()
-            valid_GT = self.valid_losses(self.average)
+            valid_GT = self.team.agree(self.valid_losses(self.average))
             report = self._report(train_GT[0].tolist(), valid_GT[0].tolist())
             self._stop_early(valid_GT)
             self.epoch += 1
@@ -280,16 +288,24 @@ class Trainer:
             self.order = torch.randperm(n, generator=self.generator, device=self.device)
             self.loss_GT = torch.zeros(self.slots.shape, dtype=self.config.dtype, device=self.device)
         for rows in torch.tensor_split(self.order, max(1, round(n / self.batch_size)))[self.batch :]:
+            # The draws are those of the whole batch, so that it is the same one however many processes share it.
             x_BF, lost_BM = self._corrupted(self.x_train[rows])
-            state = self._forward(self.params, x_BF, self._linear_of(rows, lost_BM), self._dropout(len(rows)))
-            losses_GMTB = self._losses(state.outputs, self.targets[:, rows], self.components[:, rows])
-            weights_G1TB = self._of_slots(self.weights[:, rows])
+            drop = self._dropout(len(rows))
+            mine = self.team.part(len(rows))
+            here, share = rows[mine], (mine.stop - mine.start) / len(rows)
+            linear_GOB = self._linear_of(here, None if lost_BM is None else lost_BM[mine])
+            state = self._forward(self.params, x_BF[mine], linear_GOB, [mask[..., mine] for mask in drop])
+            losses_GMTB = self._losses(state.outputs, self.targets[:, here], self.components[:, here])
+            weights_G1TB = self._of_slots(self.weights[:, here])
             loss_GMT = (losses_GMTB * weights_G1TB).sum(-1) / len(rows)
-            self._backward(loss_GMT, weights_G1TB, self._cluster_loss(state, rows))
+            self._backward(loss_GMT, weights_G1TB, self._cluster_loss(state, here) * share, share)
+            loss_GMT = loss_GMT.detach()
+            gradients = [value.grad for value in self.params.values() if value.grad is not None]
+            stop = self.team.add([*gradients, loss_GMT], bool(self.stop and self.stop()))
             self._step()
-            self.loss_GT += loss_GMT.detach().mean(1) * len(rows)
+            self.loss_GT += loss_GMT.mean(1) * len(rows)
             self.batch += 1
-            if self.stop and self.stop():
+            if stop:
                 if self.checkpoint:
                     self._save()
                 raise Stopped
@@ -302,13 +318,14 @@ class Trainer:
         losses_GMTB = self._losses(outputs, self.targets[:, rows], self.components[:, rows])
         return (losses_GMTB * self._of_slots(self.weights[:, rows])).sum(-1).mean(1) / len(rows)
 
-    def _backward(self, loss_GMT: Tensor, weights_G1TB: Tensor, cluster_loss: Tensor) -> None:
-        """Leave the gradient of a batch's losses in the parameters."""
+    def _backward(self, loss_GMT: Tensor, weights_G1TB: Tensor, cluster_loss: Tensor, share: float) -> None:
+        """Leave the gradient of a batch's losses in the parameters, or of this process's share of its rows."""
         if self.descend:
             self._descend(loss_GMT[0].mean(0), weights_G1TB[0, 0].any(1), cluster_loss)
             return
         if _LOG_VARIANCE in self.params:
-            loss_GMT = by_uncertainty(loss_GMT, weights_G1TB.mean(-1), self.params[_LOG_VARIANCE], self.categorical)
+            share_G1T = weights_G1TB.mean(-1) * share
+            loss_GMT = by_uncertainty(loss_GMT, share_G1T, self.params[_LOG_VARIANCE], self.categorical)
         (loss_GMT.mean(1).sum() + cluster_loss).backward()
 
     def _descend(self, loss_T: Tensor, labelled_T: Tensor, cluster_loss: Tensor) -> None:
@@ -646,8 +663,10 @@ class Trainer:
             self.written = (started, time.monotonic() - started)
 
     def _save(self) -> None:
-        """Write the whole state of training."""
+        """Write the whole state of training; it is the same in all processes."""
         assert self.checkpoint is not None
+        if not self.team.leads:
+            return
         tensors = {"generator": self.generator.get_state(), "order": self.order, "loss": self.loss_GT}
         for name, value in self.params.items():
             parts = {"now": value, "average": self.average[name]}

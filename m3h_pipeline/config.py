@@ -134,7 +134,8 @@ class LauncherConfig(_Section):
     Beyond this machine a job needs ``storage``, the shared folder that holds the out-folder and that every machine sees
     under this very path, and an MLflow server by ``MLFLOW_TRACKING_URI``. ``python`` is the interpreter there (empty:
     "python"; with Slurm this one). ``gpus``, ``cpus`` and ``memory_gb`` are asked of Ray, Kubernetes and Slurm;
-    ``workers`` bounds the processes that train models side by side on a CPU (0: by its cores).
+    ``workers`` bounds the processes that train models side by side on a CPU (0: by its cores); ``processes`` train the
+    joint model together, a GPU each where there are GPUs.
     """
 
     kind: Literal["local", "ray", "k8s", "slurm"] = "local"
@@ -144,6 +145,7 @@ class LauncherConfig(_Section):
     cpus: int = Field(4, ge=1)
     memory_gb: int = Field(16, ge=1)
     workers: int = Field(0, ge=0)
+    processes: int = Field(1, ge=1)
     ray: RayConfig = RayConfig()
     k8s: KubernetesConfig = KubernetesConfig()
     slurm: SlurmConfig = SlurmConfig()

@@ -78,7 +78,11 @@ class JobLauncher(dg.ConfigurableResource):
         shared = {"to": str(to), "workers": settings.workers, "code": code_version(*CODE_PARTS)}
         file.write_text(json.dumps({**config, **shared}, indent=1))
         gpus = settings.gpus if context.op_def.pool == "gpu" else 0
-        work = Work(["-m", f"m3h_pipeline.jobs.{job}", "--config", str(file)], to, gpus)
+        command = ["-m", f"m3h_pipeline.jobs.{job}", "--config", str(file)]
+        if config.get("arm") == "joint" and settings.processes > 1:
+            count = f"--nproc-per-node={settings.processes}"
+            command = ["-m", "m3h_pipeline.jobs.torchrun", "--standalone", count, *command]
+        work = Work(command, to, gpus)
         with warnings.catch_warnings():
             # Of a part of Pipes that Dagster itself uses.
             warnings.simplefilter("ignore", dg.PreviewWarning)
@@ -166,8 +170,9 @@ def _local(context: dg.OpExecutionContext, settings: LauncherConfig, work: Work)
     command = [sys.executable, *work.command]
     try:
         dg.PipesSubprocessClient().run(context=context, command=command, env=_ENVIRONMENT | dict(os.environ))
-    except dg.DagsterError as error:
-        if str(error).endswith("code -9"):
+    except Exception as error:
+        # The client's own error is not among Dagster's public names.
+        if str(error).endswith("process failed with code -9"):
             raise dg.Failure(_KILLED) from error
         raise
 

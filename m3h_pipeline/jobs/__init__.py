@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator
 from concurrent.futures import BrokenExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,21 +42,23 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def job() -> Generator[tuple[dict[str, Any], Log]]:
     """The job's configuration and a log function; nobody else writes into its folder meanwhile.
 
-    A user's mistake, and too little memory, end it with one paragraph and exit code 1; a request to end (SIGTERM,
-    Ctrl-C) with 128 + the signal's number, at once or, within `softly`, when the state is written.
+    Of the processes that torchrun starts for one job the first alone reports. A user's mistake, and too little memory,
+    end it with one paragraph and exit code 1; a request to end (SIGTERM, Ctrl-C) with 128 + the signal's number, at
+    once or, within `softly`, when the state is written.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True, help="the job's JSON file")
     file = parser.parse_args().config
-    _die_with_parent()
+    die_with_parent()
     for number in _SIGNALS:
         signal.signal(number, _leave)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    leads = int(os.environ.get("RANK", "0")) == 0
     try:
         config = _read(file)
-        with _log() as log:
+        with _log() if leads else nullcontext(lambda line: None) as log:
             try:
-                with _only_writer(Path(config["to"]), log):
+                with _only_writer(Path(config["to"]), log) if leads else nullcontext():
                     yield config, log
             except Exception as error:
                 if _out_of_memory(error):
@@ -199,7 +201,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """A worker whose launcher was killed must not go on writing (Linux; elsewhere the launcher's own kill is all)."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

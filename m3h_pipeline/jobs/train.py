@@ -8,26 +8,36 @@ every sample) and the trained models.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from m3h_core import Cohort, TaskSpec, fit, fit_many
 from m3h_core.training import Stopped
 from m3h_pipeline import tracking
+from m3h_pipeline.errors import InputError
 from m3h_pipeline.jobs import FACTS, Log, Progress, cpu_workers, every, fit_config, job, softly
 from m3h_pipeline.jobs.trees import fit_trees
 from m3h_pipeline.storage import write_arrays, write_json
 
 
 def joint(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log) -> dict[str, Any]:
-    """The M3H model on all tasks, its curves and parameters in MLflow."""
+    """The M3H model on all tasks, its curves and parameters in MLflow; by all processes that torchrun has started."""
+    settings = fit_config(config["training"])
+    rank = join_processes()
+    train = partial(fit, cohort, tasks, settings, resume=to / ".checkpoint", distributed=rank is not None)
+    if rank:
+        with softly() as stop, suppress(Stopped):
+            train(stop=stop)
+        return {}
     import mlflow
 
-    training, run = config["training"], config["mlflow"]
-    settings = fit_config(training)
+    run = config["mlflow"]
     tracking.connect(run["uri"], Path(run["artifacts"]))
     with tracking.training_run(run["key"], run["name"], run["tags"]) as active:
         mlflow.log_params({"tasks": len(tasks), "samples": len(cohort), **settings.to_dict()})
@@ -41,7 +51,7 @@ def joint(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to:
 
         try:
             with softly() as stop:
-                model = fit(cohort, tasks, settings, on_epoch=on_epoch, resume=to / ".checkpoint", stop=stop)
+                model = train(on_epoch=on_epoch, stop=stop)
         except Stopped:
             log("joint model: stopped; its state is kept, and the next run goes on from there")
             raise
@@ -50,6 +60,19 @@ def joint(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to:
     model.save(to / "model")
     write_arrays(to / "predictions.safetensors", model.predict(cohort))
     return {"epochs": len(curves), "mlflow_run": active.info.run_id}
+
+
+def join_processes() -> int | None:
+    """This process's place among those of torchrun, None where it was started alone."""
+    if "WORLD_SIZE" not in os.environ:
+        return None
+    import torch
+    import torch.distributed as dist
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return dist.get_rank()
 
 
 def single_task(
@@ -102,8 +125,11 @@ def main() -> None:
         cohort = Cohort.load(config["cohort"])
         tasks = [TaskSpec.from_dict(record) for record in config["tasks"]]
         to = Path(config["to"])
+        if config["arm"] != "joint" and os.environ.get("WORLD_SIZE", "1") != "1":
+            raise InputError("torchrun is for the joint model: start this arm as one process")
         facts = ARMS[config["arm"]](cohort, tasks, config, to, log)
-        write_json(to / FACTS, facts | {"seconds": round(time.monotonic() - started, 1)})
+        if facts:
+            write_json(to / FACTS, facts | {"seconds": round(time.monotonic() - started, 1)})
 
 
 class Curves:
