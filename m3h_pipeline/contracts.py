@@ -25,6 +25,7 @@ import yaml
 from m3h_core.tasks import TaskSpec
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import contracts_folder
+from m3h_pipeline.reports.words import FEWEST, count
 from m3h_pipeline.storage import owner_only
 from m3h_pipeline.tasks_file import load_signals
 
@@ -843,10 +844,11 @@ def _quarantine_verdict(contract: Contract, split: SplitResult) -> CheckResult:
     if not split.kept + split.quarantined:
         return CheckResult("quarantine", True, severity, "There are no rows.", facts | {"note": "no rows"})
     own = {rule: rows for rule, rows in split.quarantined_by_rule.items() if rule != SAMPLE_QUARANTINED}
-    text = f"{split.share:.2%} of the rows are in quarantine; the contract allows {bound:.0%}."
+    share = f"Fewer than {FEWEST}" if 0 < split.quarantined < FEWEST else f"{split.share:.2%}"
+    text = f"{share} of the rows are in quarantine; the contract allows {bound:.0%}."
     if own:
         most = max(own, key=lambda rule: own[rule])
-        text += f" Most frequent reason: {most} ({own[most]:,} of {facts['rows']:,} rows)."
+        text += f" Most frequent reason: {most} ({count(own[most])} of {facts['rows']:,} rows)."
         text += " Each lies in quarantine.parquet with its reason."
     return CheckResult("quarantine", split.share <= bound, severity, text, facts)
 

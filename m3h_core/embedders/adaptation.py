@@ -120,8 +120,12 @@ def _dictionary(small: torch.Tensor, seed: int) -> dict[str, np.ndarray]:
     # On the CPU and in its own random numbers: the same words everywhere.
     draw = torch.Generator().manual_seed(seed)
     each = -(-_PATCHES // len(small))
-    patches = [_patches(one[None])[0].cpu() for one in small]
-    points = torch.cat([p[torch.randperm(len(p), generator=draw)[:each]] for p in patches])
+
+    def some(patches: torch.Tensor) -> torch.Tensor:
+        return patches[torch.randperm(len(patches), generator=draw)[:each]]
+
+    # Image by image: all patches of all of them would fill the memory.
+    points = torch.cat([some(_patches(one[None])[0].cpu()) for one in small])
     centre = points.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov((points - centre).T))
     whitening = vectors @ torch.diag((values.clamp(min=0) + 0.01) ** -0.5) @ vectors.T

@@ -180,7 +180,7 @@ class TimeseriesEmbedder(Embedder):
     modality = "timeseries"
     _scaler: Scaler
 
-    def __init__(self, codes: Sequence[str] | None = None, fit_samples: int = 20_000) -> None:
+    def __init__(self, codes: Sequence[str] | None = None, fit_samples: int = 5_000) -> None:
         super().__init__()
         self.fit_samples = fit_samples
         self._asked = None if codes is None else list(codes)

@@ -94,11 +94,13 @@ class _OnDisk:
         self._file = pq.ParquetFile(file)
         groups = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._group_starts = np.cumsum([0, *groups])
-        runs = pl.scan_parquet(file).select(pl.col("sample_id").rle().struct.unnest()).collect()
-        runs = runs.with_columns((pl.col("len").cum_sum() - pl.col("len")).cast(pl.Int64).alias("start"))
-        placed = order.to_frame("value").join(runs, on="value", how="left", maintain_order="left")
-        self.starts = placed["start"].fill_null(0).to_numpy()
-        self.counts = placed["len"].cast(pl.Int64).fill_null(0).to_numpy()
+        # Streamed, so that what is held grows with the samples alone.
+        rows = pl.scan_parquet(file).select("sample_id").with_row_index("start").group_by("sample_id")
+        runs = rows.agg(pl.col("start").min().cast(pl.Int64), pl.len().cast(pl.Int64).alias("count"))
+        placed = order.to_frame("sample_id").join(
+            runs.collect(engine="streaming"), on="sample_id", how="left", maintain_order="left"
+        )
+        self.starts, self.counts = (placed[name].fill_null(0).to_numpy() for name in ("start", "count"))
         self._held: tuple[int, pl.DataFrame] = (-1, pl.DataFrame())
 
     def take(self, rows: np.ndarray) -> Self:
@@ -142,7 +144,8 @@ class EventsOnDisk(_OnDisk):
 
     def __init__(self, file: Path, order: pl.Series) -> None:
         super().__init__(file, order)
-        self.codes: list[str] = pl.scan_parquet(file).select(pl.col("code").unique().sort()).collect()["code"].to_list()
+        codes = pl.scan_parquet(file).select(pl.col("code").unique()).collect(engine="streaming")
+        self.codes: list[str] = codes["code"].sort().to_list()
 
     @property
     def n(self) -> int:

@@ -6,6 +6,9 @@
 - ``nightly``: at one local hour of every day on which the patient is in, for a model that runs each night.
 - ``given``: at the moments that the data itself names.
 
+Who is still in is predicted up to the latest admission or discharge that is known: what comes later was not recorded
+yet, and the stay becomes a sample in a later night.
+
 A sample's id is the stay's where a stay has one prediction. Else a suffix follows that never changes as the stay goes
 on: the image's id, the local date, or the moment itself.
 """
@@ -19,6 +22,7 @@ from m3h_pipeline.errors import InputError
 
 MODES = ("admission", "icu", "image", "nightly", "given")
 ENDED = "the stay ended before the prediction time"
+NOT_YET = "the prediction time is still to come"
 # Why a stay has no prediction time at all.
 NONE = {
     "admission": "the stay has no admission time",
@@ -81,6 +85,10 @@ def points(mode: str, hours: float, clock: str, zone: str) -> str:
     1 None 03-28 20:00 None
     2 None 03-29 01:00 the stay ended before the prediction time
     3 None 03-29 20:00 None
+    >>> show("admission", 48, "00:00", "UTC")
+    1 None 03-29 20:00 None
+    2 None 03-30 01:00 the stay ended before the prediction time
+    3 None 03-30 20:00 the prediction time is still to come
 
     Midnight in Berlin is 23:00 in winter and, from the last Sunday of March on, 22:00:
 
@@ -99,10 +107,12 @@ def points(mode: str, hours: float, clock: str, zone: str) -> str:
         SELECT source_row, asked.suffix,
             coalesce(asked.prediction_time, CASE WHEN times_wrong THEN admit_time END) AS prediction_time,
             CASE WHEN times_wrong THEN NULL WHEN asked.prediction_time IS NULL THEN {none}
-                WHEN end_time < asked.prediction_time THEN {literal(ENDED)} END AS reason
-        FROM stays_read LEFT JOIN ({_asked(mode, hours, clock, zone)}) asked USING (source_row)"""
+                WHEN end_time < asked.prediction_time THEN {literal(ENDED)}
+                WHEN end_time IS NULL AND asked.prediction_time > latest.time THEN {literal(NOT_YET)} END AS reason
+        FROM ({_LATEST}) latest, stays_read LEFT JOIN ({_asked(mode, hours, clock, zone)}) asked USING (source_row)"""
 
 
+_LATEST = "SELECT max(greatest(admit_time, coalesce(end_time, admit_time))) AS time FROM stays_read"
 _DAYS = "date_diff('day', admit_time, end_time)"
 
 
@@ -125,15 +135,14 @@ def _asked(mode: str, hours: float, clock: str, zone: str) -> str:
 def _nights(clock: str, zone: str) -> str:
     """The hour of each local day at which the patient is in: from the admission on, and before the end of the stay.
 
-    Who is still in is predicted up to the latest admission or discharge that is known: what comes later was not
-    recorded yet. A local hour that a change of clocks leaves out is the moment when they change.
+    A local hour that a change of clocks leaves out is the moment when they change.
     """
     local_day, instant = "{}::DATE", f"(night::DATE + TIME {literal(clock)})"
     if zone != "UTC":
         local_day = f"(({{}} AT TIME ZONE 'UTC') AT TIME ZONE {literal(zone)})::DATE"
         instant = f"({instant} AT TIME ZONE {literal(zone)}) AT TIME ZONE 'UTC'"
     return f"""
-        WITH latest AS (SELECT max(greatest(admit_time, coalesce(end_time, admit_time))) AS time FROM stays_read),
+        WITH latest AS ({_LATEST}),
         nights AS (
             SELECT source_row, admit_time, end_time, latest.time AS latest,
                 unnest(generate_series({local_day.format("admit_time")},

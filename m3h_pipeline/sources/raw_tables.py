@@ -12,9 +12,12 @@ import difflib
 import gzip
 import hashlib
 import io
+import os
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -106,9 +109,9 @@ def _other_separator(header: str) -> str | None:
 class RawReader:
     """Loads raw tables into a DuckDB connection; ``checksums`` holds the SHA-256 of each file by its name.
 
-    A file is looked through before DuckDB reads it. For one, DuckDB takes a gzip file that was cut off at a line's end
-    for whole. For another, bytes that are no UTF-8, in a file of which only some columns are read, can break its
-    connection for good (1.5).
+    A file is looked through besides. For one, DuckDB takes a gzip file that was cut off at a line's end for whole. For
+    another, bytes that are no UTF-8, in a file of which only some columns are read, can break its connection for good
+    (1.5): they never reach it.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> None:
@@ -131,22 +134,27 @@ class RawReader:
         with the row as a whole, else null). A row that can't be split into fields has only nulls and is kept whatever
         the condition. Raises `InputError` where the file is damaged.
         """
-        self.checksums[table.name], is_text = _look_through(table.file)
         selected = [f'"{column}"' for column in columns]
         selected += [f'{sql} AS "{column}"' for column, sql in (derived or {}).items()]
         wanted = ", ".join(selected)
-        try:
-            if table.is_parquet:
-                return self._load_parquet(table, name, table.columns if derived else columns, wanted, where)
-            if is_text:
-                return self._load_csv(table.file, table.columns, name, wanted, where)
-        except duckdb.OutOfMemoryException:
-            raise
-        except duckdb.Error as error:
-            # DuckDB's messages quote the row, so they go no further.
-            if table.is_parquet or not isinstance(error, duckdb.InvalidInputException):
-                raise InputError(f"{table.file} can't be read: it is damaged; copy it again") from None
-        return self._load_repaired(table, name, columns, wanted, where)
+        rows, damaged = None, False
+        with _looked_through(table.file) as (file, look):
+            try:
+                if table.is_parquet:
+                    rows = self._load_parquet(table, name, table.columns if derived else columns, wanted, where)
+                elif file is not None:
+                    rows = self._load_csv(file, table.columns, name, wanted, where)
+            except duckdb.OutOfMemoryException:
+                raise
+            except duckdb.Error as error:
+                # DuckDB's messages quote the row, so they go no further.
+                damaged = table.is_parquet or not isinstance(error, duckdb.InvalidInputException)
+        self.checksums[table.name], is_text = look.result()
+        if damaged and is_text:
+            raise InputError(f"{table.file} can't be read: it is damaged; copy it again")
+        if rows is None or not is_text:
+            return self._load_repaired(table, name, columns, wanted, where)
+        return rows
 
     def _load_parquet(self, table: RawTable, name: str, columns: Sequence[str], wanted: str, where: str) -> int:
         as_text = ", ".join(f'CAST("{column}" AS VARCHAR) AS "{column}"' for column in columns)
@@ -172,7 +180,7 @@ class RawReader:
         self._connection.execute(f"UPDATE {name} SET broken = nullif(concat_ws('; ', broken, {', '.join(marks)}), '')")
         return rows
 
-    def _load_csv(self, file: Path, header: Sequence[str], name: str, wanted: str, where: str) -> int:
+    def _load_csv(self, file: Path | str, header: Sequence[str], name: str, wanted: str, where: str) -> int:
         schema = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header)
         broken = _MARK if _MARK in header else "NULL::VARCHAR"
         # A last row of our own takes the number of rows out of the same, only, pass over the file: both the union and
@@ -230,24 +238,55 @@ def _text(file: Path) -> TextIO:
     return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace", newline="\n")
 
 
-def _look_through(file: Path) -> tuple[str, bool]:
-    """SHA-256 of the file as it lies, and whether its text is UTF-8; a damaged gzip file raises `InputError`."""
-    digest = hashlib.sha256()
-    decode = codecs.getincrementaldecoder("utf-8")().decode
-    is_text = file.suffix != ".parquet"
+@contextmanager
+def _looked_through(file: Path) -> Generator[tuple[Path | str | None, Future[tuple[str, bool]]]]:
+    """What DuckDB can read of a file (None: not as it is), and what `_look_through` says of it, once it was read.
+
+    A gzip file is unpacked once: it is looked through on its way into the pipe that DuckDB reads.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        if file.suffix == ".gz":
+            out, into = os.pipe()
+            look = pool.submit(_look_through, file, into)
+            try:
+                yield f"/dev/fd/{out}", look
+            finally:
+                os.close(out)
+        else:
+            look = pool.submit(_look_through, file)
+            yield file if file.suffix == ".parquet" or look.result()[1] else None, look
+
+
+def _look_through(file: Path, into: int | None = None) -> tuple[str, bool]:
+    """SHA-256 of the file as it lies, and whether its text is UTF-8; a damaged gzip file raises `InputError`.
+
+    ``into``: the end of a pipe that is given the text, as far as it is UTF-8, and closed.
+    """
+    digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
+    is_text, cut = True, b""
+    to = open(os.devnull if into is None else into, "wb")  # noqa: SIM115 closed below, whoever reads it or not
     try:
         for block, content in _blocks(file):
             digest.update(block)
-            if is_text:
-                try:
-                    decode(content)
-                except UnicodeDecodeError:
-                    is_text = False
+            if file.suffix == ".parquet" or not is_text:
+                continue
+            try:
+                decoder.decode(content)
+            except UnicodeDecodeError:
+                is_text = False
+                continue
+            # A character may be cut in two by the end of the block.
+            text, cut = cut + content, decoder.getstate()[0]
+            with suppress(BrokenPipeError):
+                to.write(text[: len(text) - len(cut)])
     except EOFError:
         raise InputError(f"{file} ends too early, it was cut off: copy it again") from None
     except zlib.error:
         raise InputError(f"{file} is damaged, its gzip check sum is wrong: copy it again") from None
-    return digest.hexdigest(), is_text
+    finally:
+        with suppress(BrokenPipeError):
+            to.close()
+    return digest.hexdigest(), is_text and not cut
 
 
 def _blocks(file: Path) -> Iterator[tuple[bytes, bytes]]:

@@ -33,7 +33,7 @@ from m3h_pipeline.sources.base import (
 )
 from m3h_pipeline.sources.cohort_file import FILE, CohortFile, load_cohort_file
 from m3h_pipeline.sources.extraction import Extraction
-from m3h_pipeline.sources.prediction import ENDED
+from m3h_pipeline.sources.prediction import ENDED, NOT_YET
 from m3h_pipeline.sources.raw_tables import SUFFIXES, RawReader, RawTable, find_file, open_table, renamings
 from m3h_pipeline.sources.units import normalised, unit_rules
 from m3h_pipeline.tasks_file import load_signals
@@ -223,8 +223,11 @@ class _Extraction(Extraction):
         wrong = _wrong(columns, not_numbers, [wrong_split] if split else [])
         self.connection.execute(
             f"""CREATE TEMP TABLE sample_rows AS
-            SELECT *, CASE WHEN asked IS NULL AND discharge_time >= admit_time AND discharge_time < prediction_time
-                THEN '{ENDED}' END AS reason
+            SELECT *, CASE WHEN asked IS NOT NULL THEN NULL
+                WHEN discharge_time >= admit_time AND discharge_time < prediction_time THEN '{ENDED}'
+                WHEN discharge_time IS NULL AND prediction_time
+                    > max(greatest(admit_time, coalesce(discharge_time, admit_time))) OVER () THEN '{NOT_YET}'
+                END AS reason
             FROM (
                 SELECT as_id({sample_id}) AS sample_id, as_id(stay_id) AS stay_id, as_id(subject_id) AS subject_id,
                     admit_time_utc AS admit_time, discharge_time_utc AS discharge_time, {given} AS asked,
@@ -276,8 +279,8 @@ class _Extraction(Extraction):
         if not left and ended:
             raise InputError(
                 f"{file}: all {ended:,} stays ended before their prediction time, "
-                f"{self.settings.prediction_hours:g} h after admission: give another in a column prediction_time, or "
-                "as cohort.prediction_hours in m3h.toml"
+                f"{self.settings.prediction_hours:g} h after admission, or have it still to come: give another in a "
+                "column prediction_time, or as cohort.prediction_hours in m3h.toml"
             )
 
     # Events, notes and images ----------------------------------------------------------------------------------------
@@ -292,7 +295,7 @@ class _Extraction(Extraction):
             return self.write_parts(file, schema, [], order)
         self.connection.execute(
             f"""CREATE TEMP TABLE placed_{table} AS
-            SELECT typed.* EXCLUDE (reason), CASE WHEN NOT stays.in_cohort THEN '{ENDED}' ELSE reason END AS reason
+            SELECT typed.* EXCLUDE (reason), coalesce(stays.left_out, reason) AS reason
             FROM ({typed}) typed LEFT JOIN stays USING (stay_id);
             DROP TABLE raw_{table}"""
         )
@@ -390,10 +393,10 @@ class _Extraction(Extraction):
                 CASE WHEN broken IS NOT NULL THEN NULL
                     WHEN problem = 'clustering' THEN 'a clustering needs no labels'
                     WHEN known(value) IS NULL THEN '{_NO_VALUE}'
-                    WHEN NOT in_cohort THEN '{ENDED}' END AS reason
+                    ELSE left_out END AS reason
             FROM (
                 SELECT *, {_wrong(columns, [wrong])} AS parse_errors FROM (
-                    SELECT raw.* EXCLUDE (sample_id, task), as_id(raw.sample_id) AS sample_id, problem, in_cohort,
+                    SELECT raw.* EXCLUDE (sample_id, task), as_id(raw.sample_id) AS sample_id, problem, left_out,
                         as_text(raw.task) AS task,
                         CASE problem
                             WHEN 'binary' THEN (CASE lower(as_text(raw.value)) WHEN 'true' THEN 1 WHEN 'false' THEN 0
@@ -441,7 +444,7 @@ class _Extraction(Extraction):
         wrong = _not_a("vector", "list of finite numbers such as [0.5, 1.25]", "as_vector")
         self.connection.execute(
             f"""CREATE TEMP TABLE placed_embeddings AS
-            SELECT typed.*, CASE WHEN NOT in_cohort THEN '{ENDED}' END AS reason
+            SELECT typed.*, left_out AS reason
             FROM (SELECT as_id(sample_id) AS sample_id, as_text(modality) AS modality, as_vector(vector) AS vector,
                 {_wrong(columns, [wrong])} AS parse_errors, source_row FROM raw_embeddings raw) typed
             LEFT JOIN samples_known USING (sample_id)"""
@@ -506,12 +509,14 @@ CREATE TEMP MACRO as_vector(x) AS CASE
     THEN TRY_CAST(x AS FLOAT[]) END;
 """
 
-# Stays and samples, and whether any of them is in the cohort; those that are wrong go on to the contract.
+# Stays and samples, and why all of theirs are left out of the cohort; those that are wrong go on to the contract.
 _STAYS = """
 CREATE TEMP TABLE stays AS
-SELECT stay_id, bool_or(reason IS NULL) AS in_cohort FROM sample_rows WHERE stay_id IS NOT NULL GROUP BY stay_id;
+SELECT stay_id, CASE WHEN bool_and(reason IS NOT NULL) THEN min(reason) END AS left_out
+FROM sample_rows WHERE stay_id IS NOT NULL GROUP BY stay_id;
 CREATE TEMP TABLE samples_known AS
-SELECT sample_id, bool_or(reason IS NULL) AS in_cohort FROM sample_rows WHERE sample_id IS NOT NULL GROUP BY sample_id;
+SELECT sample_id, CASE WHEN bool_and(reason IS NOT NULL) THEN min(reason) END AS left_out
+FROM sample_rows WHERE sample_id IS NOT NULL GROUP BY sample_id;
 """
 
 

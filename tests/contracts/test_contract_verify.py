@@ -65,8 +65,8 @@ def test_too_large_a_quarantine_fails_and_names_the_most_frequent_reason(hospita
     assert not check.passed
     assert check.observed["rule unknown_unit"] == 3
     assert check.observed["share"] == round(3 / len(rows), 6)
-    assert "the contract allows 5%" in check.description
-    assert "unknown_unit (3 of 50 rows)" in check.description
+    assert "Fewer than 10 of the rows are in quarantine; the contract allows 5%" in check.description
+    assert "unknown_unit (<10 of 50 rows)" in check.description
 
 
 def test_too_few_samples_and_an_empty_split_fail(hospital: Hospital) -> None:

@@ -96,6 +96,19 @@ def test_every_row_read_is_accounted_for(tmp_path):
         assert split.kept + split.quarantined == kept
 
 
+def test_who_is_still_in_waits_for_the_prediction_time(tmp_path):
+    """The latest time that is known is the discharge of the last stay; another is admitted four hours before."""
+    tables = hospital()
+    tables["samples"][0] |= {"admit_time": "2024-03-01 08:00:00", "discharge_time": "2024-03-09 12:00:00"}
+    tables["samples"][1] |= {"admit_time": "2024-03-09 08:00:00", "discharge_time": ""}
+    tables["samples"][2] |= {"admit_time": "2024-03-08 12:00:00", "discharge_time": ""}
+    read = passage(tmp_path, tables)
+    lineage = pl.read_parquet(read.ingested / "lineage.parquet")
+    to_come = lineage.filter(pl.col("reason") == "the prediction time is still to come")
+    assert to_come.filter(pl.col("table") == "samples")["rows"].to_list() == [1]
+    assert to_come["table"].n_unique() > 1
+
+
 def test_a_bare_date_is_known_at_the_end_of_its_day(tmp_path):
     tables = hospital()
     tables["events"] = [event("s1", "2024-01-12", "lactate", 1, ""), event("s1", "2024-01-11", "lactate", 2, "")]
