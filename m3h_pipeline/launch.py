@@ -75,8 +75,8 @@ class JobLauncher(dg.ConfigurableResource):
         settings = configuration.load(Path(self.out)).launcher
         check(settings, Path(self.out))
         file = to / ".job.json"
-        shared = {"to": str(to), "workers": settings.workers, "code": code_version(*CODE_PARTS)}
-        file.write_text(json.dumps({**config, **shared}, indent=1))
+        about = {"workers": settings.workers, "engine": settings.kind, "code": code_version(*CODE_PARTS)}
+        file.write_text(json.dumps({**config, **about, "to": str(to)}, indent=1))
         gpus = settings.gpus if context.op_def.pool == "gpu" else 0
         command = ["-m", f"m3h_pipeline.jobs.{job}", "--config", str(file)]
         if config.get("arm") == "joint" and settings.processes > 1:

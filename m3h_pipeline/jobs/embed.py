@@ -45,8 +45,13 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
     started = time.monotonic()
     try:
         given = is_given(modality, inputs)
-        embedder = GivenEmbedder(modality) if given else _new(modality, config["options"])
+        embedder = GivenEmbedder(modality) if given else new_embedder(modality, config["options"])
         embedder.cache = cache if config["cache_bytes"] else None
+        spread = 0
+        if config.get("engine") == "ray" and embedder.cache and not given and modality in ITEM_IDS:
+            from m3h_pipeline.jobs.on_ray import fill_cache
+
+            spread = fill_cache(config, len(samples), Progress(f"{modality}: samples on Ray,", log))
         train = take(items, (samples["split"] == TRAIN).to_numpy().nonzero()[0])
         embedder.fit(train, on_progress=Progress(f"{modality}: fitting on train,", log))
         computed = embedder.computed
@@ -62,7 +67,7 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
         "width": int(vectors.shape[1]),
         "seconds": round(time.monotonic() - started, 1),
         "encoder": dict(embedder.report),
-        "items computed": computed + embedder.computed,
+        "items computed": spread + computed + embedder.computed,
         "unreadable": dict(Counter(item.reason for item in embedder.unreadable)),
         "shards pruned": prune(cache, config["cache_bytes"]),
     }
@@ -70,7 +75,7 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
     return facts
 
 
-def _new(modality: str, options: dict[str, Any]) -> Embedder:
+def new_embedder(modality: str, options: dict[str, Any]) -> Embedder:
     if "learned" in options:
         kind = SequenceEmbedder if options["learned"] else TimeseriesEmbedder
         return kind(**{name: value for name, value in options.items() if name != "learned"})

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,41 @@ def processes_of(out: Path) -> dict[int, str]:
 def worker_of(out: Path, job: str = "jobs.train") -> int | None:
     """The pid of the job that runs for an out-folder."""
     return next((pid for pid, command in processes_of(out).items() if job in command), None)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serve_mlflow(folder: Path) -> Iterator[str]:
+    """A real MLflow server; yields its address."""
+    port = free_port()
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts"),
+    ]  # fmt: skip
+    more = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(command, env=os.environ | more, stdout=log, stderr=log, start_new_session=True)
+    try:
+        uri = f"http://127.0.0.1:{port}"
+        wait_until(lambda: _answers(f"{uri}/health") or server.poll() is not None, each=0.3)
+        assert server.poll() is None, (folder / "log").read_text()[-2000:]
+        yield uri
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(20)
+
+
+def _answers(page: str) -> bool:
+    try:
+        urllib.request.urlopen(page, timeout=1).close()
+        return True
+    except OSError:
+        return False
 
 
 def wait_until(what: Callable[[], Any], seconds: float = 90, each: float = 0.02) -> Any:

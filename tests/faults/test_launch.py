@@ -19,6 +19,7 @@ from launched import (
     TASKS,
     epochs_done,
     finish,
+    free_port,
     kill,
     materialize,
     prepared,
@@ -164,12 +165,6 @@ def test_ray_is_asked_for_what_was_configured():
 
 
 # Slurm ----------------------------------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
