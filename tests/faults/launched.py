@@ -99,7 +99,7 @@ if not done.success:
 
 def finish(run: subprocess.Popen[str], out: Path) -> None:
     """Wait for a run that must succeed."""
-    assert run.wait(100) == 0, (out / "run.log").read_text()[-4000:]
+    assert run.wait(200) == 0, (out / "run.log").read_text()[-4000:]
 
 
 def weights(out: Path, step: str = "joint") -> dict[str, np.ndarray]:

@@ -1,7 +1,4 @@
-"""Run by test_ray.py within a network of its own: a Ray cluster of two nodes, an embedding that loses one, a training.
-
-python ray_cluster.py FOLDER CHECKPOINT
-"""
+"""Run by test_ray.py, with a folder, in a network of its own: a Ray cluster of two nodes, of which one is lost."""
 
 from __future__ import annotations
 
@@ -17,13 +14,14 @@ from launched import finish, materialize, prepared, serve_mlflow, step_of, wait_
 from ray.cluster_utils import Cluster
 
 from m3h_core import FittedModel
+from m3h_pipeline.jobs.embed import embed
 from m3h_pipeline.storage import produce
 
-SAMPLES, WORDS = 600, 2500
+SAMPLES, WORDS = 600, 80
 
 
 def write_inputs(to: Path) -> dict:
-    """Notes that take the small checkpoint a while, one a sample."""
+    """Notes that take the encoder a while, one a sample."""
     ids = [f"s{i:04d}" for i in range(SAMPLES)]
     split = [i % 4 for i in range(SAMPLES)]
     rng = np.random.default_rng(0)
@@ -35,14 +33,8 @@ def write_inputs(to: Path) -> dict:
     return {}
 
 
-def out_folder(folder: Path, checkpoint: str, **launcher) -> Path:
-    out = prepared(folder, embedding={"language": checkpoint}, launcher=launcher, training={"epochs": 10})
-    produce(step_of(out, "inputs"), "given", write_inputs)
-    return out
-
-
 def main() -> None:
-    folder, checkpoint = Path(sys.argv[1]), sys.argv[2]
+    folder = Path(sys.argv[1])
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": True})
     other = cluster.add_node(num_cpus=1)
     address = f"http://{cluster.head_node.webui_url}"
@@ -52,7 +44,8 @@ def main() -> None:
             "kind": "ray", "storage": str(folder), "cpus": 1, "memory_gb": 1, "python": sys.executable,
             "ray": {"address": address},
         }  # fmt: skip
-        out = out_folder(folder / "out", checkpoint, **asked)
+        out = prepared(folder / "out", launcher=asked, training={"epochs": 10})
+        produce(step_of(out, "inputs"), "given", write_inputs)
         started = time.monotonic()
         run = materialize(out, "language_embedding")
         cache = out / "cache" / "embeddings"
@@ -70,12 +63,12 @@ def main() -> None:
         FittedModel.load(step_of(out, "joint") / "model")
         print(f"training: {time.monotonic() - started:.0f} s")
     cluster.shutdown()
-    # The same on this machine alone: the same bytes.
-    os.environ.pop("MLFLOW_TRACKING_URI")
-    alone = out_folder(folder / "alone", checkpoint)
-    finish(materialize(alone, "language_embedding"), alone)
-    ours, theirs = (step_of(place, "embedding/language") / "embedding.safetensors" for place in (alone, out))
-    assert ours.read_bytes() == theirs.read_bytes()
+    alone = folder / "alone"
+    alone.mkdir()
+    job = {"modality": "language", "inputs": str(step_of(out, "inputs")), "options": {}, "to": str(alone)}
+    embed(job | {"cache": str(folder / "cache"), "cache_bytes": 10**9}, lambda _: None)
+    file = "embedding.safetensors"
+    assert (alone / file).read_bytes() == (step_of(out, "embedding/language") / file).read_bytes()
     print("the vectors are those of one machine")
 
 
