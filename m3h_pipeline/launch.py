@@ -42,7 +42,7 @@ _ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-# From a request to end to the kill: what a job needs to write its state. Kubernetes is told; Slurm's KillWait is 30.
+# From a request to end to the kill, for a job to write its state. Slurm's own is KillWait, 30 by default.
 GRACE_SECONDS = 60
 _PACKAGES = {"ray": "dagster_ray", "k8s": "dagster_k8s"}
 _NEEDED = {"ray": ("address",), "k8s": ("image", "claim"), "slurm": ()}
@@ -169,7 +169,8 @@ _KILLED = (
 def _local(context: dg.OpExecutionContext, settings: LauncherConfig, work: Work) -> None:
     command = [sys.executable, *work.command]
     try:
-        dg.PipesSubprocessClient().run(context=context, command=command, env=_ENVIRONMENT | dict(os.environ))
+        client = dg.PipesSubprocessClient(termination_timeout_seconds=GRACE_SECONDS)
+        client.run(context=context, command=command, env=_ENVIRONMENT | dict(os.environ))
     except Exception as error:
         # The client's own error is not among Dagster's public names.
         if str(error).endswith("process failed with code -9"):
@@ -194,7 +195,7 @@ def ray_job(settings: LauncherConfig, work: Work) -> Any:
         "entrypoint_num_cpus": settings.cpus,
         "entrypoint_num_gpus": work.gpus,
         "entrypoint_memory": settings.memory_gb * 2**30,
-        "runtime_env": {"env_vars": dict(_ENVIRONMENT)},
+        "runtime_env": {"env_vars": {**_ENVIRONMENT, "RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_SECONDS)}},
         "metadata": {"m3h": work.name},
     }
 
@@ -223,7 +224,7 @@ def pod_spec(settings: LauncherConfig, work: Work) -> dict[str, Any]:
         "envFrom": [{"secretRef": {"name": name}} for name in k8s.secrets],
         "resources": {"requests": {"cpu": str(settings.cpus), **memory, **gpus}, "limits": {**memory, **gpus}},
         "volumeMounts": [
-            {"name": "storage", "mountPath": _folder(settings.storage)},
+            {"name": "storage", "mountPath": settings.storage.removeprefix("file://")},
             # NCCL and loky pass arrays through it; a container's own is 64 MiB.
             {"name": "shm", "mountPath": "/dev/shm"},
         ],
@@ -277,10 +278,6 @@ def _cancel(name: str) -> None:
     until = time.monotonic() + GRACE_SECONDS
     while subprocess.run(queue, capture_output=True, check=False).stdout.strip() and time.monotonic() < until:
         time.sleep(1)
-
-
-def _folder(storage: str) -> str:
-    return storage.removeprefix("file://")
 
 
 _ENGINES: dict[str, Callable[[dg.OpExecutionContext, LauncherConfig, Work], None]] = {
