@@ -6,7 +6,7 @@ import datetime as dt
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import tomli_w
@@ -104,10 +104,53 @@ class TimConfig(_Section):
     leave_out: int = Field(2, ge=0)
 
 
-class LauncherConfig(_Section):
-    """Where training and embedding jobs run."""
+class RayConfig(_Section):
+    """``address``: of the cluster's job server ("http://head:8265")."""
 
-    kind: Literal["local"] = "local"
+    address: str = ""
+
+
+class KubernetesConfig(_Section):
+    """What a job's pod is made of; the cluster is the one that the kubeconfig, or the pod we are in, names.
+
+    ``claim``: the PersistentVolumeClaim that holds ``storage``; ``secrets``: names of Secrets whose keys become the
+    job's environment; ``pod``: more of a pod's spec, as Kubernetes writes it (nodeSelector, tolerations, ...).
+    """
+
+    image: str = ""
+    namespace: str = "default"
+    claim: str = ""
+    secrets: list[str] = []
+    pod: dict[str, Any] = {}
+
+
+class SlurmConfig(_Section):
+    """``options``: more options of srun ("--partition=gpu", "--time=04:00:00")."""
+
+    options: list[str] = []
+
+
+class LauncherConfig(_Section):
+    """Where training, task interaction and embedding jobs run, and what each may take there.
+
+    Beyond this machine a job needs ``storage``, the shared folder that holds the out-folder and that every machine sees
+    under this very path, and an MLflow server by ``MLFLOW_TRACKING_URI``. ``python`` is the interpreter there (empty:
+    "python"; with Slurm this one). ``gpus``, ``cpus`` and ``memory_gb`` are asked of Ray, Kubernetes and Slurm;
+    ``workers`` bounds the processes that train models side by side on a CPU (0: by its cores); ``processes`` train the
+    joint model together, a GPU each where there are GPUs.
+    """
+
+    kind: Literal["local", "ray", "k8s", "slurm"] = "local"
+    storage: str = ""
+    python: str = ""
+    gpus: int = Field(0, ge=0)
+    cpus: int = Field(4, ge=1)
+    memory_gb: int = Field(16, ge=1)
+    workers: int = Field(0, ge=0)
+    processes: int = Field(1, ge=1)
+    ray: RayConfig = RayConfig()
+    k8s: KubernetesConfig = KubernetesConfig()
+    slurm: SlurmConfig = SlurmConfig()
 
 
 class ValidationConfig(_Section):

@@ -19,8 +19,13 @@ TIM_JOB = "task_interaction"
 SCORE_JOB = "score"
 
 
-def build_definitions(resources: Mapping[str, object] | None = None) -> dg.Definitions:
-    """All definitions; ``resources`` replaces some of them, for tests."""
+def build_definitions(
+    resources: Mapping[str, object] | None = None,
+    # A process a step would cost 1.5 to 2 s each; the heavy steps are processes of their own anyway
+    # (benchmarks/orchestration.py).
+    executor: dg.ExecutorDefinition = dg.in_process_executor,
+) -> dg.Definitions:
+    """All definitions; ``resources`` replaces some of them, and ``executor`` the one that runs steps, for tests."""
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(stages),
         schedules=[nightly(MAIN_JOB)],
@@ -50,11 +55,10 @@ def build_definitions(resources: Mapping[str, object] | None = None) -> dg.Defin
         ],
         resources={
             "workspace": Workspace(out=dg.EnvVar(OUT_VARIABLE)),
-            "launcher": JobLauncher(),
+            "launcher": JobLauncher(out=dg.EnvVar(OUT_VARIABLE)),
             **(resources or {}),
         },
-        # A process a step would cost 1.5 to 2 s each; the heavy steps are processes of their own anyway.
-        executor=dg.in_process_executor,
+        executor=executor,
         loggers={"console": progress_logger},
     )
 

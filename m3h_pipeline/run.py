@@ -34,9 +34,13 @@ def run_once(out: Path, source: str | None, path: Path | None, size: str | None,
 
     from m3h_pipeline.definitions import MAIN_JOB, defs
     from m3h_pipeline.defs.schedules import COMMAND_TAG, RUN_LOCK
+    from m3h_pipeline.launch import check
+    from m3h_pipeline.liveness import bury
 
+    check(config.launcher, out)
     # Shared: the steps' own locks keep two of these apart; the schedule sees that one is going.
     with locked(out / RUN_LOCK, shared=True), dg.DagsterInstance.get() as instance:
+        bury(instance, out)
         instance.add_dynamic_partitions("snapshot", [config.source.snapshot])
         result = defs.resolve_job_def(MAIN_JOB).execute_in_process(
             instance=instance,

@@ -64,6 +64,12 @@ class Embedder(ABC):
         Raises ValueError where the embedder is not fitted, or an item lies after the prediction time.
         """
 
+    def fill_cache(self, items: Any) -> None:  # noqa: B027  (only encoders with a cache need it)
+        """Run the encoder on items that are not in the ``cache`` yet: the part of the work that other machines can do.
+
+        Needs no fit; what `fit` and `transform` make of it is the same. Encoders that cache nothing do nothing.
+        """
+
     def save(self, folder: str | Path) -> None:
         """Write ``embedder.json`` and ``embedder.safetensors`` into an existing or new folder."""
         self._check_fitted()
