@@ -105,7 +105,8 @@ def _judged(context: dg.AssetExecutionContext, workspace: Workspace, launcher: J
         from m3h_core import Cohort, TaskSpec
         from m3h_pipeline.gate import Champion, judge
         from m3h_pipeline.jobs.champion import FILE
-        from m3h_pipeline.review import CHAMPION, Standing, conclude
+        from m3h_pipeline.registry import CHAMPION
+        from m3h_pipeline.review import Standing, conclude
 
         number = version.info["version"]
         holder = Standing.now(MlflowClient()).aliases.get(CHAMPION)
