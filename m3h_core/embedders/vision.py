@@ -241,6 +241,14 @@ class VisionEmbedder(Embedder):
 
         new: list[bytes] = []
         rows: list[torch.Tensor] = []
+
+        def keep() -> None:
+            if rows:
+                store.put(new, torch.cat(rows).cpu().numpy())
+            self.computed += len(new)
+            new.clear()
+            rows.clear()
+
         # Always a whole batch: an image's vector does not depend on how many others come with it.
         batch, filled = torch.zeros(self.batch_size, 3, self.image_size, self.image_size), 0
         with torch.inference_mode():
@@ -252,10 +260,10 @@ class VisionEmbedder(Embedder):
                 if filled == self.batch_size or (filled and i == len(todo) - 1):
                     rows.append(self._raw(to_device(batch))[:filled])
                     filled = 0
+                    if len(new) >= _BLOCK:
+                        keep()
                 progress((i + 1) / len(todo))
-            if rows:
-                store.put(new, torch.cat(rows).cpu().numpy())
-        self.computed += len(new)
+            keep()
         self._files.enter(
             {
                 source: outcome
