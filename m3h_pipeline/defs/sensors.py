@@ -9,7 +9,7 @@ from m3h_pipeline.notify import notify
 
 @dg.sensor(
     name="review",
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Moves the aliases champion and previous as people decided; nothing else does. See `m3h review list`.",
 )

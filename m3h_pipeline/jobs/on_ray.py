@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
-import ray.data
 
 from m3h_pipeline.features.items import modality_items, take
 from m3h_pipeline.jobs.embed import new_embedder
@@ -23,6 +21,9 @@ _PART = 100
 
 def fill_cache(config: dict[str, Any], n: int, on_progress: Callable[[int, int], None]) -> int:
     """Run the encoder on the items of all ``n`` samples; returns how many items it was run on."""
+    import ray  # an extra: the tests read this file without it
+    import ray.data
+
     ray.init(address="auto", log_to_driver=False, ignore_reinit_error=True)
     ray.data.DataContext.get_current().enable_progress_bars = False
     have = ray.cluster_resources()

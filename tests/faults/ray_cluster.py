@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from launched import finish, materialize, prepared, serve_mlflow, step_of, wait_until
-from ray.cluster_utils import Cluster
 
 from m3h_core import FittedModel
 from m3h_pipeline.jobs.embed import embed
@@ -34,6 +33,8 @@ def write_inputs(to: Path) -> dict:
 
 
 def main() -> None:
+    from ray.cluster_utils import Cluster
+
     folder = Path(sys.argv[1])
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": True})
     other = cluster.add_node(num_cpus=1)

@@ -162,7 +162,7 @@ def test_a_forgotten_patient_is_in_no_file_and_the_next_run_goes_on(finished, tm
     assert len(holding(out, words)) > 20
 
     said = run("forget", patient, "--out", out, "--yes")
-    assert "m3h version 1 had learned from them" in said.stdout
+    assert "m3h version 1 (challenger) had learned from them" in said.stdout
     assert re.search(r"embedding cache: [1-9]", said.stdout)
     assert holding(out, words) == []
     metrics = (out / "latest" / "metrics.json").read_bytes()
