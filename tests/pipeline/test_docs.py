@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import tomllib
@@ -29,10 +30,10 @@ def title(page: Path) -> str:
 
 
 def blocks(page: Path) -> Iterator[str]:
-    """Indented blocks, and fenced ones without or with a language of commands or settings."""
+    """Indented blocks, and fenced ones of commands or settings; those that are named after a file have own tests."""
     text = page.read_text()
-    for language, block in re.findall(r"^```(.*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
-        if language.split(" ")[0] in ("", "sh", "bash", "console", "toml"):
+    for language, block in re.findall(r"^```([^\n]*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
+        if language in ("", "sh", "bash", "console", "toml"):
             yield block
     text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     for block in re.findall(r"(?:^    .*\n|^\n(?=    ))+", text, flags=re.MULTILINE):
@@ -68,7 +69,7 @@ def command_lines(page: Path) -> Iterator[str]:
     """What stands behind ``m3h`` in blocks and between backticks, without comments."""
     for block in blocks(page):
         for line in block.replace("\\\n", " ").splitlines():
-            if found := re.search(r"(?:^|[\s/])m3h( [a-z-].*|)$", line.partition("#")[0].rstrip()):
+            if found := re.search(r"(?:^|[\s/])m3h( [a-z-].*)$", line.partition("#")[0].rstrip()):
                 yield found[1]
     for line in re.findall(r"`m3h( [^`\n]*)`", page.read_text()):
         yield line
@@ -97,6 +98,24 @@ def test_every_command_is_understood(page):
             assert f"`m3h{line}`" in page.read_text(), line
         except click.ClickException as error:
             pytest.fail(f"m3h{line}: {error.format_message()}")
+
+
+def commands(name: str = "m3h", command: click.Command = main) -> Iterator[tuple[str, click.Command]]:
+    """The whole tree of commands."""
+    yield name, command
+    if isinstance(command, click.Group):
+        for below, part in command.commands.items():
+            yield from commands(f"{name} {below}", part)
+
+
+@pytest.mark.parametrize(("name", "command"), commands())
+def test_help_teaches_by_an_example_that_is_understood(name, command):
+    examples = re.findall(rf"^(?:Example: )?{name}( .*?)(?:  .*)?$", inspect.cleandoc(command.help or ""), flags=re.MULTILINE)
+    assert examples, command.help
+    for line in examples:
+        parse(name.removeprefix("m3h") + line)
+    short = command.get_short_help_str(60)
+    assert command is main or not short.endswith("..."), short
 
 
 def test_commands_and_mistakes_in_them_are_seen(tmp_path):
