@@ -110,7 +110,8 @@ def commands(name: str = "m3h", command: click.Command = main) -> Iterator[tuple
 
 @pytest.mark.parametrize(("name", "command"), commands())
 def test_help_teaches_by_an_example_that_is_understood(name, command):
-    examples = re.findall(rf"^(?:Example: )?{name}( .*?)(?:  .*)?$", inspect.cleandoc(command.help or ""), flags=re.MULTILINE)
+    text = inspect.cleandoc(command.help or "")
+    examples = re.findall(rf"^(?:Example: )?{name}( .*?)(?:  .*)?$", text, flags=re.MULTILINE)
     assert examples, command.help
     for line in examples:
         parse(name.removeprefix("m3h") + line)

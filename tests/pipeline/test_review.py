@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from m3h_pipeline import review, tracking
+from m3h_pipeline import config, review, tracking
 from m3h_pipeline.audit import POSTGRES_VARIABLE, Audit
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.review import APPROVED, REJECTED, STATUS, Standing, decide, roll_back, settle
@@ -41,6 +41,7 @@ def out(request, empty_store, tmp_path, monkeypatch) -> Path:
         monkeypatch.setenv(POSTGRES_VARIABLE, request.getfixturevalue("postgres")[0])
     (tmp_path / "mlflow").mkdir()
     shutil.copy(empty_store, tmp_path / "mlflow" / "mlflow.db")
+    config.save(config.Config(), tmp_path)
     return tmp_path
 
 
