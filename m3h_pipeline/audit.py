@@ -117,8 +117,7 @@ class Audit:
                 self._make()
         except (SQLAlchemyError, ModuleNotFoundError) as error:
             raise InputError(
-                f"the audit table can't be opened ({_first_line(error)}): see {POSTGRES_VARIABLE}, and that m3h[postgres] "
-                "is installed"
+                f"the audit table can't be opened ({_first_line(error)}): see {POSTGRES_VARIABLE}; it needs m3h[postgres]"
             ) from None
 
     def lines(self) -> list[Line]:
