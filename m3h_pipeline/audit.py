@@ -117,7 +117,7 @@ class Audit:
                 self._make()
         except (SQLAlchemyError, ModuleNotFoundError) as error:
             raise InputError(
-                f"the audit table can't be opened ({_first_line(error)}): see {POSTGRES_VARIABLE}; it needs m3h[postgres]"
+                f"no audit table ({_first_line(error)}): see {POSTGRES_VARIABLE}; it needs m3h[postgres]"
             ) from None
 
     def lines(self) -> list[Line]:
