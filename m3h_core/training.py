@@ -30,6 +30,7 @@ from m3h_core.checkpoint import fingerprint, read_tensors, write_json, write_ten
 from m3h_core.clusters import k_means_centres
 from m3h_core.cohort import TEST, Cohort
 from m3h_core.data import LEAST_TO_JUDGE, TrainingData, cohort_tensors
+from m3h_core.distributed import Team
 from m3h_core.losses import clustering_loss, multiclass_loss, scalar_loss, sharpened, soft_assignment
 from m3h_core.metrics import Score, evaluate_predictions
 from m3h_core.model import M3H, Activations, FitConfig, attended, owners, run
@@ -50,6 +51,10 @@ _SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
 _CHECKPOINT_SHARE = 20
 # Below this share of running models, those that have stopped are taken out of the wide model.
 _COMPACT_BELOW = 0.8
+
+
+class Stopped(Exception):
+    """Training was asked to end before it was done."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,20 @@ class FittedModel:
                 parts.append(self.model(*cohort_tensors(cohort, rows)))
         outputs = {task.name: torch.cat([part[task.name] for part in parts]).double() for task in self.tasks}
         return {task.name: np.ascontiguousarray(self._finished(task, outputs[task.name])) for task in self.tasks}
+
+    def distances(self, cohort: Cohort) -> dict[str, np.ndarray]:
+        """How far every row lies from the centres of each clustering task, float64 {task: [N, C]}.
+
+        In the task's own embedding, so that only distances of one model can be compared. Raises as :meth:`predict`.
+        """
+        if not self.model.layout.clustering:
+            return {}
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, max(len(cohort), 1), _ROWS_AT_ONCE):
+                rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(cohort)))
+                parts.append(self.model.distances(*cohort_tensors(cohort, rows)))
+        return {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
 
     def evaluate(self, cohort: Cohort, split: int = TEST, n_bootstrap: int = 1000) -> dict[str, Score]:
         """The score of each task on one split; see :func:`m3h_core.evaluate_predictions`."""
@@ -143,18 +162,24 @@ def fit(
     config: FitConfig | None = None,
     on_epoch: OnEpoch | None = None,
     resume: str | Path | None = None,
+    stop: Callable[[], bool] | None = None,
+    distributed: bool = False,
 ) -> FittedModel:
     """Train one model on the training split, stopped early on the validation split.
 
     ``on_epoch`` receives after each epoch {"epoch" (from 0), "epochs", "train_loss", "valid_loss", and
     "<task>/train_loss", "<task>/valid_loss" for each task}. With ``resume``, a folder, the state is kept there as it
     goes: the same call after a kill goes on where it was and ends with the same numbers. A state that belongs to other
-    data, tasks or configuration is not used. Without a label in the validation split all epochs are run.
+    data, tasks or configuration is not used. ``stop`` is asked after each batch: where it says yes, the state is kept
+    and `Stopped` is raised. With ``distributed``, the processes of torch.distributed's default group train one model,
+    each on a part of every batch; all return it, the first alone writes. Without a label in the validation split all
+    epochs are run.
     """
     config = config or FitConfig()
     data = TrainingData.of(cohort, tasks, config)
     model = data.new_model(tasks, config)
-    Trainer(data, [model], on_epoch=on_epoch, checkpoint=Path(resume) if resume else None).run()
+    checkpoint = Path(resume) if resume else None
+    Trainer(data, [model], on_epoch, checkpoint=checkpoint, stop=stop, distributed=distributed).run()
     return finished(model, data)
 
 
@@ -192,11 +217,16 @@ class Trainer:
         on_epoch: OnEpoch | None = None,
         on_stop: Callable[[int], None] | None = None,
         checkpoint: Path | None = None,
+        stop: Callable[[], bool] | None = None,
+        distributed: bool = False,
     ) -> None:
         self.data, self.models, self.on_epoch, self.on_stop = data, list(models), on_epoch, on_stop
+        self.stop, self.team = stop, Team(distributed)
         self.config, self.layout = models[0].config, models[0].layout
         if self.config.weighting in AGGREGATORS and len(models) > 1:
             raise ValueError(f"a model of the weighting {self.config.weighting!r} is trained alone")
+        if self.config.weighting in AGGREGATORS and self.team.size > 1:
+            raise ValueError(f"a model of the weighting {self.config.weighting!r} is trained by one process")
         self.descend = gradient_method(self.config.weighting) if self.config.weighting in AGGREGATORS else None
         self.device = self.config.torch_device
         # Few rows in few large steps would not be learned before the epochs are over.
@@ -237,24 +267,26 @@ class Trainer:
         self.best = {name: value.clone() for name, value in self.average.items()}
         self.best_loss, self.best_epoch = [math.inf] * len(models), [-1] * len(models)
         self.epoch = 0
+        # Of the epoch under way: the order of its rows [n], the batches done, and the sum of their losses [G, T].
+        self.order, self.batch, self.loss_GT = torch.zeros(0), 0, torch.zeros(0)
         self.cluster_targets: dict[int, Tensor] = {}
 
     def run(self) -> None:
         """Train until every model has stopped; the models then hold their best weights."""
-        key = self._key() if self.checkpoint else ""
+        self.key = self._key() if self.checkpoint else ""
         if self.checkpoint and self.checkpoint.exists():
-            self._restore(key)
+            self._restore()
         while self.active and self.epoch < self.config.epochs:
-            if self.layout.clustering:
+            if self.layout.clustering and not self.batch:
                 self._refresh_clusters()
             train_GT = self._train_epoch()
             self._update_average()
-            valid_GT = self.valid_losses(self.average)
+            valid_GT = self.team.agree(self.valid_losses(self.average))
             report = self._report(train_GT[0].tolist(), valid_GT[0].tolist())
             self._stop_early(valid_GT)
             self.epoch += 1
             if self.checkpoint:
-                self._save(key)
+                self._save_at_times()
             if self.on_epoch:
                 self.on_epoch(report)
         if self.on_stop and self.active:
@@ -266,18 +298,33 @@ class Trainer:
     def _train_epoch(self) -> Tensor:
         """One pass over the training rows; returns the mean losses [G, T]."""
         n = len(self.x_train)
-        order = torch.randperm(n, generator=self.generator, device=self.device)
-        total = torch.zeros(self.slots.shape, dtype=self.config.dtype, device=self.device)
-        for rows in torch.tensor_split(order, max(1, round(n / self.batch_size))):
+        if not self.batch:
+            self.order = torch.randperm(n, generator=self.generator, device=self.device)
+            self.loss_GT = torch.zeros(self.slots.shape, dtype=self.config.dtype, device=self.device)
+        for rows in torch.tensor_split(self.order, max(1, round(n / self.batch_size)))[self.batch :]:
+            # The draws are those of the whole batch, so that it is the same one however many processes share it.
             x_BF, lost_BM = self._corrupted(self.x_train[rows])
-            state = self._forward(self.params, x_BF, self._linear_of(rows, lost_BM), self._dropout(len(rows)))
-            losses_GMTB = self._losses(state.outputs, self.targets[:, rows], self.components[:, rows])
-            weights_G1TB = self._of_slots(self.weights[:, rows])
+            drop = self._dropout(len(rows))
+            mine = self.team.part(len(rows))
+            here, share = rows[mine], (mine.stop - mine.start) / len(rows)
+            linear_GOB = self._linear_of(here, None if lost_BM is None else lost_BM[mine])
+            state = self._forward(self.params, x_BF[mine], linear_GOB, [mask[..., mine] for mask in drop])
+            losses_GMTB = self._losses(state.outputs, self.targets[:, here], self.components[:, here])
+            weights_G1TB = self._of_slots(self.weights[:, here])
             loss_GMT = (losses_GMTB * weights_G1TB).sum(-1) / len(rows)
-            self._backward(loss_GMT, weights_G1TB, self._cluster_loss(state, rows))
+            self._backward(loss_GMT, weights_G1TB, self._cluster_loss(state, here) * share, share)
+            loss_GMT = loss_GMT.detach()
+            gradients = [value.grad for value in self.params.values() if value.grad is not None]
+            stop = self.team.add([*gradients, loss_GMT], bool(self.stop and self.stop()))
             self._step()
-            total += loss_GMT.detach().mean(1) * len(rows)
-        return total / n
+            self.loss_GT += loss_GMT.mean(1) * len(rows)
+            self.batch += 1
+            if stop:
+                if self.checkpoint:
+                    self._save()
+                raise Stopped
+        self.batch = 0
+        return self.loss_GT / n
 
     def train_losses(self, params: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         """Losses [G, T] on some training rows as they are, with nothing dropped."""
@@ -285,13 +332,14 @@ class Trainer:
         losses_GMTB = self._losses(outputs, self.targets[:, rows], self.components[:, rows])
         return (losses_GMTB * self._of_slots(self.weights[:, rows])).sum(-1).mean(1) / len(rows)
 
-    def _backward(self, loss_GMT: Tensor, weights_G1TB: Tensor, cluster_loss: Tensor) -> None:
-        """Leave the gradient of a batch's losses in the parameters."""
+    def _backward(self, loss_GMT: Tensor, weights_G1TB: Tensor, cluster_loss: Tensor, share: float) -> None:
+        """Leave the gradient of a batch's losses in the parameters, or of this process's share of its rows."""
         if self.descend:
             self._descend(loss_GMT[0].mean(0), weights_G1TB[0, 0].any(1), cluster_loss)
             return
         if _LOG_VARIANCE in self.params:
-            loss_GMT = by_uncertainty(loss_GMT, weights_G1TB.mean(-1), self.params[_LOG_VARIANCE], self.categorical)
+            share_G1T = weights_G1TB.mean(-1) * share
+            loss_GMT = by_uncertainty(loss_GMT, share_G1T, self.params[_LOG_VARIANCE], self.categorical)
         (loss_GMT.mean(1).sum() + cluster_loss).backward()
 
     def _descend(self, loss_T: Tensor, labelled_T: Tensor, cluster_loss: Tensor) -> None:
@@ -619,35 +667,41 @@ class Trainer:
         tasks = [[task.to_dict() for task in model.tasks] for model in self.models]
         return fingerprint(self.data.fingerprint(), tasks, self.config.to_dict())
 
-    def _save(self, key: str) -> None:
-        """Write the whole state of training, unless that would slow training down."""
-        assert self.checkpoint is not None
+    def _save_at_times(self) -> None:
+        """Write the state, unless that would slow training down."""
         started = time.monotonic()
         finished = self.epoch == self.config.epochs or not self.active
         last, cost = self.written
-        if not finished and started - last < _CHECKPOINT_SHARE * cost:
+        if finished or started - last >= _CHECKPOINT_SHARE * cost:
+            self._save()
+            self.written = (started, time.monotonic() - started)
+
+    def _save(self) -> None:
+        """Write the whole state of training; it is the same in all processes."""
+        assert self.checkpoint is not None
+        if not self.team.leads:
             return
-        tensors: dict[str, Tensor] = {"generator": self.generator.get_state()}
+        tensors = {"generator": self.generator.get_state(), "order": self.order, "loss": self.loss_GT}
         for name, value in self.params.items():
             parts = {"now": value, "average": self.average[name]}
             parts |= {"best": self.best[name]} if name in self.best else {}
             tensors |= {f"{part}/{name}": t for part, t in (parts | self.moments[name]._asdict()).items()}
         tensors |= {f"cluster_targets/{task}": value for task, value in self.cluster_targets.items()}
         about = {
-            "key": key,
+            "key": self.key,
             "epoch": self.epoch,
+            "batch": self.batch,
             "best_loss": [None if math.isinf(loss) else loss for loss in self.best_loss],
             "best_epoch": self.best_epoch,
             "active": self.active,
         }
         write_tensors(self.checkpoint, tensors, about)
-        self.written = (started, time.monotonic() - started)
 
-    def _restore(self, key: str) -> None:
+    def _restore(self) -> None:
         """Take up a state that belongs to the same data, tasks and configuration; leave any other alone."""
         assert self.checkpoint is not None
         tensors, about = read_tensors(self.checkpoint, self.device)
-        if about["key"] != key:
+        if about["key"] != self.key:
             return
         for task in self.layout.clustering:
             if f"cluster_targets/{task}" in tensors:
@@ -660,6 +714,7 @@ class Trainer:
                 self.best[name] = tensors[f"best/{name}"]
             self.moments[name] = Moments(*(tensors[f"{part}/{name}"] for part in Moments._fields))
         self.generator.set_state(tensors["generator"].cpu())
+        self.order, self.batch, self.loss_GT = tensors["order"], about["batch"], tensors["loss"]
         self.epoch, self.best_epoch, self.active = about["epoch"], about["best_epoch"], about["active"]
         self.best_loss = [math.inf if loss is None else loss for loss in about["best_loss"]]
 

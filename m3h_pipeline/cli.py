@@ -132,6 +132,19 @@ def rollback(reviewer: str | None, reason: str, out: Path) -> None:
 
 
 @main.command()
+@click.option("--version", help="Score with this version.  [default: the one with the alias]")
+@click.option("--alias", default="champion", show_default=True, help="Score with the version that has this alias.")
+@click.option("--all", "everyone", is_flag=True, help="Everyone, not only those still in hospital and those new to it.")
+@click.option("--snapshot", metavar="DATE", help="Whose samples.  [default: the last run's]")
+@_OUT
+def score(version: str | None, alias: str, everyone: bool, snapshot: str | None, out: Path) -> None:
+    """The champion's scores of a snapshot's samples, into latest/scores.parquet and scores.duckdb."""
+    from m3h_pipeline.run import score_once
+
+    sys.exit(score_once(out, version or "", alias, everyone, snapshot))
+
+
+@main.command()
 @click.argument("subject")
 @click.option("--yes", is_flag=True, help="Erase without asking.")
 @_OUT

@@ -6,7 +6,7 @@ import datetime as dt
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import tomli_w
@@ -75,12 +75,13 @@ class EmbeddingConfig(_Section):
 
 
 class TrainingConfig(_Section):
-    """Training of every arm."""
+    """Training of every arm; ``coverage``: how often a set or an interval of the joint model is to hold the truth."""
 
     seed: int = 0
     epochs: int = Field(60, ge=1)
     tree_rounds: int = Field(200, ge=1)
     bootstrap: int = Field(500, ge=100)
+    coverage: float = Field(0.9, gt=0, lt=1)
 
 
 class TimConfig(_Section):
@@ -103,10 +104,53 @@ class TimConfig(_Section):
     leave_out: int = Field(2, ge=0)
 
 
-class LauncherConfig(_Section):
-    """Where training and embedding jobs run."""
+class RayConfig(_Section):
+    """``address``: of the cluster's job server ("http://head:8265")."""
 
-    kind: Literal["local"] = "local"
+    address: str = ""
+
+
+class KubernetesConfig(_Section):
+    """What a job's pod is made of; the cluster is the one that the kubeconfig, or the pod we are in, names.
+
+    ``claim``: the PersistentVolumeClaim that holds ``storage``; ``secrets``: names of Secrets whose keys become the
+    job's environment; ``pod``: more of a pod's spec, as Kubernetes writes it (nodeSelector, tolerations, ...).
+    """
+
+    image: str = ""
+    namespace: str = "default"
+    claim: str = ""
+    secrets: list[str] = []
+    pod: dict[str, Any] = {}
+
+
+class SlurmConfig(_Section):
+    """``options``: more options of srun ("--partition=gpu", "--time=04:00:00")."""
+
+    options: list[str] = []
+
+
+class LauncherConfig(_Section):
+    """Where training, task interaction and embedding jobs run, and what each may take there.
+
+    Beyond this machine a job needs ``storage``, the shared folder that holds the out-folder and that every machine sees
+    under this very path, and an MLflow server by ``MLFLOW_TRACKING_URI``. ``python`` is the interpreter there (empty:
+    "python"; with Slurm this one). ``gpus``, ``cpus`` and ``memory_gb`` are asked of Ray, Kubernetes and Slurm;
+    ``workers`` bounds the processes that train models side by side on a CPU (0: by its cores); ``processes`` train the
+    joint model together, a GPU each where there are GPUs.
+    """
+
+    kind: Literal["local", "ray", "k8s", "slurm"] = "local"
+    storage: str = ""
+    python: str = ""
+    gpus: int = Field(0, ge=0)
+    cpus: int = Field(4, ge=1)
+    memory_gb: int = Field(16, ge=1)
+    workers: int = Field(0, ge=0)
+    processes: int = Field(1, ge=1)
+    ray: RayConfig = RayConfig()
+    k8s: KubernetesConfig = KubernetesConfig()
+    slurm: SlurmConfig = SlurmConfig()
 
 
 class ValidationConfig(_Section):
@@ -183,6 +227,20 @@ class RetentionConfig(_Section):
     days: int = Field(0, ge=0)
 
 
+class MonitoringConfig(_Section):
+    """What counts as a change since the champion's training; see m3h_pipeline/monitoring.py.
+
+    ``distance``: the share of the samples that would have to change place for a distribution, or a share of missing
+    values, to be as before. ``drop``: what a score, or the share of labels within their sets and intervals, may lose.
+    ``fdr``: the false discovery rate, over the features or tasks that are tested. ``fewest``: of how many samples.
+    """
+
+    distance: float = Field(0.15, gt=0, lt=1)
+    drop: float = Field(0.05, ge=0, lt=1)
+    fdr: float = Field(0.05, gt=0, lt=1)
+    fewest: int = Field(50, ge=10)
+
+
 class Config(_Section):
     """All of ``m3h.toml``."""
 
@@ -193,6 +251,7 @@ class Config(_Section):
     tim: TimConfig = TimConfig()
     launcher: LauncherConfig = LauncherConfig()
     validation: ValidationConfig = ValidationConfig()
+    monitoring: MonitoringConfig = MonitoringConfig()
     retention: RetentionConfig = RetentionConfig()
     gate: GateConfig = GateConfig()
     review: ReviewConfig = ReviewConfig()

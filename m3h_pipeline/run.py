@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from m3h_pipeline import config as configuration
 from m3h_pipeline.audit import POSTGRES_VARIABLE, postgres_address
@@ -34,9 +34,13 @@ def run_once(out: Path, source: str | None, path: Path | None, size: str | None,
 
     from m3h_pipeline.definitions import MAIN_JOB, defs
     from m3h_pipeline.defs.schedules import COMMAND_TAG, RUN_LOCK
+    from m3h_pipeline.launch import check
+    from m3h_pipeline.liveness import bury
 
+    check(config.launcher, out)
     # Shared: the steps' own locks keep two of these apart; the schedule sees that one is going.
     with locked(out / RUN_LOCK, shared=True), dg.DagsterInstance.get() as instance:
+        bury(instance, out)
         instance.add_dynamic_partitions("snapshot", [config.source.snapshot])
         result = defs.resolve_job_def(MAIN_JOB).execute_in_process(
             instance=instance,
@@ -49,6 +53,47 @@ def run_once(out: Path, source: str | None, path: Path | None, size: str | None,
         print(f"error: {_why(result)}", file=sys.stderr)
         return 1
     print(_what_to_open(out, result))
+    return 0
+
+
+def score_once(out: Path, version: str, alias: str, everyone: bool, snapshot: str | None) -> int:
+    """``m3h score``: materialise scores and monitoring of a snapshot that was run; exit code 0 where it was scored."""
+    out = out.absolute()
+    config = configuration.load(out)
+    known = labels(out)
+    label = snapshot or config.source.snapshot
+    if label not in known:
+        raise InputError(
+            f"there is no snapshot {label} in {out}: it holds {', '.join(known) or 'none'}; `m3h run` first"
+        )
+    from m3h_pipeline import registry, tracking
+
+    tracking.connect(configuration.mlflow_uri(out), out / "mlflow" / "artifacts")
+    which = registry.need(alias, version)
+    prepare(out)
+    import dagster as dg
+
+    from m3h_pipeline.definitions import SCORE_JOB, defs
+
+    asked = {"config": {"version": which.version, "everyone": everyone}}
+    with dg.DagsterInstance.get() as instance:
+        result = defs.resolve_job_def(SCORE_JOB).execute_in_process(
+            instance=instance,
+            partition_key=label,
+            raise_on_error=False,
+            run_config={"loggers": {"console": {}}, "ops": {"scores": asked}},
+        )
+    if not result.success:
+        print(f"error: {_why(result)}", file=sys.stderr)
+        return 1
+    facts = _facts(result)["scores"]
+    print(
+        f"\nScored     {facts['samples'].value:,} samples of {label} with {tracking.MODEL_NAME} version {which.version}"
+        f"\nRows       {out / 'latest' / 'scores.parquet'}"
+        f"\nTable      {out / 'scores.duckdb'}, table scores"
+    )
+    if not facts["samples"].value:
+        print("Nobody is still in hospital, or new to this version: `m3h score --all` scores everyone.")
     return 0
 
 
@@ -121,13 +166,18 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
     return "the run did not finish"
 
 
-def _what_to_open(out: Path, result: dg.ExecuteInProcessResult) -> str:
-    """The last screen: what came out and what to open."""
-    facts = {
+def _facts(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    """The metadata of what was materialised, by asset."""
+    return {
         materialization.asset_key.to_user_string(): materialization.metadata
         for event in result.all_events
         if event.is_step_materialization and (materialization := event.step_materialization_data.materialization)
     }
+
+
+def _what_to_open(out: Path, result: dg.ExecuteInProcessResult) -> str:
+    """The last screen: what came out and what to open."""
+    facts = _facts(result)
     quality, version, cohort = facts["quality"], facts["model_version"], facts["cohort"]
     better = quality["joint better than single-task (interval above 0)"].value
     worse = quality["joint worse than single-task (interval below 0)"].value

@@ -28,7 +28,7 @@ def serve(out: Path, port: int, mlflow_port: int) -> int:
     for number, option in ports.items():
         _check_free(number, option)
     config = prepare(out)
-    _know_snapshot(config.source.snapshot)
+    _make_ready(out, config.source.snapshot)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # A shell that starts a command in the background has it ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -116,9 +116,12 @@ def _wait_for(port: int, servers: list[subprocess.Popen[bytes]], seconds: float 
         time.sleep(0.2)
 
 
-def _know_snapshot(snapshot: str) -> None:
-    """The configured snapshot can be chosen in the UI before the first run."""
+def _make_ready(out: Path, snapshot: str) -> None:
+    """No dead run holds a place in a pool; the configured snapshot can be chosen in the UI before the first run."""
     import dagster as dg
 
+    from m3h_pipeline.liveness import bury
+
     with dg.DagsterInstance.get() as instance:
+        bury(instance, out)
         instance.add_dynamic_partitions("snapshot", [snapshot])

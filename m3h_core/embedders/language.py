@@ -141,6 +141,11 @@ class LanguageEmbedder(Embedder):
         self._kept = None
         return vectors, present
 
+    def fill_cache(self, items: Notes) -> None:
+        """Embed the notes of N samples into the cache."""
+        for _ in self._pooled(items, range(len(items)), None):
+            pass
+
     @staticmethod
     def content_key(text: str) -> bytes | None:
         """What the vector of a note is cached by; None for a note without a word."""

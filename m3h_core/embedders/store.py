@@ -16,6 +16,7 @@ import hashlib
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -255,7 +256,8 @@ def _shard_keys(shard: Path) -> tuple[np.ndarray, int] | None:
 def _write_shard(store: Path, keys: np.ndarray, rows: np.ndarray) -> Path:
     """A new file, named by its keys: the same work written twice is one file."""
     file = store / f"{content_key(keys.tobytes()).hex()}.safetensors"
-    partial = store / f".{file.name}.{os.getpid()}.partial"
+    # Other machines may write into the same folder, under the same process number.
+    partial = store / f".{file.name}.{uuid.uuid4().hex}.partial"
     save_file({"keys": keys.view(np.uint8).reshape(-1, _KEY), "rows": np.ascontiguousarray(rows)}, partial)
     with partial.open("rb") as stream:
         os.fsync(stream.fileno())

@@ -184,6 +184,12 @@ class VisionEmbedder(Embedder):
         self._kept = None
         return pooled, present
 
+    def fill_cache(self, items: Images) -> None:
+        """Run the network on the images of N samples into the cache."""
+        store = self._raw_store()
+        for block in blocks(items, range(len(items)), _BLOCK, len):
+            self._embed([image[-1] for sample in block.items for image in sample], store, lambda _: None)
+
     def content_key(self, source: str | Path | bytes) -> bytes | None:
         """What the vector of an image is cached by; None for a file that isn't there."""
         return self._file_keys([source])[0] or _content_key(source)

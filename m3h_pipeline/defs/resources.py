@@ -12,6 +12,7 @@ import dagster as dg
 from m3h_pipeline import config as configuration
 from m3h_pipeline.contracts import TABLES
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.liveness import living
 from m3h_pipeline.sources import Source
 from m3h_pipeline.storage import Step, at_work, need_step, produce, step_key
 
@@ -23,6 +24,15 @@ class Workspace(dg.ConfigurableResource):
     """One out-folder: ``m3h.toml``, snapshots, MLflow's store, reports."""
 
     out: str
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Workspace]:
+        """What a run holds from its first step to its end: the sign that it lives."""
+        if context.run_id is None:
+            yield self
+            return
+        with living(self.root, context.run_id):
+            yield self
 
     @property
     def root(self) -> Path:

@@ -15,13 +15,15 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from concurrent.futures import BrokenExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
 
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.storage import code_version, locked
 
 if TYPE_CHECKING:
     from m3h_core import FitConfig
@@ -29,30 +31,119 @@ if TYPE_CHECKING:
 Log = Callable[[str], None]
 # What a job reports beside its results: counts and seconds, hidden so that the clock does not change a step's version.
 FACTS = ".facts.json"
+# What decides a job's result: another machine must hold the same.
+CODE_PARTS = ("m3h_core", "m3h_pipeline.jobs")
 _PR_SET_PDEATHSIG = 1
 _MOST_WORKERS = 8
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
 def job() -> Generator[tuple[dict[str, Any], Log]]:
-    """The job's configuration and a log function; a user's mistake ends it with one paragraph and exit code 1."""
+    """The job's configuration and a log function; nobody else writes into its folder meanwhile.
+
+    Of the processes that torchrun starts for one job the first alone reports. A user's mistake, and too little memory,
+    end it with one paragraph and exit code 1; a request to end (SIGTERM, Ctrl-C) with 128 + the signal's number, at
+    once or, within `softly`, when the state is written.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True, help="the job's JSON file")
-    config = json.loads(parser.parse_args().config.read_text())
-    _die_with_parent()
+    file = parser.parse_args().config
+    die_with_parent()
+    for number in _SIGNALS:
+        signal.signal(number, _leave)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    leads = int(os.environ.get("RANK", "0")) == 0
     try:
-        if DAGSTER_PIPES_CONTEXT_ENV_VAR not in os.environ:
-            yield config, lambda line: print(line, file=sys.stderr, flush=True)
-            return
-        with open_dagster_pipes() as pipes:
+        config = _read(file)
+        with _log() if leads else nullcontext(lambda line: None) as log:
             try:
-                yield config, pipes.log.info
-            except InputError as error:
-                pipes.log.error(str(error))
+                with _only_writer(Path(config["to"]), log) if leads else nullcontext():
+                    yield config, log
+            except Exception as error:
+                if _out_of_memory(error):
+                    raise InputError(_OUT_OF_MEMORY) from error
                 raise
     except InputError as error:
         sys.exit(f"error: {error}")
+
+
+@contextmanager
+def _log() -> Generator[Log]:
+    if DAGSTER_PIPES_CONTEXT_ENV_VAR not in os.environ:
+        yield lambda line: print(line, file=sys.stderr, flush=True)
+        return
+    with open_dagster_pipes() as pipes:
+        try:
+            yield pipes.log.info
+        except InputError as error:
+            pipes.log.error(str(error))
+            raise
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise InputError(
+            f"{file} is not on this machine: [launcher] storage must be a folder that every machine sees under the "
+            "same path"
+        ) from None
+    if config.get("code", here := code_version(*CODE_PARTS)) != here:
+        raise InputError(
+            f"m3h here ({here}) is not what started this job ({config['code']}): install the same version on the "
+            "machines, or in the image, that [launcher] names"
+        )
+    return config
+
+
+@contextmanager
+def _only_writer(to: Path, log: Log) -> Generator[None]:
+    """A lock beside the folder: an earlier job that has lost its launcher may still be writing its state."""
+    lock = to.with_name(f".{to.name.removeprefix('.').removesuffix('.partial')}.job.lock")
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(lock, wait=False))
+        except BlockingIOError:
+            log(f"waiting for an earlier job that is still at work on {to.name}")
+            held.enter_context(locked(lock))
+        yield
+
+
+@contextmanager
+def softly() -> Generator[Callable[[], bool]]:
+    """Within, a request to end is only noted, for work that asks and then writes its state; after it, it is obeyed."""
+    asked: list[int] = []
+    for number in _SIGNALS:
+        signal.signal(number, lambda number, _: asked.append(number))
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number in _SIGNALS:
+            signal.signal(number, _leave)
+        if asked:
+            _leave(asked[0], None)
+
+
+def _leave(number: int, _: object) -> None:
+    sys.exit(128 + number)
+
+
+_OUT_OF_MEMORY = (
+    "out of memory. Models are trained side by side, a process a core: set [launcher] workers = 1 in m3h.toml; of a "
+    "large cohort or many notes and images, run the job on a machine with more memory ([launcher] memory_gb), or with "
+    "smaller images ([embedding] image_size). What was finished is kept: the next run goes on from there"
+)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """NumPy's and Python's own error, PyTorch's on a CPU and a GPU, and a pool of which a worker was killed."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return (
+        isinstance(error, (MemoryError, BrokenExecutor))
+        or any(word in str(error).lower() for word in words)
+        or (error.__cause__ is not None and _out_of_memory(error.__cause__))
+    )
 
 
 def fit_config(training: dict[str, Any]) -> FitConfig:
@@ -62,11 +153,11 @@ def fit_config(training: dict[str, Any]) -> FitConfig:
     return FitConfig(**{name: training[name] for name in ("seed", "epochs")})
 
 
-def cpu_workers() -> int:
-    """How many chunks of models to train at once: the processor's cores, as far as memory is likely to reach."""
+def cpu_workers(config: dict[str, Any]) -> int:
+    """How many chunks of models to train at once: ``workers``, or the cores, as far as memory is likely to reach."""
     from joblib import cpu_count
 
-    return min(cpu_count(), _MOST_WORKERS)
+    return config.get("workers") or min(cpu_count(), _MOST_WORKERS)
 
 
 def every(seconds: float, log: Log) -> Log:
@@ -82,7 +173,35 @@ def every(seconds: float, log: Log) -> Log:
     return limited
 
 
-def _die_with_parent() -> None:
+class Progress:
+    """Called with (done, total): how far it is, how much a second, and the time left as it went until now.
+
+    Counts from the first call, so that what an earlier run had done does not flatter the rate.
+    """
+
+    def __init__(self, what: str, log: Log, seconds: float = 5) -> None:
+        self.what, self.log, self.began = what, every(seconds, log), time.monotonic()
+        self.first: int | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """Say so, at most once in so many seconds."""
+        if self.first is None:
+            self.first, self.began = done, time.monotonic()
+            return
+        rate = (done - self.first) / max(time.monotonic() - self.began, 1e-3)
+        left = f", {rate:.3g} a second, {duration((total - done) / rate)} left" if rate else ""
+        self.log(f"{self.what} {done} of {total}{left}")
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(42.4), duration(4000)
+    ('42 s', '67 min')
+    """
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def die_with_parent() -> None:
     """A worker whose launcher was killed must not go on writing (Linux; elsewhere the launcher's own kill is all)."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

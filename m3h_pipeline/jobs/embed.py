@@ -22,10 +22,19 @@ from typing import Any
 import polars as pl
 
 from m3h_core.cohort import TRAIN
-from m3h_core.embedders import EMBEDDERS, Embedder, GivenEmbedder, SequenceEmbedder, TimeseriesEmbedder, prune
+from m3h_core.embedders import (
+    EMBEDDERS,
+    Embedder,
+    GivenEmbedder,
+    SequenceEmbedder,
+    TabularEmbedder,
+    TimeseriesEmbedder,
+    prune,
+)
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import ITEM_IDS, is_given, item_ids, modality_items, take
-from m3h_pipeline.jobs import FACTS, Log, every, job
+from m3h_pipeline.jobs import FACTS, Log, Progress, job
+from m3h_pipeline.reports.words import FEWEST
 from m3h_pipeline.storage import write_arrays, write_json
 
 _QUARANTINE = {
@@ -45,12 +54,17 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
     started = time.monotonic()
     try:
         given = is_given(modality, inputs)
-        embedder = GivenEmbedder(modality) if given else _new(modality, config["options"])
+        embedder = GivenEmbedder(modality, FEWEST) if given else new_embedder(modality, config["options"])
         embedder.cache = cache if config["cache_bytes"] else None
+        spread = 0
+        if config.get("engine") == "ray" and embedder.cache and not given and modality in ITEM_IDS:
+            from m3h_pipeline.jobs.on_ray import fill_cache
+
+            spread = fill_cache(config, len(samples), Progress(f"{modality}: samples on Ray,", log))
         train = take(items, (samples["split"] == TRAIN).to_numpy().nonzero()[0])
-        embedder.fit(train, on_progress=_progress(f"{modality}: fitting on train", every(5, log)))
+        embedder.fit(train, on_progress=Progress(f"{modality}: fitting on train,", log))
         computed = embedder.computed
-        vectors, present = embedder.transform(items, on_progress=_progress(f"{modality}: samples", every(5, log)))
+        vectors, present = embedder.transform(items, on_progress=Progress(f"{modality}: samples,", log))
     except ValueError as error:  # a checkpoint or weights that can't be had, a package that is missing
         raise InputError(f"{modality}: {error}") from error
     embedder.save(to / "embedder")
@@ -62,7 +76,7 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
         "width": int(vectors.shape[1]),
         "seconds": round(time.monotonic() - started, 1),
         "encoder": dict(embedder.report),
-        "items computed": computed + embedder.computed,
+        "items computed": spread + computed + embedder.computed,
         "unreadable": dict(Counter(item.reason for item in embedder.unreadable)),
         "shards pruned": prune(cache, config["cache_bytes"]),
     }
@@ -70,23 +84,14 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
     return facts
 
 
-def _new(modality: str, options: dict[str, Any]) -> Embedder:
+def new_embedder(modality: str, options: dict[str, Any]) -> Embedder:
+    """An embedder that keeps the value of no few patients: it goes into the registry."""
     if "learned" in options:
         kind = SequenceEmbedder if options["learned"] else TimeseriesEmbedder
-        return kind(**{name: value for name, value in options.items() if name != "learned"})
+        return kind(min_rows=FEWEST, **{name: value for name, value in options.items() if name != "learned"})
+    if modality == "tabular":
+        return TabularEmbedder(min_rows=FEWEST)
     return EMBEDDERS[modality](**options)
-
-
-def _progress(what: str, log: Log) -> Any:
-    """What is done, how much a second, and the time that the rest will take, as far as it went until now."""
-    started = time.monotonic()
-
-    def told(done: int, total: int) -> None:
-        rate = done / max(time.monotonic() - started, 1e-3)
-        left = f", {(total - done) / rate:.0f} s left" if done else ""
-        log(f"{what}, {done} of {total}, {rate:.3g} a second{left}")
-
-    return told
 
 
 def _write_quarantine(embedder: Embedder, inputs: Path, file: Path) -> None:

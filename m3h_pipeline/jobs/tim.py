@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from m3h_core import Cohort, FittedModel, TaskSpec
 from m3h_core.cohort import TEST, TRAIN
 from m3h_core.tim import Bench, leave_one_task_out, light, measured_interaction, task_groups
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.jobs import FACTS, Log, cpu_workers, every, fit_config, job
+from m3h_pipeline.jobs import FACTS, Log, Progress, cpu_workers, fit_config, job
 from m3h_pipeline.reports.quality import too_few
 from m3h_pipeline.storage import write_json
 
@@ -88,25 +88,6 @@ def cells(record: dict[str, Any]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema_overrides={**numbers, "n": pl.Int64}).rename({"matrix": "value"})
 
 
-def with_time_left(log: Log) -> Callable[[int, int], None]:
-    """A progress function that says how far it is and, by the rate so far, how long it will take."""
-    started, limited = time.monotonic(), every(5, log)
-
-    def progress(done: int, total: int) -> None:
-        left = (time.monotonic() - started) / done * (total - done)
-        limited(f"task interaction: {done} of {total} models, about {_duration(left)} left")
-
-    return progress
-
-
-def _duration(seconds: float) -> str:
-    """
-    >>> _duration(42.4), _duration(4000)
-    ('42 s', '67 min')
-    """
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
 def main() -> None:
     """Entry point."""
     with job() as (config, log):
@@ -117,9 +98,9 @@ def main() -> None:
         seeds = [training["seed"] + i for i in range(settings["seeds"])]
         chunks, own = to / ".chunks", fit_config(training)
         network = light(own) if settings["network"] == "light" else own
-        bench = Bench(
-            cohort, tasks, network, seeds, resume=chunks, on_progress=with_time_left(log), workers=cpu_workers()
-        )
+        told = Progress("task interaction: models", log)
+        workers = cpu_workers(config)
+        bench = Bench(cohort, tasks, network, seeds, resume=chunks, on_progress=told, workers=workers)
         model_bench = bench if network == own else bench.for_network(own, seeds[:1])
         trained = [Path(config["joint"]) / "model", *(Path(config["single_task"]) / "models" / t.name for t in tasks)]
         model_bench.reuse(FittedModel.load(folder) for folder in trained)

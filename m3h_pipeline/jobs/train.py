@@ -2,44 +2,79 @@
 
 Configuration: ``arm``, ``cohort`` (folder), ``tasks``, ``training`` (section of m3h.toml), ``to``; for the joint model
 also ``mlflow`` {uri, artifacts, key, name, tags}. Writes ``predictions.safetensors`` ({task: [N] or [N, classes]} for
-every sample) and the trained models.
+every sample) and the trained models; beside the joint model ``calibration/``.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from m3h_core import Cohort, TaskSpec, fit, fit_many
+from m3h_core import Calibrator, Cohort, TaskSpec, fit, fit_many
+from m3h_core.training import Stopped
 from m3h_pipeline import tracking
-from m3h_pipeline.jobs import FACTS, Log, cpu_workers, every, fit_config, job
+from m3h_pipeline.errors import InputError
+from m3h_pipeline.jobs import FACTS, Log, Progress, cpu_workers, every, fit_config, job, softly
 from m3h_pipeline.jobs.trees import fit_trees
 from m3h_pipeline.storage import write_arrays, write_json
 
 
 def joint(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log) -> dict[str, Any]:
-    """The M3H model on all tasks, its curves and parameters in MLflow."""
+    """The M3H model on all tasks, its curves and parameters in MLflow; by all processes that torchrun has started."""
+    settings = fit_config(config["training"])
+    rank = join_processes()
+    train = partial(fit, cohort, tasks, settings, resume=to / ".checkpoint", distributed=rank is not None)
+    if rank:
+        with softly() as stop, suppress(Stopped):
+            train(stop=stop)
+        return {}
     import mlflow
 
-    training, run = config["training"], config["mlflow"]
-    settings = fit_config(training)
+    run = config["mlflow"]
     tracking.connect(run["uri"], Path(run["artifacts"]))
     with tracking.training_run(run["key"], run["name"], run["tags"]) as active:
         mlflow.log_params({"tasks": len(tasks), "samples": len(cohort), **settings.to_dict()})
-        progress = every(5, log)
-        curves: list[dict[str, Any]] = []
+        curves = Curves(to / ".curves.jsonl", active.info.run_id)
+        told, show = Progress("joint model: epoch", log), every(_LIVE_SECONDS, lambda _: curves.show())
 
         def on_epoch(state: dict[str, Any]) -> None:
-            curves.append(state)
-            progress(f"joint model: epoch {state['epoch'] + 1} of at most {state['epochs']}")
+            curves.add(state)
+            told(state["epoch"] + 1, state["epochs"])
+            show("")
 
-        model = fit(cohort, tasks, settings, on_epoch=on_epoch, resume=to / ".checkpoint")
-        _log_curves(active.info.run_id, curves)
+        try:
+            with softly() as stop:
+                model = train(on_epoch=on_epoch, stop=stop)
+        except Stopped:
+            log("joint model: stopped; its state is kept, and the next run goes on from there")
+            raise
+        finally:
+            curves.show()
     model.save(to / "model")
-    write_arrays(to / "predictions.safetensors", model.predict(cohort))
+    predictions = model.predict(cohort)
+    Calibrator.fit(cohort, model.tasks, predictions, config["training"]["coverage"]).save(to / "calibration")
+    write_arrays(to / "predictions.safetensors", predictions)
     return {"epochs": len(curves), "mlflow_run": active.info.run_id}
+
+
+def join_processes() -> int | None:
+    """This process's place among those of torchrun, None where it was started alone."""
+    if "WORLD_SIZE" not in os.environ:
+        return None
+    import torch
+    import torch.distributed as dist
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return dist.get_rank()
 
 
 def single_task(
@@ -48,24 +83,24 @@ def single_task(
     """The same network, one model a task: what joint learning is compared with."""
     training = config["training"]
     settings = fit_config(training)
-    progress = every(5, log)
     models = fit_many(
         cohort,
         [([task], settings) for task in tasks],
-        on_progress=lambda done, total: progress(f"single-task models: {done} of {total}"),
-        workers=cpu_workers(),
+        on_progress=Progress("single-task models:", log),
+        resume=to / ".chunks",
+        workers=cpu_workers(config),
     )
     predictions = {}
     for task, model in zip(tasks, models, strict=True):
         model.save(to / "models" / task.name)
         predictions |= model.predict(cohort)
     write_arrays(to / "predictions.safetensors", predictions)
+    shutil.rmtree(to / ".chunks")
     return {"models": len(models)}
 
 
 def trees(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log) -> dict[str, Any]:
     """LightGBM, one model a task, on the same inputs and splits."""
-    progress = every(5, log)
     training = config["training"]
     predictions = fit_trees(
         cohort,
@@ -73,11 +108,14 @@ def trees(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to:
         rounds=training["tree_rounds"],
         seed=training["seed"],
         to=to / "models",
-        on_progress=lambda done, total: progress(f"boosted trees: {done} of {total}"),
+        on_progress=Progress("boosted trees:", log),
     )
     write_arrays(to / "predictions.safetensors", predictions)
     return {"models": len(predictions)}
 
+
+# Between two calls to MLflow: curves are live, and cost nothing.
+_LIVE_SECONDS = 10
 
 ARMS: dict[str, Callable[..., dict[str, Any]]] = {"joint": joint, "single_task": single_task, "trees": trees}
 
@@ -89,26 +127,57 @@ def main() -> None:
         cohort = Cohort.load(config["cohort"])
         tasks = [TaskSpec.from_dict(record) for record in config["tasks"]]
         to = Path(config["to"])
+        if config["arm"] != "joint" and os.environ.get("WORLD_SIZE", "1") != "1":
+            raise InputError("torchrun is for the joint model: start this arm as one process")
         facts = ARMS[config["arm"]](cohort, tasks, config, to, log)
-        write_json(to / FACTS, facts | {"seconds": round(time.monotonic() - started, 1)})
+        if facts:
+            write_json(to / FACTS, facts | {"seconds": round(time.monotonic() - started, 1)})
 
 
-def _log_curves(run_id: str, curves: list[dict[str, Any]]) -> None:
-    """All epochs' losses in one call."""
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric
+class Curves:
+    """The losses of all epochs, in a file first: those that MLflow has not seen are sent in one call, at any time.
 
-    now = int(time.time() * 1000)
-    metrics = [
-        Metric(name, float(value), now, int(state["epoch"]))
-        for state in curves
-        for name, value in state.items()
-        if name.endswith("valid_loss") or name == "train_loss"
-        if value == value  # a task without validation labels has none
-    ]
-    client = MlflowClient()
-    for start in range(0, len(metrics), 1000):
-        client.log_batch(run_id, metrics=metrics[start : start + 1000])
+    So they are live, and whole after a kill: a training that goes on sends what the killed one could not.
+    """
+
+    def __init__(self, file: Path, run_id: str) -> None:
+        self.file, self.run_id = file, run_id
+        self.sent: set[int] | None = None
+
+    def add(self, state: dict[str, Any]) -> None:
+        """One epoch, as `m3h_core.fit` reports it."""
+        with self.file.open("a") as stream:
+            stream.write(json.dumps(state) + "\n")
+
+    def epochs(self) -> dict[int, dict[str, Any]]:
+        """By their number; what was trained twice ended with the same losses. A line that a kill cut off is none."""
+        lines = self.file.read_text().splitlines(keepends=True) if self.file.exists() else []
+        states = [json.loads(line) for line in lines if line.endswith("}\n")]
+        return {state["epoch"]: state for state in states}
+
+    def __len__(self) -> int:
+        return len(self.epochs())
+
+    def show(self) -> None:
+        """Send what is new."""
+        from mlflow import MlflowClient
+        from mlflow.entities import Metric
+
+        client = MlflowClient()
+        if self.sent is None:
+            self.sent = {metric.step for metric in client.get_metric_history(self.run_id, "train_loss")}
+        new = {epoch: state for epoch, state in self.epochs().items() if epoch not in self.sent}
+        now = int(time.time() * 1000)
+        metrics = [
+            Metric(name, float(value), now, epoch)
+            for epoch, state in new.items()
+            for name, value in state.items()
+            if name.endswith("valid_loss") or name == "train_loss"
+            if value == value  # a task without validation labels has none
+        ]
+        for start in range(0, len(metrics), 1000):
+            client.log_batch(self.run_id, metrics=metrics[start : start + 1000])
+        self.sent |= set(new)
 
 
 if __name__ == "__main__":

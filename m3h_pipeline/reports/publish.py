@@ -18,7 +18,11 @@ from m3h_pipeline.reports.page import ReportData, write_report
 from m3h_pipeline.reports.validation import write_validation
 from m3h_pipeline.storage import Step, copy_closed, read_json, swap
 
-_COPIED = {"quality": ["metrics.json", "predictions.parquet"], "tim": ["tim.json", "tim.parquet"]}
+_COPIED = {
+    "quality": ["metrics.json", "trust.json", "detail.json", "predictions.parquet"],
+    "tim": ["tim.json", "tim.parquet"],
+    "monitoring": ["monitoring.json"],
+}
 
 
 def write_page(
@@ -48,11 +52,13 @@ def write_page(
     return {"bytes": (to / "report.html").stat().st_size}
 
 
-def publish(out: Path, page: Path) -> Path:
-    """Make ``<out>/latest`` a copy of the report's folder, whole or not at all."""
+def publish(out: Path, page: Path, scores: Path | None = None) -> Path:
+    """Make ``<out>/latest`` a copy of the report's folder and the scores, whole or not at all."""
     partial = out / ".latest.partial"
     shutil.rmtree(partial, ignore_errors=True)
     copy_closed(page, partial, ignored=["step.json", ".*"])
+    if scores:
+        shutil.copy2(scores, partial / scores.name)
     swap(partial, out / "latest")
     return out / "latest"
 
@@ -87,6 +93,13 @@ def _report_data(
         "checks": checks,
         "metrics": read_json(steps["quality"].folder / "metrics.json"),
         "tim": read_json(steps["tim"].folder / "tim.json"),
+        "trust": read_json(steps["quality"].folder / "trust.json"),
+        "detail": read_json(steps["quality"].folder / "detail.json"),
+        "drift": {
+            "champion": steps["scores"].info["model_version"],
+            **read_json(steps["monitoring"].folder / "monitoring.json"),
+            "checks": steps["monitoring"].info["checks"],
+        },
         "limits": steps["ingested"].info.get("limits", []) + _limits(config, cohort, synthetic, _given(valid)),
     }
 

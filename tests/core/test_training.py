@@ -10,6 +10,7 @@ from synthetic import SMALL, SUPERVISED, TASKS, Killed, assert_same, make_cohort
 
 from m3h_core import FittedModel, TaskSpec, fit
 from m3h_core.cohort import CALIBRATION, TEST, VALID
+from m3h_core.training import Stopped
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,12 @@ def test_learns_every_problem_class(cohort, fitted):
     predicted = fitted.predict(cohort)
     known = cohort.labelled["stay"] & (cohort.split == TEST)
     assert np.abs(predicted["stay"] - cohort.labels["stay"])[known].mean() < 5  # in days, not standard deviations
+
+
+def test_distances_are_those_that_the_assignments_come_from(cohort, fitted):
+    (name,) = fitted.distances(cohort)
+    kernel = 1 / (1 + fitted.distances(cohort)[name] ** 2)
+    np.testing.assert_allclose(kernel / kernel.sum(1, keepdims=True), fitted.predict(cohort)[name], rtol=1e-3)
 
 
 @pytest.mark.parametrize("tasks", [TASKS, TASKS[-1:]], ids=["beside others", "alone"])
@@ -73,6 +80,18 @@ def test_kill_and_resume_equals_no_kill(cohort, tmp_path, tasks, epoch):
     assert epochs[0] > 0
     assert_same(resumed, fit(cohort, tasks, config))
     assert [file.name for file in tmp_path.iterdir()] == ["training.safetensors"]
+
+
+@pytest.mark.parametrize("batch", [1, 18])
+def test_asked_to_stop_in_an_epoch_it_goes_on_from_that_batch(cohort, tmp_path, batch):
+    asked = iter([False] * batch + [True])
+    with pytest.raises(Stopped):
+        fit(cohort, TASKS, SMALL, resume=tmp_path, stop=lambda: next(asked))
+    batches = []
+    resumed = fit(cohort, TASKS, SMALL, resume=tmp_path, stop=lambda: batches.append(1))
+    whole = []
+    assert_same(resumed, fit(cohort, TASKS, SMALL, stop=lambda: whole.append(1)))
+    assert len(whole) - len(batches) == batch + 1
 
 
 def test_training_that_diverges_leaves_the_last_good_weights(cohort):

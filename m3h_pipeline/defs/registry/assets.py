@@ -16,7 +16,7 @@ from m3h_pipeline.gate import CHECKS
 from m3h_pipeline.launch import JobLauncher
 from m3h_pipeline.storage import Step, code_version, read_json, write_json
 
-CODE = code_version("m3h_pipeline.registry", "m3h_pipeline.serving", "m3h_core")
+CODE = code_version("m3h_pipeline.registry", "m3h_pipeline.serving", "m3h_pipeline.monitoring", "m3h_core")
 GATE_CODE = code_version("m3h_pipeline.gate", "m3h_pipeline.jobs.champion", "m3h_core")
 
 
@@ -63,20 +63,25 @@ def _registered(context: dg.AssetExecutionContext, workspace: Workspace) -> Step
     inputs, cohort = workspace.step(context, "inputs"), workspace.step(context, "cohort")
 
     def build(to):
+        from m3h_pipeline.monitoring import REFERENCE, write_reference
         from m3h_pipeline.registry import provenance, register
 
+        metrics = json.loads((quality.folder / "metrics.json").read_text())
+        write_reference(inputs.folder, cohort.folder, joint.folder, metrics, to)
         schema = pl.read_parquet_schema(inputs.folder / "tabular.parquet")
         return register(
             key=joint.key,
             model=joint.folder / "model",
             embedders={name: step.folder / "embedder" for name, step in embedded.items()},
+            calibration=joint.folder / "calibration",
+            reference=to / REFERENCE,
             features={
-                name: "double" if kind.is_numeric() else "string"
+                name: "double" if kind.is_numeric() or kind == pl.Boolean else "string"
                 for name, kind in schema.items()
                 if name not in ("sample_id", "split")
             },
             given=[modality for modality in MODALITIES if is_given(modality, inputs.folder)],
-            metrics=json.loads((quality.folder / "metrics.json").read_text()),
+            metrics=metrics,
             tags={
                 "snapshot": context.partition_key,
                 "dagster.run_id": context.run_id,
@@ -100,7 +105,8 @@ def _judged(context: dg.AssetExecutionContext, workspace: Workspace, launcher: J
         from m3h_core import Cohort, TaskSpec
         from m3h_pipeline.gate import Champion, judge
         from m3h_pipeline.jobs.champion import FILE
-        from m3h_pipeline.review import CHAMPION, Standing, conclude
+        from m3h_pipeline.registry import CHAMPION
+        from m3h_pipeline.review import Standing, conclude
 
         number = version.info["version"]
         holder = Standing.now(MlflowClient()).aliases.get(CHAMPION)

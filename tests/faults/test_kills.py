@@ -1,0 +1,184 @@
+"""Real processes, killed at random epochs: the next run goes on, ends with the same weights, and leaves no trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from launched import (
+    TASKS,
+    environment,
+    epochs_done,
+    finish,
+    kill,
+    materialize,
+    prepared,
+    processes_of,
+    same,
+    step_of,
+    synthetic,
+    wait_until,
+    weights,
+    worker_of,
+)
+from safetensors import safe_open
+
+from m3h_core import fit
+from m3h_pipeline import config as configuration
+from m3h_pipeline import tracking
+from m3h_pipeline.jobs import FACTS, fit_config
+
+EPOCHS = 60
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory) -> Iterator[Path]:
+    out = prepared(tmp_path_factory.mktemp("kills") / "out", training={"epochs": EPOCHS})
+    yield out
+    for pid in processes_of(out):  # where a test has failed
+        kill(pid)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def unbroken() -> dict[str, np.ndarray]:
+    model = fit(synthetic(), TASKS, fit_config({"seed": 0, "epochs": EPOCHS}))
+    return {name: value.numpy() for name, value in model.model.state_dict().items()}
+
+
+def runs_in_mlflow(out: Path) -> list:
+    import mlflow
+
+    mlflow.set_tracking_uri(configuration.mlflow_uri(out))
+    return mlflow.search_runs(experiment_names=[tracking.EXPERIMENT], output_format="list")
+
+
+def kill_worker(run: subprocess.Popen, out: Path) -> None:
+    pid = worker_of(out)
+    assert pid
+    kill(pid)
+
+
+def kill_group(run: subprocess.Popen, out: Path) -> None:
+    os.killpg(run.pid, signal.SIGKILL)
+
+
+def kill_dagster(run: subprocess.Popen, out: Path) -> None:
+    kill(run.pid)
+
+
+def ask_worker(run: subprocess.Popen, out: Path) -> None:
+    pid = worker_of(out)
+    assert pid
+    kill(pid, signal.SIGTERM)
+
+
+def cancel(run: subprocess.Popen, out: Path) -> None:
+    """What Dagster's run launcher does when a run is cancelled in the UI."""
+    kill(run.pid, signal.SIGINT)
+
+
+WAYS = [kill_worker, kill_group, kill_dagster, ask_worker, cancel]
+
+
+def test_a_training_that_is_killed_in_every_way_ends_as_if_it_never_was(out):
+    """One training, five deaths at random epochs, each followed by a run that goes on."""
+    ways = random.sample(WAYS, len(WAYS))
+    story = []
+    for i, way in enumerate(ways):
+        at = 2 + 3 * i + random.randrange(2)
+        story.append((way.__name__, at))
+        run = materialize(out)
+        wait_until(lambda at=at, run=run: epochs_done(out) >= at or run.poll() is not None)
+        assert run.poll() is None, (story, (out / "run.log").read_text()[-4000:])
+        way(run, out)
+        assert run.wait(60) != 0, story
+        assert not step_of(out, "joint").exists(), story
+        state = step_of(out, ".joint.partial") / ".checkpoint" / "training.safetensors"
+        if way is not kill_dagster:  # after this one the next run starts at once, and waits where it must
+            wait_until(lambda: not processes_of(out), seconds=20)
+            with safe_open(state, framework="np") as stored:
+                about = json.loads(stored.metadata()["about"])
+            assert about["epoch"] >= 1, story
+            if way in (ask_worker, cancel):
+                assert about["epoch"] + bool(about["batch"]) >= at, (story, "asked to end, it wrote no state")
+        if way is kill_worker:
+            assert "ran out of memory: set [launcher] workers = 1" in (out / "run.log").read_text()
+    finish(materialize(out), out)
+    assert same(weights(out), unbroken()), story
+    wait_until(lambda: not processes_of(out), seconds=20)
+    assert not step_of(out, ".joint.partial").exists()
+    (run,) = runs_in_mlflow(out)
+    assert run.info.status == "FINISHED"
+    facts = json.loads((step_of(out, "joint") / FACTS).read_text())
+    assert facts["mlflow_run"] == run.info.run_id
+    from mlflow import MlflowClient
+
+    curve = MlflowClient(configuration.mlflow_uri(out)).get_metric_history(run.info.run_id, "train_loss")
+    assert [metric.step for metric in curve] == list(range(facts["epochs"])), story
+
+
+def job_by_hand(cohort: Path, to: Path, arm: str, prefix: str = "pass") -> subprocess.Popen:
+    to.mkdir(parents=True, exist_ok=True)
+    config = {
+        "arm": arm, "cohort": str(cohort), "tasks": [task.to_dict() for task in TASKS], "to": str(to), "workers": 1,
+        "training": {"seed": 0, "epochs": 20, "tree_rounds": 20},
+    }  # fmt: skip
+    (to / "job.json").write_text(json.dumps(config))
+    code = f"import sys; from m3h_pipeline.jobs import train; {prefix}; train.main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "--config", str(to / "job.json")],
+        env=environment(to), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_two_jobs_never_write_into_one_folder(out, tmp_path):
+    """The second waits for the first, and both end well."""
+    cohort, to = step_of(out, "cohort"), tmp_path / "to"
+    jobs = [job_by_hand(cohort, to, "single_task") for _ in range(2)]
+    said = [job.communicate(timeout=120)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], said
+    assert sum("waiting for an earlier job" in words for words in said) == 1
+
+
+def test_single_task_models_go_on_after_a_kill(out, tmp_path):
+    cohort = step_of(out, "cohort")
+    whole = job_by_hand(cohort, tmp_path / "whole", "single_task")
+    job = job_by_hand(cohort, tmp_path / "killed", "single_task")
+    wait_until(lambda: list((tmp_path / "killed" / ".chunks").glob("chunk-*")) or job.poll() is not None)
+    kill(job.pid)
+    job.communicate()
+    again = job_by_hand(cohort, tmp_path / "killed", "single_task")
+    for one in (whole, again):
+        assert one.wait(120) == 0
+    for task in TASKS:
+        files = [tmp_path / name / "models" / task.name / "model.safetensors" for name in ("whole", "killed")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert not (tmp_path / "killed" / ".chunks").exists()
+
+
+@pytest.mark.parametrize("allocation", ["numpy.empty(1 << 50)", "torch.empty(1 << 50)"])
+def test_too_little_memory_is_said_with_what_to_change(out, tmp_path, allocation):
+    """With the libraries' own errors: more is asked of them than any machine has."""
+    prefix = f"import numpy, torch; train.ARMS['trees'] = lambda *_: {allocation}"
+    job = job_by_hand(step_of(out, "cohort"), tmp_path, "trees", prefix)
+    _, said = job.communicate(timeout=120)
+    assert job.returncode == 1
+    assert said.startswith("error: out of memory. ")
+    assert "[launcher] workers = 1" in said
+    assert "Traceback" not in said
