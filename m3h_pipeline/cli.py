@@ -30,7 +30,14 @@ class _Commands(click.Group):
 def main() -> None:
     """Multimodal multitask machine learning for hospitals, every night.
 
-    Begin with `m3h run --source demo`, then `m3h ui`.
+    \b
+    m3h run --source demo                       a synthetic hospital, to try it
+    m3h run --source tables --path my-hospital --out my-run
+                                                your own tables, once
+    m3h ui --out my-run                         its pages, and every night by itself
+    m3h review list --out my-run                which versions wait for a person
+
+    `m3h COMMAND --help` has an example of each. All settings are in m3h.toml in the out-folder.
     """
 
 
@@ -45,9 +52,11 @@ def main() -> None:
 @click.option("--snapshot", metavar="DATE", help="The extraction's label.  [default: the last run's; at first today]")
 @_OUT
 def run(source: str | None, path: Path | None, size: str | None, snapshot: str | None, out: Path) -> None:
-    """Materialise the whole graph once: from the source to a report and a registered model.
+    """Run once, from the source to a registered model.
 
-    What has not changed since the last run is taken as it is.
+    What has not changed since the last run is taken as it is; a run that was stopped goes on where it was.
+
+    Example: m3h run --source mimic-iv --path /data/mimic-iv --out my-run
     """
     from m3h_pipeline.run import run_once
 
@@ -59,7 +68,12 @@ def run(source: str | None, path: Path | None, size: str | None, snapshot: str |
 @click.option("--mlflow-port", default=5000, show_default=True, help="MLflow's port.")
 @_OUT
 def ui(port: int, mlflow_port: int, out: Path) -> None:
-    """Dagster (webserver and daemon) and MLflow on this machine's loopback, until Ctrl-C."""
+    """Serve Dagster and MLflow on this machine, until Ctrl-C.
+
+    On its loopback alone. While it serves, the nightly schedule and the review are at work.
+
+    Example: m3h ui --out my-run --port 3001
+    """
     from m3h_pipeline.ui import serve
 
     sys.exit(serve(out, port, mlflow_port))
@@ -67,10 +81,20 @@ def ui(port: int, mlflow_port: int, out: Path) -> None:
 
 @main.group()
 def review() -> None:
-    """Decide which version scores: list, show, approve, reject, rollback.
+    """Decide which version scores.
 
     The sensor `review`, which runs with `m3h ui`, carries decisions out.
+
+    Example: m3h review list --out my-run
     """
+
+
+def _known(out: Path) -> Path:
+    """An out-folder that a run has written; no other is made by asking about it."""
+    from m3h_pipeline import config
+
+    config.load(out)
+    return out.absolute()
 
 
 _WHO = click.option("--reviewer", metavar="NAME", help="Who decides.  [default: the system user]")
@@ -80,20 +104,28 @@ _WHY = click.option("--reason", default="", help="Why; it stands in the audit ta
 @review.command("list")
 @_OUT
 def review_list(out: Path) -> None:
-    """All versions, and who decided what about them."""
+    """List all versions, and who decided what about them.
+
+    Example: m3h review list --out my-run
+    """
     from m3h_pipeline.review import overview
 
-    click.echo(overview(out.absolute()))
+    click.echo(overview(_known(out)))
 
 
 @review.command()
 @click.argument("version", required=False)
 @_OUT
 def show(version: str | None, out: Path) -> None:
-    """The model card of VERSION, by default of the only one that waits."""
+    """Show the model card of VERSION.
+
+    By default, that of the only one that waits.
+
+    Example: m3h review show 7 --out my-run
+    """
     from m3h_pipeline.review import card
 
-    click.echo(card(out.absolute(), version))
+    click.echo(card(_known(out), version))
 
 
 @review.command()
@@ -102,10 +134,15 @@ def show(version: str | None, out: Path) -> None:
 @_WHY
 @_OUT
 def approve(version: str | None, reviewer: str | None, reason: str, out: Path) -> None:
-    """Make VERSION the champion; by default the only one that waits."""
+    """Make VERSION the champion.
+
+    By default, the only one that waits.
+
+    Example: m3h review approve 7 --reason "level with version 6, better calibrated" --out my-run
+    """
     from m3h_pipeline.review import APPROVED, decide
 
-    click.echo(decide(out.absolute(), APPROVED, version, reviewer, reason))
+    click.echo(decide(_known(out), APPROVED, version, reviewer, reason))
 
 
 @review.command()
@@ -114,10 +151,15 @@ def approve(version: str | None, reviewer: str | None, reason: str, out: Path) -
 @_WHY
 @_OUT
 def reject(version: str | None, reviewer: str | None, reason: str, out: Path) -> None:
-    """Decide against VERSION; if it is the champion, the previous one takes its place."""
+    """Decide against VERSION.
+
+    If it is the champion, the previous one takes its place.
+
+    Example: m3h review reject 7 --reason "drops in the emergency ward" --out my-run
+    """
     from m3h_pipeline.review import REJECTED, decide
 
-    click.echo(decide(out.absolute(), REJECTED, version, reviewer, reason))
+    click.echo(decide(_known(out), REJECTED, version, reviewer, reason))
 
 
 @review.command()
@@ -125,10 +167,15 @@ def reject(version: str | None, reviewer: str | None, reason: str, out: Path) ->
 @_WHY
 @_OUT
 def rollback(reviewer: str | None, reason: str, out: Path) -> None:
-    """Reject the champion, so that the previous one is champion again."""
+    """Reject the champion.
+
+    The previous one is champion again.
+
+    Example: m3h review rollback --reason "alarms doubled overnight" --out my-run
+    """
     from m3h_pipeline.review import roll_back
 
-    click.echo(roll_back(out.absolute(), reviewer, reason))
+    click.echo(roll_back(_known(out), reviewer, reason))
 
 
 @main.command()
@@ -138,7 +185,12 @@ def rollback(reviewer: str | None, reason: str, out: Path) -> None:
 @click.option("--snapshot", metavar="DATE", help="Whose samples.  [default: the last run's]")
 @_OUT
 def score(version: str | None, alias: str, everyone: bool, snapshot: str | None, out: Path) -> None:
-    """The champion's scores of a snapshot's samples, into latest/scores.parquet and scores.duckdb."""
+    """Score a snapshot's samples with the champion.
+
+    Into latest/scores.parquet and scores.duckdb, in the out-folder.
+
+    Example: m3h score --all --out my-run
+    """
     from m3h_pipeline.run import score_once
 
     sys.exit(score_once(out, version or "", alias, everyone, snapshot))
@@ -149,10 +201,14 @@ def score(version: str | None, alias: str, everyone: bool, snapshot: str | None,
 @click.option("--yes", is_flag=True, help="Erase without asking.")
 @_OUT
 def forget(subject: str, yes: bool, out: Path) -> None:
-    """Erase the patient SUBJECT from every snapshot, cache and quarantine, and leave them out from now on.
+    """Erase the patient SUBJECT, and leave them out from now on.
+
+    From every snapshot, cache and quarantine, and from the scores.
 
     SUBJECT is the id as in the column subject_id of the samples. Says which registered models had learned from them.
     An erasure that was interrupted is finished by the same command, or by the next run.
+
+    Example: m3h forget 10012345 --out my-run
     """
     from m3h_pipeline.forgetting import forget_and_say
 
@@ -164,7 +220,10 @@ def forget(subject: str, yes: bool, out: Path) -> None:
 @click.option("--stays", default=1500, show_default=True, type=click.IntRange(min=1), help="Number of hospital stays.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same bytes.")
 def demo_hospital(to: Path, stays: int, seed: int) -> None:
-    """Write a synthetic hospital in MIMIC-IV's own layout."""
+    """Write a synthetic hospital in MIMIC-IV's own layout.
+
+    Example: m3h demo-hospital --to hospital --stays 200
+    """
     from m3h_pipeline.sources.demo_hospital import write_demo_hospital
 
     if to.exists():

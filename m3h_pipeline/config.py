@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from m3h_core.embedders import embedder_class
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources import Settings, Source, open_source
 from m3h_pipeline.sources.prediction import need_mode
@@ -61,6 +62,7 @@ class CohortConfig(_Section):
 class EmbeddingConfig(_Section):
     """The encoders; a checkpoint is a local path or a name on a model hub.
 
+    ``encoders``: for a modality, the name of a class in m3h_core/embedders that takes the place of the usual one.
     ``cache_gb`` bounds ``<out>/cache/embeddings``, where the vectors of notes and images are kept from night to night;
     0 keeps none.
     """
@@ -72,6 +74,14 @@ class EmbeddingConfig(_Section):
     vision_weights: str = ""
     image_size: int = Field(0, ge=0, le=1024, description="pixels a side; 0: the encoder's own choice")
     cache_gb: float = Field(50, ge=0)
+    encoders: dict[str, str] = {}
+
+    @field_validator("encoders")
+    @classmethod
+    def _known(cls, encoders: dict[str, str]) -> dict[str, str]:
+        for modality, name in encoders.items():
+            embedder_class(modality, name)
+        return encoders
 
 
 class TrainingConfig(_Section):

@@ -38,6 +38,7 @@ __all__ = [
     "TabularEmbedder",
     "TimeseriesEmbedder",
     "VisionEmbedder",
+    "embedder_class",
     "erase",
     "load_embedder",
     "prune",
@@ -51,7 +52,21 @@ EMBEDDERS: dict[str, type[Embedder]] = {
     "vision": VisionEmbedder,
 }
 
-_CLASSES = {cls.__name__: cls for cls in (*EMBEDDERS.values(), SequenceEmbedder, GivenEmbedder)}
+# Those that can be chosen in their place, by name; made with ``min_rows``: what fewer rows hold is not kept.
+_OTHERS: tuple[type[Embedder], ...] = (SequenceEmbedder,)
+_CLASSES = {cls.__name__: cls for cls in (*EMBEDDERS.values(), *_OTHERS, GivenEmbedder)}
+
+
+def embedder_class(modality: str, name: str) -> type[Embedder]:
+    """The class of a name that takes the place of a modality's default. Raises ValueError where there is none.
+
+    >>> embedder_class("timeseries", "SequenceEmbedder").__name__
+    'SequenceEmbedder'
+    """
+    known = [cls.__name__ for cls in _OTHERS if cls.modality == modality]
+    if name not in known:
+        raise ValueError(f"there is no other encoder {name!r} of {modality!r}; known are: {', '.join(known) or 'none'}")
+    return _CLASSES[name]
 
 
 def load_embedder(folder: str | Path) -> Embedder:

@@ -1,7 +1,8 @@
 """Fit one modality's embedder on the training split and embed every sample; vectors that are given are only scaled.
 
 Configuration: ``modality``, ``inputs`` (folder of the as-of inputs), ``options`` (of the embedder; for time series also
-``learned``: the learned encoder instead of statistics), ``cache`` (folder), ``cache_bytes`` (its limit), ``to``.
+``learned``: the learned encoder instead of statistics; or only ``encoder``: the name of another class), ``cache``
+(folder), ``cache_bytes`` (its limit), ``to``.
 Writes ``embedding.safetensors`` (vectors float32 [N, F], present bool [N], in the order of ``samples.parquet``),
 ``embedder/``, which travels inside the registered model, and ``quarantine.parquet``: the notes and images that could
 not be embedded, and why.
@@ -29,6 +30,7 @@ from m3h_core.embedders import (
     SequenceEmbedder,
     TabularEmbedder,
     TimeseriesEmbedder,
+    embedder_class,
     prune,
 )
 from m3h_pipeline.errors import InputError
@@ -86,6 +88,8 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
 
 def new_embedder(modality: str, options: dict[str, Any]) -> Embedder:
     """An embedder that keeps the value of no few patients: it goes into the registry."""
+    if "encoder" in options:
+        return embedder_class(modality, options["encoder"])(min_rows=FEWEST)
     if "learned" in options:
         kind = SequenceEmbedder if options["learned"] else TimeseriesEmbedder
         return kind(min_rows=FEWEST, **{name: value for name, value in options.items() if name != "learned"})

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from m3h_pipeline.cli import main
 
 
 def m3h(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
@@ -41,6 +44,25 @@ def hospital(tmp_path_factory):
 def broken(hospital, tmp_path):
     """A copy of the hospital for a test to break."""
     return Path(shutil.copytree(hospital, tmp_path / "hospital"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["review", "list"], ["review", "show", "7"], ["review", "approve"], ["review", "rollback"], ["score"],
+        ["forget", "p1", "--yes"], ["run", "--source", "tables"], ["run", "--snapshot", "yesterday"],
+        ["demo-hospital", "--to", "."],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_mistake_is_one_paragraph(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not result.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_folder(tmp_path):

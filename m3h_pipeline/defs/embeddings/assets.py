@@ -78,6 +78,8 @@ def as_of_inputs(context: dg.AssetExecutionContext, workspace: Workspace):
 
 
 def _options(modality: str, config: EmbeddingConfig) -> dict[str, Any]:
+    if modality in config.encoders:
+        return {"encoder": config.encoders[modality]}
     if modality == "language":
         return {"checkpoint": config.language, "revision": config.language_revision or None}
     if modality == "vision":
