@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from m3h_core.attention import CrossTaskAttention
     from m3h_core.bank import fit_many
-    from m3h_core.calibration import Calibrator, TaskCalibration
+    from m3h_core.calibration import Calibrator, Held, TaskCalibration
     from m3h_core.clusters import Enrichment, cluster_enrichment, cluster_stability
     from m3h_core.cohort import Cohort
     from m3h_core.embedders import Embedder
@@ -42,6 +42,7 @@ _HOME = {
     "compare_predictions": "metrics",
     "Calibrator": "calibration",
     "TaskCalibration": "calibration",
+    "Held": "calibration",
     "Enrichment": "clusters",
     "cluster_enrichment": "clusters",
     "cluster_stability": "clusters",
@@ -61,6 +62,7 @@ __all__ = [
     "Enrichment",
     "FitConfig",
     "FittedModel",
+    "Held",
     "Score",
     "TaskCalibration",
     "TaskInteraction",

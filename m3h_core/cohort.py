@@ -84,6 +84,26 @@ class Cohort:
         """Row numbers [n] of one split."""
         return np.flatnonzero(self.split == split)
 
+    def take(self, rows: np.ndarray) -> Cohort:
+        """The samples ``rows`` [n] alone, in that order."""
+
+        def some(values: Sequence[str]) -> list[str]:
+            return [values[row] for row in rows]
+
+        def of_each(table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return {name: np.asarray(values)[rows] for name, values in table.items()}
+
+        return Cohort(
+            sample_ids=some(self.sample_ids),
+            split=self.split[rows],
+            embeddings=of_each(self.embeddings),
+            present=of_each(self.present),
+            labels=of_each(self.labels),
+            labelled=of_each(self.labelled),
+            subject_ids=None if self.subject_ids is None else some(self.subject_ids),
+            groups={name: some(values) for name, values in (self.groups or {}).items()} or None,
+        )
+
     def save(self, folder: str | Path) -> None:
         """Write ``cohort.safetensors`` and ``cohort.json`` into an existing or new folder."""
         folder = Path(folder)

@@ -145,6 +145,36 @@ def interval(replicates: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def simultaneous_bounds(
+    values: np.ndarray, replicates: np.ndarray, level: float = 0.05
+) -> tuple[np.ndarray, np.ndarray]:
+    """One-sided lower and upper bounds [T] that hold for all T values at once, each side with probability 1 - level.
+
+    ``replicates`` [R, T] are the values in R resamples that all T share (NaN where one is not defined). Each bound lies
+    a number of standard errors away, and that number is the (1 - level) quantile of the largest studentised deviation
+    among the T (max-t): it grows with the number of values, less where they hang together.
+
+    >>> draws = np.random.default_rng(0).normal(size=(2000, 8))
+    >>> alone, _ = simultaneous_bounds(np.zeros(1), draws[:, :1])
+    >>> among_eight, _ = simultaneous_bounds(np.zeros(8), draws)
+    >>> same_eight_times, _ = simultaneous_bounds(np.zeros(8), np.repeat(draws[:, :1], 8, axis=1))
+    >>> alone.round(1), among_eight[:1].round(1), same_eight_times[:1].round(1)
+    (array([-1.6]), array([-2.4]), array([-1.6]))
+    """
+    values, replicates = np.asarray(values, dtype=np.float64), np.asarray(replicates, dtype=np.float64)
+    if replicates.ndim != 2 or replicates.shape[1:] != values.shape:
+        raise ValueError(f"replicates must be [R, {len(values)}], not {replicates.shape}")
+    if not np.isfinite(replicates).any(axis=0).all():
+        raise ValueError("a value is defined in no resample")
+    spread = np.nanstd(replicates, axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        deviation = (replicates - values) / spread
+    # A value that never varies is known; one that is not defined in a resample is left out of it.
+    deviation = np.where(np.isfinite(deviation), deviation, 0.0)
+    upward, downward = (float(np.quantile(side.max(axis=1), 1 - level)) for side in (deviation, -deviation))
+    return values - max(upward, 0.0) * spread, values + max(downward, 0.0) * spread
+
+
 def primary_metric(cohort: Cohort, task: TaskSpec, prediction: np.ndarray, split: int = TEST) -> float:
     """The primary metric alone, without an interval."""
     return _Scored.of(cohort, task, prediction, split).value()

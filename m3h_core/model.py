@@ -378,6 +378,15 @@ class M3H(nn.Module):
             y_OB = self.borrow_outputs @ y_OB + self.borrow_inputs @ x_BF.T + self.borrow_bias.unsqueeze(1)
         return self._by_task(p, state, y_OB)
 
+    def distances(self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Distances [B, clusters] from the centres of each clustering task, in its embedding; none for other tasks."""
+        p = dict(self.named_parameters())
+        state = run(p, self.layout, self.config, self.inputs(embeddings, present))
+        return {
+            self.tasks[i].name: torch.cdist(attended(p, self.config, state, i).flatten(0, 1).T, p[f"centres_{i}"])
+            for i in self.layout.clustering
+        }
+
     def own_outputs(self, x_BF: Tensor) -> Tensor:
         """Outputs [O, B] of the members' mean and the linear path, before tasks borrow, from :meth:`inputs`."""
         return self._own(run(dict(self.named_parameters()), self.layout, self.config, x_BF), x_BF)

@@ -92,6 +92,20 @@ class FittedModel:
         outputs = {task.name: torch.cat([part[task.name] for part in parts]).double() for task in self.tasks}
         return {task.name: np.ascontiguousarray(self._finished(task, outputs[task.name])) for task in self.tasks}
 
+    def distances(self, cohort: Cohort) -> dict[str, np.ndarray]:
+        """How far every row lies from the centres of each clustering task, float64 {task: [N, C]}.
+
+        In the task's own embedding, so that only distances of one model can be compared. Raises as :meth:`predict`.
+        """
+        if not self.model.layout.clustering:
+            return {}
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, max(len(cohort), 1), _ROWS_AT_ONCE):
+                rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(cohort)))
+                parts.append(self.model.distances(*cohort_tensors(cohort, rows)))
+        return {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
+
     def evaluate(self, cohort: Cohort, split: int = TEST, n_bootstrap: int = 1000) -> dict[str, Score]:
         """The score of each task on one split; see :func:`m3h_core.evaluate_predictions`."""
         return evaluate_predictions(cohort, self.tasks, self.predict(cohort), split=split, n_bootstrap=n_bootstrap)

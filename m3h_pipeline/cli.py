@@ -65,6 +65,85 @@ def ui(port: int, mlflow_port: int, out: Path) -> None:
     sys.exit(serve(out, port, mlflow_port))
 
 
+@main.group()
+def review() -> None:
+    """Decide which version scores: list, show, approve, reject, rollback.
+
+    The sensor `review`, which runs with `m3h ui`, carries decisions out.
+    """
+
+
+_WHO = click.option("--reviewer", metavar="NAME", help="Who decides.  [default: the system user]")
+_WHY = click.option("--reason", default="", help="Why; it stands in the audit table.")
+
+
+@review.command("list")
+@_OUT
+def review_list(out: Path) -> None:
+    """All versions, and who decided what about them."""
+    from m3h_pipeline.review import overview
+
+    click.echo(overview(out.absolute()))
+
+
+@review.command()
+@click.argument("version", required=False)
+@_OUT
+def show(version: str | None, out: Path) -> None:
+    """The model card of VERSION, by default of the only one that waits."""
+    from m3h_pipeline.review import card
+
+    click.echo(card(out.absolute(), version))
+
+
+@review.command()
+@click.argument("version", required=False)
+@_WHO
+@_WHY
+@_OUT
+def approve(version: str | None, reviewer: str | None, reason: str, out: Path) -> None:
+    """Make VERSION the champion; by default the only one that waits."""
+    from m3h_pipeline.review import APPROVED, decide
+
+    click.echo(decide(out.absolute(), APPROVED, version, reviewer, reason))
+
+
+@review.command()
+@click.argument("version", required=False)
+@_WHO
+@_WHY
+@_OUT
+def reject(version: str | None, reviewer: str | None, reason: str, out: Path) -> None:
+    """Decide against VERSION; if it is the champion, the previous one takes its place."""
+    from m3h_pipeline.review import REJECTED, decide
+
+    click.echo(decide(out.absolute(), REJECTED, version, reviewer, reason))
+
+
+@review.command()
+@_WHO
+@_WHY
+@_OUT
+def rollback(reviewer: str | None, reason: str, out: Path) -> None:
+    """Reject the champion, so that the previous one is champion again."""
+    from m3h_pipeline.review import roll_back
+
+    click.echo(roll_back(out.absolute(), reviewer, reason))
+
+
+@main.command()
+@click.option("--version", help="Score with this version.  [default: the one with the alias]")
+@click.option("--alias", default="champion", show_default=True, help="Score with the version that has this alias.")
+@click.option("--all", "everyone", is_flag=True, help="Everyone, not only those still in hospital and those new to it.")
+@click.option("--snapshot", metavar="DATE", help="Whose samples.  [default: the last run's]")
+@_OUT
+def score(version: str | None, alias: str, everyone: bool, snapshot: str | None, out: Path) -> None:
+    """The champion's scores of a snapshot's samples, into latest/scores.parquet and scores.duckdb."""
+    from m3h_pipeline.run import score_once
+
+    sys.exit(score_once(out, version or "", alias, everyone, snapshot))
+
+
 @main.command()
 @click.argument("subject")
 @click.option("--yes", is_flag=True, help="Erase without asking.")

@@ -7,9 +7,10 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources import Settings, Source, open_source
@@ -74,12 +75,13 @@ class EmbeddingConfig(_Section):
 
 
 class TrainingConfig(_Section):
-    """Training of every arm."""
+    """Training of every arm; ``coverage``: how often a set or an interval of the joint model is to hold the truth."""
 
     seed: int = 0
     epochs: int = Field(60, ge=1)
     tree_rounds: int = Field(200, ge=1)
     bootstrap: int = Field(500, ge=100)
+    coverage: float = Field(0.9, gt=0, lt=1)
 
 
 class TimConfig(_Section):
@@ -162,11 +164,81 @@ class ValidationConfig(_Section):
     freshness: Literal["auto", "on", "off"] = "auto"
 
 
+class GateConfig(_Section):
+    """What a candidate must hold before a person is asked; see m3h_pipeline/gate.py.
+
+    ``margin``: what a task's primary metric may lose against the champion; ``subgroup_margin``: the same in a subgroup;
+    ``calibration_error``: the expected calibration error that is let pass, and what intervals may lack of ``coverage``;
+    ``level``: the chance that an equally good candidate is rejected by one check, all tasks together. ``strict``: each
+    task must be shown to keep its margin, which needs a large test split; otherwise their mean must, and no task may be
+    shown not to.
+    """
+
+    margin: float = Field(0.02, ge=0, lt=1)
+    subgroup_margin: float = Field(0.05, ge=0, lt=1)
+    calibration_error: float = Field(0.05, gt=0, lt=1)
+    coverage: float = Field(0.9, gt=0, lt=1)
+    level: float = Field(0.05, gt=0, lt=0.5)
+    bootstrap: int = Field(2000, ge=500)
+    strict: bool = False
+
+
+class ReviewConfig(_Section):
+    """``auto_promote``: a candidate that passed the gate becomes the champion without a person."""
+
+    auto_promote: bool = False
+
+
+class NightlyConfig(_Section):
+    """When the nightly run starts: a cron line in a time zone (empty: that of the cohort).
+
+    ``late_after_hours``: since the last candidate, until the asset counts as overdue in Dagster.
+    """
+
+    cron: str = Field("0 2 * * *", pattern=r"^\S+( +\S+){4}$")
+    timezone: str = ""
+    late_after_hours: float = Field(26.0, ge=0.02)
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name:
+            try:
+                ZoneInfo(name)
+            except (ZoneInfoNotFoundError, ValueError):
+                raise ValueError(f"{name!r} is not a time zone; write it as UTC or Europe/Berlin") from None
+        return name
+
+
+class NotifyConfig(_Section):
+    """Who is told of a failed night: a command that reads the message on its standard input, a web address, or both.
+
+    The address gets the message as JSON, {"text": ...}, which Slack, Mattermost and Teams understand.
+    """
+
+    command: str = ""
+    webhook: str = Field("", pattern=r"^(https?://.*)?$")
+
+
 class RetentionConfig(_Section):
     """How many snapshots are kept; 0: no bound. See m3h_pipeline/snapshots.py for those that always are."""
 
     snapshots: int = Field(0, ge=0)
     days: int = Field(0, ge=0)
+
+
+class MonitoringConfig(_Section):
+    """What counts as a change since the champion's training; see m3h_pipeline/monitoring.py.
+
+    ``distance``: the share of the samples that would have to change place for a distribution, or a share of missing
+    values, to be as before. ``drop``: what a score, or the share of labels within their sets and intervals, may lose.
+    ``fdr``: the false discovery rate, over the features or tasks that are tested. ``fewest``: of how many samples.
+    """
+
+    distance: float = Field(0.15, gt=0, lt=1)
+    drop: float = Field(0.05, ge=0, lt=1)
+    fdr: float = Field(0.05, gt=0, lt=1)
+    fewest: int = Field(50, ge=10)
 
 
 class Config(_Section):
@@ -179,7 +251,12 @@ class Config(_Section):
     tim: TimConfig = TimConfig()
     launcher: LauncherConfig = LauncherConfig()
     validation: ValidationConfig = ValidationConfig()
+    monitoring: MonitoringConfig = MonitoringConfig()
     retention: RetentionConfig = RetentionConfig()
+    gate: GateConfig = GateConfig()
+    review: ReviewConfig = ReviewConfig()
+    nightly: NightlyConfig = NightlyConfig()
+    notify: NotifyConfig = NotifyConfig()
 
 
 def load(out: Path) -> Config:

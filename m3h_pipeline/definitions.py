@@ -9,11 +9,14 @@ import dagster as dg
 from m3h_pipeline import defs as stages
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OUT_VARIABLE, Workspace
+from m3h_pipeline.defs.schedules import nightly
+from m3h_pipeline.defs.sensors import failure_sensor, review_sensor
 from m3h_pipeline.launch import JobLauncher
 from m3h_pipeline.progress import progress_logger
 
 MAIN_JOB = "main"
 TIM_JOB = "task_interaction"
+SCORE_JOB = "score"
 
 
 def build_definitions(
@@ -25,11 +28,15 @@ def build_definitions(
     """All definitions; ``resources`` replaces some of them, and ``executor`` the one that runs steps, for tests."""
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(stages),
+        schedules=[nightly(MAIN_JOB)],
+        sensors=[review_sensor, failure_sensor],
         jobs=[
             dg.define_asset_job(
                 MAIN_JOB,
                 dg.AssetSelection.all(),
                 partitions_def=snapshots,
+                # dagster.yaml lets one run with this tag go at a time.
+                tags={"m3h/night": "main"},
                 description="From the hospital's files to a report and a model version that waits for review.",
             ),
             dg.define_asset_job(
@@ -38,6 +45,12 @@ def build_definitions(
                 partitions_def=snapshots,
                 description="Task interaction alone, of a snapshot whose models are trained: with another [tim] "
                 "section in m3h.toml, or with more models than a night has time for.",
+            ),
+            dg.define_asset_job(
+                SCORE_JOB,
+                dg.AssetSelection.assets("scores", "monitoring"),
+                partitions_def=snapshots,
+                description="The champion's scores of a snapshot that was run, and what has changed since training.",
             ),
         ],
         resources={

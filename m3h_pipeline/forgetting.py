@@ -31,7 +31,7 @@ from m3h_core import Cohort
 from m3h_core.cohort import TEST
 from m3h_pipeline import config as configuration
 from m3h_pipeline import lineage as lineages
-from m3h_pipeline import registry, storage, tracking
+from m3h_pipeline import registry, scoring, storage, tracking
 from m3h_pipeline.errors import InputError
 
 FILE = "forgotten.json"
@@ -154,6 +154,7 @@ def _erase_embeddings(out: Path, theirs: Theirs) -> int:
 
 
 PLACES["embedding cache"] = _erase_embeddings
+PLACES["scores of all nights"] = scoring.erase
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def forget(
         if forgotten.pending:
             _erase(out, forgotten)
         digest = forgotten.digest(subject_id)
-        is_known = bool(snapshots_of(out, subject_id))
+        is_known = bool(snapshots_of(out, subject_id)) or scoring.has_scored(out, subject_id)
         before = digest in forgotten.subjects
         if not is_known and not before:
             raise InputError(

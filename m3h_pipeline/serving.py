@@ -1,15 +1,28 @@
-"""The registered model, as MLflow runs it: embedders and M3H together, from raw inputs to predictions.
+"""The registered model, as MLflow runs it: embedders, M3H and its calibration together, from raw inputs to scores.
 
 MLflow loads this file as code (no pickle) and passes the folders that hold the weights. It needs m3h_core, pandas and
 numpy only. Input: a row a sample; the columns of the tabular modality, and three optional lists,
 ``events`` [{code, hours, value}], ``notes`` [{hours, text}] and ``images`` [{hours, view, content}], where ``hours``
-counts from the prediction time (so it is never above 0) and ``content`` is the file's bytes; instead, for a modality
-that was trained on given vectors, the list ``<modality>_vector``. What is left out is
-missing, not zero. Output: a row a stay; one column for a binary or regression task, ``task/class`` for others.
+counts from the prediction time (so it is never above 0) and ``content`` is the file's bytes (over HTTP in base64);
+instead, for a modality that was trained on given vectors, the list ``<modality>_vector``. What is left out is missing,
+not zero.
+
+Output: a row a sample.
+
+- binary: ``task``, the calibrated probability, and ``task.set``, those of "no" and "yes" that can't be ruled out
+- multiclass: ``task/class``, the calibrated probabilities, and ``task.set``, the classes that can't be ruled out
+- regression: ``task``, and ``task.low`` and ``task.high``, the ends of its interval (NaN: no bound can be given)
+- clustering: ``task/cluster``, the soft assignment, and ``task.distance/cluster``, the distance from its centre
+- ``coverage``: how often sets and intervals hold the truth; ``lacks``: the modalities that the sample has nothing of
+
+A change of the output's columns or of the folders that are read raises `FORMAT`, which is logged with the model:
+m3h_pipeline/scoring.py reads the outputs of this format and of those before.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +31,22 @@ import numpy as np
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
-from m3h_core import Cohort, FittedModel
+from m3h_core import Calibrator, Cohort, FittedModel
 from m3h_core.embedders import EventSequences, GivenEmbedder, load_embedder
 
 
 class HospitalModel(PythonModel):
-    """Scores stays from their raw inputs."""
+    """Scores samples from their raw inputs."""
 
     def load_context(self, context: Any) -> None:
-        """Load the model and its own embedders."""
+        """Load the model, its calibration and its own embedders."""
         self.model = FittedModel.load(context.artifacts["model"])
+        self.calibrator = Calibrator.load(context.artifacts["calibration"])
         folders = sorted(Path(context.artifacts["embedders"]).iterdir())
         self.embedders = {folder.name: load_embedder(folder) for folder in folders if folder.is_dir()}
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Predictions [N rows] for the stays in ``model_input`` [N rows]."""
+        """Scores [N rows] for the samples in ``model_input`` [N rows]."""
         embedded = {
             name: embedder.transform(_items(name, embedder, model_input)) for name, embedder in self.embedders.items()
         }
@@ -44,16 +58,33 @@ class HospitalModel(PythonModel):
             labels={},
             labelled={},
         )
-        predictions = self.model.predict(cohort)
-        columns: dict[str, np.ndarray] = {}
-        for task in self.model.tasks:
-            values = predictions[task.name]
-            if values.ndim == 1:
-                columns[task.name] = values
-            else:
-                names = task.class_names or tuple(str(i) for i in range(values.shape[1]))
-                columns |= {f"{task.name}/{label}": values[:, i] for i, label in enumerate(names)}
+        columns = self._columns(cohort) | {"coverage": np.full(len(cohort), self.calibrator.coverage)}
+        absent = {name: ~present for name, (_, present) in embedded.items()}
+        columns["lacks"] = [[name for name, gone in absent.items() if gone[i]] for i in range(len(cohort))]
         return pd.DataFrame(columns, index=model_input.index)
+
+    def _columns(self, cohort: Cohort) -> dict[str, Any]:
+        predictions = self.model.predict(cohort)
+        scores = self.calibrator.calibrated(predictions)
+        sets, intervals = self.calibrator.sets(predictions), self.calibrator.intervals(predictions)
+        distances = self.model.distances(cohort)
+        columns: dict[str, Any] = {}
+        for task in self.model.tasks:
+            name, values = task.name, scores[task.name]
+            classes = task.class_names or ("no", "yes")
+            if values.ndim == 1:
+                columns[name] = values
+            else:
+                columns |= {f"{name}/{label}": values[:, i] for i, label in enumerate(classes)}
+            if name in sets:
+                columns[f"{name}.set"] = [[c for c, is_in in zip(classes, row, strict=True) if is_in]
+                                          for row in sets[name]]  # fmt: skip
+            if name in intervals:
+                ends = np.where(np.isfinite(intervals[name]), intervals[name], np.nan)
+                columns |= {f"{name}.low": ends[:, 0], f"{name}.high": ends[:, 1]}
+            if name in distances:
+                columns |= {f"{name}.distance/{label}": distances[name][:, i] for i, label in enumerate(classes)}
+        return columns
 
 
 def _items(modality: str, embedder: Any, rows: pd.DataFrame) -> Any:
@@ -76,10 +107,21 @@ def _items(modality: str, embedder: Any, rows: pd.DataFrame) -> Any:
         return [[(note["hours"], note["text"]) for note in row] for row in _lists(rows, "notes")]
     if modality == "vision":
         return [
-            [(image["hours"], image.get("view") or "", image["content"]) for image in row]
+            [(image["hours"], image.get("view") or "", _file(image["content"])) for image in row]
             for row in _lists(rows, "images")
         ]
     raise ValueError(f"unknown modality {modality!r}")
+
+
+def _file(content: bytes | str) -> bytes:
+    """An image's bytes: JSON carries them in base64, and MLflow decodes that in columns, not within lists.
+
+    No image file is made of base64's letters alone.
+    """
+    try:
+        return base64.b64decode(content, validate=True)
+    except binascii.Error:
+        return content.encode() if isinstance(content, str) else content
 
 
 def _column(rows: pd.DataFrame, name: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Generator, Mapping
@@ -27,9 +28,10 @@ def connect(uri: str, artifacts: Path) -> None:
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     mlflow.set_tracking_uri(uri)
-    if uri.startswith("sqlite:///"):
+    if not uri.startswith("http"):  # else the server decides
         artifacts.mkdir(parents=True, exist_ok=True)
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        if uri.startswith("sqlite:///"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         if mlflow.get_experiment_by_name(EXPERIMENT) is None:
             mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts.resolve().as_uri())
     mlflow.set_experiment(EXPERIMENT)
@@ -63,15 +65,25 @@ def attach(run_id: str, file: Path) -> None:
     MlflowClient().log_artifact(run_id, str(file))
 
 
-def log_scores(tasks: list[dict[str, Any]]) -> None:
-    """All scores of metrics.json in one call: ``<task>.<metric>`` with its interval, and the arms beside it."""
+def log_scores(run_id: str, model_id: str, metrics: Mapping[str, Any], cohort: str) -> None:
+    """All scores of metrics.json in one call, on the run, the model and the data set that they were measured on.
+
+    ``<task>.<metric>`` with its interval and n, and the difference from single-task beside it. ``cohort``: the version
+    of the cohort's step; of the data itself only the snapshot's name is kept.
+    """
     import mlflow
+    from mlflow import MlflowClient
+    from mlflow.entities import Dataset, DatasetInput, InputTag
 
     values: dict[str, float] = {}
-    for record in tasks:
+    for record in metrics["tasks"]:
         if record["value"] is None:
             continue
         name = f"{record['task']}.{record['metric']}"
         named = {name: "value", f"{name}.low": "low", f"{name}.high": "high", f"{name}.minus_single_task": "difference"}
+        named[f"{record['task']}.n"] = "n"
         values |= {key: record[field] for key, field in named.items() if record[field] is not None}
-    mlflow.log_metrics(values)
+    snapshot = metrics["snapshot"]
+    data = Dataset(f"snapshot {snapshot}", cohort, "m3h", json.dumps({"snapshot": snapshot}))
+    MlflowClient().log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "test")])])
+    mlflow.log_metrics(values, run_id=run_id, model_id=model_id, dataset=data)

@@ -21,7 +21,11 @@ _GRACE_SECONDS = 15
 def serve(out: Path, port: int, mlflow_port: int) -> int:
     """Run the three servers until Ctrl-C or SIGTERM, or until one of them ends by itself."""
     out = out.absolute()
-    for number, option in ((port, "--port"), (mlflow_port, "--mlflow-port")):
+    uri = configuration.mlflow_uri(out)
+    # A server that runs elsewhere is used as it is.
+    elsewhere = uri.startswith("http")
+    ports = {port: "--port"} if elsewhere else {port: "--port", mlflow_port: "--mlflow-port"}
+    for number, option in ports.items():
         _check_free(number, option)
     config = prepare(out)
     _make_ready(out, config.source.snapshot)
@@ -31,9 +35,10 @@ def serve(out: Path, port: int, mlflow_port: int) -> int:
     servers: list[subprocess.Popen[bytes]] = []
     try:
         servers += [_start(command, out) for command in _commands(out, port, mlflow_port)]
-        for number in (port, mlflow_port):
+        for number in ports:
             _wait_for(number, servers)
-        print(f"Dagster  http://{_HOST}:{port}\nMLflow   http://{_HOST}:{mlflow_port}\nCtrl-C stops both.", flush=True)
+        mlflow_page = uri if elsewhere else f"http://{_HOST}:{mlflow_port}"
+        print(f"Dagster  http://{_HOST}:{port}\nMLflow   {mlflow_page}\nCtrl-C stops both.", flush=True)
         while all(server.poll() is None for server in servers):
             time.sleep(0.5)
         print(f"error: a server ended by itself; see {out / 'ui.log'}", file=sys.stderr)
@@ -47,11 +52,17 @@ def serve(out: Path, port: int, mlflow_port: int) -> int:
 def _commands(out: Path, port: int, mlflow_port: int) -> list[list[str]]:
     python = [sys.executable, "-m"]
     code = ["-m", "m3h_pipeline.definitions"]
-    return [
+    uri = configuration.mlflow_uri(out)
+    dagster = [
         [*python, "dagster_webserver", *code, "-h", _HOST, "-p", str(port)],
         [str(Path(sys.executable).with_name("dagster-daemon")), "run", *code],
-        [*python, "mlflow", "server", "--host", _HOST, "--port", str(mlflow_port), "--backend-store-uri",
-         configuration.mlflow_uri(out), "--workers", "1"],
+    ]
+    if uri.startswith("http"):
+        return dagster
+    return [
+        *dagster,
+        [*python, "mlflow", "server", "--host", _HOST, "--port", str(mlflow_port), "--backend-store-uri", uri,
+         "--default-artifact-root", (out / "mlflow" / "artifacts").as_uri(), "--workers", "1"],
     ]  # fmt: skip
 
 

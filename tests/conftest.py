@@ -67,3 +67,25 @@ def tiny_bert(tmp_path_factory) -> Path:
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def postgres() -> Iterator[tuple[str, str]]:
+    """Two new databases, for Dagster and for MLflow; what needs them is skipped, saying so, where no server runs."""
+    import uuid
+
+    import sqlalchemy as sa
+
+    server = os.environ.get("M3H_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432")
+    engine = sa.create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    names = [f"m3h_test_{uuid.uuid4().hex}_{of}" for of in ("dagster", "mlflow")]
+    try:
+        with engine.connect() as connection:
+            for name in names:
+                connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    except (sa.exc.OperationalError, ModuleNotFoundError):
+        pytest.skip(f"there is no PostgreSQL at {server}: name one in M3H_TEST_POSTGRES")
+    yield f"{server}/{names[0]}", f"{server}/{names[1]}"
+    with engine.connect() as connection:
+        for name in names:
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")

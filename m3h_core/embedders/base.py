@@ -143,23 +143,28 @@ class Scaler:
     keep: np.ndarray
 
     @classmethod
-    def fit(cls, raw: np.ndarray, indicator: Any = (), drop: bool = True) -> Scaler:
+    def fit(cls, raw: np.ndarray, indicator: Any = (), drop: bool = True, min_rows: int = 1) -> Scaler:
         """Fit on rows [n, C], where NaN is missing; ``indicator`` lists the columns that are flags.
 
-        With ``drop=False`` columns that do not vary are centred and kept.
+        With ``drop=False`` columns that do not vary are centred and kept. With ``min_rows`` above 1 no value of a few
+        rows can be read from it: columns known in fewer are dropped, and limits are rounded (`rounded_limits`).
         """
         raw = np.asarray(raw, dtype=np.float64)
         known = np.isfinite(raw)
         count = known.sum(axis=0)
         low, high = _limits(raw, known)
+        if min_rows > 1:
+            low, high = rounded_limits(low, high)
         flags = np.zeros(raw.shape[1], dtype=bool)
         flags[np.asarray(indicator, dtype=np.int64)] = True
         low[flags], high[flags] = 0.0, 1.0
         clipped = np.where(known, np.clip(raw, low, high), 0.0)
         mean = clipped.sum(axis=0) / np.maximum(count, 1)
         spread = np.sqrt((np.where(known, clipped - mean, 0.0) ** 2).sum(axis=0) / np.maximum(count, 1))
-        varies = spread > 1e-7 * np.maximum(np.abs(mean), 1e-6)
+        varies = (spread > 1e-7 * np.maximum(np.abs(mean), 1e-6)) & (count >= min_rows)
         mean[flags], scale = 0.0, np.where(varies & ~flags, spread, 1.0)
+        for part in (low, high, mean):
+            part[count < min_rows] = 0.0
         keep = np.flatnonzero(varies) if drop else np.arange(raw.shape[1])
         return cls(low, high, mean, scale, keep if len(keep) else np.arange(min(1, raw.shape[1])))
 
@@ -177,6 +182,17 @@ class Scaler:
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], prefix: str = "scaler") -> Scaler:
         """Read what :meth:`arrays` gave."""
         return cls(*(arrays[f"{prefix}/{name}"] for name in ("low", "high", "mean", "scale", "keep")))
+
+
+def rounded_limits(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Limits [C] moved outwards to multiples of a power of ten, at most a hundredth of the span between them.
+
+    >>> rounded_limits(np.array([36.472, 5.0]), np.array([93.118, 5.0]))
+    (array([36.4,  5. ]), array([93.2,  5. ]))
+    """
+    step = 10 ** np.floor(np.log10(np.maximum(high - low, 1e-12) / 100))
+    wide = high > low
+    return np.where(wide, np.floor(low / step) * step, low), np.where(wide, np.ceil(high / step) * step, high)
 
 
 def _limits(raw: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

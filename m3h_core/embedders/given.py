@@ -14,8 +14,8 @@ from m3h_core.embedders.base import Embedder, Progress, Scaler
 class GivenEmbedder(Embedder):
     """N vectors [C], or None where a sample has none, in the place of one modality's encoder.
 
-    Values that are not finite are missing and become the mean; columns that did not vary in the fitted rows are left
-    out.
+    Values that are not finite are missing and become the mean; columns that did not vary in the fitted rows, or were
+    known in fewer than ``min_rows``, are left out.
 
     >>> embedder = GivenEmbedder("vision").fit([[0.0, 5.0], [2.0, 5.0], None])
     >>> vectors, present = embedder.transform([[1.0, 5.0], None])
@@ -25,9 +25,9 @@ class GivenEmbedder(Embedder):
 
     _scaler: Scaler
 
-    def __init__(self, modality: str) -> None:
+    def __init__(self, modality: str, min_rows: int = 1) -> None:
         super().__init__()
-        self.modality = modality
+        self.modality, self.min_rows = modality, min_rows
         self.raw_width = 0
 
     def fit(self, items: Sequence[Any], on_progress: Progress | None = None) -> Self:
@@ -36,7 +36,7 @@ class GivenEmbedder(Embedder):
         # Without a vector there is nothing to learn, and one column that is always 0.
         self.raw_width = len(known[0]) if known else 1
         raw, _ = self._raw(items)
-        self._scaler = Scaler.fit(raw)
+        self._scaler = Scaler.fit(raw, min_rows=self.min_rows)
         self.width = len(self._scaler.keep)
         self.report = {"vectors": "given, no encoder", "length": self.raw_width, "fitted on": len(raw)}
         return self

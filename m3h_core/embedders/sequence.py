@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from m3h_core.embedders.base import Embedder, Progress, Scaler, spread_over
+from m3h_core.embedders.base import Embedder, Progress, Scaler, rounded_limits, spread_over
 from m3h_core.embedders.hardware import autocast, compute_device, to_device
 from m3h_core.embedders.timeseries import Events, EventSequences, observed_codes, sample_blocks
 
@@ -40,8 +40,9 @@ class SequenceEmbedder(Embedder):
     """Events of each sample as one vector, by a transformer that was trained to fill in hidden values.
 
     ``width_of_tokens`` is D. Of a sample with more than ``max_events`` events the latest of each signal stay, then the
-    second latest, and so on. ``epochs`` passes over at most ``fit_samples`` samples are made. ``report`` says how much
-    of the variance of hidden values the network explains in samples that it did not see (a tenth of those given).
+    second latest, and so on. Signals of fewer than ``min_rows`` samples are left out. ``epochs`` passes over at most
+    ``fit_samples`` samples are made. ``report`` says how much of the variance of hidden values the network explains in
+    samples that it did not see (a tenth of those given).
 
     >>> hours = np.tile(-np.arange(6.0), 20)
     >>> events = EventSequences(np.repeat(np.arange(20), 6), ["hr"] * 120, hours, 60 - hours, n=20)
@@ -62,12 +63,14 @@ class SequenceEmbedder(Embedder):
         fit_samples: int = 20_000,
         batch_samples: int = 32,
         seed: int = 0,
+        min_rows: int = 1,
     ) -> None:
         super().__init__()
         if width_of_tokens % _HEADS:
             raise ValueError(f"width_of_tokens must be a multiple of {_HEADS}, not {width_of_tokens}")
         self.width_of_tokens, self.epochs, self.max_events = width_of_tokens, epochs, max_events
         self.fit_samples, self.batch_samples, self.seed = fit_samples, batch_samples, seed
+        self.min_rows = min_rows
         self.codes: list[str] = []
         # [S, 4]: low and high limit, mean and spread of each signal's values.
         self._values = np.zeros((0, 4))
@@ -77,9 +80,9 @@ class SequenceEmbedder(Embedder):
         """Train on the samples given."""
         import torch
 
-        self.codes = observed_codes(items)
+        self.codes = observed_codes(items, min_rows=self.min_rows)
         events = items.take(spread_over(items.n, self.fit_samples)).load()
-        self._values = _value_scales(events, self.codes)
+        self._values = _value_scales(events, self.codes, self.min_rows > 1)
         sequences = self._sequences(events)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -231,7 +234,7 @@ class SequenceEmbedder(Embedder):
         return embedder
 
 
-def _value_scales(events: EventSequences, codes: Sequence[str]) -> np.ndarray:
+def _value_scales(events: EventSequences, codes: Sequence[str], is_rounded: bool) -> np.ndarray:
     """Limits, mean and spread of each signal's values [S, 4]."""
     signal = events.signals(codes)
     scales = np.tile([0.0, 0.0, 0.0, 1.0], (len(codes), 1))
@@ -239,6 +242,8 @@ def _value_scales(events: EventSequences, codes: Sequence[str]) -> np.ndarray:
         values = events.value[(signal == i) & np.isfinite(events.value)]
         if len(values):
             low, high = np.percentile(values, (0.5, 99.5))
+            if is_rounded:
+                low, high = rounded_limits(low, high)
             clipped = np.clip(values, low, high)
             spread = clipped.std()
             scales[i] = low, high, clipped.mean(), spread if spread > 1e-6 * max(abs(clipped.mean()), 1e-6) else 1.0

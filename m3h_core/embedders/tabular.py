@@ -18,7 +18,8 @@ class TabularEmbedder(Embedder):
 
     A number gives its quantile among the fitted values, its scaled value and a flag for missing. A string gives a
     one-hot vector over the fitted categories; categories of fewer than ``min_rows`` rows share one column, where
-    categories that were never seen go too; missing has a column of its own. Columns that never varied in the fitted
+    categories that were never seen go too; missing has a column of its own. A quantile is the mean of ``min_rows``
+    neighbouring values or more: what is fitted holds no value of a few rows. Columns that never varied in the fitted
     rows are left out. A sample is present if any of its columns is known.
 
     >>> items = {"age": np.array([40.0, 60.0, 80.0, np.nan]), "sex": np.array(["F", "M", "F", "M"], dtype=object)}
@@ -55,12 +56,13 @@ class TabularEmbedder(Embedder):
         for name, values in items.items():
             if _is_numeric(values):
                 numbers = _numbers(name, values)
-                self._quantiles[name] = _quantiles(numbers[np.isfinite(numbers)])
+                self._quantiles[name] = _quantiles(numbers[np.isfinite(numbers)], self.min_rows)
             else:
                 found, counts = np.unique([t for t in map(_text, values) if t is not None], return_counts=True)
                 self._categories[name] = [str(c) for c in found[counts >= self.min_rows]]
         raw, _ = self._raw(items)
-        self._scaler = Scaler.fit(raw, indicator=[i for i, (_, flag) in enumerate(self._names()) if flag])
+        flags = [i for i, (_, flag) in enumerate(self._names()) if flag]
+        self._scaler = Scaler.fit(raw, indicator=flags, min_rows=self.min_rows)
         self.width = len(self._scaler.keep)
         self.report = {"columns": len(self.columns), "fitted on": len(raw)}
         return self
@@ -157,10 +159,12 @@ def _text(value: Any) -> str | None:
     return None if value is None or value != value or value == "" else str(value)
 
 
-def _quantiles(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if len(numbers) == 0:
+def _quantiles(numbers: np.ndarray, min_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means of neighbouring values, at least ``min_rows`` each, and where these stand in 0..1."""
+    if len(numbers) < min_rows or not len(numbers):
         return np.zeros(1), np.full(1, 0.5)
-    places = np.linspace(0.0, 1.0, min(len(numbers), _QUANTILES))
+    groups = np.array_split(np.sort(numbers), min(len(numbers) // min_rows, _QUANTILES))
+    means, places = np.array([group.mean() for group in groups]), np.linspace(0.0, 1.0, len(groups))
     # Values that fill several quantiles stand at the middle of them.
-    values, inverse = np.unique(np.quantile(numbers, places), return_inverse=True)
+    values, inverse = np.unique(means, return_inverse=True)
     return values, np.bincount(inverse, weights=places) / np.bincount(inverse)

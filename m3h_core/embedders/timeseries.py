@@ -5,6 +5,7 @@ Legend: E events, N samples, S signals, R runs (the events of one signal in one 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,8 +169,9 @@ class TimeseriesEmbedder(Embedder):
     """Thirteen statistics of each signal, scaled, with a flag for a signal that was not observed.
 
     ``codes`` are the signals; left out, those of the fitted events. Signals without an event in the fitted rows, and
-    columns that do not vary there, are left out; the scale is fitted on at most ``fit_samples`` of the rows. A sample
-    is present if one of its events belongs to a fitted signal.
+    columns that do not vary there, are left out, and so are those known in fewer than ``min_rows``, of whose patients
+    nothing is then kept; the scale is fitted on at most ``fit_samples`` of the rows. A sample is present if one of its
+    events belongs to a fitted signal.
 
     >>> events = EventSequences([0, 0, 1, 2], ["hr", "hr", "hr", "k"], [-2, -1, -1, -5], [60, 80, 90, 4.1], n=3)
     >>> embedder = TimeseriesEmbedder().fit(events)
@@ -180,9 +182,9 @@ class TimeseriesEmbedder(Embedder):
     modality = "timeseries"
     _scaler: Scaler
 
-    def __init__(self, codes: Sequence[str] | None = None, fit_samples: int = 5_000) -> None:
+    def __init__(self, codes: Sequence[str] | None = None, fit_samples: int = 5_000, min_rows: int = 1) -> None:
         super().__init__()
-        self.fit_samples = fit_samples
+        self.fit_samples, self.min_rows = fit_samples, min_rows
         self._asked = None if codes is None else list(codes)
         self.codes: list[str] = []
 
@@ -195,12 +197,12 @@ class TimeseriesEmbedder(Embedder):
 
     def fit(self, items: Events, on_progress: Progress | None = None) -> Self:
         """Learn which signals there are, and their scale."""
-        self.codes = observed_codes(items) if self._asked is None else observed_codes(items, self._asked)
+        self.codes = observed_codes(items, self._asked, self.min_rows)
         chosen = spread_over(items.n, self.fit_samples)
         blocks = [self._raw(items.take(chosen[rows]).load()) for rows in sample_blocks(len(chosen))]
         raw = np.concatenate([values[present] for values, present in blocks])
         flags = np.arange(len(STATISTICS), raw.shape[1], len(STATISTICS) + 1)
-        self._scaler = Scaler.fit(raw, indicator=flags)
+        self._scaler = Scaler.fit(raw, indicator=flags, min_rows=self.min_rows)
         self.width = len(self._scaler.keep)
         self.report = {"signals": len(self.codes), "fitted on": len(raw)}
         return self
@@ -236,13 +238,17 @@ class TimeseriesEmbedder(Embedder):
         return embedder
 
 
-def observed_codes(items: Events, asked: Sequence[str] | None = None) -> list[str]:
-    """The codes with a value in some sample, sorted; of those ``asked``, in their order, where they are given."""
-    found: set[str] = set()
+def observed_codes(items: Events, asked: Sequence[str] | None = None, min_rows: int = 1) -> list[str]:
+    """The codes with a value in ``min_rows`` samples, sorted; of those ``asked``, if any are, in their order."""
+    samples: Counter[str] = Counter()
     for rows in sample_blocks(items.n):
         events = items.take(rows).load()
-        codes = np.unique(events.code[np.isfinite(events.value)])
-        found |= {str(code) if events.codes is None else events.codes[code] for code in codes}
+        known = np.isfinite(events.value)
+        names, place = np.unique(events.code[known], return_inverse=True)
+        codes, _ = np.unique(np.column_stack([place, events.sample[known]]), axis=0).T
+        for at, count in zip(*np.unique(codes, return_counts=True), strict=True):
+            samples[str(names[at]) if events.codes is None else events.codes[names[at]]] += int(count)
+    found = {code for code, count in samples.items() if count >= min_rows}
     return sorted(found) if asked is None else [code for code in asked if code in found]
 
 

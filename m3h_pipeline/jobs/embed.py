@@ -22,10 +22,19 @@ from typing import Any
 import polars as pl
 
 from m3h_core.cohort import TRAIN
-from m3h_core.embedders import EMBEDDERS, Embedder, GivenEmbedder, SequenceEmbedder, TimeseriesEmbedder, prune
+from m3h_core.embedders import (
+    EMBEDDERS,
+    Embedder,
+    GivenEmbedder,
+    SequenceEmbedder,
+    TabularEmbedder,
+    TimeseriesEmbedder,
+    prune,
+)
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import ITEM_IDS, is_given, item_ids, modality_items, take
 from m3h_pipeline.jobs import FACTS, Log, Progress, job
+from m3h_pipeline.reports.words import FEWEST
 from m3h_pipeline.storage import write_arrays, write_json
 
 _QUARANTINE = {
@@ -45,7 +54,7 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
     started = time.monotonic()
     try:
         given = is_given(modality, inputs)
-        embedder = GivenEmbedder(modality) if given else new_embedder(modality, config["options"])
+        embedder = GivenEmbedder(modality, FEWEST) if given else new_embedder(modality, config["options"])
         embedder.cache = cache if config["cache_bytes"] else None
         spread = 0
         if config.get("engine") == "ray" and embedder.cache and not given and modality in ITEM_IDS:
@@ -76,9 +85,12 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
 
 
 def new_embedder(modality: str, options: dict[str, Any]) -> Embedder:
+    """An embedder that keeps the value of no few patients: it goes into the registry."""
     if "learned" in options:
         kind = SequenceEmbedder if options["learned"] else TimeseriesEmbedder
-        return kind(**{name: value for name, value in options.items() if name != "learned"})
+        return kind(min_rows=FEWEST, **{name: value for name, value in options.items() if name != "learned"})
+    if modality == "tabular":
+        return TabularEmbedder(min_rows=FEWEST)
     return EMBEDDERS[modality](**options)
 
 

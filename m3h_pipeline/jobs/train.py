@@ -2,7 +2,7 @@
 
 Configuration: ``arm``, ``cohort`` (folder), ``tasks``, ``training`` (section of m3h.toml), ``to``; for the joint model
 also ``mlflow`` {uri, artifacts, key, name, tags}. Writes ``predictions.safetensors`` ({task: [N] or [N, classes]} for
-every sample) and the trained models.
+every sample) and the trained models; beside the joint model ``calibration/``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from m3h_core import Cohort, TaskSpec, fit, fit_many
+from m3h_core import Calibrator, Cohort, TaskSpec, fit, fit_many
 from m3h_core.training import Stopped
 from m3h_pipeline import tracking
 from m3h_pipeline.errors import InputError
@@ -58,7 +58,9 @@ def joint(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to:
         finally:
             curves.show()
     model.save(to / "model")
-    write_arrays(to / "predictions.safetensors", model.predict(cohort))
+    predictions = model.predict(cohort)
+    Calibrator.fit(cohort, model.tasks, predictions, config["training"]["coverage"]).save(to / "calibration")
+    write_arrays(to / "predictions.safetensors", predictions)
     return {"epochs": len(curves), "mlflow_run": active.info.run_id}
 
 

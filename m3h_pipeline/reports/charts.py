@@ -72,15 +72,17 @@ def interval_charts(tasks: Sequence[Mapping[str, Any]], columns: int = 1) -> lis
     return [_interval_chart(rows, low, high) for rows in chunks]
 
 
-def svg(chart: alt.LayerChart, label: str) -> str:
+def svg(chart: alt.LayerChart | dict[str, Any], label: str) -> str:
     """The chart as inline SVG: colours as CSS variables, a tooltip in each mark that has a description.
 
-    ``label`` says to a screen reader what the picture shows; the numbers themselves belong in a table beside it.
+    A chart may be given as its Vega-Lite specification. ``label`` says to a screen reader what the picture shows; the
+    numbers themselves belong in a table beside it.
     """
-    buffer = io.StringIO()
-    chart.save(buffer, format="svg")
+    import vl_convert
+
+    specification = chart if isinstance(chart, dict) else chart.to_dict()
     ElementTree.register_namespace("", _SVG)
-    root = ElementTree.fromstring(buffer.getvalue())
+    root = ElementTree.fromstring(vl_convert.vegalite_to_svg(specification))
     variables = {light: f"var(--{name})" for name, (light, _) in PALETTE.items()}
     for parent in list(root.iter()):
         for child in [c for c in parent if c.get("class") in ("background", "foreground")]:

@@ -53,7 +53,10 @@ class Check(TypedDict):
 
 
 class ReportData(TypedDict):
-    """All that the page shows; ``metrics`` and ``tim`` are the contents of metrics.json and tim.json."""
+    """All that the page shows; ``metrics``, ``tim``, ``trust`` and ``detail`` are the contents of their JSON files.
+
+    ``drift`` is that of monitoring.json, with the ``champion``'s version (None: there is none) and the ``checks``.
+    """
 
     title: str
     source: str
@@ -65,6 +68,9 @@ class ReportData(TypedDict):
     checks: list[Check]
     metrics: dict[str, Any]
     tim: dict[str, Any] | None
+    trust: dict[str, Any]
+    detail: dict[str, Any]
+    drift: dict[str, Any]
     limits: list[str]
 
 
@@ -124,6 +130,7 @@ def _render(data: Mapping[str, Any]) -> str:
         quarantine_reasons=_reasons(data["lineage"]),
         departments=_departments(tasks),
         comparison=_comparison(tasks),
+        curves=_curves(data["detail"]["curves"], tasks),
         interaction=interaction.section(data["tim"], tasks) if data["tim"] else None,
     )
 
@@ -213,6 +220,20 @@ def _departments(tasks: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str,
         }
         departments.setdefault(task["department"], []).append(shown)
     return departments
+
+
+def _curves(curves: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The tasks that have curves, in the order of the table, each with its chart."""
+    from m3h_pipeline.reports.curves import task_curves
+
+    label = "Curves of this task; the table below holds the thresholds that are used most."
+    return [
+        {"thresholds": [], **curves[task["task"]], "name": task["task"],
+         **{key: task[key] for key in ("metric", "value", "low", "high")},
+         "plot": charts.svg(task_curves(curves[task["task"]]), label)}
+        for task in tasks
+        if task["task"] in curves
+    ]  # fmt: skip
 
 
 def _comparison(tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -13,11 +13,16 @@ from m3h_core.cohort import SPLITS, Cohort
 from m3h_pipeline.config import Config
 from m3h_pipeline.lineage import whole_lineage
 from m3h_pipeline.reports import words
+from m3h_pipeline.reports.card import model_card
 from m3h_pipeline.reports.page import ReportData, write_report
 from m3h_pipeline.reports.validation import write_validation
 from m3h_pipeline.storage import Step, copy_closed, read_json, swap
 
-_COPIED = {"quality": ["metrics.json", "predictions.parquet"], "tim": ["tim.json", "tim.parquet"]}
+_COPIED = {
+    "quality": ["metrics.json", "trust.json", "detail.json", "predictions.parquet"],
+    "tim": ["tim.json", "tim.parquet"],
+    "monitoring": ["monitoring.json"],
+}
 
 
 def write_page(
@@ -28,7 +33,7 @@ def write_page(
     embedded: Mapping[str, Step],
     to: Path,
 ) -> dict[str, Any]:
-    """Write ``report.html`` and, beside it, all that ``<out>/latest`` holds."""
+    """Write ``report.html``, ``model_card.md`` and, beside them, all that ``<out>/latest`` holds."""
     for step, files in _COPIED.items():
         for file in files:
             shutil.copy(steps[step].folder / file, to / file)
@@ -41,15 +46,19 @@ def write_page(
     lineage = whole_lineage(steps["ingested"].folder, {table: step.folder for table, step in valid.items()})
     lineage.write_parquet(to / "lineage.parquet")
     write_validation(snapshot, valid, to)
-    write_report(_report_data(config, snapshot, steps, valid, lineage), to / "report.html")
+    data = _report_data(config, snapshot, steps, valid, lineage)
+    write_report(data, to / "report.html")
+    (to / "model_card.md").write_text(model_card(data, read_json(steps["gate"].folder / "gate.json")))
     return {"bytes": (to / "report.html").stat().st_size}
 
 
-def publish(out: Path, page: Path) -> Path:
-    """Make ``<out>/latest`` a copy of the report's folder, whole or not at all."""
+def publish(out: Path, page: Path, scores: Path | None = None) -> Path:
+    """Make ``<out>/latest`` a copy of the report's folder and the scores, whole or not at all."""
     partial = out / ".latest.partial"
     shutil.rmtree(partial, ignore_errors=True)
     copy_closed(page, partial, ignored=["step.json", ".*"])
+    if scores:
+        shutil.copy2(scores, partial / scores.name)
     swap(partial, out / "latest")
     return out / "latest"
 
@@ -84,6 +93,13 @@ def _report_data(
         "checks": checks,
         "metrics": read_json(steps["quality"].folder / "metrics.json"),
         "tim": read_json(steps["tim"].folder / "tim.json"),
+        "trust": read_json(steps["quality"].folder / "trust.json"),
+        "detail": read_json(steps["quality"].folder / "detail.json"),
+        "drift": {
+            "champion": steps["scores"].info["model_version"],
+            **read_json(steps["monitoring"].folder / "monitoring.json"),
+            "checks": steps["monitoring"].info["checks"],
+        },
         "limits": steps["ingested"].info.get("limits", []) + _limits(config, cohort, synthetic, _given(valid)),
     }
 

@@ -14,7 +14,7 @@ from m3h_pipeline.reports.words import FEWEST
 from m3h_pipeline.storage import write_json
 
 if TYPE_CHECKING:
-    from m3h_core import Cohort, TaskSpec
+    from m3h_core import Calibrator, Cohort, TaskSpec
 
 # A score on fewer is noise.
 FEWEST_TO_SCORE = 30
@@ -67,7 +67,7 @@ def quality(
                 "claimed": reason is None,
                 "reason": reason,
             }
-            | {name: None if reason else _rounded(value) for name, value in shown.items()}
+            | {name: None if reason else rounded(value) for name, value in shown.items()}
         )
     return {"snapshot": snapshot, "tasks": records}
 
@@ -106,23 +106,66 @@ def _published(count: int | None) -> int | None:
     return None if count is None or count < FEWEST else count
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
     """Six digits: the same on every machine of a kind; None where there is no number."""
     return None if value is None or not np.isfinite(value) else round(float(value), 6)
 
 
+def trust(
+    cohort: Cohort, tasks: Sequence[TaskSpec], predictions: Mapping[str, np.ndarray], calibrator: Calibrator
+) -> list[dict[str, Any]]:
+    """Whether the joint model's scores can be trusted, on the test split: a record a task that has enough labels there.
+
+    ``error``: the expected calibration error of its probabilities as predicted and ``calibrated`` (with few rows above
+    0 even for a perfect model); ``coverage``: how often sets or intervals held the truth, with ``low`` and ``high``,
+    and ``positives``, of those whose label is yes; ``size``: classes in a set, or an interval's width.
+    """
+    from m3h_core import Held, evaluate_predictions
+    from m3h_core.cohort import TEST
+
+    tasks = [task for task in tasks if task.problem != "clustering" and too_few(cohort, task) is None]
+    known = {task.name: predictions[task.name] for task in tasks}
+    mapped, said = calibrator.calibrated(known), calibrator.sets(known) | calibrator.intervals(known)
+    errors = [
+        {name: score.others.get("ECE") for name, score in evaluate_predictions(cohort, tasks, p, TEST, 1).items()}
+        for p in (known, mapped)
+    ]
+    records = []
+    for task in tasks:
+        rows = np.flatnonzero(cohort.labelled[task.name] & (cohort.split == TEST))
+        target = np.asarray(cohort.labels[task.name])[rows]
+        held = Held.of(task, target, said[task.name][rows])
+        yes = target == 1
+        has_yes = task.problem == "binary" and yes.sum() >= FEWEST
+        positives = Held.of(task, target[yes], said[task.name][rows][yes]).coverage if has_yes else None
+        numbers = {
+            "error": errors[0][task.name], "calibrated": errors[1][task.name], "coverage": held.coverage,
+            "low": held.low, "high": held.high, "size": held.size, "positives": positives,
+        }  # fmt: skip
+        records.append({"task": task.name, "n": held.n} | {name: rounded(value) for name, value in numbers.items()})
+    return records
+
+
 def write_quality(cohort: Path, arms: Mapping[str, Path], to: Path, *, snapshot: str, bootstrap: int) -> dict[str, Any]:
-    """Write ``metrics.json`` and ``predictions.parquet`` from the folders of the cohort and the arms; return counts."""
+    """Write metrics.json, trust.json, detail.json and predictions.parquet from the cohort's folder and the arms'."""
     from safetensors.numpy import load_file
 
-    from m3h_core import Cohort, TaskSpec
+    from m3h_core import Calibrator, Cohort, FittedModel, TaskSpec
+    from m3h_pipeline.reports.detail import detail
 
     loaded = Cohort.load(cohort)
     tasks = [TaskSpec.from_dict(record) for record in json.loads((cohort / "tasks.json").read_text())]
     predictions = {arm: load_file(folder / "predictions.safetensors") for arm, folder in arms.items()}
     metrics = quality(loaded, tasks, predictions, snapshot=snapshot, bootstrap=bootstrap)
     write_json(to / "metrics.json", metrics)
-    _long_form(loaded, tasks, predictions["joint"]).write_parquet(to / "predictions.parquet")
+    calibrator = Calibrator.load(arms["joint"] / "calibration")
+    trusted = trust(loaded, tasks, predictions["joint"], calibrator)
+    write_json(to / "trust.json", {"coverage": calibrator.coverage, "tasks": trusted})
+    joint = predictions["joint"]
+    mapped = calibrator.calibrated({name: said for name, said in joint.items() if name in calibrator.about})
+    model = FittedModel.load(arms["joint"] / "model")
+    write_json(to / "detail.json", detail(loaded, tasks, joint, {**joint, **mapped}, model))
+    _long_form(loaded, tasks, joint).write_parquet(to / "predictions.parquet")
     claimed = [record for record in metrics["tasks"] if record["claimed"]]
     better = [record for record in claimed if (record["difference_low"] or 0) > 0]
     worse = [record for record in claimed if (record["difference_high"] or 0) < 0]

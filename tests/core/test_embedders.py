@@ -19,6 +19,7 @@ from PIL import Image
 from m3h_core.embedders import (
     EMBEDDERS,
     EventSequences,
+    GivenEmbedder,
     LanguageEmbedder,
     TabularEmbedder,
     TimeseriesEmbedder,
@@ -760,3 +761,27 @@ def test_rows_not_fitted_on_change_nothing(tiny_bert, images, rng, tmp_path):
         before = saved_bytes(embedder, tmp_path / "before" / name)
         embedder.transform(strange[name])
         assert saved_bytes(embedder, tmp_path / "after" / name) == before, name
+
+
+# ---------------------------------------------------------------- what a registry may hold
+
+
+def test_what_is_fitted_holds_no_value_of_a_few_patients():
+    """Numbers that differ from patient to patient, a category of four, a signal of one patient: none is kept."""
+    draw = np.random.default_rng(0)
+    numbers, values = draw.normal(60, 9, 201), draw.normal(80, 12, 202)
+    sex = np.array(["F"] * 197 + ["rare"] * 4, dtype=object)
+    events = EventSequences(
+        np.append(np.arange(201), 7), np.array(["hr"] * 201 + ["rare"], dtype=object), -np.ones(202), values, n=201
+    )
+    vectors = [None if i % 3 else draw.normal(size=4) for i in range(201)]
+    fitted = {
+        "tabular": (TabularEmbedder(min_rows=10).fit({"age": numbers, "sex": sex}), numbers),
+        "timeseries": (TimeseriesEmbedder(min_rows=10).fit(events), values),
+        "given": (GivenEmbedder("vision", min_rows=10).fit(vectors), np.ravel([v for v in vectors if v is not None])),
+    }
+    for name, (embedder, known) in fitted.items():
+        about, arrays = embedder._state()
+        assert "rare" not in json.dumps(about), name
+        for array in arrays.values():
+            assert not np.isin(np.float32(array), np.float32(known)).any(), name

@@ -37,6 +37,12 @@ def test_learns_every_problem_class(cohort, fitted):
     assert np.abs(predicted["stay"] - cohort.labels["stay"])[known].mean() < 5  # in days, not standard deviations
 
 
+def test_distances_are_those_that_the_assignments_come_from(cohort, fitted):
+    (name,) = fitted.distances(cohort)
+    kernel = 1 / (1 + fitted.distances(cohort)[name] ** 2)
+    np.testing.assert_allclose(kernel / kernel.sum(1, keepdims=True), fitted.predict(cohort)[name], rtol=1e-3)
+
+
 @pytest.mark.parametrize("tasks", [TASKS, TASKS[-1:]], ids=["beside others", "alone"])
 def test_clusters_are_the_groups_that_were_planted(cohort, tasks):
     from sklearn.metrics import adjusted_rand_score

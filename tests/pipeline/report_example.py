@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+
+from m3h_pipeline.reports.detail import operating_points
 
 TASKS = Path(__file__).parents[2] / "data_contracts" / "tasks.yaml"
 METRIC = {"binary": "AUROC", "multiclass": "macro AUROC", "regression": "R2", "clustering": "silhouette"}
@@ -61,6 +64,9 @@ def example(tim_tasks: int = 8, seed: int = 0) -> dict[str, Any]:
         ],
         "metrics": {"snapshot": "2026-11-01", "tasks": tasks},
         "tim": tim(rng, tasks, tim_tasks),
+        "detail": _detail(rng, tasks),
+        "trust": {"coverage": 0.9, "tasks": _trust(tasks)},
+        "drift": _drift(tasks),
         "limits": [
             "The data is synthetic: nothing here says how the model does on patients.",
             "The vision encoder has no pretrained weights: image weights can't be had offline.",
@@ -68,6 +74,110 @@ def example(tim_tasks: int = 8, seed: int = 0) -> dict[str, Any]:
             "The intervals are not corrected for the number of tasks and pairs looked at.",
         ],
     }
+
+
+def _detail(rng: np.random.Generator, tasks: list[dict[str, Any]]) -> dict[str, Any]:
+    """As detail.json: curves of every claimed task, 15 subsets of the modalities, six groups, four phenotypes."""
+    claimed = [task for task in tasks if task["claimed"]]
+
+    def contrast(difference: float) -> dict[str, float]:
+        return {
+            "value": 0.8, "low": 0.77, "high": 0.83, "others": 0.8 - difference, "difference": difference,
+            "difference_low": difference - 0.02, "difference_high": difference + 0.02,
+        }  # fmt: skip
+
+    names = ("tabular", "timeseries", "language", "vision")
+    adds = dict(zip(names, (0.004, 0.09, 0.05, 0.02), strict=True))
+    judged = [
+        {"task": task["task"], **contrast(rng.normal(0, 0.03))} for task in claimed if task["problem"] == "binary"
+    ]
+    groups = [("sex", "F"), ("sex", "M"), ("race", "ASIAN"), ("race", "WHITE"), ("insurance", "Medicare")]
+    return {
+        "curves": {task["task"]: _curves_of(rng, task["problem"]) for task in claimed
+                   if task["problem"] in ("binary", "regression")},
+        "modalities": {
+            "tasks": 34,
+            "subsets": [
+                {"modalities": list(subset), "n": 200, "value": 0.6 + 0.05 * len(subset), "low": 0.58, "high": 0.85}
+                for size in (4, 3, 2, 1) for subset in combinations(names, size)
+            ],
+            "adds": {name: contrast(value) for name, value in adds.items()},
+            "by_task": [
+                {"task": task["task"], "adds": {n: contrast(rng.normal(v, 0.02)) for n, v in adds.items()}}
+                for task in claimed
+            ],
+        },
+        "subgroups": [{"attribute": a, "group": g, "n": 90, **contrast(0.01), "tasks": judged} for a, g in groups]
+        + [{"attribute": "race", "group": "OTHER", "n": None, "tasks": []}],
+        "phenotypes": [
+            {
+                "task": "phenotype",
+                "clusters": [
+                    {"cluster": 0, "n": 105, "compared": 42, "differs": 7, "enriched": [
+                        {"task": name, "q": 0.001, "inside": 0.4, "outside": 0.2, "difference": 0.2, "low": 0.1,
+                         "high": 0.3} for name in ("sepsis", "heart_failure")]},
+                    {"cluster": 1, "n": 40, "compared": 42, "differs": 0, "enriched": []},
+                    {"cluster": 2, "n": None, "compared": 0, "differs": 0, "enriched": []},
+                ],
+            }
+        ],
+    }  # fmt: skip
+
+
+def _curves_of(rng: np.random.Generator, problem: str) -> dict[str, Any]:
+    said = rng.beta(1, 3, 400)
+    happened = rng.random(400) < said
+    if problem == "regression":
+        bins = [{"predicted": v, "observed": v + 0.3, "low": v - 1, "high": v + 1.5} for v in np.linspace(2, 20, 10)]
+        return {"unit": "days", "bins": bins}
+    points = operating_points(happened, said)
+    ends = {f"{name}_{end}": 0.5 for name in ("sensitivity", "specificity", "ppv", "npv") for end in ("low", "high")}
+    bins = [{"predicted": v, "observed": v, "low": v - 0.05, "high": v + 0.05} for v in np.linspace(0.05, 0.9, 10)]
+    return {
+        "prevalence": float(happened.mean()),
+        "bins": bins,
+        "points": points,
+        "thresholds": [{"rule": "find 80% of them", **points[len(points) // 2], **ends}],
+    }
+
+
+def _trust(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    numbers = {"coverage": 0.905, "low": 0.86, "high": 0.94, "size": 1.62, "error": 0.053, "calibrated": 0.049}
+    claimed = [task for task in tasks if task["claimed"] and task["problem"] != "clustering"]
+    return [{"task": task["task"], "n": task["n"], "positives": 0.93, **numbers} for task in claimed]
+
+
+def _drift(tasks: list[dict[str, Any]]) -> dict[str, Any]:
+    """A champion that has aged: one input and one modality are not as they were, and one task has lost."""
+    names = [("age", "tabular", 0.31), ("number of notes", "language", 0.12), ("heart_rate", "timeseries", 0.04)]
+    compared = [
+        {"name": name, "modality": modality, "distance": distance, "q": 0.001 * i, "n": 412, "changed": not i}
+        for i, (name, modality, distance) in enumerate(names)
+    ]
+    since = [
+        {
+            "task": task["task"], "metric": task["metric"], "n": 380, "then": 0.81, "value": 0.81 - 0.09 * (not i),
+            "low": 0.68, "high": 0.84, "q": 0.01, "fell": not i, "stated": 0.9, "coverage": 0.9 - 0.1 * (not i),
+            "uncovered": not i,
+        }
+        for i, task in enumerate(tasks[:3])
+    ]  # fmt: skip
+    return {
+        "champion": "2",
+        "reason": None,
+        "new": 412,
+        "inputs": compared,
+        "missing": [record | {"then": 0.1, "now": 0.4} for record in compared[1:]],
+        "scores": [compared[2] | {"name": tasks[0]["task"], "modality": "scores"}],
+        "performance": since,
+        "checks": {
+            "inputs": [False, "3 features compared over 412 new samples: 1 changed: Age (distance 0.31)."],
+            "missingness": [True, "2 features compared over 412 new samples: none has changed."],
+            "scores": [True, "1 task compared over 412 new samples: none has changed."],
+            "performance": [False, "Worse since the registration: Heart failure 0.720, was 0.810; 80% of the labels "
+                                   "within what was said, stated 90%."],
+        },
+    }  # fmt: skip
 
 
 def _task(rng: np.random.Generator, k: int, spec: dict[str, Any]) -> dict[str, Any]:

@@ -167,6 +167,7 @@ def test_nothing_of_the_patient_is_left_and_nothing_else_is_gone(out, whole, pat
     assert holding(out, [*keys, text]) == []
     rows_gone = dict(erased.rows)
     assert rows_gone.pop("embedding cache") == 0  # there is none here; test_main_job.py erases from one
+    assert rows_gone.pop("scores of all nights") == 0  # likewise: test_scores.py
     assert set(rows_gone) == {"latest", DAY, "2026-01-02"}
     assert min(rows_gone.values()) > 0
     gone = 0

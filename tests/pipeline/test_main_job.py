@@ -116,24 +116,20 @@ print(",".join(scores.columns))
 
 
 def test_registered_model_gives_the_run_s_own_predictions(finished, latest):
-    """The model in the registry, fed raw inputs, says what predictions.parquet says."""
+    """The model in the registry, fed raw inputs, says what predictions.parquet says, calibrated."""
     script = f"""
-import base64, mlflow, numpy as np, polars as pl, pandas as pd
+from pathlib import Path
+import mlflow, numpy as np, polars as pl
+from m3h_core import Calibrator
+from m3h_pipeline.scoring import raw_inputs
 mlflow.set_tracking_uri("sqlite:///{finished[0]}/mlflow/mlflow.db")
-inputs = "{finished[0]}/snapshots/2026-01-01/inputs/"
-said = pl.read_parquet("{latest}/predictions.parquet").filter(pl.col("task") == "death_in_hospital")
-ids = said["sample_id"].to_list()[:20]
-tabular = pl.read_parquet(inputs + "tabular.parquet").filter(pl.col("sample_id").is_in(ids)).sort("sample_id")
-frame = tabular.drop("sample_id", "split").to_pandas()
-def lists(name, columns):
-    table = pl.read_parquet(inputs + name + ".parquet").filter(pl.col("sample_id").is_in(ids))
-    return [table.filter(pl.col("sample_id") == i).select(columns).to_dicts() for i in tabular["sample_id"]]
-frame["events"] = lists("timeseries", ["code", "hours", "value"])
-frame["notes"] = lists("language", ["hours", "text"])
-frame["images"] = [[{{"hours": r["hours"], "view": r["view"], "content": open(r["path"], "rb").read()}} for r in row]
-                   for row in lists("vision", ["hours", "view", "path"])]
+snapshot = Path("{finished[0]}/snapshots/2026-01-01")
+said = pl.read_parquet("{latest}/predictions.parquet").filter(pl.col("task") == "death_in_hospital")[:20]
+(frame,) = raw_inputs(snapshot / "inputs", said["sample_id"].to_list())
 scores = mlflow.pyfunc.load_model("models:/m3h/1").unwrap_python_model().predict(None, frame)
-expected = said.filter(pl.col("sample_id").is_in(ids)).sort("sample_id")["prediction"].to_numpy()
+calibrator = Calibrator.load(snapshot / "joint" / "calibration")
+predicted = {{"death_in_hospital": said["prediction"].to_numpy()}}
+expected = calibrator.calibrated(predicted)["death_in_hospital"]
 print(float(np.abs(scores["death_in_hospital"].to_numpy() - expected).max()))
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -166,7 +162,7 @@ def test_a_forgotten_patient_is_in_no_file_and_the_next_run_goes_on(finished, tm
     assert len(holding(out, words)) > 20
 
     said = run("forget", patient, "--out", out, "--yes")
-    assert "m3h version 1 had learned from them" in said.stdout
+    assert "m3h version 1 (challenger) had learned from them" in said.stdout
     assert re.search(r"embedding cache: [1-9]", said.stdout)
     assert holding(out, words) == []
     metrics = (out / "latest" / "metrics.json").read_bytes()

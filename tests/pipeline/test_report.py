@@ -110,7 +110,7 @@ def test_every_task_has_its_row(page: str) -> None:
     unclaimed = row(page, "Hypertension")
     assert "not claimed: fewer than 10 positives or negatives" in unclaimed[0]
     assert unclaimed[1:5] == ["–"] * 4
-    assert page.count('class="unclaimed"') == sum(not t["claimed"] for t in tasks)
+    assert page.split('id="modalities"')[0].count('class="unclaimed"') == sum(not t["claimed"] for t in tasks)
 
 
 def test_rows_of_a_table_sum_to_the_rows_read(page: str) -> None:
@@ -298,7 +298,7 @@ def test_pictures_for_metadata() -> None:
 
 def test_all_tasks_interacting_stay_light(tmp_path: Path) -> None:
     page = written(example(tim_tasks=44), tmp_path)
-    assert len(page.encode()) < 2_000_000
+    assert len(page.encode()) < 3_000_000
     assert "All 1,892 pairs as a table" in page
     assert "The 40 largest of" in page
 

@@ -1,6 +1,8 @@
-"""Registry: the joint model with its embedders becomes a version that people review."""
+"""Registry: the joint model with its embedders becomes a version that the gate judges and people review."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -8,10 +10,14 @@ import polars as pl
 from m3h_pipeline import tracking
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
+from m3h_pipeline.defs.schedules import overdue, settings
 from m3h_pipeline.features.items import MODALITIES, is_given
-from m3h_pipeline.storage import code_version
+from m3h_pipeline.gate import CHECKS
+from m3h_pipeline.launch import JobLauncher
+from m3h_pipeline.storage import Step, code_version, read_json, write_json
 
-CODE = code_version("m3h_pipeline.registry", "m3h_pipeline.serving", "m3h_core")
+CODE = code_version("m3h_pipeline.registry", "m3h_pipeline.serving", "m3h_pipeline.monitoring", "m3h_core")
+GATE_CODE = code_version("m3h_pipeline.gate", "m3h_pipeline.jobs.champion", "m3h_core")
 
 
 @dg.asset(
@@ -21,32 +27,114 @@ CODE = code_version("m3h_pipeline.registry", "m3h_pipeline.serving", "m3h_core")
     kinds={"mlflow"},
     code_version=CODE,
     partitions_def=snapshots,
-    description="The joint model and its own embedders as a version in MLflow's registry, waiting for review.",
+    pool="gpu",
+    freshness_policy=overdue(settings()),
+    check_specs=[
+        # None of them blocks: a candidate that is rejected is no reason to keep the night's data from people.
+        dg.AssetCheckSpec(name, asset="model_version", description=description)
+        for name, description in CHECKS.items()
+    ],
+    description="The joint model and its own embedders as a version in MLflow's registry, judged by the gate against "
+    "the champion, then waiting for review.",
 )
-def model_version(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
-    """Register the candidate."""
+def model_version(
+    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
+) -> dg.MaterializeResult:
+    """Register the candidate, then judge it."""
+    tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
+    version = _registered(context, workspace)
+    gate = _judged(context, workspace, launcher, version)
+    verdict = read_json(gate.folder / "gate.json")
+    return materialized(
+        version,
+        checks=[
+            dg.AssetCheckResult(check_name=check["name"], passed=check["passed"], description=check["reason"])
+            for check in verdict["checks"]
+        ],
+        **{"tasks judged": verdict["judged"], "champion then": verdict["champion"] or "none"},
+        **gate.info,
+        **version.info,
+    )
+
+
+def _registered(context: dg.AssetExecutionContext, workspace: Workspace) -> Step:
     joint, quality = workspace.step(context, "joint"), workspace.step(context, "quality")
     embedded = {modality: workspace.step(context, f"embedding/{modality}") for modality in MODALITIES}
-    inputs = workspace.step(context, "inputs")
+    inputs, cohort = workspace.step(context, "inputs"), workspace.step(context, "cohort")
 
     def build(to):
-        from m3h_pipeline.registry import register
+        from m3h_pipeline.monitoring import REFERENCE, write_reference
+        from m3h_pipeline.registry import provenance, register
 
-        tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
+        metrics = json.loads((quality.folder / "metrics.json").read_text())
+        write_reference(inputs.folder, cohort.folder, joint.folder, metrics, to)
         schema = pl.read_parquet_schema(inputs.folder / "tabular.parquet")
         return register(
             key=joint.key,
             model=joint.folder / "model",
             embedders={name: step.folder / "embedder" for name, step in embedded.items()},
+            calibration=joint.folder / "calibration",
+            reference=to / REFERENCE,
             features={
-                name: "double" if kind.is_numeric() else "string"
+                name: "double" if kind.is_numeric() or kind == pl.Boolean else "string"
                 for name, kind in schema.items()
                 if name not in ("sample_id", "split")
             },
             given=[modality for modality in MODALITIES if is_given(modality, inputs.folder)],
-            metrics=json.loads((quality.folder / "metrics.json").read_text()),
-            tags={"snapshot": context.partition_key, "dagster.run_id": context.run_id},
+            metrics=metrics,
+            tags={
+                "snapshot": context.partition_key,
+                "dagster.run_id": context.run_id,
+                "m3h.cohort": cohort.version,
+                **provenance(),
+            },
         )
 
-    step = workspace.produce(context, "model_version", [CODE, joint.key, joint, quality, *embedded.values()], build)
-    return materialized(step, **step.info)
+    return workspace.produce(context, "model_version", [CODE, joint.key, joint, quality, *embedded.values()], build)
+
+
+def _judged(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, version: Step) -> Step:
+    """The gate's verdict, once a version: a champion of later nights does not judge it again."""
+    cohort, joint = workspace.step(context, "cohort"), workspace.step(context, "joint")
+    inputs, config = workspace.step(context, "inputs"), workspace.config.gate
+
+    def build(to: Path) -> dict[str, Any]:
+        from mlflow import MlflowClient
+        from safetensors.numpy import load_file
+
+        from m3h_core import Cohort, TaskSpec
+        from m3h_pipeline.gate import Champion, judge
+        from m3h_pipeline.jobs.champion import FILE
+        from m3h_pipeline.registry import CHAMPION
+        from m3h_pipeline.review import Standing, conclude
+
+        number = version.info["version"]
+        holder = Standing.now(MlflowClient()).aliases.get(CHAMPION)
+        champion = None
+        if holder and holder != number:
+            job = {
+                "mlflow": {"uri": workspace.mlflow_uri, "artifacts": str(workspace.mlflow_artifacts)},
+                "version": holder,
+                "inputs": str(inputs.folder),
+                "cohort": str(cohort.folder),
+                "cache": str(workspace.embedding_cache),
+            }
+            try:
+                launcher.run(context, "champion", job, to)
+                champion = Champion(holder, load_file(to / FILE))
+                (to / FILE).unlink()  # a row a sample, of no further use
+            except dg.DagsterError as error:
+                context.log.warning(f"the champion could not be applied: {type(error).__name__}")
+                champion = Champion(holder, {}, "it could not be applied to these samples; the run's log says why")
+        verdict = judge(
+            Cohort.load(cohort.folder),
+            [TaskSpec.from_dict(record) for record in json.loads((cohort.folder / "tasks.json").read_text())],
+            load_file(joint.folder / "predictions.safetensors"),
+            champion,
+            config,
+        )
+        write_json(to / "gate.json", verdict)
+        return {"validation status": conclude(MlflowClient(), number, verdict)}
+
+    decided_by: list[object] = [GATE_CODE, config.model_dump(), version.info["version"], cohort, joint]
+    return workspace.produce(context, "gate", decided_by, build)

@@ -14,7 +14,9 @@ from m3h_pipeline.snapshots import labels, remove, surplus
 from m3h_pipeline.storage import at_work, code_version, read_json
 
 ARMS = ("joint", "single_task", "trees")
-QUALITY_CODE = code_version("m3h_core.metrics", "m3h_pipeline.reports.quality")
+QUALITY_CODE = code_version(
+    "m3h_core.metrics", "m3h_core.clusters", "m3h_pipeline.reports.quality", "m3h_pipeline.reports.detail"
+)
 TIM_CODE = code_version("m3h_core", "m3h_pipeline.jobs.tim", "m3h_pipeline.reports.quality")
 REPORT_CODE = code_version("m3h_pipeline.reports", "m3h_pipeline.lineage")
 _SHARED: dict[str, Any] = {"group_name": "reports", "owners": OWNERS, "partitions_def": snapshots}
@@ -84,21 +86,22 @@ def tim_report(context: dg.AssetExecutionContext, workspace: Workspace, launcher
 
 
 @dg.asset(
-    deps=["quality", "tim_report", "model_version"],
+    deps=["quality", "tim_report", "model_version", "monitoring"],
     kinds={"altair", "html"},
     code_version=REPORT_CODE,
-    description="One self-contained page: cohort, quarantine, joint against single-task and trees, TIM, limits.",
+    description="One self-contained page: cohort, quarantine, joint against single-task and trees, TIM, drift, limits.",
     **_SHARED,
 )
 def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
-    """Write the page, attach it to the model's MLflow run, publish ``<out>/latest``."""
+    """Write the page and the model card, hand both to MLflow, publish ``<out>/latest``."""
     from m3h_pipeline import tracking
+    from m3h_pipeline.registry import describe
     from m3h_pipeline.reports import charts
     from m3h_pipeline.reports.publish import publish, write_page
 
     steps = {
         name: workspace.step(context, name)
-        for name in ("ingested", "cohort", "quality", "tim", "model_version", "joint")
+        for name in ("ingested", "cohort", "quality", "tim", "model_version", "joint", "gate", "scores", "monitoring")
     }
     valid = workspace.valid(context)
     embedded = {modality: workspace.step(context, f"embedding/{modality}") for modality in MODALITIES}
@@ -107,12 +110,14 @@ def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
         facts = write_page(workspace.config, context.partition_key, steps, valid, embedded, to)
         tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
         tracking.attach(steps["model_version"].info["run_id"], to / "report.html")
+        describe(steps["model_version"].info["version"], (to / "model_card.md").read_text())
         return facts
 
     decided_by: list[object] = [REPORT_CODE, *steps.values(), *valid.values(), *embedded.values()]
     step = workspace.produce(context, "report", decided_by, build)
     with at_work(workspace.root):
-        latest = publish(workspace.root, step.folder)
+        scored = steps["scores"].folder / "scores.parquet" if steps["scores"].info["model_version"] else None
+        latest = publish(workspace.root, step.folder, scored)
     pictures: dict[str, Any] = {}
     if compared := charts.interval_charts(read_json(latest / "metrics.json")["tasks"]):
         pictures["joint minus single-task"] = _picture(compared[0], "joint minus single-task")

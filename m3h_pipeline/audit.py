@@ -1,0 +1,182 @@
+"""The audit table: who decided what about which version, when, why, and what came of it.
+
+An SQL table beside Dagster's own records: in PostgreSQL where ``DAGSTER_POSTGRES_URL`` names one, else in
+``<out>/review.db``. A line is written before anything is done about it and never changed afterwards but for its
+outcome, so that what was interrupted is found again. Whoever writes does so alone (`Audit.alone`), across processes and
+machines.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
+
+from m3h_pipeline.errors import InputError
+
+POSTGRES_VARIABLE = "DAGSTER_POSTGRES_URL"
+# The decision of a line that nobody made through m3h: an alias was found moved.
+FOUND = "found"
+_PATIENCE_SECONDS = 60
+_TABLE = sa.Table(
+    "m3h_review",
+    sa.MetaData(),
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", sa.String(32), nullable=False),
+    sa.Column("version", sa.String(32), nullable=False),
+    sa.Column("decision", sa.String(32), nullable=False),
+    sa.Column("who", sa.Text, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("settled_at", sa.String(32)),
+    sa.Column("outcome", sa.Text),
+    sa.Column("champion", sa.String(32)),
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One decision. ``outcome`` and ``champion`` (the version that is it afterwards, "" for none) are what is planned
+    until ``settled_at`` says when it was done; None as long as nothing was planned.
+    """
+
+    id: int
+    at: str
+    version: str
+    decision: str
+    who: str
+    why: str
+    settled_at: str | None
+    outcome: str | None
+    champion: str | None
+
+
+class Book:
+    """The table within one transaction."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def lines(self) -> list[Line]:
+        """All lines, the earliest first."""
+        return [Line(*row) for row in self._connection.execute(sa.select(_TABLE).order_by(_TABLE.c.id))]
+
+    def last(self, version: str) -> Line | None:
+        """The last decision on a version."""
+        mine = (line for line in reversed(self.lines()) if line.version == version and line.decision != FOUND)
+        return next(mine, None)
+
+    def champion(self) -> str | None:
+        """Who was champion after the line that was settled last."""
+        settled = [(line.settled_at, line.id, line.champion) for line in self.lines() if line.settled_at]
+        return max(settled)[2] or None if settled else None
+
+    def line(self, number: int) -> Line:
+        """One line as it is now."""
+        return Line(*self._connection.execute(sa.select(_TABLE).where(_TABLE.c.id == number)).one())
+
+    def write(self, version: str, decision: str, who: str, why: str) -> int:
+        """A new line, not settled yet; returns its id."""
+        row = {"at": _now(), "version": version, "decision": decision, "who": who, "why": why}
+        return self._connection.execute(sa.insert(_TABLE).values(row).returning(_TABLE.c.id)).scalar_one()
+
+    def plan(self, line: int, outcome: str, champion: str | None) -> None:
+        """Say what is about to be done, so that it can be told from somebody else's doing if it is interrupted."""
+        self._update(line, {"outcome": outcome, "champion": champion or ""})
+
+    def settle(self, line: int) -> None:
+        """Say that what was planned is done."""
+        self._update(line, {"settled_at": _now()})
+
+    def _update(self, line: int, values: dict[str, Any]) -> None:
+        self._connection.execute(sa.update(_TABLE).where(_TABLE.c.id == line).values(values))
+
+
+class Audit:
+    """The table of an out-folder, made where there is none yet."""
+
+    def __init__(self, out: Path) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        url = postgres_address(out) or f"sqlite:///{(out / 'review.db').resolve()}"
+        self._is_file = url.startswith("sqlite")
+        # Each use opens its own connection and closes it: a sensor ticks for months.
+        self._engine = sa.create_engine(
+            url, poolclass=sa.NullPool, connect_args={"timeout": _PATIENCE_SECONDS} if self._is_file else {}
+        )
+        if self._is_file:
+            event.listen(self._engine, "connect", _no_implicit_transactions)
+        try:
+            if not sa.inspect(self._engine).has_table(_TABLE.name):
+                self._make()
+        except SQLAlchemyError as error:
+            raise InputError(
+                f"the audit table can't be opened ({_first_line(error)}): see {POSTGRES_VARIABLE}"
+            ) from None
+
+    def lines(self) -> list[Line]:
+        """All lines, the earliest first, without waiting for a writer."""
+        with self._engine.connect() as connection:
+            return Book(connection).lines()
+
+    @contextmanager
+    def alone(self) -> Generator[Book]:
+        """One transaction; nobody else writes meanwhile. What raises leaves the table as it was."""
+        with self._engine.connect() as connection:
+            if self._is_file:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                connection.exec_driver_sql(f"LOCK TABLE {_TABLE.name} IN EXCLUSIVE MODE")
+            try:
+                yield Book(connection)
+            except BaseException:
+                self._end(connection, "ROLLBACK")
+                raise
+            self._end(connection, "COMMIT")
+
+    def _end(self, connection: sa.Connection, how: str) -> None:
+        if self._is_file:
+            connection.exec_driver_sql(how)
+        elif how == "COMMIT":
+            connection.commit()
+        else:
+            connection.rollback()
+
+    def _make(self) -> None:
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(sa.schema.CreateTable(_TABLE, if_not_exists=True))
+        except SQLAlchemyError:  # another process made it at the same moment
+            if not sa.inspect(self._engine).has_table(_TABLE.name):
+                raise
+
+
+def postgres_address(out: Path) -> str | None:
+    """Where Dagster's records and this table lie, None for the out-folder itself.
+
+    Raises `InputError` where the folder was made for PostgreSQL and the variable is not set.
+    """
+    address = os.environ.get(POSTGRES_VARIABLE)
+    file = out / "dagster" / "dagster.yaml"
+    if not address and file.exists() and POSTGRES_VARIABLE in file.read_text():
+        raise InputError(f"{file} keeps Dagster's records in PostgreSQL: set {POSTGRES_VARIABLE}")
+    return address or None
+
+
+def _no_implicit_transactions(connection: Any, _: Any) -> None:
+    """Python's SQLite opens a transaction at the first write only: two could read before either writes."""
+    connection.isolation_level = None
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0]

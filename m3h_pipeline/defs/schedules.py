@@ -1,0 +1,106 @@
+"""The night: one run of the main job a day, through to a registered candidate."""
+
+import datetime as dt
+import os
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+
+from m3h_pipeline import config as configuration
+from m3h_pipeline.defs.resources import OUT_VARIABLE, Workspace
+from m3h_pipeline.errors import InputError
+from m3h_pipeline.snapshots import labels
+from m3h_pipeline.storage import locked, read_step
+
+# A run that `m3h run` makes in its own process; Dagster does not notice when that process is killed, the lock does.
+COMMAND_TAG = "m3h/command"
+RUN_LOCK = ".run.lock"
+_GOING = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def settings() -> configuration.Config:
+    """What m3h.toml says when the definitions are loaded: a schedule's time is part of them."""
+    out = os.environ.get(OUT_VARIABLE, "")
+    try:
+        return configuration.load(Path(out)) if out else configuration.Config()
+    except InputError:  # not configured yet, or a mistake that the first step will name
+        return configuration.Config()
+
+
+def timezone(config: configuration.Config) -> str:
+    """The schedule's time zone."""
+    return config.nightly.timezone or config.cohort.timezone
+
+
+def nightly(job: str) -> dg.ScheduleDefinition:
+    """The schedule of the main job; it runs as soon as a daemon does."""
+    config = settings()
+
+    @dg.schedule(
+        name="nightly",
+        job_name=job,
+        cron_schedule=config.nightly.cron,
+        execution_timezone=timezone(config),
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="The night's snapshot through to a registered candidate ([nightly] in m3h.toml).",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext, workspace: Workspace) -> dg.RunRequest | dg.SkipReason:
+        night = context.scheduled_execution_time.astimezone(ZoneInfo(timezone(workspace.config)))
+        label = night.date().isoformat()
+        if going := run_going(context.instance, workspace.root, job):
+            return dg.SkipReason(f"run {going} is still going: a second one would compute the same steps")
+        if reason := nothing_to_do(workspace, label):
+            return dg.SkipReason(reason)
+        context.instance.add_dynamic_partitions("snapshot", [label])
+        remember(workspace, label)
+        return dg.RunRequest(run_key=label, partition_key=label)
+
+    return schedule
+
+
+def run_going(instance: dg.DagsterInstance, out: Path, job: str) -> str | None:
+    """The id of a run of the job that has not ended, or None."""
+    for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=_GOING)):
+        if COMMAND_TAG not in run.tags or _is_locked(out / RUN_LOCK):
+            return run.run_id
+    return None
+
+
+def nothing_to_do(workspace: Workspace, label: str) -> str | None:
+    """Why the night of this label needs no run: a newer snapshot, or a source that is as it was."""
+    newest = max(labels(workspace.root), default=None)
+    if newest is None:
+        return None
+    if label < newest:
+        return f"the snapshot {newest} is newer than this night, {label}"
+    step = read_step(workspace.root / "snapshots" / newest / "ingested")
+    if label > newest and step and step.info.get("fingerprint") == workspace.source.fingerprint():
+        return f"the source is as it was for the snapshot {newest}: there is nothing new to learn"
+    return None
+
+
+def remember(workspace: Workspace, label: str) -> None:
+    """`m3h run` without a date goes on with this night's."""
+    config = workspace.config
+    source = config.source.model_copy(update={"snapshot": label})
+    configuration.save(config.model_copy(update={"source": source}), workspace.root)
+
+
+def overdue(config: configuration.Config) -> dg.FreshnessPolicy:
+    """When a candidate counts as overdue: Dagster shows a missed night on the asset."""
+    return dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(hours=config.nightly.late_after_hours))
+
+
+def _is_locked(file: Path) -> bool:
+    try:
+        with locked(file, wait=False):
+            return False
+    except BlockingIOError:
+        return True

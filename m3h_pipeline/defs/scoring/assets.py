@@ -1,0 +1,130 @@
+"""Scoring: the champion's scores of the snapshot's samples, and what has changed since it was trained."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from m3h_pipeline import scoring, tracking
+from m3h_pipeline.defs.partitions import snapshots
+from m3h_pipeline.defs.resources import OWNERS, Workspace, clearly, materialized
+from m3h_pipeline.errors import InputError
+from m3h_pipeline.features.items import MODALITIES
+from m3h_pipeline.launch import JobLauncher
+from m3h_pipeline.storage import Step, at_work, code_version, read_step
+
+CODE = code_version("m3h_pipeline.scoring", "m3h_pipeline.jobs.score")
+MONITORING_CODE = code_version("m3h_pipeline.monitoring", "m3h_core.metrics", "m3h_core.calibration")
+_SHARED: dict[str, Any] = {"group_name": "scoring", "owners": OWNERS, "partitions_def": snapshots}
+_CHECKS = {
+    "inputs": "Features are distributed among new samples as among those that the champion learned from.",
+    "missingness": "Features are missing as often among new samples.",
+    "scores": "The champion's scores of new samples are distributed as those of its own held-out samples.",
+    "performance": "On labels that have arrived since, the champion is as good as at its registration, and its sets "
+    "and intervals hold the truth as often as stated.",
+}
+
+
+class Which(dg.Config):
+    """Which version scores whom: the one with the alias unless a number is given; everyone, or as `to_score` says."""
+
+    alias: str = "champion"
+    version: str = ""
+    everyone: bool = False
+
+
+@dg.asset(
+    deps=[*(f"{modality}_inputs" for modality in MODALITIES), "valid_samples"],
+    kinds={"mlflow", "duckdb"},
+    code_version=CODE,
+    pool="gpu",
+    description="The champion's calibrated scores, sets and intervals for those still in hospital and those it has not "
+    "seen, as a Parquet file and a DuckDB table. Empty as long as there is no champion.",
+    **_SHARED,
+)
+def scores(
+    context: dg.AssetExecutionContext, config: Which, workspace: Workspace, launcher: JobLauncher
+) -> dg.MaterializeResult:
+    """Score the snapshot's samples."""
+    from m3h_pipeline.registry import CHAMPION, need
+
+    inputs, samples = workspace.step(context, "inputs"), workspace.step(context, "valid/samples")
+    tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
+    try:
+        which = need(config.alias, config.version)
+    except InputError as error:
+        if config.version or config.alias != CHAMPION:
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+        context.log.info(f"no scores: {error}")
+        step = workspace.produce(context, "scores", [CODE, None], lambda to: _nobody(to, context.partition_key))
+        return materialized(step, champion="none", note=str(error))
+    learned = _learned(workspace, which.snapshot, which.cohort)
+    # The demo lies in the past: nobody is still in hospital.
+    everyone = config.everyone or workspace.config.source.name == "demo"
+    job = {
+        "mlflow": {"uri": workspace.mlflow_uri, "artifacts": str(workspace.mlflow_artifacts)},
+        "version": which.version,
+        "snapshot": context.partition_key,
+        "inputs": str(inputs.folder),
+        "samples": str(samples.folder / "samples.parquet"),
+        "learned": str(learned.folder.parent / "valid/samples/samples.parquet") if learned else None,
+        "everyone": everyone,
+        "cache": str(workspace.embedding_cache),
+    }
+    decided_by: list[object] = [CODE, which.version, which.training, learned, everyone, inputs, samples]
+    step = workspace.produce(context, "scores", decided_by, lambda to: launcher.run(context, "score", job, to))
+    with at_work(workspace.root):
+        scoring.keep(workspace.root, step.folder / scoring.FILE)
+    return materialized(step, **step.info)
+
+
+@dg.asset(
+    deps=["scores", "valid_labels"],
+    kinds={"scipy"},
+    code_version=MONITORING_CODE,
+    check_specs=[
+        dg.AssetCheckSpec(check, asset="monitoring", description=description) for check, description in _CHECKS.items()
+    ],
+    description="Whether inputs, what is missing, scores and, where labels have arrived, performance are as they were "
+    "when the champion was trained.",
+    **_SHARED,
+)
+def monitoring(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+    """Compare the samples that are new to the champion with its reference."""
+    from m3h_pipeline.monitoring import monitor, verdicts
+    from m3h_pipeline.registry import registered
+
+    inputs, scored, labels = (workspace.step(context, name) for name in ("inputs", "scores", "valid/labels"))
+    config = workspace.config
+    learned = None
+    if version := scored.info.get("model_version"):
+        tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
+        learned = next((_learned(workspace, known.snapshot, known.cohort) for known in registered()
+                        if known.version == version), None)  # fmt: skip
+
+    def build(to: Path) -> dict[str, Any]:
+        found = monitor(
+            inputs.folder, scored.folder, labels.folder, learned.folder if learned else None,
+            config.monitoring, to, config.training.bootstrap,
+        )  # fmt: skip
+        return {"checks": {check: list(said) for check, said in verdicts(found).items()}}
+
+    settings = config.monitoring.model_dump() | {"bootstrap": config.training.bootstrap}
+    step = workspace.produce(context, "monitoring", [MONITORING_CODE, settings, inputs, scored, labels, learned], build)
+    checks = [
+        dg.AssetCheckResult(check_name=check, passed=passed, description=words, severity=dg.AssetCheckSeverity.WARN)
+        for check, (passed, words) in step.info["checks"].items()
+    ]
+    return materialized(step, checks=checks, champion=version or "none")
+
+
+def _nobody(to: Path, snapshot: str) -> dict[str, Any]:
+    scoring.write_scores([], to, version=None, snapshot=snapshot)
+    return {"model_version": None, "samples": 0}
+
+
+def _learned(workspace: Workspace, snapshot: str, cohort: str) -> Step | None:
+    """The cohort that a version learned from, as long as it is there as it was then."""
+    with clearly():
+        step = read_step(workspace.root / "snapshots" / snapshot / "cohort")
+    return step if step and step.version == cohort else None

@@ -1,0 +1,93 @@
+"""Predict the test samples of a snapshot with a registered version: its own embedders, its own model.
+
+Configuration: ``mlflow`` {uri, artifacts}, ``version``, ``inputs`` (folder of the as-of inputs), ``cohort`` (folder),
+``cache`` (folder of embeddings, which changes no result), ``to``. Writes ``champion.safetensors``: {task: [N] or [N,
+classes]} for every sample of the cohort, NaN outside the test split.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m3h_core import Cohort, FittedModel
+from m3h_core.cohort import TEST
+from m3h_core.embedders import Embedder, GivenEmbedder, load_embedder
+from m3h_pipeline import tracking
+from m3h_pipeline.errors import InputError
+from m3h_pipeline.features.items import is_given, modality_items, take
+from m3h_pipeline.jobs import FACTS, Log, job
+from m3h_pipeline.storage import write_arrays, write_json
+
+FILE = "champion.safetensors"
+
+
+def predict(config: dict[str, Any], log: Log) -> dict[str, Any]:
+    """Load, embed, predict, write; returns counts."""
+    version, to = config["version"], Path(config["to"])
+    inputs, cache = Path(config["inputs"]), Path(config["cache"])
+    cohort = Cohort.load(config["cohort"])
+    rows = cohort.rows(TEST)
+    model, embedders = load(version, config["mlflow"])
+    embeddings, present = {}, {}
+    for name, embedder in embedders.items():
+        embedder.cache = cache
+        log(f"version {version}: {name} of {len(rows)} test samples")
+        embeddings[name], present[name] = embedder.transform(_items(name, embedder, inputs, rows))
+    scored = model.predict(
+        Cohort(
+            sample_ids=[cohort.sample_ids[row] for row in rows],
+            split=cohort.split[rows],
+            embeddings=embeddings,
+            present=present,
+            labels={},
+            labelled={},
+        )
+    )
+    predictions = {}
+    for task, values in scored.items():
+        predictions[task] = np.full((len(cohort), *values.shape[1:]), np.nan)
+        predictions[task][rows] = values
+    write_arrays(to / FILE, predictions)
+    return {"version": version, "samples": len(rows), "tasks": len(predictions)}
+
+
+def load(version: str, mlflow_config: dict[str, str]) -> tuple[FittedModel, dict[str, Embedder]]:
+    """The model and the embedders of a registered version; an `InputError` where MLflow no longer holds them."""
+    import mlflow
+
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    tracking.connect(mlflow_config["uri"], Path(mlflow_config["artifacts"]))
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{tracking.MODEL_NAME}/{version}")) / "artifacts"
+        model = FittedModel.load(folder / "model")
+        embedders = {part.name: load_embedder(part) for part in sorted((folder / "embedders").iterdir())}
+    except (mlflow.MlflowException, OSError, ValueError) as error:
+        raise InputError(f"version {version} can't be loaded from MLflow: {str(error).splitlines()[0]}") from error
+    return model, embedders
+
+
+def _items(modality: str, embedder: Embedder, inputs: Path, rows: np.ndarray) -> Any:
+    """The items of some samples in the form that this embedder was fitted on."""
+    if isinstance(embedder, GivenEmbedder) != is_given(modality, inputs):
+        now, then = ("raw", "given vectors") if isinstance(embedder, GivenEmbedder) else ("given vectors", "raw")
+        raise InputError(f"{modality} is {now} in this snapshot and was {then} when the version learned")
+    items = take(modality_items(modality, inputs), rows)
+    if modality != "tabular" or isinstance(embedder, GivenEmbedder):
+        return items
+    # A column that this snapshot lacks is missing, as it would be for a served model.
+    nothing = np.full(len(rows), None, dtype=object)
+    return {name: items.get(name, nothing) for name in embedder.columns}  # ty: ignore[missing-attribute]
+
+
+def main() -> None:
+    """Entry point."""
+    with job() as (config, log):
+        write_json(Path(config["to"]) / FACTS, predict(config, log))
+
+
+if __name__ == "__main__":
+    main()

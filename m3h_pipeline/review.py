@@ -1,0 +1,370 @@
+"""Review: a person decides, one sensor moves the aliases.
+
+A decision is the tag ``validation_status`` (approved or rejected) of a version in MLflow, set in its pages or by ``m3h
+review``, which also writes the audit line at once. `settle` is what the sensor calls: it writes a line for what was
+decided in MLflow's pages, carries out each line that is not settled yet, and says what it did. Every step can be
+repeated: what was interrupted (by a kill, by MLflow going down) is done again by the next tick.
+
+Aliases: ``champion`` is what scores, ``previous`` the one before, ``challenger`` the last candidate that passed the
+gate. An alias names one version, so there are never two champions. To reject the champion is to roll back.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from m3h_pipeline import config as configuration
+from m3h_pipeline import tracking
+from m3h_pipeline.audit import FOUND, Audit, Book, Line
+from m3h_pipeline.errors import InputError
+from m3h_pipeline.registry import CHAMPION
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PREVIOUS, CHALLENGER = "previous", "challenger"
+APPROVED, REJECTED, PENDING, SUPERSEDED = "approved", "rejected", "pending", "superseded"
+STATUS, REASON, BY = "validation_status", "validation_reason", "validation_by"
+GATE = "gate"
+# How many tasks the gate could judge.
+JUDGED = "m3h.gate_judged"
+AUTO = "m3h.toml: [review] auto_promote"
+UNKNOWN = "unknown (in MLflow)"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version as it stands in MLflow."""
+
+    number: str
+    tags: Mapping[str, str]
+    description: str = ""
+
+    @property
+    def status(self) -> str:
+        """What its tag says."""
+        return self.tags.get(STATUS, "")
+
+    @property
+    def by_gate(self) -> bool:
+        """Whether the gate, not a person, rejected it."""
+        return self.status == REJECTED and self.tags.get(BY) == GATE
+
+
+@dataclass(frozen=True)
+class Standing:
+    """All versions by number, and which version each alias names."""
+
+    versions: Mapping[str, Version]
+    aliases: Mapping[str, str]
+
+    @classmethod
+    def now(cls, client: MlflowClient) -> Standing:
+        """As MLflow says now."""
+        models = client.search_registered_models(f"name='{tracking.MODEL_NAME}'")
+        found = client.search_model_versions(f"name='{tracking.MODEL_NAME}'")
+        versions = [Version(str(v.version), dict(v.tags), v.description or "") for v in found]
+        return cls(
+            {version.number: version for version in sorted(versions, key=lambda version: int(version.number))},
+            {alias: str(number) for alias, number in models[0].aliases.items()} if models else {},
+        )
+
+    def named(self, version: str) -> list[str]:
+        """The aliases of a version."""
+        return sorted(alias for alias, number in self.aliases.items() if number == version)
+
+
+def connect(out: Path) -> MlflowClient:
+    """MLflow's client; a server that is down is noticed within seconds, not minutes."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+    from mlflow import MlflowClient
+
+    uri = configuration.mlflow_uri(out)
+    with reached(uri):
+        tracking.connect(uri, out / "mlflow" / "artifacts")
+    return MlflowClient(uri)
+
+
+@contextmanager
+def reached(uri: str) -> Generator[None]:
+    """What fails within because MLflow does not answer becomes an `InputError` that says so."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise InputError(
+            f"MLflow at {_without_password(uri)} can't be reached or refuses ({type(error).__name__})"
+        ) from error
+
+
+# What a person does -------------------------------------------------------------------------------------------------
+
+
+def decide(out: Path, decision: str, version: str | None, who: str | None, why: str) -> str:
+    """``m3h review approve`` and ``reject``: write the audit line, then the tag; returns what to tell the person.
+
+    Raises `InputError` where there is no such version, nothing to decide, or another reviewer was faster.
+    """
+    client, audit = connect(out), Audit(out)
+    with reached(configuration.mlflow_uri(out)):
+        standing = Standing.now(client)
+    version = _need(standing, version or _sole_pending(standing)).number
+    with audit.alone() as book:
+        _refuse_twice(book, standing, version, decision)
+        book.write(version, decision, who or getpass.getuser(), why)
+    return _tell(client, version, decision, who or getpass.getuser(), why)
+
+
+def roll_back(out: Path, who: str | None, why: str) -> str:
+    """``m3h review rollback``: reject the champion, so that the previous one takes its place.
+
+    Where the champion was deleted by hand, the previous one is approved again.
+    """
+    client = connect(out)
+    with reached(configuration.mlflow_uri(out)):
+        aliases = Standing.now(client).aliases
+    if PREVIOUS not in aliases:
+        raise InputError(
+            "there is no previous champion to go back to; `m3h review reject VERSION` takes the champion's alias away"
+        )
+    if CHAMPION in aliases:
+        return decide(out, REJECTED, aliases[CHAMPION], who, f"rollback: {why}")
+    return decide(out, APPROVED, aliases[PREVIOUS], who, f"rollback: {why}")
+
+
+def overview(out: Path) -> str:
+    """``m3h review list``: a line a version, then the audit table."""
+    client, audit = connect(out), Audit(out)
+    with reached(client.tracking_uri):
+        standing = Standing.now(client)
+    versions = [
+        f"version {version.number:>4}  {version.status or 'not judged':<10}  {version.tags.get('snapshot', ''):<10}  "
+        f"{', '.join(standing.named(version.number))}".rstrip()
+        for version in standing.versions.values()
+    ]
+    lines = [
+        f"{line.at[:19]}Z  version {line.version:>4}  {line.decision} by {line.who}: {line.why or 'no reason given'}\n"
+        f"{'':22}{line.outcome if line.settled_at else 'not carried out yet'}"
+        for line in audit.lines()
+    ]
+    return "\n".join([*(versions or ["no version is registered yet"]), "", *(lines or ["nothing was decided yet"])])
+
+
+def card(out: Path, version: str | None) -> str:
+    """``m3h review show``: the model card, and what the gate or a person said."""
+    client = connect(out)
+    with reached(client.tracking_uri):
+        standing = Standing.now(client)
+    known = _need(standing, version or _sole_pending(standing))
+    said = f"{known.status or 'not judged'} {known.tags.get(BY, '')} {known.tags.get(REASON, '')}".strip()
+    return f"{known.description}\n\nStatus: {said}"
+
+
+def _need(standing: Standing, version: str) -> Version:
+    if version not in standing.versions:
+        raise InputError(f"there is no version {version}; there are: {', '.join(standing.versions) or 'none'}")
+    return standing.versions[version]
+
+
+def _sole_pending(standing: Standing) -> str:
+    pending = [version.number for version in standing.versions.values() if version.status == PENDING]
+    if len(pending) != 1:
+        raise InputError(f"name a version: {', '.join(pending) if pending else 'none'} waits for review")
+    return pending[0]
+
+
+def _refuse_twice(book: Book, standing: Standing, version: str, decision: str) -> None:
+    last = book.last(version)
+    if last and last.settled_at is None:
+        raise InputError(
+            f"version {version} was {last.decision} by {last.who} at {last.at[:19]}Z, which is not carried out yet "
+            "(`m3h ui` must be running): look at `m3h review list` in a minute and decide again if need be"
+        )
+    known = standing.versions[version]
+    is_champion = standing.aliases.get(CHAMPION) == version
+    if (decision == APPROVED and is_champion) or (decision == REJECTED == known.status and not known.by_gate):
+        raise InputError(f"version {version} is {'the champion' if is_champion else 'rejected'} already")
+
+
+def _tell(client: MlflowClient, version: str, decision: str, who: str, why: str) -> str:
+    """Set the tags, which people see; the line that is already written is what counts."""
+    try:
+        with reached(client.tracking_uri):
+            _set_tags(client, version, decision, who, why)
+    except InputError as error:
+        return (
+            f"version {version} is {decision}, in the audit table; {error}: it is carried out as soon as MLflow is back"
+        )
+    return f"version {version} is {decision}; the sensor `review` moves the aliases within a minute while `m3h ui` runs"
+
+
+# What the sensor does -----------------------------------------------------------------------------------------------
+
+
+def settle(out: Path, *, auto_promote: bool = False) -> list[str]:
+    """Carry out all that was decided; returns a line for each thing done.
+
+    Raises `InputError` where MLflow can't be reached: what is left is done next time.
+    """
+    client, audit = connect(out), Audit(out)
+    said: list[str] = []
+    with reached(client.tracking_uri):
+        with audit.alone() as book:
+            standing = Standing.now(client)
+            _notice_decisions(book, standing)
+            if auto_promote:
+                _promote_unseen(book, standing)
+        for line in audit.lines():
+            if line.settled_at is None:
+                said += _carry_out(audit, client, line.id)
+        with audit.alone() as book:
+            said += _notice_hand(book, Standing.now(client), None)
+    return said
+
+
+def _notice_decisions(book: Book, standing: Standing) -> None:
+    """Write a line for each version that was decided upon in MLflow's pages."""
+    for version in standing.versions.values():
+        last = book.last(version.number)
+        # A line that waits comes before the tag, which may not have been set for want of a server.
+        if version.status not in (APPROVED, REJECTED) or version.by_gate or (last and last.settled_at is None):
+            continue
+        if last is None or last.decision != version.status:
+            by = version.tags.get(BY, "")
+            # The name of an earlier decision is still there: nobody knows who changed the tag after it.
+            who = by if by and by not in (GATE, last.who if last else "") else UNKNOWN
+            why = version.tags.get(REASON, "") if who == by else ""
+            book.write(version.number, version.status, who, why)
+
+
+def _promote_unseen(book: Book, standing: Standing) -> None:
+    """Approve the challenger without a person, where it was judged at all and nobody has decided on it."""
+    challenger = standing.versions.get(standing.aliases.get(CHALLENGER, ""))
+    if challenger is None or challenger.status != PENDING or challenger.tags.get(JUDGED, "0") == "0":
+        return
+    if book.last(challenger.number) is None:
+        book.write(challenger.number, APPROVED, AUTO, "passed the gate")
+
+
+def _notice_hand(book: Book, standing: Standing, next_line: Line | None) -> list[str]:
+    """Write a line where somebody moved or deleted the champion by hand; the alias is left as they left it."""
+    now, known = standing.aliases.get(CHAMPION), book.champion()
+    half_done = next_line is not None and next_line.champion == (now or "")
+    if now == known or half_done:
+        return []
+    if now is None:
+        how = "was deleted" if known not in standing.versions else "lost its alias"
+        back = standing.aliases.get(PREVIOUS)
+        rest = f"`m3h review rollback` brings back version {back}" if back else "approve another version"
+        outcome = f"the champion, version {known}, {how} by hand in MLflow: nothing is scored until then: {rest}"
+    else:
+        former = f"version {known}" if known else "none"
+        outcome = f"version {now} was made champion by hand in MLflow, in the place of {former}"
+    line = book.write(now or known or "", FOUND, UNKNOWN, "")
+    book.plan(line, outcome, now)
+    book.settle(line)
+    return [outcome]
+
+
+def _carry_out(audit: Audit, client: MlflowClient, number: int) -> list[str]:
+    """Plan one line, then do it; each in a transaction of its own, so that a kill leaves the plan to go on from."""
+    said: list[str] = []
+    with audit.alone() as book:
+        line, standing = book.line(number), Standing.now(client)
+        if line.settled_at is None:
+            said += _notice_hand(book, standing, line)
+            if line.outcome is None:
+                book.plan(number, *_planned(standing, line))
+    with audit.alone() as book:
+        line, standing = book.line(number), Standing.now(client)
+        if line.settled_at is not None:  # another process was faster
+            return said
+        if line.version in standing.versions:
+            _move(client, standing.aliases, line)
+            _set_tags(client, line.version, line.decision, line.who, line.why)
+        book.settle(number)
+    return [*said, f"version {line.version}, {line.decision} by {line.who}: {line.outcome}"]
+
+
+def _planned(standing: Standing, line: Line) -> tuple[str, str | None]:
+    """What will come of a decision, in words, and who will be champion."""
+    champion, back = standing.aliases.get(CHAMPION), standing.aliases.get(PREVIOUS)
+    if line.version not in standing.versions:
+        return "the version was deleted in MLflow before this could be carried out", champion
+    if line.decision == APPROVED:
+        kept = champion if champion != line.version else None
+        return "champion" + (f"; version {kept} is kept as previous" if kept else ""), line.version
+    if champion != line.version:
+        return "not the champion", champion
+    if back and back != line.version:
+        return f"champion no longer; version {back} is champion again", back
+    return "champion no longer; there is no previous one, and nothing is scored until another is approved", None
+
+
+def _move(client: MlflowClient, aliases: Mapping[str, str], line: Line) -> None:
+    """Bring the aliases to where the plan wants them; can be repeated after any of its calls."""
+    former, champion = aliases.get(CHAMPION), line.champion or None
+    if former != champion:
+        if former and line.decision == APPROVED:
+            # First the one that must not be lost. Until the next call the former one stays champion.
+            client.set_registered_model_alias(tracking.MODEL_NAME, PREVIOUS, former)
+        if champion:
+            client.set_registered_model_alias(tracking.MODEL_NAME, CHAMPION, champion)
+        else:
+            client.delete_registered_model_alias(tracking.MODEL_NAME, CHAMPION)
+    now = Standing.now(client).aliases
+    done_with = (line.version, champion)
+    for alias in (PREVIOUS, CHALLENGER):
+        if now.get(alias) and now[alias] in done_with:
+            client.delete_registered_model_alias(tracking.MODEL_NAME, alias)
+
+
+def _set_tags(client: MlflowClient, version: str, status: str, who: str, why: str) -> None:
+    """The status last: it is what people and the sensor look at."""
+    for key, value in ((BY, who), (REASON, why), (STATUS, status)):
+        client.set_model_version_tag(tracking.MODEL_NAME, version, key, value[:5000])
+
+
+# What the gate says -------------------------------------------------------------------------------------------------
+
+
+def conclude(client: MlflowClient, version: str, verdict: Mapping[str, Any]) -> str:
+    """Write the gate's verdict on a version: challenger and pending, or rejected with the reasons; returns the status.
+
+    What a person has decided stays as it is. A candidate that passes takes the place of those still waiting.
+    """
+    standing = Standing.now(client)
+    known = standing.versions[version]
+    if known.status in (APPROVED, SUPERSEDED) or (known.status == REJECTED and not known.by_gate):
+        return known.status
+    client.set_model_version_tag(tracking.MODEL_NAME, version, JUDGED, str(verdict["judged"]))
+    if not verdict["passed"]:
+        reasons = "; ".join(f"{check['name']}: {check['reason']}" for check in verdict["checks"] if not check["passed"])
+        if standing.aliases.get(CHALLENGER) == version:
+            client.delete_registered_model_alias(tracking.MODEL_NAME, CHALLENGER)
+        _set_tags(client, version, REJECTED, GATE, reasons)
+        return REJECTED
+    client.set_registered_model_alias(tracking.MODEL_NAME, CHALLENGER, version)
+    client.set_model_version_tag(tracking.MODEL_NAME, version, STATUS, PENDING)
+    for other in standing.versions.values():
+        if other.number != version and other.status == PENDING:
+            client.set_model_version_tag(tracking.MODEL_NAME, other.number, STATUS, SUPERSEDED)
+    return PENDING
+
+
+def _without_password(uri: str) -> str:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(uri).render_as_string(hide_password=True)
+    except ArgumentError:
+        return uri

@@ -1,0 +1,328 @@
+"""Review: decisions, aliases, the audit table, and what happens when something breaks in the middle."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from m3h_pipeline import review, tracking
+from m3h_pipeline.audit import POSTGRES_VARIABLE, Audit
+from m3h_pipeline.errors import InputError
+from m3h_pipeline.review import APPROVED, REJECTED, STATUS, Standing, decide, roll_back, settle
+
+NAME = tracking.MODEL_NAME
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """An MLflow database with three versions that wait, made once: its schema takes seconds."""
+    out = tmp_path_factory.mktemp("registry")
+    client = review.connect(out)
+    client.create_registered_model(NAME)
+    for number in "123":
+        client.create_model_version(NAME, source=f"file:///nowhere/{number}", tags={STATUS: "pending"})
+    return out / "mlflow" / "mlflow.db"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def out(request, empty_store, tmp_path, monkeypatch) -> Path:
+    """An out-folder whose audit table is in SQLite, or in PostgreSQL."""
+    monkeypatch.delenv(POSTGRES_VARIABLE, raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if request.param == "postgres":
+        monkeypatch.setenv(POSTGRES_VARIABLE, request.getfixturevalue("postgres")[0])
+    (tmp_path / "mlflow").mkdir()
+    shutil.copy(empty_store, tmp_path / "mlflow" / "mlflow.db")
+    return tmp_path
+
+
+def client(out: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{out}/mlflow/mlflow.db")
+
+
+def aliases(out: Path) -> dict[str, str]:
+    return dict(Standing.now(client(out)).aliases)
+
+
+def told(out: Path) -> list[tuple[str, str, str, str]]:
+    return [(line.version, line.decision, line.who, line.why) for line in Audit(out).lines()]
+
+
+def test_approved_promoted_and_rolled_back_with_who_and_why(out):
+    assert "version 1 is approved" in decide(out, APPROVED, "1", "Ada", "better on sepsis")
+    assert aliases(out) == {}  # only the sensor moves them
+    assert settle(out) == ["version 1, approved by Ada: champion"]
+    decide(out, APPROVED, "2", "Ben", "newer")
+    settle(out)
+    assert aliases(out) == {"champion": "2", "previous": "1"}
+    roll_back(out, "Cy", "alarms doubled")
+    assert settle(out) == ["version 2, rejected by Cy: champion no longer; version 1 is champion again"]
+    assert aliases(out) == {"champion": "1"}
+    assert told(out) == [
+        ("1", APPROVED, "Ada", "better on sepsis"),
+        ("2", APPROVED, "Ben", "newer"),
+        ("2", REJECTED, "Cy", "rollback: alarms doubled"),
+    ]
+    assert settle(out) == []
+    version = client(out).get_model_version(NAME, "2")
+    assert (version.tags[STATUS], version.tags[review.BY]) == (REJECTED, "Cy")
+
+
+def test_a_tag_set_in_mlflow_s_pages_counts(out):
+    client(out).set_model_version_tag(NAME, "2", STATUS, APPROVED)
+    settle(out)
+    assert aliases(out) == {"champion": "2"}
+    assert told(out) == [("2", APPROVED, review.UNKNOWN, "")]
+    client(out).set_model_version_tag(NAME, "2", STATUS, REJECTED)
+    settle(out)
+    assert aliases(out) == {}
+    assert told(out)[1] == ("2", REJECTED, review.UNKNOWN, "")
+
+
+def test_who_and_why_can_be_said_in_mlflow_s_pages_too(out):
+    for key, value in ((review.BY, "Ada"), (review.REASON, "looked at it"), (STATUS, APPROVED)):
+        client(out).set_model_version_tag(NAME, "1", key, value)
+    settle(out)
+    # A later change of the tag alone is not put down to Ada.
+    client(out).set_model_version_tag(NAME, "1", STATUS, REJECTED)
+    settle(out)
+    assert told(out) == [("1", APPROVED, "Ada", "looked at it"), ("1", REJECTED, review.UNKNOWN, "")]
+
+
+def verdict(passed: bool, judged: int = 3) -> dict:
+    return {"passed": passed, "judged": judged, "checks": [{"name": "calibrated", "passed": passed, "reason": "off"}]}
+
+
+def test_the_gate_s_verdict_waits_for_a_person_or_is_a_rejection_with_reasons(out):
+    at = client(out)
+    assert review.conclude(at, "1", verdict(True)) == "pending"
+    assert aliases(out) == {"challenger": "1"}
+    assert at.get_model_version(NAME, "2").tags[STATUS] == "superseded"
+    at.set_model_version_tag(NAME, "3", STATUS, "pending")
+    review.conclude(at, "3", verdict(False))
+    tags = at.get_model_version(NAME, "3").tags
+    assert (tags[STATUS], tags[review.BY], tags[review.REASON]) == (REJECTED, "gate", "calibrated: off")
+    assert settle(out) == []
+    assert aliases(out) == {"challenger": "1"}
+    # A person may overrule the gate, and the gate never overrules a person.
+    decide(out, APPROVED, "3", "Ada", "the calibration split is odd this month")
+    settle(out)
+    assert aliases(out) == {"challenger": "1", "champion": "3"}
+    assert review.conclude(at, "3", verdict(False)) == APPROVED
+
+
+def test_nothing_promotes_itself_unless_configured_and_judged(out):
+    review.conclude(client(out), "2", verdict(True))
+    assert settle(out) == []
+    assert settle(out, auto_promote=True) == [f"version 2, approved by {review.AUTO}: champion"]
+    at = client(out)
+    at.set_model_version_tag(NAME, "3", STATUS, "pending")
+    review.conclude(at, "3", verdict(True, judged=0))
+    assert settle(out, auto_promote=True) == []
+    assert aliases(out) == {"champion": "2", "challenger": "3"}
+
+
+def test_the_sole_pending_version_is_the_default(out):
+    with pytest.raises(InputError, match="name a version: 1, 2, 3 waits for review"):
+        decide(out, APPROVED, None, None, "")
+    review.conclude(client(out), "3", verdict(True))
+    assert "version 3" in decide(out, APPROVED, None, None, "")
+    with pytest.raises(InputError, match="there is no version 9; there are: 1, 2, 3"):
+        decide(out, APPROVED, "9", None, "")
+
+
+# What breaks --------------------------------------------------------------------------------------------------------
+
+
+def test_two_reviewers_of_one_version_at_once_the_second_is_told(out):
+    answers: list[str] = []
+    start = threading.Barrier(2)
+
+    def reviewer(name: str, decision: str) -> None:
+        start.wait()
+        try:
+            answers.append(decide(out, decision, "1", name, f"{name} says so"))
+        except InputError as error:
+            answers.append(str(error))
+
+    threads = [threading.Thread(target=reviewer, args=pair) for pair in (("Ada", APPROVED), ("Ben", REJECTED))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = told(out)
+    assert len(lines) == 1
+    assert sum(f"by {lines[0][2]} at" in answer for answer in answers) == 1
+    settle(out)
+    assert aliases(out) == ({"champion": "1"} if lines[0][1] == APPROVED else {})
+
+
+def test_two_reviewers_in_two_processes_of_two_versions_leave_one_champion_and_two_lines(out):
+    command = [sys.executable, "-m", "m3h_pipeline.cli", "review", "approve"]
+    both = [
+        subprocess.Popen([*command, version, "--reviewer", name, "--out", out], stdout=subprocess.PIPE, text=True)
+        for version, name in (("1", "Ada"), ("2", "Ben"))
+    ]
+    assert [process.wait(120) for process in both] == [0, 0]
+    settle(out)
+    assert sorted(told(out)) == [("1", APPROVED, "Ada", ""), ("2", APPROVED, "Ben", "")]
+    last = told(out)[-1][0]
+    assert aliases(out) == {"champion": last, "previous": "1" if last == "2" else "2"}
+
+
+def test_two_sensors_at_once_carry_out_each_decision_once(out):
+    decide(out, APPROVED, "1", "Ada", "")
+    settle(out)
+    decide(out, APPROVED, "2", "Ben", "")
+    said: list[str] = []
+    threads = [threading.Thread(target=lambda: said.extend(settle(out))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert said == ["version 2, approved by Ben: champion; version 1 is kept as previous"]
+    assert aliases(out) == {"champion": "2", "previous": "1"}
+
+
+CALLS = ["set_registered_model_alias", "delete_registered_model_alias", "set_model_version_tag"]
+
+
+@pytest.mark.parametrize("act", ["promote", "roll back"])
+def test_mlflow_going_down_at_any_call_leaves_one_champion_and_the_next_tick_finishes(out, monkeypatch, act):
+    decide(out, APPROVED, "1", "Ada", "first")
+    settle(out)
+    review.conclude(client(out), "2", verdict(True))
+    decide(out, APPROVED, "2", "Ben", "second")
+    if act == "roll back":
+        settle(out)
+        roll_back(out, "Cy", "third")
+    lines = told(out)
+    expected = {"champion": "2", "previous": "1"} if act == "promote" else {"champion": "1"}
+    survived = False
+    for alive in range(12):
+        left = alive
+
+        def dies(name):
+            real = getattr(MlflowClient, name)
+
+            def call(self, *arguments, **named):
+                nonlocal left
+                if left <= 0:
+                    raise MlflowException("connection refused")
+                left -= 1
+                return real(self, *arguments, **named)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for name in CALLS:
+                patch.setattr(MlflowClient, name, dies(name))
+            try:
+                settle(out)
+                survived += 1
+            except InputError:
+                pass
+        during = aliases(out)
+        assert during.get("champion") in ("1", "2")
+        assert told(out) == lines
+        if survived:
+            break
+    assert alive >= 3
+    assert aliases(out) == expected
+    assert settle(out) == []
+    assert told(out) == lines
+
+
+def test_a_decision_taken_while_mlflow_is_down_is_kept_and_carried_out_later(out, monkeypatch):
+    def down(*_, **__):
+        raise MlflowException("connection refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_model_version_tag", down)
+        answer = decide(out, APPROVED, "3", "Ada", "now")
+    assert "in the audit table" in answer
+    assert "as soon as MLflow is back" in answer
+    settle(out)
+    assert aliases(out) == {"champion": "3"}
+    assert client(out).get_model_version(NAME, "3").tags[STATUS] == APPROVED
+
+
+def test_a_server_that_is_not_there_is_said_at_once_and_nothing_is_written(out, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match=r"MLflow at http://127.0.0.1:9 can't be reached"):
+        decide(out, APPROVED, "1", "Ada", "")
+    with pytest.raises(InputError, match="can't be reached"):
+        settle(out)
+    assert told(out) == []
+
+
+@pytest.mark.parametrize("how", ["version deleted", "alias removed"])
+def test_a_champion_deleted_by_hand_is_said_and_can_be_rolled_back(out, how):
+    for version in "12":
+        decide(out, APPROVED, version, "Ada", "")
+        settle(out)
+    if how == "version deleted":
+        client(out).delete_model_version(NAME, "2")
+    else:
+        client(out).delete_registered_model_alias(NAME, "champion")
+    said = settle(out)
+    assert len(said) == 1
+    assert "by hand in MLflow: nothing is scored" in said[0]
+    assert "brings back version 1" in said[0]
+    assert settle(out) == []
+    assert len(told(out)) == 3
+    roll_back(out, "Ben", "it was deleted")
+    settle(out)
+    assert aliases(out) == {"champion": "1"}
+
+
+def test_a_champion_made_by_hand_is_left_and_written_down(out):
+    client(out).set_registered_model_alias(NAME, "champion", "3")
+    assert settle(out) == ["version 3 was made champion by hand in MLflow, in the place of none"]
+    decide(out, APPROVED, "1", "Ada", "")
+    client(out).set_registered_model_alias(NAME, "champion", "2")
+    assert len(settle(out)) == 2
+    assert aliases(out) == {"champion": "1", "previous": "2"}
+    assert len(told(out)) == 3
+
+
+def test_a_version_deleted_before_its_approval_is_carried_out(out):
+    decide(out, APPROVED, "1", "Ada", "")
+    client(out).delete_model_version(NAME, "1")
+    assert "was deleted in MLflow before" in settle(out)[0]
+    assert aliases(out) == {}
+
+
+def test_there_is_nothing_to_roll_back_to(out):
+    decide(out, APPROVED, "1", "Ada", "")
+    settle(out)
+    with pytest.raises(InputError, match="no previous champion"):
+        roll_back(out, "Ada", "")
+    with pytest.raises(InputError, match="version 1 is the champion already"):
+        decide(out, APPROVED, "1", "Ben", "")
+
+
+@pytest.mark.parametrize("out", ["sqlite"], indirect=True)
+def test_the_command_line_lists_versions_and_decisions(out):
+    decide(out, APPROVED, "1", "Ada", "good")
+    settle(out)
+    command = [sys.executable, "-m", "m3h_pipeline.cli", "review"]
+    shown = subprocess.run(
+        [*command, "list", "--out", out], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    assert "version    1  approved                champion" in shown.stdout
+    assert "approved by Ada: good" in shown.stdout
+    again = subprocess.run(
+        [*command, "approve", "1", "--out", out], capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    assert again.returncode == 1
+    assert "version 1 is the champion already" in again.stderr
+    assert "Traceback" not in again.stderr
