@@ -106,18 +106,18 @@ class Audit:
         out.mkdir(parents=True, exist_ok=True)
         url = postgres_address(out) or f"sqlite:///{(out / 'review.db').resolve()}"
         self._is_file = url.startswith("sqlite")
-        # Each use opens its own connection and closes it: a sensor ticks for months.
-        self._engine = sa.create_engine(
-            url, poolclass=sa.NullPool, connect_args={"timeout": _PATIENCE_SECONDS} if self._is_file else {}
-        )
-        if self._is_file:
-            event.listen(self._engine, "connect", _no_implicit_transactions)
         try:
+            # Each use opens its own connection and closes it: a sensor ticks for months.
+            self._engine = sa.create_engine(
+                url, poolclass=sa.NullPool, connect_args={"timeout": _PATIENCE_SECONDS} if self._is_file else {}
+            )
+            if self._is_file:
+                event.listen(self._engine, "connect", _no_implicit_transactions)
             if not sa.inspect(self._engine).has_table(_TABLE.name):
                 self._make()
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, ModuleNotFoundError) as error:
             raise InputError(
-                f"the audit table can't be opened ({_first_line(error)}): see {POSTGRES_VARIABLE}"
+                f"no audit table ({_first_line(error)}): see {POSTGRES_VARIABLE}; it needs m3h[postgres]"
             ) from None
 
     def lines(self) -> list[Line]:

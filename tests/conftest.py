@@ -77,14 +77,16 @@ def postgres() -> Iterator[tuple[str, str]]:
     import sqlalchemy as sa
 
     server = os.environ.get("M3H_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432")
-    engine = sa.create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     names = [f"m3h_test_{uuid.uuid4().hex}_{of}" for of in ("dagster", "mlflow")]
     try:
+        engine = sa.create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
         with engine.connect() as connection:
             for name in names:
                 connection.exec_driver_sql(f"CREATE DATABASE {name}")
     except (sa.exc.OperationalError, ModuleNotFoundError):
-        pytest.skip(f"there is no PostgreSQL at {server}: name one in M3H_TEST_POSTGRES")
+        pytest.skip(
+            f"no PostgreSQL at {server} (name one in M3H_TEST_POSTGRES), or no psycopg2 (pip install 'm3h[postgres]')"
+        )
     yield f"{server}/{names[0]}", f"{server}/{names[1]}"
     with engine.connect() as connection:
         for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -173,9 +174,10 @@ def wait_until(what: Callable[[], Any], seconds: float = 90, each: float = 0.02)
 
 
 def epochs_done(out: Path) -> int:
-    """Epochs that the training under way has finished, by the file of its curves."""
+    """Epochs that the training under way has finished, by the file of its curves; a kill may have some done twice."""
     curves = step_of(out, ".joint.partial") / ".curves.jsonl"
-    return curves.read_text().count("\n") if curves.exists() else 0
+    lines = curves.read_text().splitlines(keepends=True) if curves.exists() else []
+    return max((json.loads(line)["epoch"] + 1 for line in lines if line.endswith("}\n")), default=0)
 
 
 def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:

@@ -32,11 +32,16 @@ def out(tmp_path) -> Path:
 
 def test_the_label_is_the_night_s_date_where_the_hospital_is(out):
     (out / "home").mkdir()
-    with dg.DagsterInstance.local_temp(str(out / "home")) as instance:
-        context = dg.build_schedule_context(
-            instance=instance, scheduled_execution_time=dt.datetime(2026, 5, 1, 17, tzinfo=dt.UTC)
-        )
-        request = nightly("main")(context, workspace=Workspace(out=str(out)))
+    night = dt.datetime(2026, 5, 1, 17, tzinfo=dt.UTC)
+    with (
+        dg.DagsterInstance.local_temp(str(out / "home")) as instance,
+        dg.build_schedule_context(
+            instance=instance,
+            scheduled_execution_time=night,
+            resources={"workspace": Workspace(out=str(out))},
+        ) as context,
+    ):
+        request = nightly("main")(context)
         assert instance.get_dynamic_partitions("snapshot") == ["2026-05-02"]
     assert (request.partition_key, request.run_key) == ("2026-05-02", "2026-05-02")
     assert configuration.load(out).source.snapshot == "2026-05-02"
