@@ -17,6 +17,7 @@ images are embedded once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from m3h_core.embedders.base import Embedder, read_about
@@ -57,7 +58,7 @@ _OTHERS: tuple[type[Embedder], ...] = (SequenceEmbedder,)
 _CLASSES = {cls.__name__: cls for cls in (*EMBEDDERS.values(), *_OTHERS, GivenEmbedder)}
 
 
-def embedder_class(modality: str, name: str) -> type[Embedder]:
+def embedder_class(modality: str, name: str) -> Callable[..., Embedder]:
     """The class of a name that takes the place of a modality's default. Raises ValueError where there is none.
 
     >>> embedder_class("timeseries", "SequenceEmbedder").__name__
