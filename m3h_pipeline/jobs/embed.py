@@ -89,7 +89,8 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
 def new_embedder(modality: str, options: dict[str, Any]) -> Embedder:
     """An embedder that keeps the value of no few patients: it goes into the registry."""
     if "encoder" in options:
-        return embedder_class(modality, options["encoder"])(min_rows=FEWEST)
+        named: Any = embedder_class(modality, options["encoder"])
+        return named(min_rows=FEWEST)
     if "learned" in options:
         kind = SequenceEmbedder if options["learned"] else TimeseriesEmbedder
         return kind(min_rows=FEWEST, **{name: value for name, value in options.items() if name != "learned"})
