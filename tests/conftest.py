@@ -27,6 +27,29 @@ WORDS = [a + b for a in "bcdfghklm" for b in ("a", "e", "i", "o", "u", "an", "er
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+# What connecting to an out-folder leaves in this process, where a real one would end: the next would write into it.
+_LEFT_BEHIND = ("MLFLOW_TRACKING_URI", "DAGSTER_HOME", "M3H_OUT")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def starts_clean() -> None:
+    """No module of tests meets the out-folder of the one before."""
+    for variable in _LEFT_BEHIND:
+        os.environ.pop(variable, None)
+
+
+@pytest.fixture(autouse=True)
+def leaves_clean() -> Iterator[None]:
+    """Nor a test that of the test before."""
+    before = {variable: os.environ.get(variable) for variable in _LEFT_BEHIND}
+    yield
+    for variable, value in before.items():
+        if value is None:
+            os.environ.pop(variable, None)
+        else:
+            os.environ[variable] = value
+
+
 @pytest.fixture(scope="session")
 def mimic_demo() -> Path:
     """The 100 real patients of the MIMIC-IV demo, where they lie beside the checkout."""

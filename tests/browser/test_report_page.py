@@ -165,11 +165,12 @@ def test_first_tab_skips_to_the_results(opened: Callable[..., Page]) -> None:
 
 
 def test_axe_finds_nothing_against_wcag_aa(opened: Callable[..., Page]) -> None:
-    """Everything folded up is opened first: what is not shown is not judged. The charts' inner marks are pictures."""
+    """Everything folded up is opened first: what is not shown is not judged. What is in a chart is a picture."""
     from axe_playwright_python.sync_playwright import Axe
 
     page = opened(color_scheme="dark", viewport={"width": 1200, "height": 900}, bypass_csp=True)
     page.evaluate("document.querySelectorAll('details').forEach((each) => each.open = true)")
+    page.evaluate("document.querySelectorAll('.chart svg').forEach((each) => each.replaceChildren())")
     rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
-    found = Axe().run(page, context={"exclude": [".chart svg *"]}, options=rules)
+    found = Axe().run(page, options=rules)
     assert found.violations_count == 0, found.generate_report()

@@ -25,7 +25,9 @@ NAME = tracking.MODEL_NAME
 def empty_store(tmp_path_factory) -> Path:
     """An MLflow database with three versions that wait, made once: its schema takes seconds."""
     out = tmp_path_factory.mktemp("registry")
-    client = review.connect(out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it where a test before has connected
+        client = review.connect(out)
     client.create_registered_model(NAME)
     for number in "123":
         client.create_model_version(NAME, source=f"file:///nowhere/{number}", tags={STATUS: "pending"})
