@@ -209,24 +209,29 @@ def test_given_vectors_to_a_model_that_takes_vectors(tmp_path):
     (labels / "tasks.json").write_text(json.dumps(specs[:2]))
     (tmp_path / "cohort").mkdir()
     write_cohort(tmp_path / "out/valid/samples", labels, embedded, tmp_path / "cohort")
-    from m3h_core import Cohort
+    from m3h_core import Calibrator, Cohort
 
     cohort = Cohort.load(tmp_path / "cohort")
     assert set(cohort.groups or {}) == {"sex"}
     model = fit(cohort, [TaskSpec.from_dict(task) for task in specs[:2]], FitConfig(epochs=1))
     model.save(tmp_path / "model")
+    predictions = model.predict(cohort)
+    calibrator = Calibrator.fit(cohort, model.tasks, predictions)
+    calibrator.save(tmp_path / "calibration")
     (tmp_path / "embedders").mkdir()
     for modality, folder in embedded.items():
         (folder / "embedder").rename(tmp_path / "embedders" / modality)
     served = HospitalModel()
-    served.load_context(
-        SimpleNamespace(artifacts={"model": tmp_path / "model", "embedders": str(tmp_path / "embedders")})
-    )
+    parts = ("model", "calibration", "embedders")
+    served.load_context(SimpleNamespace(artifacts={part: str(tmp_path / part) for part in parts}))
     given = {name: pl.read_parquet(tmp_path / f"out/inputs/given_{name}.parquet") for name in MODALITIES}
     rows = pd.DataFrame({f"{name}_vector": frame["vector"].to_list() for name, frame in given.items()})
     scores = served.predict(None, rows)
-    assert np.abs(scores["atelectasis"].to_numpy() - model.predict(cohort)["atelectasis"]).max() < 1e-5
-    assert served.predict(None, rows.drop(columns="vision_vector")).notna().all().all()
+    said = calibrator.calibrated(predictions)["atelectasis"]
+    assert np.abs(scores["atelectasis"].to_numpy() - said).max() < 1e-5
+    without = served.predict(None, rows.drop(columns="vision_vector"))
+    assert without["atelectasis"].notna().all()
+    assert without["lacks"].tolist() == [["vision"]] * len(rows)
     names = _signature({"age": "double"}, list(MODALITIES)).inputs.input_names()
     assert names == [f"{name}_vector" for name in MODALITIES]
     assert _signature({"age": "double"}, ["vision"]).inputs.input_names() == ["age", "events", "notes", "vision_vector"]
