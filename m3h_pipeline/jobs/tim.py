@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 
 from m3h_core import Cohort, FittedModel, TaskSpec
 from m3h_core.cohort import TEST, TRAIN
@@ -100,6 +101,9 @@ def main() -> None:
         network = light(own) if settings["network"] == "light" else own
         told = Progress("task interaction: models", log)
         workers = cpu_workers(config)
+        if workers > 1:
+            # Beside busy workers a second thread of this process, which scores, only stands in their way.
+            torch.set_num_threads(1)
         bench = Bench(cohort, tasks, network, seeds, resume=chunks, on_progress=told, workers=workers)
         model_bench = bench if network == own else bench.for_network(own, seeds[:1])
         trained = [Path(config["joint"]) / "model", *(Path(config["single_task"]) / "models" / t.name for t in tasks)]
