@@ -13,7 +13,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from m3h_pipeline.storage import locked
+from m3h_pipeline.storage import is_locked, locked
 
 _UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
@@ -39,13 +39,7 @@ def bury(instance: dg.DagsterInstance, out: Path) -> list[str]:
 
 def _is_dead(file: Path) -> bool:
     """A run that has not come to its first step yet has no file, and holds no place."""
-    if not file.exists():
-        return False
-    try:
-        with locked(file, wait=False):
-            return True
-    except BlockingIOError:
-        return False
+    return file.exists() and not is_locked(file)
 
 
 def _file(out: Path, run_id: str) -> Path:

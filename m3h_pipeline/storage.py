@@ -196,6 +196,15 @@ def locked(file: Path, *, shared: bool = False, wait: bool = True) -> Generator[
         yield
 
 
+def is_locked(file: Path) -> bool:
+    """Whether a process holds the lock of a file, in whatever way."""
+    try:
+        with locked(file, wait=False):
+            return False
+    except BlockingIOError:
+        return True
+
+
 def at_work(out: Path) -> AbstractContextManager[None]:
     """Held by whoever makes a step of an out-folder: many at a time, but never while `alone` is held."""
     return locked(out / _STATE_LOCK, shared=True)

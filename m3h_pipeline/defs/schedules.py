@@ -11,7 +11,7 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline.defs.resources import OUT_VARIABLE, Workspace
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.snapshots import labels
-from m3h_pipeline.storage import locked, read_step
+from m3h_pipeline.storage import is_locked, read_step
 
 # A run that `m3h run` makes in its own process; Dagster does not notice when that process is killed, the lock does.
 COMMAND_TAG = "m3h/command"
@@ -68,7 +68,7 @@ def nightly(job: str) -> dg.ScheduleDefinition:
 def run_going(instance: dg.DagsterInstance, out: Path, job: str) -> str | None:
     """The id of a run of the job that has not ended, or None."""
     for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=_GOING)):
-        if COMMAND_TAG not in run.tags or _is_locked(out / RUN_LOCK):
+        if COMMAND_TAG not in run.tags or is_locked(out / RUN_LOCK):
             return run.run_id
     return None
 
@@ -96,11 +96,3 @@ def remember(workspace: Workspace, label: str) -> None:
 def overdue(config: configuration.Config) -> dg.FreshnessPolicy:
     """When a candidate counts as overdue: Dagster shows a missed night on the asset."""
     return dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(hours=config.nightly.late_after_hours))
-
-
-def _is_locked(file: Path) -> bool:
-    try:
-        with locked(file, wait=False):
-            return False
-    except BlockingIOError:
-        return True
