@@ -178,7 +178,8 @@ class GateConfig(_Section):
     """What a candidate must hold before a person is asked; see m3h_pipeline/gate.py.
 
     ``margin``: what a task's primary metric may lose against the champion; ``subgroup_margin``: the same in a subgroup;
-    ``calibration_error``: the expected calibration error that is let pass, and what intervals may lack of ``coverage``;
+    ``calibration_error``: the expected calibration error that is let pass, and what intervals may lack of ``coverage``
+    as the ``[training]`` section sets it;
     ``level``: the chance that an equally good candidate is rejected by one check, all tasks together. ``strict``: each
     task must be shown to keep its margin, which needs a large test split; otherwise their mean must, and no task may be
     shown not to.
@@ -187,7 +188,6 @@ class GateConfig(_Section):
     margin: float = Field(0.02, ge=0, lt=1)
     subgroup_margin: float = Field(0.05, ge=0, lt=1)
     calibration_error: float = Field(0.05, gt=0, lt=1)
-    coverage: float = Field(0.9, gt=0, lt=1)
     level: float = Field(0.05, gt=0, lt=0.5)
     bootstrap: int = Field(2000, ge=500)
     strict: bool = False

@@ -24,7 +24,7 @@ from m3h_pipeline.reports.quality import too_few
 from m3h_pipeline.reports.words import FEWEST, listing, number, plural
 
 if TYPE_CHECKING:
-    from m3h_core import Cohort, TaskSpec
+    from m3h_core import Calibrator, Cohort, TaskSpec
     from m3h_core.metrics import Resamples
     from m3h_pipeline.config import GateConfig
 
@@ -82,10 +82,13 @@ def judge(
     cohort: Cohort,
     tasks: Sequence[TaskSpec],
     candidate: Predictions,
+    calibrator: Calibrator,
     champion: Champion | None,
     config: GateConfig,
 ) -> dict[str, Any]:
     """All checks of a candidate, JSON-ready: ``passed``, ``judged`` (tasks), ``champion``, ``checks``, ``tasks``.
+
+    ``calibrator`` is the one that the candidate travels with: judged is what people will read.
 
     ``tasks`` of the result hold each task's comparison with the champion, ``trivial`` those with trivial.
     """
@@ -102,7 +105,7 @@ def judge(
         finite,
         trivial,
         not_worse,
-        _calibrated(cohort, sound, candidate, config),
+        _calibrated(cohort, sound, candidate, calibrator, config),
         _no_subgroup_harmed(cohort, shared, candidate, champion, draws, config),
     ]
     return {
@@ -151,19 +154,32 @@ def mean_low(values: np.ndarray, replicates: np.ndarray, level: float) -> float:
     return float(simultaneous_bounds(np.array([np.mean(values)]), means, level)[0][0])
 
 
-def chance_of_error(probability: np.ndarray, error: float, rng: np.random.Generator) -> float:
-    """How likely a calibrated model with these probabilities [n] shows a calibration error this large, or larger.
+def chance_of_error(
+    probability: np.ndarray, error: float, allowed: float, patients: np.ndarray, rng: np.random.Generator
+) -> float:
+    """How likely probabilities [n] that are off by ``allowed`` show a calibration error this large, or larger.
 
-    The ten bins of the error are those of the probabilities. What happens in a bin is taken as normal, which is close
-    enough for errors that are worth a rejection.
+    The ten bins of the error are those of the probabilities, each off by as much. What happens in a bin is taken as
+    normal, close enough for errors that are worth a rejection. Stays of one patient (``patients`` [n]) are taken to end
+    alike, as diagnoses do: that is less evidence than as many patients would be, never more.
 
     >>> rng, likely = np.random.default_rng(0), np.linspace(0.05, 0.95, 200)
-    >>> chance_of_error(likely, 0.05, rng) > 0.1, chance_of_error(likely, 0.3, rng) < 0.001
-    (True, True)
+    >>> [round(chance_of_error(likely, error, 0.05, np.arange(200), rng), 1) for error in (0.05, 0.1, 0.3)]
+    [1.0, 0.2, 0.0]
+    >>> chance_of_error(likely, 0.15, 0.05, np.arange(200) // 4, rng) > 0.05  # fifty patients of four stays each
+    True
     """
+    from scipy.sparse import csr_array
+
     bins = np.searchsorted(np.quantile(probability, np.arange(1, 10) / 10), probability)
-    spread = np.sqrt(np.bincount(bins, weights=probability * (1 - probability), minlength=10))
-    simulated = np.abs(rng.normal(size=(_SIMULATED, len(spread))) * spread).sum(axis=1) / len(probability)
+    whose = np.unique(patients, return_inverse=True)[1]
+    stays = csr_array((np.ones(len(whose)), (whose, np.arange(len(whose)))))
+    one, other = (stays.T @ stays).nonzero()
+    covariance = np.zeros((10, 10))
+    both = np.minimum(probability[one], probability[other])
+    np.add.at(covariance, (bins[one], bins[other]), both - probability[one] * probability[other])
+    off = allowed * np.bincount(bins, minlength=10)
+    simulated = np.abs(rng.multivariate_normal(off, covariance, _SIMULATED)).sum(axis=1) / len(probability)
     return float((simulated >= error).mean())
 
 
@@ -261,11 +277,12 @@ def _ruled(name: str, found: Sequence[Compared], low: float, mean_shown: bool, s
     return Verdict(name, True, f"{plural(shown, 'task')} shown to be {what}{rest}")
 
 
-def _calibrated(cohort: Cohort, tasks: Sequence[TaskSpec], candidate: Predictions, config: GateConfig) -> Verdict:
-    """Refuted is a task whose error is above the bound, and too large to be chance among so many tasks."""
+def _calibrated(
+    cohort: Cohort, tasks: Sequence[TaskSpec], candidate: Predictions, calibrator: Calibrator, config: GateConfig
+) -> Verdict:
+    """Refuted is a task that is shown, among so many, to be off by more than the bound."""
     from scipy.stats import binom
 
-    from m3h_core import Calibrator
     from m3h_core.cohort import TEST
     from m3h_core.metrics import calibration_error
 
@@ -274,32 +291,31 @@ def _calibrated(cohort: Cohort, tasks: Sequence[TaskSpec], candidate: Prediction
     if not judged:
         return Verdict("calibrated", True, "no task to judge")
     try:
-        calibrator = Calibrator.fit(cohort, judged, mine, config.coverage)
         calibrated, ends = calibrator.calibrated(mine), calibrator.intervals(mine)
     except ValueError as error:
         return Verdict("calibrated", False, str(error))
     chance = config.level / len(judged)
     rng = np.random.default_rng(0)
+    patients = np.asarray(cohort.subject_ids if cohort.subject_ids is not None else cohort.sample_ids)
     wrong: list[str] = []
     for task in judged:
         rows = np.flatnonzero((cohort.split == TEST) & np.asarray(cohort.labelled[task.name]))
         target, said = np.asarray(cohort.labels[task.name])[rows], calibrated[task.name][rows]
         if task.problem == "regression":
             inside = (target >= ends[task.name][rows, 0]) & (target <= ends[task.name][rows, 1])
-            lacks = config.coverage - float(inside.mean())
-            if lacks > config.calibration_error and binom.cdf(inside.sum(), len(rows), config.coverage) < chance:
-                wrong.append(f"{task.name} ({inside.mean():.0%} within intervals for {config.coverage:.0%})")
+            if binom.cdf(inside.sum(), len(rows), calibrator.coverage - config.calibration_error) < chance:
+                wrong.append(f"{task.name} ({inside.mean():.0%} within intervals for {calibrator.coverage:.0%})")
             continue
         happened, probability = (
             (target == 1, said) if task.problem == "binary" else (said.argmax(1) == target, said.max(1))
         )
         error = calibration_error(happened, probability)
-        if error > config.calibration_error and chance_of_error(probability, error, rng) < chance:
+        if chance_of_error(probability, error, config.calibration_error, patients[rows], rng) < chance:
             wrong.append(f"{task.name} (error {number(error)})")
     if wrong:
         return Verdict("calibrated", False, f"not calibrated: {_some(wrong)}")
-    return Verdict("calibrated", True, f"{plural(len(judged), 'task')} judged; none is off by more than "
-                   f"{config.calibration_error} beyond chance")  # fmt: skip
+    return Verdict("calibrated", True, f"{plural(len(judged), 'task')} judged; none is shown to be off by more "
+                   f"than {config.calibration_error}")  # fmt: skip
 
 
 def _no_subgroup_harmed(

@@ -8,6 +8,7 @@ classes]} for every sample of the cohort, NaN outside the test split.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,7 @@ def predict(config: dict[str, Any], log: Log) -> dict[str, Any]:
         embedder.cache = cache
         log(f"version {version}: {name} of {len(rows)} test samples")
         embeddings[name], present[name] = embedder.transform(_items(name, embedder, inputs, rows))
-    scored = model.predict(
-        Cohort(
-            sample_ids=[cohort.sample_ids[row] for row in rows],
-            split=cohort.split[rows],
-            embeddings=embeddings,
-            present=present,
-            labels={},
-            labelled={},
-        )
-    )
+    scored = model.predict(replace(cohort.take(rows), embeddings=embeddings, present=present))
     predictions = {}
     for task, values in scored.items():
         predictions[task] = np.full((len(cohort), *values.shape[1:]), np.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m3h_core import Cohort, TaskSpec
+from m3h_core import Calibrator, Cohort, TaskSpec
 from m3h_core.metrics import simultaneous_bounds
 from m3h_pipeline import gate
 from m3h_pipeline.config import GateConfig
@@ -54,6 +55,21 @@ def noisier(prediction: np.ndarray, seed: int, scale: float) -> np.ndarray:
     return 1 / (1 + np.exp(-(np.log(prediction / (1 - prediction)) + rng.normal(0, scale, len(prediction)))))
 
 
+def judge(
+    cohort: Cohort,
+    tasks: Sequence[TaskSpec],
+    candidate: gate.Predictions,
+    champion: gate.Champion | None,
+    config: GateConfig,
+) -> dict:
+    """The gate's verdict on a candidate that travels with its own calibrator, where one can be fitted."""
+    calibration = np.flatnonzero(cohort.split == 2)
+    sound = [task for task in tasks if np.isfinite(candidate[task.name]).all()]
+    known = {task.name: candidate[task.name][calibration] for task in sound}
+    calibrator = Calibrator.fit(cohort.take(calibration), sound, known)
+    return gate.judge(cohort, tasks, candidate, calibrator, champion, config)
+
+
 def verdicts(found: dict) -> dict[str, bool]:
     return {check["name"]: check["passed"] for check in found["checks"]}
 
@@ -64,7 +80,7 @@ def reason(found: dict, name: str) -> str:
 
 def test_the_first_good_candidate_passes_without_a_champion():
     cohort, good = hospital()
-    found = gate.judge(cohort, TASKS, good, None, CONFIG)
+    found = judge(cohort, TASKS, good, None, CONFIG)
     assert found["passed"], found["checks"]
     assert found["champion"] is None
     assert found["judged"] == len(TASKS)
@@ -73,7 +89,7 @@ def test_the_first_good_candidate_passes_without_a_champion():
 
 def test_a_candidate_like_the_champion_is_shown_not_to_be_worse():
     cohort, good = hospital()
-    found = gate.judge(cohort, TASKS, good, gate.Champion("3", dict(good)), STRICT)
+    found = judge(cohort, TASKS, good, gate.Champion("3", dict(good)), STRICT)
     assert found["passed"], found["checks"]
     assert {one["state"] for one in found["tasks"]} == {"shown"}
     assert {one["low"] for one in found["tasks"]} == {0.0}
@@ -82,7 +98,7 @@ def test_a_candidate_like_the_champion_is_shown_not_to_be_worse():
 def test_one_task_much_worse_rejects_the_candidate_and_is_named():
     cohort, good = hospital()
     worse = good | {"b1": noisier(good["b1"], 1, 6.0)}
-    found = gate.judge(cohort, TASKS, worse, gate.Champion("3", good), CONFIG)
+    found = judge(cohort, TASKS, worse, gate.Champion("3", good), CONFIG)
     assert not found["passed"]
     assert not verdicts(found)["not_worse_than_champion"]
     assert "b1" in reason(found, "not_worse_than_champion")
@@ -94,13 +110,13 @@ def test_all_tasks_slightly_worse_are_rejected_together():
     names = [f"b{i}" for i in range(4)]
     tasks = [task for task in TASKS if task.name in names]
     worse = {name: noisier(good[name], i, 1.4) for i, name in enumerate(names)}
-    found = gate.judge(cohort, tasks, worse, gate.Champion("3", good), CONFIG)
+    found = judge(cohort, tasks, worse, gate.Champion("3", good), CONFIG)
     assert not verdicts(found)["not_worse_than_champion"]
 
 
 def test_what_says_nothing_of_the_patient_is_no_better_than_trivial():
     cohort, good = hospital()
-    found = gate.judge(cohort, TASKS, good | {"b0": np.full(len(cohort), 0.4)}, None, CONFIG)
+    found = judge(cohort, TASKS, good | {"b0": np.full(len(cohort), 0.4)}, None, CONFIG)
     assert not verdicts(found)["better_than_trivial"]
     assert "b0" in reason(found, "better_than_trivial")
 
@@ -110,7 +126,7 @@ def test_predictions_that_are_not_numbers_are_named(value):
     cohort, good = hospital()
     broken = np.array(good["stay"])
     broken[-1] = value
-    found = gate.judge(cohort, TASKS, good | {"stay": broken}, gate.Champion("3", good), CONFIG)
+    found = judge(cohort, TASKS, good | {"stay": broken}, gate.Champion("3", good), CONFIG)
     assert not verdicts(found)["finite"]
     assert reason(found, "finite") == "predictions that are not numbers: stay"
 
@@ -120,7 +136,7 @@ def test_probabilities_that_mean_something_else_on_the_test_split_are_found():
     # The calibration split can't correct what is wrong on the test split alone.
     test = cohort.split == 3
     off = np.where(test, good["b2"] ** 4, good["b2"])
-    found = gate.judge(cohort, TASKS, good | {"b2": off}, None, CONFIG)
+    found = judge(cohort, TASKS, good | {"b2": off}, None, CONFIG)
     assert not verdicts(found)["calibrated"]
     assert "b2" in reason(found, "calibrated")
     assert "b1" not in reason(found, "calibrated")
@@ -131,7 +147,7 @@ def test_a_subgroup_that_loses_is_found_although_the_others_gain():
     men = np.array(cohort.groups["sex"]) == "M"
     champion = good | {"b0": noisier(good["b0"], 5, 2.0)}
     harmful = good | {"b0": np.where(men, noisier(good["b0"], 2, 12.0), cohort.labels["b0"] * 0.9 + 0.05)}
-    found = gate.judge(cohort, TASKS, harmful, gate.Champion("3", champion), CONFIG)
+    found = judge(cohort, TASKS, harmful, gate.Champion("3", champion), CONFIG)
     assert verdicts(found)["not_worse_than_champion"]
     assert not verdicts(found)["no_subgroup_harmed"]
     assert "b0 (sex M)" in reason(found, "no_subgroup_harmed")
@@ -140,7 +156,7 @@ def test_a_subgroup_that_loses_is_found_although_the_others_gain():
 
 def test_groups_of_fewer_than_ten_patients_are_never_named():
     cohort, good = hospital()
-    found = gate.judge(cohort, TASKS, good, gate.Champion("3", good), CONFIG)
+    found = judge(cohort, TASKS, good, gate.Champion("3", good), CONFIG)
     assert "1 group of fewer than 10 patients not looked at" in reason(found, "no_subgroup_harmed")
     assert "rare" not in str(found)
 
@@ -149,15 +165,15 @@ def test_a_task_that_only_the_champion_predicts_is_missed():
     cohort, good = hospital()
     fewer = {name: values for name, values in good.items() if name != "stay"}
     tasks = [task for task in TASKS if task.name != "stay"]
-    found = gate.judge(cohort, tasks, fewer, gate.Champion("3", good), CONFIG)
+    found = judge(cohort, tasks, fewer, gate.Champion("3", good), CONFIG)
     assert reason(found, "not_worse_than_champion") == "the champion (version 3) also predicts stay"
     # A task that is new has nothing to be compared with.
-    assert gate.judge(cohort, TASKS, good, gate.Champion("3", fewer), CONFIG)["passed"]
+    assert judge(cohort, TASKS, good, gate.Champion("3", fewer), CONFIG)["passed"]
 
 
 def test_a_champion_that_can_t_be_applied_is_no_reason_to_pass():
     cohort, good = hospital()
-    found = gate.judge(cohort, TASKS, good, gate.Champion("3", {}, "its artefacts are gone"), CONFIG)
+    found = judge(cohort, TASKS, good, gate.Champion("3", {}, "its artefacts are gone"), CONFIG)
     assert not found["passed"]
     assert "its artefacts are gone" in reason(found, "not_worse_than_champion")
 
@@ -165,7 +181,7 @@ def test_a_champion_that_can_t_be_applied_is_no_reason_to_pass():
 def test_with_too_few_labels_nothing_is_judged_and_it_says_so():
     cohort, good = hospital()
     few = replace(cohort, split=np.where(np.arange(len(cohort)) < len(cohort) - 20, 2, 3))
-    found = gate.judge(few, TASKS, good, gate.Champion("3", good), CONFIG)
+    found = judge(few, TASKS, good, gate.Champion("3", good), CONFIG)
     assert found["judged"] == 0
     assert "no task has enough test labels" in reason(found, "finite")
 
@@ -180,7 +196,7 @@ def test_equal_candidates_are_seldom_rejected():
             {task.name: noisier(good[task.name], 100 * seed + 10 * i + j, 0.4) for j, task in enumerate(tasks)}
             for i in range(2)
         )
-        found = gate.judge(cohort, tasks, ours, gate.Champion("1", theirs), CONFIG)
+        found = judge(cohort, tasks, ours, gate.Champion("1", theirs), CONFIG)
         failed += bool([one for one in found["tasks"] if one["state"] == "refuted"])
         failed += not verdicts(found)["no_subgroup_harmed"]
     assert failed <= 3  # of 60, at a level of .05 and with a margin on top

@@ -102,7 +102,7 @@ def _judged(context: dg.AssetExecutionContext, workspace: Workspace, launcher: J
         from mlflow import MlflowClient
         from safetensors.numpy import load_file
 
-        from m3h_core import Cohort, TaskSpec
+        from m3h_core import Calibrator, Cohort, TaskSpec
         from m3h_pipeline.gate import Champion, judge
         from m3h_pipeline.jobs.champion import FILE
         from m3h_pipeline.registry import CHAMPION
@@ -130,6 +130,7 @@ def _judged(context: dg.AssetExecutionContext, workspace: Workspace, launcher: J
             Cohort.load(cohort.folder),
             [TaskSpec.from_dict(record) for record in json.loads((cohort.folder / "tasks.json").read_text())],
             load_file(joint.folder / "predictions.safetensors"),
+            Calibrator.load(joint.folder / "calibration"),
             champion,
             config,
         )
