@@ -285,6 +285,8 @@ def load(out: Path) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise InputError(f"{file}: there is no setting {where}: delete the line, or mend its name") from None
         raise InputError(f"{file}: {where}: {first['msg']}") from None
 
 
