@@ -194,7 +194,7 @@ def monitor(
     scored = pl.read_parquet(scores / "scores.parquet")
     reference = read_json(scores / REFERENCE) if (scores / REFERENCE).exists() else None
     if reference is None:
-        found["reason"] = "there is no champion yet, or one that was registered without a reference"
+        found["reason"] = "there is no champion yet, or one that can't be applied or was registered without a reference"
     elif learned is None:
         found["reason"] = "the snapshot that the champion learned from is no longer here, so nothing counts as new"
     elif reference["format"] != _FORMAT:

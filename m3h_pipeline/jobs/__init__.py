@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
 
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.storage import code_version, locked
+from m3h_pipeline.storage import code_version, locked, write_json
 
 if TYPE_CHECKING:
     from m3h_core import FitConfig
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 Log = Callable[[str], None]
 # What a job reports beside its results: counts and seconds, hidden so that the clock does not change a step's version.
 FACTS = ".facts.json"
+# What a job that ends with an `InputError` had to say, for whoever launched it.
+REFUSED = ".refused.json"
 # What decides a job's result: another machine must hold the same.
 CODE_PARTS = ("m3h_core", "m3h_pipeline.jobs")
 _PR_SET_PDEATHSIG = 1
@@ -61,9 +63,10 @@ def job() -> Generator[tuple[dict[str, Any], Log]]:
                 with _only_writer(Path(config["to"]), log) if leads else nullcontext():
                     yield config, log
             except Exception as error:
-                if _out_of_memory(error):
-                    raise InputError(_OUT_OF_MEMORY) from error
-                raise
+                refusal = InputError(_OUT_OF_MEMORY) if _out_of_memory(error) else error
+                if leads and isinstance(refusal, InputError) and (to := Path(config["to"])).is_dir():
+                    write_json(to / REFUSED, str(refusal))
+                raise refusal from (None if refusal is error else error)
     except InputError as error:
         sys.exit(f"error: {error}")
 

@@ -97,6 +97,7 @@ def _report_data(
         "detail": read_json(steps["quality"].folder / "detail.json"),
         "drift": {
             "champion": steps["scores"].info["model_version"],
+            "problem": steps["scores"].info.get("problem"),
             **read_json(steps["monitoring"].folder / "monitoring.json"),
             "checks": steps["monitoring"].info["checks"],
         },

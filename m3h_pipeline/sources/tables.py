@@ -61,10 +61,10 @@ _REQUIRED = ("samples", "labels")
 # What these columns are called elsewhere (MIMIC-IV, OMOP and common sense), for the error that says what to rename.
 _OTHER_NAMES = {
     "stay_id": ("hadm_id", "encounter_id", "visit_id", "visit_occurrence_id", "admission_id", "case_id"),
-    "subject_id": ("patient_id", "person_id", "mrn", "pid"),
+    "subject_id": ("patient_id", "patient", "person_id", "mrn", "pid"),
     "sample_id": ("stay_id", "hadm_id", "encounter_id", "visit_id"),
-    "admit_time": ("admittime", "admission_time", "visit_start_datetime", "start_time"),
-    "discharge_time": ("dischtime", "visit_end_datetime", "end_time"),
+    "admit_time": ("admittime", "admission_time", "admission", "admitted", "visit_start_datetime", "start_time"),
+    "discharge_time": ("dischtime", "discharge", "discharged", "visit_end_datetime", "end_time"),
     "time": ("charttime", "datetime", "timestamp", "measurement_datetime", "starttime", "date"),
     "available_time": ("storetime", "result_time", "available_at", "known_time", "filed_time"),
     "code": ("itemid", "measurement_concept_id", "signal", "label"),

@@ -27,22 +27,25 @@ from m3h_core import TaskSpec
 from m3h_pipeline import config, scoring
 from m3h_pipeline.storage import read_json, read_step
 
-FIRST, SECOND = "2026-01-01", "2026-01-02"
+FIRST, SECOND, THIRD = "2026-01-01", "2026-01-02", "2026-01-03"
 STAYS, NEW = 200, 60
 EARLIER = Path(__file__).parent / "model_format_1"
 # A night without training: what is new is ingested and scored.
-_SCORE_NIGHT = f"""
+_SCORE_NIGHT = """
 import sys
 from pathlib import Path
 import dagster as dg
 from m3h_pipeline.definitions import defs
 from m3h_pipeline.run import prepare
-prepare(Path(sys.argv[1]), snapshot="{SECOND}")
+night = sys.argv[2]
+prepare(Path(sys.argv[1]), snapshot=night)
 chosen = dg.AssetSelection.assets("monitoring").upstream().resolve(defs.resolve_asset_graph())
 with dg.DagsterInstance.get() as instance:
-    instance.add_dynamic_partitions("snapshot", ["{SECOND}"])
+    instance.add_dynamic_partitions("snapshot", [night])
     job = defs.resolve_implicit_global_asset_job_def()
-    job.execute_in_process(instance=instance, partition_key="{SECOND}", asset_selection=list(chosen))
+    result = job.execute_in_process(instance=instance, partition_key=night, asset_selection=list(chosen))
+for check in result.get_asset_check_evaluations():
+    print(check.check_name, check.passed, check.description)
 """
 
 
@@ -85,7 +88,7 @@ def nights(tmp_path_factory) -> Nights:
     MlflowClient(_store(out)).set_registered_model_alias("m3h", "champion", "1")
     shutil.rmtree(hospital)
     marked_hospital.write(hospital, STAYS + NEW, first=STAYS + 1, shift=25)
-    run("-c", _SCORE_NIGHT, out)
+    run("-c", _SCORE_NIGHT, out, SECOND)
     return Nights(out, "".join(said), without)
 
 
@@ -304,3 +307,25 @@ print(json.dumps([task.to_dict() for task in model.unwrap_python_model().model.t
     assert len(kept) == 2 * (1 + 1 + 3 + 2)
     assert not kept["calibrated"].any()
     assert kept["set"].null_count() == kept["coverage"].null_count() == kept["distance"].null_count() == len(kept)
+
+
+def test_a_champion_that_can_t_be_loaded_costs_its_scores_and_no_more(nights):
+    """Last in this file: the third night has no scores."""
+    (weights,) = nights.out.glob("mlflow/artifacts/**/artifacts/model/model.safetensors")
+    weights.rename(weights.with_suffix(".away"))
+    try:
+        words = [sys.executable, "-c", _SCORE_NIGHT, str(nights.out), THIRD]
+        night = subprocess.run(words, capture_output=True, text=True, env=dict(os.environ), check=False, timeout=300)
+        assert night.returncode == 0, night.stderr
+        words = [sys.executable, "-m", "m3h_pipeline.cli", "score", "--out", str(nights.out), "--version", "1"]
+        asked = subprocess.run(words, capture_output=True, text=True, env=dict(os.environ), check=False, timeout=300)
+    finally:
+        weights.with_suffix(".away").rename(weights)
+    assert "champion_applies False version 1 of m3h can't be loaded" in night.stdout
+    scores = read_step(nights.out / "snapshots" / THIRD / "scores")
+    assert scores.info["samples"] == 0
+    assert "let another version be the champion" in scores.info["problem"]
+    # Who asks for the scores of just this version is told, and gets none.
+    assert asked.returncode == 1
+    assert "can't be loaded" in asked.stderr
+    assert "Traceback" not in asked.stderr

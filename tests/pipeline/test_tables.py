@@ -440,21 +440,22 @@ def test_rows_that_are_broken_as_such(tmp_path):
 # The page ------------------------------------------------------------------------------------------------------------
 
 
-def blocks() -> dict[str, str]:
-    """The page's blocks that are files, by the name behind their language."""
-    found = re.findall(r"```\w+ (\S+)\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+def blocks(page: Path = PAGE) -> dict[str, str]:
+    """A page's blocks that are files, by the name behind their language."""
+    found = re.findall(r"```\w+ (\S+)\n(.*?)```", page.read_text(), flags=re.DOTALL)
     assert len(found) == len(dict(found))
     return dict(found)
 
 
-def test_the_example_of_the_page_is_read_without_a_mistake(tmp_path):
+@pytest.mark.parametrize(("page", "rows"), [(PAGE, [3, 3, 6]), (PAGE.parents[2] / "README.md", [1, 1, 1])])
+def test_the_example_of_the_page_is_read_without_a_mistake(tmp_path, page, rows):
     root = tmp_path / "hospital"
     root.mkdir()
-    for name, text in blocks().items():
+    for name, text in blocks(page).items():
         (root / name).write_text(text)
     found = Passage(open_source("tables", root), tmp_path / "out")
     assert not any(split.quarantined for split in found.split.values())
-    assert [found.split[table].kept for table in ("samples", "events", "labels")] == [3, 3, 6]
+    assert [found.split[table].kept for table in ("samples", "events", "labels")] == rows
     assert set(found.facts["columns not read"]) == set()
 
 

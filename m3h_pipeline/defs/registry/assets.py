@@ -11,6 +11,7 @@ from m3h_pipeline import tracking
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
 from m3h_pipeline.defs.schedules import overdue, settings
+from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import MODALITIES, is_given
 from m3h_pipeline.gate import CHECKS
 from m3h_pipeline.launch import JobLauncher
@@ -123,8 +124,8 @@ def _judged(context: dg.AssetExecutionContext, workspace: Workspace, launcher: J
                 launcher.run(context, "champion", job, to)
                 champion = Champion(holder, load_file(to / FILE))
                 (to / FILE).unlink()  # a row a sample, of no further use
-            except dg.DagsterError as error:
-                context.log.warning(f"the champion could not be applied: {type(error).__name__}")
+            except InputError as error:
+                context.log.warning(f"the champion could not be applied: {error}")
                 champion = Champion(holder, {}, "it could not be applied to these samples; the run's log says why")
         verdict = judge(
             Cohort.load(cohort.folder),

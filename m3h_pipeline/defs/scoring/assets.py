@@ -25,6 +25,13 @@ _CHECKS = {
 }
 
 
+_APPLIES = "champion_applies"
+
+
+class NotApplicable(Exception):
+    """The version can't be applied to these samples, and why."""
+
+
 class Which(dg.Config):
     """Which version scores whom: the one with the alias unless a number is given; everyone, or as `to_score` says."""
 
@@ -38,6 +45,9 @@ class Which(dg.Config):
     kinds={"mlflow", "duckdb"},
     code_version=CODE,
     pool="gpu",
+    check_specs=[
+        dg.AssetCheckSpec(_APPLIES, asset="scores", description="The champion, where there is one, could be applied.")
+    ],
     description="The champion's calibrated scores, sets and intervals for those still in hospital and those it has not "
     "seen, as a Parquet file and a DuckDB table. Empty as long as there is no champion.",
     **_SHARED,
@@ -49,15 +59,14 @@ def scores(
     from m3h_pipeline.registry import CHAMPION, need
 
     inputs, samples = workspace.step(context, "inputs"), workspace.step(context, "valid/samples")
+    asked = bool(config.version) or config.alias != CHAMPION
     tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
     try:
         which = need(config.alias, config.version)
     except InputError as error:
-        if config.version or config.alias != CHAMPION:
+        if asked:
             raise dg.Failure(description=str(error), allow_retries=False) from error
-        context.log.info(f"no scores: {error}")
-        step = workspace.produce(context, "scores", [CODE, None], lambda to: _nobody(to, context.partition_key))
-        return materialized(step, champion="none", note=str(error))
+        return _nobody(context, workspace, str(error), applies=True)
     learned = _learned(workspace, which.snapshot, which.cohort)
     # The demo lies in the past: nobody is still in hospital.
     everyone = config.everyone or workspace.config.source.name == "demo"
@@ -72,10 +81,23 @@ def scores(
         "cache": str(workspace.embedding_cache),
     }
     decided_by: list[object] = [CODE, which.version, which.training, learned, everyone, inputs, samples]
-    step = workspace.produce(context, "scores", decided_by, lambda to: launcher.run(context, "score", job, to))
+
+    def build(to: Path) -> dict[str, Any]:
+        try:
+            return launcher.run(context, "score", job, to)
+        except InputError as error:
+            if asked:
+                raise
+            raise NotApplicable(str(error)) from error
+
+    try:
+        step = workspace.produce(context, "scores", decided_by, build)
+    except NotApplicable as error:
+        # No reason to keep the rest of the night from people.
+        return _nobody(context, workspace, str(error), applies=False)
     with at_work(workspace.root):
         scoring.keep(workspace.root, step.folder / scoring.FILE)
-    return materialized(step, **step.info)
+    return materialized(step, checks=[_applies(True, f"version {which.version} was applied")], **step.info)
 
 
 @dg.asset(
@@ -118,9 +140,22 @@ def monitoring(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Ma
     return materialized(step, checks=checks, champion=version or "none")
 
 
-def _nobody(to: Path, snapshot: str) -> dict[str, Any]:
-    scoring.write_scores([], to, version=None, snapshot=snapshot)
-    return {"model_version": None, "samples": 0}
+def _nobody(
+    context: dg.AssetExecutionContext, workspace: Workspace, why: str, *, applies: bool
+) -> dg.MaterializeResult:
+    """A night without scores; ``applies``: not for a champion that can't be applied."""
+
+    def build(to: Path) -> dict[str, Any]:
+        scoring.write_scores([], to, version=None, snapshot=context.partition_key)
+        return {"model_version": None, "samples": 0, "problem": None if applies else why}
+
+    context.log.log("INFO" if applies else "ERROR", f"no scores: {why}")
+    step = workspace.produce(context, "scores", [CODE, None, None if applies else why], build)
+    return materialized(step, checks=[_applies(applies, why)], champion="none", note=why)
+
+
+def _applies(passed: bool, words: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(check_name=_APPLIES, passed=passed, description=words)
 
 
 def _learned(workspace: Workspace, snapshot: str, cohort: str) -> Step | None:
