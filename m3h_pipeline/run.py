@@ -144,12 +144,10 @@ def _configure(file: Path) -> None:
 
 
 def _why(result: dg.ExecuteInProcessResult) -> str:
-    """The first failure in one paragraph: failed checks by their descriptions, else the step's own message."""
-    failed = [
-        event.asset_check_evaluation_data for event in result.all_events
-        if event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.asset_check_evaluation_data.passed
-    ]  # fmt: skip
-    if failed:
+    """The first failure in one paragraph: blocking checks by their descriptions, else the step's own message."""
+    checked = [event.asset_check_evaluation_data for event in result.all_events
+               if event.event_type_value == "ASSET_CHECK_EVALUATION"]  # fmt: skip
+    if failed := [c for c in checked if c.blocking and c.severity.value == "ERROR" and not c.passed]:
         lines = [
             f"{check.asset_key.to_user_string()}: {check.check_name}: {check.description or 'failed'}"
                  for check in failed]  # fmt: skip
