@@ -80,7 +80,7 @@ class Extraction:
             in_utc = from_utc = "x"
         self.connection.execute(_MACROS.format(in_utc=in_utc, from_utc=from_utc))
 
-    def load(self, table: str, where: str = "TRUE", derived: Mapping[str, str] | None = None) -> str:
+    def load(self, table: str, where: str = "TRUE", derived: Mapping[str, str] | None = None, keep: bool = True) -> str:
         """Load a table's rows where the condition holds; return the name of its SQL table (see `RawReader.load`).
 
         What is loaded already stays as it is.
@@ -88,7 +88,7 @@ class Extraction:
         name = f"raw_{table}"
         if table in self.rows_read:
             return name
-        self.rows_read[table] = self.reader.load(self.tables[table], name, self.columns[table], where, derived)
+        self.rows_read[table] = self.reader.load(self.tables[table], name, self.columns[table], where, derived, keep)
         return name
 
     def register(self, name: str, rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> None:

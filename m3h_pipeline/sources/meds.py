@@ -26,7 +26,15 @@ from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import contracts_folder
 from m3h_pipeline.sources.base import EVENTS, IMAGES, LABELS, NOTES, Settings, Source, listing_fingerprint
 from m3h_pipeline.sources.extraction import EVENTS_ORDER, NOTES_ORDER
-from m3h_pipeline.sources.mimic_iv import COLUMNS, MEASUREMENTS, NOTE_ROWS, PROCEDURES, MimicExtraction
+from m3h_pipeline.sources.mimic_iv import (
+    COLUMNS,
+    MEASURED,
+    MEASUREMENTS,
+    NOT_BEFORE_DISCHARGE,
+    NOTE_ROWS,
+    PROCEDURES,
+    MimicExtraction,
+)
 from m3h_pipeline.sources.prediction import NONE, need_mode
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable
 from m3h_pipeline.sources.splits import split_of
@@ -340,7 +348,7 @@ class _MedsExtraction(MimicExtraction):
             SELECT hadm_id, time AS intime, NULL::VARCHAR AS broken, source_row FROM icu_admissions"""
         )
 
-    def load(self, table: str, where: str = "TRUE", derived: Mapping[str, str] | None = None) -> str:
+    def load(self, table: str, where: str = "TRUE", derived: Mapping[str, str] | None = None, keep: bool = True) -> str:
         return f"raw_{table}"
 
     def count(self, table: str, raw: str, rows: str) -> int:
@@ -395,8 +403,13 @@ class _MedsExtraction(MimicExtraction):
         self.register("unit_rules", unit_rules(signals), ["code", "spelling", "factor"])
         self._rows("signal_rows", "signal")
         self.connection.execute(_SIGNAL_TABLES)
-        for table, typed in (("measurements", MEASUREMENTS), ("procedures", PROCEDURES)):
-            self._place(table, typed.format(raw=f"raw_{table}"))
+        measured = ", ".join(f"{sql} AS {name}" for name, sql in MEASURED.items())
+        raw = f"(SELECT {measured}, source_row, broken FROM raw_measurements)"
+        for table, typed in (
+            ("measurements", MEASUREMENTS.format(raw=raw)),
+            ("procedures", PROCEDURES.format(raw="raw_procedures")),
+        ):
+            self._place(table, typed)
             self.count("events", table, f"placed_{table}")
         nothing = literal(_NO_ROLE)
         self.count(
@@ -417,9 +430,11 @@ class _MedsExtraction(MimicExtraction):
             FROM ({typed}) JOIN (SELECT source_row, kind AS note_kind FROM raw_notes) USING (source_row)""",
         )
         self.count("notes", "notes", "placed_notes")
-        self.connection.execute("UPDATE placed_notes SET available_time = greatest(available_time, discharge_time) "
-                                "WHERE kind = 'discharge'")  # fmt: skip
-        return self.write_parts(to / "notes.parquet", NOTES, ["FROM placed_notes"], NOTES_ORDER)
+        parts = [
+            "FROM placed_notes WHERE kind IS DISTINCT FROM 'discharge'",
+            f"SELECT * REPLACE ({NOT_BEFORE_DISCHARGE}) FROM placed_notes WHERE kind = 'discharge'",
+        ]
+        return self.write_parts(to / "notes.parquet", NOTES, parts, NOTES_ORDER)
 
     def _images(self, to: Path, folders: Sequence[Path]) -> int:
         return self.write_parts(to / "images.parquet", IMAGES, [], "stay_id, time, image_id")

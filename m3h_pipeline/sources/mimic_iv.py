@@ -211,18 +211,20 @@ class MimicExtraction(Extraction):
             if table not in self.tables:
                 continue
             items = ", ".join(f"'{item}'" for s in signals if s.kind == kind for item in s.mimic_iv)
-            raw = self.load(table, f"trim(itemid) IN ({items})")
-            typed = (PROCEDURES if kind == "procedure" else MEASUREMENTS).format(raw=raw)
-            self._place(table, typed)
+            wanted = f"trim(itemid) IN ({items})"
+            if kind == "procedure":
+                self._place(table, PROCEDURES.format(raw=self.load(table, wanted)))
+            else:
+                self._place(table, MEASUREMENTS.format(raw=self.load(table, wanted, MEASURED, keep=False)))
             listed = self.count("events", table, f"placed_{table}")
             self.lineage.append(("events", table, "not a listed signal", self.rows_read[table] - listed))
             parts.append(f"SELECT *, {literal(self.tables[table].name)} AS source_file FROM placed_{table}")
         return self.write_parts(to / "events.parquet", EVENTS, parts, EVENTS_ORDER)
 
     def _place(self, table: str, typed: str) -> None:
-        """From ``typed`` rows to ``placed_<table>``: with their stay, or the reason why they are out of scope."""
-        self.connection.execute(f"CREATE TEMP TABLE placed_{table} AS {_PLACED.format(typed=typed)}")
-        self.connection.execute(f"DROP TABLE raw_{table}")
+        """The view ``placed_<table>`` of ``typed`` rows: with their stay, or the reason why they are out of scope."""
+        self.connection.execute(f"CREATE TEMP TABLE by_time_{table} AS {_BY_TIME.format(typed=typed)}")
+        self.connection.execute(f"CREATE TEMP VIEW placed_{table} AS {_PLACED.format(typed=typed, table=table)}")
         placed = f"SELECT count(*) FROM placed_{table} WHERE by_time AND reason IS NULL AND stay_id IS NOT NULL"
         self.placed_by_time[table] = self.connection.execute(placed).fetchall()[0][0]
 
@@ -236,11 +238,8 @@ class MimicExtraction(Extraction):
             reason = GIVEN_AWAY if table in gives_away(self.rules) else None
             self._place(table, NOTE_ROWS.format(raw=self.load(table), kind=table, reason=literal(reason)))
             self.count("notes", table, f"placed_{table}")
-            if table == "discharge":
-                self.connection.execute(
-                    "UPDATE placed_discharge SET available_time = greatest(available_time, discharge_time)"
-                )
-            parts.append(f"SELECT *, {literal(self.tables[table].name)} AS source_file FROM placed_{table}")
+            columns = f"* REPLACE ({NOT_BEFORE_DISCHARGE})" if table == "discharge" else "*"
+            parts.append(f"SELECT {columns}, {literal(self.tables[table].name)} AS source_file FROM placed_{table}")
         return self.write_parts(to / "notes.parquet", NOTES, parts, NOTES_ORDER)
 
     def _images(self, to: Path, folders: Sequence[Path]) -> int:
@@ -413,24 +412,33 @@ _MEASUREMENT_ERRORS = parse_errors(
     {"charttime": TIME, "storetime": TIME, "valuenum": NUMBER},
     """CASE WHEN as_text(valuenum) IS NULL AND as_text(value) <> '___' AND as_number(value) IS NULL
         THEN 'value: not a number' END""",
-    "broken",
 )
+# What is kept of a raw measurement, and what is read from there: most rows of a hospital are these, and nearly all are
+# right, so that only the others are looked at closely.
+MEASURED = {
+    "hadm_id": "as_id(hadm_id)",
+    "subject_id": "as_id(subject_id)",
+    "item": "trim(itemid)",
+    "taken": "as_time(charttime)",
+    "stored": "as_time(storetime)",
+    "number": "coalesce(as_number(valuenum), as_number(value))",
+    "valueuom": "valueuom",
+    # Three underscores stand for what was removed to protect the patient.
+    "nothing": "as_text(valuenum) IS NULL AND coalesce(as_text(value), '___') = '___'",
+    "errors": f"""CASE WHEN as_time(charttime) IS NULL OR as_number(valuenum) IS NULL
+        OR (as_time(storetime) IS NULL AND storetime IS NOT NULL) THEN {_MEASUREMENT_ERRORS} END""",
+}
 MEASUREMENTS = f"""
-SELECT {_KEYS}, taken AS time, CASE WHEN stored >= taken THEN stored ELSE taken END AS available_time, s.code,
-    coalesce(number, as_number(value)) * coalesce(rule.factor, 1) AS value,
-    CASE WHEN rule.factor IS NULL THEN as_text(raw.valueuom) ELSE s.unit END AS unit,
-    -- Three underscores stand for what was removed to protect the patient.
-    CASE WHEN broken IS NULL AND as_text(valuenum) IS NULL AND coalesce(as_text(value), '___') = '___'
-        THEN 'no value' END AS reason,
-    -- Nearly all rows are right: only the others are looked at closely.
-    CASE WHEN taken IS NULL OR number IS NULL OR (stored IS NULL AND storetime IS NOT NULL) OR broken IS NOT NULL
-        THEN {_MEASUREMENT_ERRORS} END AS parse_errors, source_row
-FROM (SELECT *, as_time(charttime) AS taken, as_time(storetime) AS stored, as_number(valuenum) AS number,
-    trim(itemid) AS item FROM {{raw}}) raw
-LEFT JOIN signals s USING (item)
-LEFT JOIN (SELECT DISTINCT unit.valueuom, rule.code, rule.factor FROM (SELECT DISTINCT valueuom FROM {{raw}}) unit
-    JOIN unit_rules rule ON rule.spelling = {normalised("unit.valueuom")}) rule
-ON rule.code = s.code AND rule.valueuom IS NOT DISTINCT FROM raw.valueuom
+SELECT hadm_id, subject_id, taken AS time, CASE WHEN stored >= taken THEN stored ELSE taken END AS available_time,
+    kind.code, number * coalesce(kind.factor, 1) AS value, kind.unit,
+    CASE WHEN broken IS NULL AND nothing THEN 'no value' END AS reason,
+    CASE WHEN broken IS NULL THEN errors ELSE concat_ws('; ', errors, broken) END AS parse_errors, source_row
+FROM {{raw}} raw LEFT JOIN (
+    SELECT DISTINCT seen.item, seen.valueuom, s.code, rule.factor,
+        CASE WHEN rule.factor IS NULL THEN as_text(seen.valueuom) ELSE s.unit END AS unit
+    FROM (SELECT DISTINCT item, valueuom FROM {{raw}}) seen JOIN signals s USING (item)
+    LEFT JOIN unit_rules rule ON rule.code = s.code AND rule.spelling = {normalised("seen.valueuom")}) kind
+ON kind.item = raw.item AND kind.valueuom IS NOT DISTINCT FROM raw.valueuom
 """
 
 PROCEDURES = f"""
@@ -469,17 +477,18 @@ FROM (
     FROM {raw})
 """
 
+NOT_BEFORE_DISCHARGE = "greatest(available_time, discharge_time) AS available_time"
+
 # A row without hadm_id belongs to the one stay of its patient during which it was taken. A row of an unknown stay, or
 # with neither hadm_id nor time, goes on: the contract quarantines it.
+_BY_TIME = """
+SELECT t.source_row, min(s.stay_id) AS stay_id, count(*) AS stays
+FROM (FROM ({typed}) WHERE hadm_id IS NULL AND reason IS NULL AND time IS NOT NULL) t
+JOIN stays s ON s.subject_id = t.subject_id AND s.end_is_clear
+    AND t.time >= s.admit_time AND (s.discharge_time IS NULL OR t.time <= s.discharge_time)
+GROUP BY t.source_row
+"""
 _PLACED = """
-WITH typed AS NOT MATERIALIZED ({typed}),
-by_time AS (
-    SELECT t.source_row, min(s.stay_id) AS stay_id, count(*) AS stays
-    FROM (FROM typed WHERE hadm_id IS NULL AND reason IS NULL AND time IS NOT NULL) t
-    JOIN stays s ON s.subject_id = t.subject_id AND s.end_is_clear
-        AND t.time >= s.admit_time AND (s.discharge_time IS NULL OR t.time <= s.discharge_time)
-    GROUP BY t.source_row
-)
 SELECT typed.* EXCLUDE (hadm_id, subject_id, reason, parse_errors),
     coalesce(typed.hadm_id, by_time.stay_id) AS stay_id, typed.hadm_id IS NULL AS by_time, stay.discharge_time,
     CASE WHEN typed.reason IS NOT NULL THEN typed.reason
@@ -490,7 +499,7 @@ SELECT typed.* EXCLUDE (hadm_id, subject_id, reason, parse_errors),
     nullif(concat_ws('; ', typed.parse_errors,
         CASE WHEN typed.subject_id <> stay.subject_id THEN 'subject_id: not the patient of the stay' END), '')
         AS parse_errors
-FROM typed LEFT JOIN by_time USING (source_row)
+FROM ({typed}) typed LEFT JOIN by_time_{table} by_time USING (source_row)
 LEFT JOIN stays stay ON stay.stay_id = coalesce(typed.hadm_id, by_time.stay_id)
 """
 

@@ -126,22 +126,23 @@ class RawReader:
         columns: Sequence[str],
         where: str = "TRUE",
         derived: Mapping[str, str] | None = None,
+        keep: bool = True,
     ) -> int:
         """Create the table ``name`` of the rows where the condition holds; return the number of rows in the file.
 
-        Its columns are the given ones as text, ``derived`` ones (name -> SQL over the file's columns, which are text:
-        where there are thousands, which would not fit as text), ``source_row`` (from 1) and ``broken`` (what is wrong
-        with the row as a whole, else null). A row that can't be split into fields has only nulls and is kept whatever
-        the condition. Raises `InputError` where the file is damaged.
+        Its columns are the given ones as text (not to ``keep`` them: only what is derived), ``derived`` ones (name ->
+        SQL over the file's columns, which are text), ``source_row`` (from 1) and ``broken`` (what is wrong with the row
+        as a whole, else null). A row that can't be split into fields has only nulls and is kept whatever the condition.
+        Raises `InputError` where the file is damaged.
         """
-        selected = [f'"{column}"' for column in columns]
+        selected = [f'"{column}"' for column in columns] if keep else []
         selected += [f'{sql} AS "{column}"' for column, sql in (derived or {}).items()]
         wanted = ", ".join(selected)
         rows, damaged = None, False
         with _looked_through(table.file) as (file, look):
             try:
                 if table.is_parquet:
-                    rows = self._load_parquet(table, name, table.columns if derived else columns, wanted, where)
+                    rows = self._load_parquet(table, name, wanted, where)
                 elif file is not None:
                     rows = self._load_csv(file, table.columns, name, wanted, where)
             except duckdb.OutOfMemoryException:
@@ -156,14 +157,13 @@ class RawReader:
             return self._load_repaired(table, name, columns, wanted, where)
         return rows
 
-    def _load_parquet(self, table: RawTable, name: str, columns: Sequence[str], wanted: str, where: str) -> int:
-        as_text = ", ".join(f'CAST("{column}" AS VARCHAR) AS "{column}"' for column in columns)
+    def _load_parquet(self, table: RawTable, name: str, wanted: str, where: str) -> int:
+        as_text = ", ".join(f'CAST("{column}" AS VARCHAR) AS "{column}"' for column in table.columns)
         self._connection.execute(
             f"""CREATE OR REPLACE TEMP TABLE {name} AS
-            SELECT * FROM (
-                SELECT {wanted}, source_row, NULL::VARCHAR AS broken
-                FROM (SELECT {as_text}, file_row_number + 1 AS source_row
-                    FROM read_parquet({literal(table.file)}, file_row_number = true)))
+            SELECT {wanted}, source_row, NULL::VARCHAR AS broken
+            FROM (SELECT {as_text}, file_row_number + 1 AS source_row
+                FROM read_parquet({literal(table.file)}, file_row_number = true))
             WHERE {where}"""
         )
         return self._one(f"SELECT num_rows FROM parquet_file_metadata({literal(table.file)})")
@@ -172,24 +172,25 @@ class RawReader:
         copy = self._scratch / f"{name}.repaired.csv"
         with _text(table.file) as lines, copy.open("w", encoding="utf-8", newline="") as to:
             _repair(lines, len(table.columns), to)
-        rows = self._load_csv(copy, (*table.columns, _MARK), name, wanted, where)
-        copy.unlink()
         marks = [
             f"CASE WHEN contains(\"{column}\", '{_UNDECODABLE}') THEN '{column}: not UTF-8' END" for column in columns
         ]
-        self._connection.execute(f"UPDATE {name} SET broken = nullif(concat_ws('; ', broken, {', '.join(marks)}), '')")
+        broken = f"nullif(concat_ws('; ', {_MARK}, {', '.join(marks)}), '')"
+        rows = self._load_csv(copy, (*table.columns, _MARK), name, wanted, where, broken)
+        copy.unlink()
         return rows
 
-    def _load_csv(self, file: Path | str, header: Sequence[str], name: str, wanted: str, where: str) -> int:
+    def _load_csv(
+        self, file: Path | str, header: Sequence[str], name: str, wanted: str, where: str, broken: str = "NULL::VARCHAR"
+    ) -> int:
         schema = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header)
-        broken = _MARK if _MARK in header else "NULL::VARCHAR"
         # A last row of our own takes the number of rows out of the same, only, pass over the file: both the union and
-        # row_number keep the file's order.
+        # row_number keep the file's order. What is derived is derived of the wanted rows alone.
         self._connection.execute(
             f"""CREATE OR REPLACE TEMP TABLE {name} AS
-            SELECT * FROM (
+            SELECT {wanted}, source_row, broken, is_end FROM (
                 SELECT *, row_number() OVER () AS source_row FROM (
-                    SELECT {wanted}, {broken} AS broken, false AS is_end
+                    SELECT *, {broken} AS broken, false AS is_end
                     FROM read_csv({literal(file)}, columns = {{{schema}}}, auto_detect = false, header = true,
                         delim = ',', quote = '"', escape = '"', max_line_size = {_LONGEST_ROW})
                     UNION ALL BY NAME SELECT true AS is_end))
