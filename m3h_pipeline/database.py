@@ -33,7 +33,7 @@ def workbench(spill: Path, memory_limit: str = "4GB") -> Generator[duckdb.DuckDB
                 "autoinstall_known_extensions": "false",
             }
         )
-        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET GLOBAL TimeZone = 'UTC'")
     except (duckdb.ParserException, duckdb.InvalidInputException):
         shutil.rmtree(spill, ignore_errors=True)
         raise InputError(f"memory_limit {memory_limit!r} is not a size; write it as 4GB") from None

@@ -206,16 +206,20 @@ class MimicExtraction(Extraction):
             ["item", "code", "kind", "unit"],
         )
         self.register("unit_rules", unit_rules(signals), ["code", "spelling", "factor"])
+        items = {kind: ", ".join(literal(item) for s in signals if s.kind == kind for item in s.mimic_iv)
+                 for kind in _EVENT_TABLES.values()}  # fmt: skip
+        here = {table: kind for table, kind in _EVENT_TABLES.items() if table in self.tables}
+        measured = {"derived": MEASURED, "keep": False}
+        self.load_together(
+            {
+                table: {"where": f"as_text(itemid) IN ({items[kind]})", **({} if kind == "procedure" else measured)}
+                for table, kind in here.items()
+            }
+        )
         parts = []
-        for table, kind in _EVENT_TABLES.items():
-            if table not in self.tables:
-                continue
-            items = ", ".join(f"'{item}'" for s in signals if s.kind == kind for item in s.mimic_iv)
-            wanted = f"trim(itemid) IN ({items})"
-            if kind == "procedure":
-                self._place(table, PROCEDURES.format(raw=self.load(table, wanted)))
-            else:
-                self._place(table, MEASUREMENTS.format(raw=self.load(table, wanted, MEASURED, keep=False)))
+        for table, kind in here.items():
+            typed = PROCEDURES if kind == "procedure" else MEASUREMENTS
+            self._place(table, typed.format(raw=self.load(table)))
             listed = self.count("events", table, f"placed_{table}")
             self.lineage.append(("events", table, "not a listed signal", self.rows_read[table] - listed))
             parts.append(f"SELECT *, {literal(self.tables[table].name)} AS source_file FROM placed_{table}")
@@ -418,7 +422,7 @@ _MEASUREMENT_ERRORS = parse_errors(
 MEASURED = {
     "hadm_id": "as_id(hadm_id)",
     "subject_id": "as_id(subject_id)",
-    "item": "trim(itemid)",
+    "item": "as_text(itemid)",
     "taken": "as_time(charttime)",
     "stored": "as_time(storetime)",
     "number": "coalesce(as_number(valuenum), as_number(value))",

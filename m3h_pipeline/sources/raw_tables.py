@@ -109,6 +109,9 @@ def _other_separator(header: str) -> str | None:
 class RawReader:
     """Loads raw tables into a DuckDB connection; ``checksums`` holds the SHA-256 of each file by its name.
 
+    Several may be loaded at once, in threads: each has a cursor of its own. So the tables are no temporary ones, which
+    other cursors don't see.
+
     A file is looked through besides. For one, DuckDB takes a gzip file that was cut off at a line's end for whole. For
     another, bytes that are no UTF-8, in a file of which only some columns are read, can break its connection for good
     (1.5): they never reach it.
@@ -159,8 +162,8 @@ class RawReader:
 
     def _load_parquet(self, table: RawTable, name: str, wanted: str, where: str) -> int:
         as_text = ", ".join(f'CAST("{column}" AS VARCHAR) AS "{column}"' for column in table.columns)
-        self._connection.execute(
-            f"""CREATE OR REPLACE TEMP TABLE {name} AS
+        self._execute(
+            f"""CREATE OR REPLACE TABLE {name} AS
             SELECT {wanted}, source_row, NULL::VARCHAR AS broken
             FROM (SELECT {as_text}, file_row_number + 1 AS source_row
                 FROM read_parquet({literal(table.file)}, file_row_number = true))
@@ -186,8 +189,8 @@ class RawReader:
         schema = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header)
         # A last row of our own takes the number of rows out of the same, only, pass over the file: both the union and
         # row_number keep the file's order. What is derived is derived of the wanted rows alone.
-        self._connection.execute(
-            f"""CREATE OR REPLACE TEMP TABLE {name} AS
+        self._execute(
+            f"""CREATE OR REPLACE TABLE {name} AS
             SELECT {wanted}, source_row, broken, is_end FROM (
                 SELECT *, row_number() OVER () AS source_row FROM (
                     SELECT *, {broken} AS broken, false AS is_end
@@ -198,12 +201,15 @@ class RawReader:
         )
         rows = self._one(f"SELECT max(source_row) - 1 FROM {name} WHERE is_end")
         assert self._one(f"SELECT count(*) FROM {name} WHERE source_row > {rows}") == 1, "rows came out of order"
-        self._connection.execute(f"DELETE FROM {name} WHERE is_end")
-        self._connection.execute(f"ALTER TABLE {name} DROP is_end")
+        self._execute(f"DELETE FROM {name} WHERE is_end")
+        self._execute(f"ALTER TABLE {name} DROP is_end")
         return rows
 
+    def _execute(self, query: str) -> duckdb.DuckDBPyConnection:
+        return self._connection.cursor().execute(query)
+
     def _one(self, query: str) -> int:
-        row = self._connection.execute(query).fetchone()
+        row = self._execute(query).fetchone()
         assert row is not None
         return int(row[0])
 
