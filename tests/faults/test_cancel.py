@@ -26,7 +26,7 @@ def pool(dagster: Dagster) -> dict:
 
 
 def test_cancelling_a_training_of_two_processes_ends_all_of_it_and_the_next_run_goes_on(tmp_path):
-    out = prepared(tmp_path / "out", training={"epochs": 60}, launcher={"processes": 2})
+    out = prepared(tmp_path / "out", training={"epochs": 25}, launcher={"processes": 2})
     try:
         with served(out) as (_, dagster, _):
             servers = processes_of(out)
