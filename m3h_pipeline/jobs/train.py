@@ -109,9 +109,11 @@ def trees(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to:
         rounds=training["tree_rounds"],
         seed=training["seed"],
         to=to / "models",
+        resume=to / ".trees",
         on_progress=Progress("boosted trees:", log),
     )
     write_arrays(to / "predictions.safetensors", predictions)
+    shutil.rmtree(to / ".trees")
     return {"models": len(predictions)}
 
 

@@ -220,6 +220,32 @@ def test_single_task_models_go_on_after_a_kill(out, tmp_path):
     assert not (tmp_path / "killed" / ".chunks").exists()
 
 
+def test_trees_go_on_after_a_kill(out, tmp_path):
+    """What was finished is kept as it is; the rest is trained; all ends with the bytes of an unbroken run."""
+    cohort, killed = step_of(out, "cohort"), tmp_path / "killed"
+    whole = job_by_hand(cohort, tmp_path / "whole", "trees")
+    # Killed as soon as it hears of a finished task.
+    suicide = "import os; train.Progress = lambda *_: lambda *_: os.kill(os.getpid(), 9)"
+    assert job_by_hand(cohort, killed, "trees", suicide).wait(120) == -signal.SIGKILL
+    wait_until(lambda: not processes_of(killed), seconds=20)
+    kept = sorted((killed / ".trees").glob("*.txt"))
+    assert kept
+    # A worker may have come to its end before it saw that its job is gone: let one task be half-done in any case.
+    if len(kept) == len(TASKS):
+        lost = kept.pop()
+        lost.rename(lost.with_suffix(".partial")).write_text("tree")
+    before = {file.name.rpartition("-")[0]: file.stat().st_mtime_ns for file in kept}
+    again = job_by_hand(cohort, killed, "trees")
+    for one in (whole, again):
+        assert one.wait(120) == 0, one.communicate()
+    files = ["predictions.safetensors", *(f"models/{task.name}.txt" for task in TASKS)]
+    for file in files:
+        assert (tmp_path / "whole" / file).read_bytes() == (killed / file).read_bytes()
+    after = {task.name: (killed / "models" / f"{task.name}.txt").stat().st_mtime_ns for task in TASKS}
+    assert {name for name, at in after.items() if before.get(name) == at} == set(before)
+    assert not (killed / ".trees").exists()
+
+
 @pytest.mark.parametrize("allocation", ["numpy.empty(1 << 50)", "torch.empty(1 << 50)"])
 def test_too_little_memory_is_said_with_what_to_change(out, tmp_path, allocation):
     """With the libraries' own errors: more is asked of them than any machine has."""
