@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator
 from concurrent.futures import BrokenExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,15 @@ def job() -> Generator[tuple[dict[str, Any], Log]]:
                     raise InputError(_OUT_OF_MEMORY) from error
                 raise
     except InputError as error:
+        if DAGSTER_PIPES_CONTEXT_ENV_VAR in os.environ:
+            with suppress(OSError):
+                last_words(file).write_text(str(error))
         sys.exit(f"error: {error}")
+
+
+def last_words(config: Path) -> Path:
+    """Where a job that was launched leaves the paragraph that it ended with: engines pass on an exit code at best."""
+    return config.with_suffix(".error")
 
 
 @contextmanager

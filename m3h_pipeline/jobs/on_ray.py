@@ -31,8 +31,9 @@ def fill_cache(config: dict[str, Any], n: int, on_progress: Callable[[int, int],
     ray.init(address="auto", log_to_driver=False, ignore_reinit_error=True)
     ray.data.DataContext.get_current().enable_progress_bars = False
     have = ray.cluster_resources()
-    parts = ray.data.from_items([{"first": at, "last": min(at + _PART, n)} for at in range(0, n, _PART)])
-    filled = parts.repartition(-(-n // _PART)).map_batches(
+    parts = [{"first": at, "last": min(at + _PART, n)} for at in range(0, n, _PART)]
+    # A block a part, from the start: to repartition them would take a core that a small cluster does not have.
+    filled = ray.data.from_items(parts, override_num_blocks=max(1, len(parts))).map_batches(
         _Filler,
         fn_constructor_args=(config,),
         batch_size=1,
