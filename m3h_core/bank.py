@@ -7,6 +7,7 @@ processor's cache; each model stops early by itself and leaves the wide model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,6 +31,7 @@ Job = tuple[Sequence[TaskSpec], FitConfig | None]
 # Weights, gradients and two moments of the models that are trained together: what a last-level cache holds.
 CHUNK_BYTES_CPU = 48_000_000
 CHUNK_BYTES_GPU = 4_000_000_000
+_CPU = torch.device("cpu")
 
 
 def fit_many(
@@ -38,27 +40,31 @@ def fit_many(
     on_progress: OnProgress | None = None,
     resume: str | Path | None = None,
     workers: int = 1,
+    devices: Sequence[str] = (),
 ) -> list[FittedModel]:
     """Train a model for each (tasks, configuration), in the order given; the same models as :func:`fit` one by one.
 
     ``on_progress`` receives (models done, models in all). With ``resume``, a folder, finished chunks are kept there:
     the same call after a kill loses at most the chunks it was in. With ``workers``, on a CPU, so many chunks are
-    trained at once, each by a process and a thread of its own.
+    trained at once, each by a process and a thread of its own. On GPUs a process each trains chunks in turn: on all
+    that are visible where the configurations name none, else on these ``devices`` ("cuda:0", "cuda:2").
     """
     union: dict[str, TaskSpec] = {}
     for tasks, _ in jobs:
         for task in tasks:
             if union.setdefault(task.name, task) != task:
                 raise ValueError(f"two different tasks are called {task.name!r}")
-    trained = dict(Bank(cohort, list(union.values()), workers).train(jobs, on_progress, resume))
+    trained = dict(Bank(cohort, list(union.values()), workers, devices).train(jobs, on_progress, resume))
     return [trained[i] for i in range(len(jobs))]
 
 
 class Bank:
     """Trains many models on one cohort, for subsets of some tasks; what they read of it is prepared once."""
 
-    def __init__(self, cohort: Cohort, tasks: Sequence[TaskSpec], workers: int = 1) -> None:
-        self.cohort, self.tasks, self.workers = cohort, list(tasks), workers
+    def __init__(
+        self, cohort: Cohort, tasks: Sequence[TaskSpec], workers: int = 1, devices: Sequence[str] = ()
+    ) -> None:
+        self.cohort, self.tasks, self.workers, self.devices = cohort, list(tasks), workers, devices
         self._prepared: dict[tuple[str, float, bool, int, int], TrainingData] = {}
 
     def data(self, config: FitConfig) -> TrainingData:
@@ -76,9 +82,11 @@ class Bank:
         For whoever is done with a model before the next chunk: a thousand of them may not fit into memory.
         """
         plan = [(tuple(tasks), config or FitConfig()) for tasks, config in jobs]
-        chunks = _chunks(plan, sum(self.cohort.widths.values()) + len(self.cohort.widths))
-        on_cpu = all(config.torch_device.type == "cpu" for _, config in plan)
-        train = self._side_by_side if self.workers > 1 and on_cpu and len(chunks) > 1 else self._one_by_one
+        places = self.places([config for _, config in plan])
+        # On a CPU the chunks are the same for any number of workers, and so are the models, to the last bit.
+        shares = len({place for place in places if place != _CPU})
+        chunks = _chunks(plan, sum(self.cohort.widths.values()) + len(self.cohort.widths), max(1, shares))
+        train = self._side_by_side if min(len(places), len(chunks)) > 1 else self._one_by_one
         done = 0
 
         def stopped(count: int) -> None:
@@ -87,18 +95,32 @@ class Bank:
             if on_progress:
                 on_progress(done, len(plan))
 
-        works = (_Chunk(self.data(plan[c[0]][1]), [plan[i][0] for i in c], plan[c[0]][1], resume) for c in chunks)
-        for at, models in train(works, stopped):
+        works = (
+            _Chunk(self.data(plan[c[0]][1]), [plan[i][0] for i in c], plan[c[0]][1], resume, places[at % len(places)])
+            for at, c in enumerate(chunks)
+        )
+        for at, models in train(works, stopped, len(places)):
             yield from zip(chunks[at], models, strict=True)
 
-    def _one_by_one(self, works: Iterable[_Chunk], stopped: OnStop) -> Iterator[tuple[int, list[FittedModel]]]:
+    def places(self, configs: Sequence[FitConfig]) -> list[torch.device | None]:
+        """Where chunks are trained, in turn, a process each; None: where their configuration says, by this process."""
+        if self.devices:
+            return [torch.device(name) for name in self.devices]
+        wanted = {config.torch_device for config in configs}
+        if wanted == {torch.device("cuda")}:
+            return [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+        return [_CPU] * self.workers if wanted == {_CPU} else [None]
+
+    def _one_by_one(self, works: Iterable[_Chunk], stopped: OnStop, _: int) -> Iterator[tuple[int, list[FittedModel]]]:
         for at, work in enumerate(works):
             yield at, work.train(stopped)
 
-    def _side_by_side(self, works: Iterable[_Chunk], stopped: OnStop) -> Iterator[tuple[int, list[FittedModel]]]:
+    def _side_by_side(
+        self, works: Iterable[_Chunk], stopped: OnStop, workers: int
+    ) -> Iterator[tuple[int, list[FittedModel]]]:
         from joblib import Parallel, delayed
 
-        pool = Parallel(n_jobs=self.workers, return_as="generator_unordered", **bound_to_this_process())
+        pool = Parallel(n_jobs=workers, return_as="generator_unordered", **bound_to_this_process())
         for at, models in pool(delayed(_train_apart)(at, work) for at, work in enumerate(works)):
             stopped(len(models))
             yield at, models
@@ -112,6 +134,7 @@ class _Chunk:
     tasks: list[tuple[TaskSpec, ...]]
     config: FitConfig
     resume: str | Path | None
+    device: torch.device | None
 
     def train(self, stopped: OnStop) -> list[FittedModel]:
         """Train them, or read them where they were kept."""
@@ -123,7 +146,7 @@ class _Chunk:
                 model.load_state_dict(mine)
             stopped(len(models))
         else:
-            Trainer(self.data, models, on_stop=stopped).run()
+            Trainer(self.data, models, on_stop=stopped, device=self.device).run()
             if file:
                 states = [model.state_dict() for model in models]
                 write_tensors(file, {f"{at}/{key}": v for at, s in enumerate(states) for key, v in s.items()}, {})
@@ -143,8 +166,11 @@ def _train_apart(at: int, work: _Chunk) -> tuple[int, list[FittedModel]]:
     return at, work.train(lambda _: None)
 
 
-def _chunks(plan: Sequence[tuple[Sequence[TaskSpec], FitConfig]], n_inputs: int) -> list[list[int]]:
-    """Indices of the models that are trained together: equal layout and configuration, as many as fit."""
+def _chunks(plan: Sequence[tuple[Sequence[TaskSpec], FitConfig]], n_inputs: int, shares: int) -> list[list[int]]:
+    """Indices of the models that are trained together: equal layout and configuration, as many as fit.
+
+    Those of one layout are enough for so many ``shares``.
+    """
     groups: dict[tuple[Layout, FitConfig, tuple[str, ...], int], list[int]] = {}
     for i, (tasks, config) in enumerate(plan):
         layout = Layout.of(n_inputs, tasks, config)
@@ -155,7 +181,7 @@ def _chunks(plan: Sequence[tuple[Sequence[TaskSpec], FitConfig]], n_inputs: int)
     chunks = []
     for (layout, config, *_), members in groups.items():
         budget = CHUNK_BYTES_GPU if config.torch_device.type == "cuda" else CHUNK_BYTES_CPU
-        size = max(1, budget // (16 * _weights(layout, config)))
+        size = min(max(1, budget // (16 * _weights(layout, config))), math.ceil(len(members) / shares))
         chunks += [members[start : start + size] for start in range(0, len(members), size)]
     return chunks
 

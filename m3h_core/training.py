@@ -207,7 +207,7 @@ class Trainer:
     """Trains G models of equal layout and configuration as one wide model, in place.
 
     Models do not touch each other: each has its own loss, its own early stopping and its own best weights.
-    ``on_stop`` receives the number of models each time some have stopped.
+    ``on_stop`` receives the number of models each time some have stopped. ``device`` stands above the configuration's.
     """
 
     def __init__(
@@ -219,6 +219,7 @@ class Trainer:
         checkpoint: Path | None = None,
         stop: Callable[[], bool] | None = None,
         distributed: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         self.data, self.models, self.on_epoch, self.on_stop = data, list(models), on_epoch, on_stop
         self.stop, self.team = stop, Team(distributed)
@@ -228,7 +229,7 @@ class Trainer:
         if self.config.weighting in AGGREGATORS and self.team.size > 1:
             raise ValueError(f"a model of the weighting {self.config.weighting!r} is trained by one process")
         self.descend = gradient_method(self.config.weighting) if self.config.weighting in AGGREGATORS else None
-        self.device = self.config.torch_device
+        self.device = device or self.config.torch_device
         # Few rows in few large steps would not be learned before the epochs are over.
         self.batch_size = min(self.config.batch_size, max(_SMALLEST_BATCH, len(data.x_train) // _STEPS))
         self.generator = torch.Generator(self.device).manual_seed(self.config.seed)

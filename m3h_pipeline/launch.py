@@ -31,7 +31,7 @@ import dagster as dg
 from m3h_pipeline import config as configuration
 from m3h_pipeline.config import LauncherConfig
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.jobs import CODE_PARTS, FACTS, REFUSED
+from m3h_pipeline.jobs import CODE_PARTS, FACTS, last_words
 from m3h_pipeline.storage import code_version, step_key
 
 # Quiet libraries: what a job has to say goes through its log.
@@ -68,9 +68,9 @@ class JobLauncher(dg.ConfigurableResource):
     out: str
 
     def run(self, context: dg.AssetExecutionContext, job: str, config: dict[str, Any], to: Path) -> dict[str, Any]:
-        """Write ``config`` to ``to/.job.json``, run the job, return its facts; raise where it ended badly.
+        """Write ``config`` to ``to/.job.json``, run the job, return its facts; raise what it ended with.
 
-        What the job itself refused, with one paragraph on why, is an `InputError` here too.
+        What the job refused, with one paragraph on why, is an `InputError` here too.
 
         An asset in the pool "gpu" gets the GPUs of ``[launcher]``.
         """
@@ -84,17 +84,18 @@ class JobLauncher(dg.ConfigurableResource):
         if config.get("arm") == "joint" and settings.processes > 1:
             count = f"--nproc-per-node={settings.processes}"
             command = ["-m", "m3h_pipeline.jobs.torchrun", "--standalone", count, *command]
-        work, refused = Work(command, to, gpus), to / REFUSED
-        refused.unlink(missing_ok=True)
-        with warnings.catch_warnings():
-            # Of a part of Pipes that Dagster itself uses.
-            warnings.simplefilter("ignore", dg.PreviewWarning)
-            try:
+        work = Work(command, to, gpus)
+        said = last_words(file)
+        said.unlink(missing_ok=True)
+        try:
+            with warnings.catch_warnings():
+                # Of a part of Pipes that Dagster itself uses.
+                warnings.simplefilter("ignore", dg.PreviewWarning)
                 _ENGINES[settings.kind](context.op_execution_context, settings, work)
-            except Exception as error:  # each engine has its own
-                if not refused.exists():
-                    raise
-                raise InputError(json.loads(refused.read_text())) from error
+        except Exception:
+            if said.exists():
+                raise InputError(said.read_text()) from None
+            raise
         file.unlink()
         return json.loads((to / FACTS).read_text())
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from m3h_pipeline.errors import InputError
+
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
@@ -43,9 +45,31 @@ def training_run(key: str, name: str, tags: Mapping[str, str]) -> Generator[Run]
     import mlflow
 
     found = find_run(key)
-    with mlflow.start_run(run_id=found.info.run_id if found else None, run_name=None if found else name) as run:
+    known = found.info.run_id if found else None
+    # What CPU, memory, disk and GPUs do meanwhile goes into it too, by a thread of MLflow's own.
+    with mlflow.start_run(known, run_name=None if found else name, log_system_metrics=True) as run:
         mlflow.set_tags({_TRAINING_TAG: key, **tags})
         yield run
+
+
+@contextmanager
+def waited_for_once() -> Generator[None]:
+    """An MLflow that fails ends the work with one paragraph.
+
+    Where it does not answer its client has tried for minutes: what is called on the way out need not try as long.
+    """
+    try:
+        yield
+    except Exception as error:
+        from mlflow.exceptions import MlflowException  # not before `connect`: see there
+
+        if not isinstance(error, MlflowException):
+            raise
+        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+        raise InputError(
+            f"MLflow failed: {error}. What was trained is kept: run again when it answers, and training goes on, in "
+            "the same MLflow run"
+        ) from error
 
 
 def find_run(key: str) -> Run | None:

@@ -16,14 +16,14 @@ import time
 import warnings
 from collections.abc import Callable, Generator
 from concurrent.futures import BrokenExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
 
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.storage import code_version, locked, write_json
+from m3h_pipeline.storage import code_version, locked
 
 if TYPE_CHECKING:
     from m3h_core import FitConfig
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 Log = Callable[[str], None]
 # What a job reports beside its results: counts and seconds, hidden so that the clock does not change a step's version.
 FACTS = ".facts.json"
-# What a job that ends with an `InputError` had to say, for whoever launched it.
-REFUSED = ".refused.json"
 # What decides a job's result: another machine must hold the same.
 CODE_PARTS = ("m3h_core", "m3h_pipeline.jobs")
 _PR_SET_PDEATHSIG = 1
@@ -63,12 +61,19 @@ def job() -> Generator[tuple[dict[str, Any], Log]]:
                 with _only_writer(Path(config["to"]), log) if leads else nullcontext():
                     yield config, log
             except Exception as error:
-                refusal = InputError(_OUT_OF_MEMORY) if _out_of_memory(error) else error
-                if leads and isinstance(refusal, InputError) and (to := Path(config["to"])).is_dir():
-                    write_json(to / REFUSED, str(refusal))
-                raise refusal from (None if refusal is error else error)
+                if _out_of_memory(error):
+                    raise InputError(_OUT_OF_MEMORY) from error
+                raise
     except InputError as error:
+        if DAGSTER_PIPES_CONTEXT_ENV_VAR in os.environ:
+            with suppress(OSError):
+                last_words(file).write_text(str(error))
         sys.exit(f"error: {error}")
+
+
+def last_words(config: Path) -> Path:
+    """Where a job that was launched leaves the paragraph that it ended with: engines pass on an exit code at best."""
+    return config.with_suffix(".error")
 
 
 @contextmanager

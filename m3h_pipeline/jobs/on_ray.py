@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from m3h_core.embedders import Embedder
 from m3h_pipeline.features.items import modality_items, take
 from m3h_pipeline.jobs.embed import new_embedder
 
@@ -20,15 +21,19 @@ _PART = 100
 
 
 def fill_cache(config: dict[str, Any], n: int, on_progress: Callable[[int, int], None]) -> int:
-    """Run the encoder on the items of all ``n`` samples; returns how many items it was run on."""
+    """Run the encoder on the items of all ``n`` samples; returns how many items it was run on.
+
+    Raises ValueError as the encoder does, wherever it ran.
+    """
     import ray  # an extra: the tests read this file without it
     import ray.data
 
     ray.init(address="auto", log_to_driver=False, ignore_reinit_error=True)
     ray.data.DataContext.get_current().enable_progress_bars = False
     have = ray.cluster_resources()
-    parts = ray.data.from_items([{"first": at, "last": min(at + _PART, n)} for at in range(0, n, _PART)])
-    filled = parts.repartition(-(-n // _PART)).map_batches(
+    parts = [{"first": at, "last": min(at + _PART, n)} for at in range(0, n, _PART)]
+    # A block a part, from the start: to repartition them would take a core that a small cluster does not have.
+    filled = ray.data.from_items(parts, override_num_blocks=max(1, len(parts))).map_batches(
         _Filler,
         fn_constructor_args=(config,),
         batch_size=1,
@@ -38,6 +43,8 @@ def fill_cache(config: dict[str, Any], n: int, on_progress: Callable[[int, int],
     )
     done = computed = 0
     for part in filled.iter_rows():
+        if part["error"]:
+            raise ValueError(part["error"])
         done, computed = done + int(part["samples"]), computed + int(part["computed"])
         on_progress(done, n)
     return computed
@@ -47,12 +54,25 @@ class _Filler:
     """One process of one machine: the same encoder, the same inputs, the same cache."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self.embedder = new_embedder(config["modality"], config["options"])
-        self.embedder.cache = Path(config["cache"])
-        self.items = modality_items(config["modality"], Path(config["inputs"]))
+        self.config = config
+        self.embedder: Embedder | None = None
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
-        rows = np.arange(part["first"][0], part["last"][0])
-        self.embedder.computed = 0
-        self.embedder.fill_cache(take(self.items, rows))
-        return {"samples": np.array([len(rows)]), "computed": np.array([self.embedder.computed])}
+        rows, computed, error = np.arange(part["first"][0], part["last"][0]), 0, ""
+        try:
+            embedder = self._ready()
+            embedder.computed = 0
+            embedder.fill_cache(take(self.items, rows))
+            computed = embedder.computed
+        except ValueError as found:
+            # What is said of it arrives as a value: Ray would wrap it into its own traceback.
+            error = str(found)
+        return {"samples": np.array([len(rows)]), "computed": np.array([computed]), "error": np.array([error])}
+
+    def _ready(self) -> Embedder:
+        """The encoder, which reads its weights once a process."""
+        if self.embedder is None:
+            self.items = modality_items(self.config["modality"], Path(self.config["inputs"]))
+            self.embedder = new_embedder(self.config["modality"], self.config["options"])
+            self.embedder.cache = Path(self.config["cache"])
+        return self.embedder

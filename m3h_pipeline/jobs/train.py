@@ -26,6 +26,7 @@ from m3h_pipeline.jobs.trees import fit_trees
 from m3h_pipeline.storage import write_arrays, write_json
 
 
+@tracking.waited_for_once()
 def joint(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log) -> dict[str, Any]:
     """The M3H model on all tasks, its curves and parameters in MLflow; by all processes that torchrun has started."""
     settings = fit_config(config["training"])
@@ -108,9 +109,11 @@ def trees(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to:
         rounds=training["tree_rounds"],
         seed=training["seed"],
         to=to / "models",
+        resume=to / ".trees",
         on_progress=Progress("boosted trees:", log),
     )
     write_arrays(to / "predictions.safetensors", predictions)
+    shutil.rmtree(to / ".trees")
     return {"models": len(predictions)}
 
 
@@ -158,6 +161,7 @@ class Curves:
     def __len__(self) -> int:
         return len(self.epochs())
 
+    @tracking.waited_for_once()
     def show(self) -> None:
         """Send what is new."""
         from mlflow import MlflowClient

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from joblib import Parallel, cpu_count, delayed
 
 from m3h_core import Cohort, TaskSpec
+from m3h_core.checkpoint import fingerprint
 from m3h_core.cohort import TRAIN, VALID
 from m3h_core.workers import bound_to_this_process
 
@@ -24,23 +26,26 @@ def fit_trees(
     rounds: int,
     seed: int,
     to: Path,
+    resume: Path,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """Predictions {task: [N] or [N, classes]} of one LightGBM model a task, early-stopped on the validation split.
 
-    A clustering task has no labels, so trees have nothing to learn of it: it is left out. A task without both kinds
-    of label in training is predicted by its training mean.
+    Finished models are kept in the folder ``resume``: the same call after a kill trains the others only. A clustering
+    task has no labels, so trees have nothing to learn of it: it is left out. A task without both kinds of label in
+    training is predicted by its training mean.
     """
     x_NF = tree_inputs(cohort)
-    to.mkdir(parents=True, exist_ok=True)
+    for folder in (to, resume):
+        folder.mkdir(parents=True, exist_ok=True)
     labelled = [task for task in tasks if task.problem != "clustering"]
     predictions: dict[str, np.ndarray] = {}
     # A process a core, not LightGBM's own threads, which gain nothing on cohorts of this size; nor threads of ours:
     # training in several threads at once has crashed inside LightGBM.
     workers = min(cpu_count(), max(1, len(labelled)))
     fitted = Parallel(n_jobs=workers, return_as="generator", **bound_to_this_process())(
-        delayed(_fit_one)(x_NF, *_rows_and_labels(cohort, task), task, rounds, seed, to / f"{task.name}.txt")
-        for task in labelled
+        delayed(_fit_one)(x_NF, *_rows_and_labels(cohort, task), task, rounds, seed, kept, to / f"{task.name}.txt")
+        for task, kept in zip(labelled, _kept(cohort, x_NF, labelled, rounds, seed, resume), strict=True)
     )
     for task, prediction in zip(labelled, fitted, strict=True):
         predictions[task.name] = prediction
@@ -63,12 +68,41 @@ def _rows_and_labels(cohort: Cohort, task: TaskSpec) -> tuple[dict[int, np.ndarr
     return rows, np.asarray(cohort.labels[task.name])
 
 
+def _kept(
+    cohort: Cohort, x_NF: np.ndarray, tasks: Sequence[TaskSpec], rounds: int, seed: int, folder: Path
+) -> list[Path]:
+    """Where the model of each task is kept: by all that decides it."""
+    shared = fingerprint(x_NF, cohort.split, rounds, seed)
+    keys = [fingerprint(shared, task.to_dict(), cohort.labels[task.name], cohort.labelled[task.name]) for task in tasks]
+    return [folder / f"{task.name}-{key}.txt" for task, key in zip(tasks, keys, strict=True)]
+
+
 def _fit_one(
-    x_NF: np.ndarray, rows: dict[int, np.ndarray], labels: np.ndarray, task: TaskSpec, rounds: int, seed: int, to: Path
+    x_NF: np.ndarray,
+    rows: dict[int, np.ndarray],
+    labels: np.ndarray,
+    task: TaskSpec,
+    rounds: int,
+    seed: int,
+    kept: Path,
+    to: Path,
 ) -> np.ndarray:
     known = labels[rows[TRAIN]]
     if len(np.unique(known)) < 2:
         return _constant(task, known, len(x_NF))
+    if not kept.exists():
+        model = _train(x_NF, rows, labels, task, rounds, seed)
+        partial = kept.with_suffix(".partial")
+        model.save_model(partial)
+        partial.replace(kept)
+    shutil.copy2(kept, to)
+    # Read back, also what was trained just now: the same file gives the same bits.
+    return np.asarray(lgb.Booster(model_file=to).predict(x_NF, num_threads=1), dtype=np.float64)
+
+
+def _train(
+    x_NF: np.ndarray, rows: dict[int, np.ndarray], labels: np.ndarray, task: TaskSpec, rounds: int, seed: int
+) -> lgb.Booster:
     parameters: dict[str, Any] = {
         "objective": _OBJECTIVES[task.problem],
         "learning_rate": 0.05,
@@ -87,17 +121,15 @@ def _fit_one(
     }
     if task.problem == "multiclass":
         parameters["num_class"] = task.n_classes
-    data = lgb.Dataset(x_NF[rows[TRAIN]], known, free_raw_data=False)
+    data = lgb.Dataset(x_NF[rows[TRAIN]], labels[rows[TRAIN]], free_raw_data=False)
     stops = len(rows[VALID]) > 0
-    model = lgb.train(
+    return lgb.train(
         parameters,
         data,
         num_boost_round=rounds,
         valid_sets=[data.create_valid(x_NF[rows[VALID]], labels[rows[VALID]])] if stops else None,
         callbacks=[lgb.early_stopping(20, verbose=False)] if stops else None,
     )
-    model.save_model(to)
-    return np.asarray(model.predict(x_NF), dtype=np.float64)
 
 
 def _constant(task: TaskSpec, known: np.ndarray, n: int) -> np.ndarray:

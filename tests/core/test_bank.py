@@ -110,6 +110,33 @@ def test_a_kill_loses_at_most_the_chunk_it_was_in(cohort, tmp_path, monkeypatch)
             np.testing.assert_array_equal(again.predict(cohort)[name], value)
 
 
+def test_devices_share_the_chunks_and_give_the_same_models(cohort):
+    """Two names of the one device that every machine has; on GPUs it was never tried."""
+    jobs = [([task], replace(SMALL, precision="float64")) for task in SUPERVISED]
+    spread = fit_many(cohort, jobs, devices=["cpu:0", "cpu:1"])
+    for a, b in zip(fit_many(cohort, jobs), spread, strict=True):
+        assert a.config == b.config
+        for name, value in a.predict(cohort).items():
+            np.testing.assert_allclose(b.predict(cohort)[name], value, atol=1e-6)
+
+
+def test_every_device_is_used(cohort):
+    """One that is not there is asked for, by a process of its own."""
+    jobs = [([task], SMALL) for task in SUPERVISED]
+    for devices in (["cpu:0", "cuda:99"], ["cuda:99", "cpu:0"]):
+        with pytest.raises((AssertionError, RuntimeError), match=r"CUDA|cuda"):
+            fit_many(cohort, jobs, devices=devices)
+
+
+def test_by_default_models_go_to_all_visible_gpus(cohort, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    ours = bank.Bank(cohort, TASKS, workers=2)
+    assert ours.places([SMALL, SMALL]) == [torch.device("cuda", i) for i in range(3)]
+    assert ours.places([replace(SMALL, device="cpu")]) == [torch.device("cpu")] * 2
+    assert ours.places([replace(SMALL, device="cuda:1")]) == [None]
+
+
 def test_two_tasks_of_one_name_are_refused(cohort):
     with pytest.raises(ValueError, match="two different tasks"):
         fit_many(cohort, [([SUPERVISED[0]], SMALL), ([TaskSpec("death", "regression")], SMALL)])

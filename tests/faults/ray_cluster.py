@@ -45,6 +45,10 @@ def main() -> None:
             "kind": "ray", "storage": str(folder), "cpus": 1, "memory_gb": 1, "python": sys.executable,
             "ray": {"address": address},
         }  # fmt: skip
+        wrong = prepared(folder / "wrong", launcher=asked, embedding={"language": "/nowhere"})
+        produce(step_of(wrong, "inputs"), "given", write_inputs)
+        assert materialize(wrong, "language_embedding").wait(150) == 1
+        print(f"a mistake: {(wrong / 'run.log').read_text().splitlines()[-1]}")
         out = prepared(folder / "out", launcher=asked, training={"epochs": 10})
         produce(step_of(out, "inputs"), "given", write_inputs)
         started = time.monotonic()

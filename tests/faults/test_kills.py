@@ -6,10 +6,12 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from launched import (
     prepared,
     processes_of,
     same,
+    serve_mlflow,
     step_of,
     synthetic,
     wait_until,
@@ -37,7 +40,12 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline import tracking
 from m3h_pipeline.jobs import FACTS, fit_config
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
 EPOCHS = 60
+# MLflow takes its system metrics every ten seconds, more than a training here has.
+SAMPLED = {"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.2"}
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +111,7 @@ def test_a_training_that_is_killed_in_every_way_ends_as_if_it_never_was(out):
     for way in ways:
         at = epochs_done(out) + random.randrange(1, 4)
         story.append((way.__name__, at))
-        run = materialize(out)
+        run = materialize(out, **SAMPLED)
         wait_until(lambda at=at, run=run: epochs_done(out) >= at or run.poll() is not None)
         assert run.poll() is None, (story, (out / "run.log").read_text()[-4000:])
         way(run, out)
@@ -119,7 +127,7 @@ def test_a_training_that_is_killed_in_every_way_ends_as_if_it_never_was(out):
                 assert about["epoch"] + bool(about["batch"]) >= at, (story, "asked to end, it wrote no state")
         if way is kill_worker:
             assert "ran out of memory: set [launcher] workers = 1" in (out / "run.log").read_text()
-    finish(materialize(out), out)
+    finish(materialize(out, **SAMPLED), out)
     assert same(weights(out), unbroken()), story
     wait_until(lambda: not processes_of(out), seconds=20)
     assert not step_of(out, ".joint.partial").exists()
@@ -127,24 +135,64 @@ def test_a_training_that_is_killed_in_every_way_ends_as_if_it_never_was(out):
     assert run.info.status == "FINISHED"
     facts = json.loads((step_of(out, "joint") / FACTS).read_text())
     assert facts["mlflow_run"] == run.info.run_id
+    assert steps_of(run, "train_loss") == list(range(facts["epochs"])), story
+    sampled = steps_of(run, "system/cpu_utilization_percentage")
+    assert sampled == steps_of(run, "system/system_memory_usage_megabytes") == list(range(len(sampled))), story
+    assert len(sampled) >= 2  # of a killed one the last are lost
+    named = {*run.data.metrics, *run.data.params, *run.data.params.values(), *run.data.tags.values()}
+    assert not [word for word in named if socket.gethostname() in word]
+
+
+def steps_of(run: Run, metric: str) -> list[int]:
     from mlflow import MlflowClient
 
-    curve = MlflowClient(configuration.mlflow_uri(out)).get_metric_history(run.info.run_id, "train_loss")
-    assert [metric.step for metric in curve] == list(range(facts["epochs"])), story
+    return [point.step for point in MlflowClient().get_metric_history(run.info.run_id, metric)]
 
 
-def job_by_hand(cohort: Path, to: Path, arm: str, prefix: str = "pass") -> subprocess.Popen:
+def job_by_hand(
+    cohort: Path, to: Path, arm: str, prefix: str = "pass", more: dict | None = None, **variables: str
+) -> subprocess.Popen:
     to.mkdir(parents=True, exist_ok=True)
     config = {
         "arm": arm, "cohort": str(cohort), "tasks": [task.to_dict() for task in TASKS], "to": str(to), "workers": 1,
-        "training": {"seed": 0, "epochs": 20, "tree_rounds": 20},
+        "training": {"seed": 0, "epochs": 20, "tree_rounds": 20, "coverage": 0.9}, **(more or {}),
     }  # fmt: skip
     (to / "job.json").write_text(json.dumps(config))
     code = f"import sys; from m3h_pipeline.jobs import train; {prefix}; train.main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, "--config", str(to / "job.json")],
-        env=environment(to), stderr=subprocess.PIPE, text=True,
+        env=environment(to, **variables), stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def test_mlflow_that_goes_away_ends_a_training_clearly_and_nothing_is_trained_again(out, tmp_path):
+    """All epochs are done without it; its own thread, which finds nobody, holds nobody up."""
+    (tmp_path / "mlflow").mkdir()
+    variables = SAMPLED | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+
+    def train(uri: str) -> subprocess.Popen:
+        more = {"mlflow": {"uri": uri, "artifacts": str(tmp_path), "key": "k", "name": "n", "tags": {}}}
+        return job_by_hand(step_of(out, "cohort"), tmp_path / "to", "joint", "pass", more, **variables)
+
+    curves = tmp_path / "to" / ".curves.jsonl"
+    with serve_mlflow(tmp_path / "mlflow") as uri:
+        job = train(uri)
+        wait_until(lambda: curves.exists() or job.poll() is not None)
+    _, said = job.communicate(timeout=60)
+    assert job.returncode == 1, said
+    assert said.startswith("error: MLflow failed: API request to"), said
+    assert "Traceback" not in said
+    epochs = len(curves.read_text().splitlines())
+    with serve_mlflow(tmp_path / "mlflow") as uri:
+        job = train(uri)
+        assert job.wait(60) == 0, job.communicate()
+        import mlflow
+
+        mlflow.set_tracking_uri(uri)
+        (run,) = mlflow.search_runs(experiment_names=[tracking.EXPERIMENT], output_format="list")
+        assert run.info.status == "FINISHED"
+        assert steps_of(run, "train_loss") == list(range(epochs))
+    assert len(curves.read_text().splitlines()) == epochs
 
 
 def test_two_jobs_never_write_into_one_folder(out, tmp_path):
@@ -170,6 +218,32 @@ def test_single_task_models_go_on_after_a_kill(out, tmp_path):
         files = [tmp_path / name / "models" / task.name / "model.safetensors" for name in ("whole", "killed")]
         assert files[0].read_bytes() == files[1].read_bytes()
     assert not (tmp_path / "killed" / ".chunks").exists()
+
+
+def test_trees_go_on_after_a_kill(out, tmp_path):
+    """What was finished is kept as it is; the rest is trained; all ends with the bytes of an unbroken run."""
+    cohort, killed = step_of(out, "cohort"), tmp_path / "killed"
+    whole = job_by_hand(cohort, tmp_path / "whole", "trees")
+    # Killed as soon as it hears of a finished task.
+    suicide = "import os; train.Progress = lambda *_: lambda *_: os.kill(os.getpid(), 9)"
+    assert job_by_hand(cohort, killed, "trees", suicide).wait(120) == -signal.SIGKILL
+    wait_until(lambda: not processes_of(killed), seconds=20)
+    kept = sorted((killed / ".trees").glob("*.txt"))
+    assert kept
+    # A worker may have come to its end before it saw that its job is gone: let one task be half-done in any case.
+    if len(kept) == len(TASKS):
+        lost = kept.pop()
+        lost.rename(lost.with_suffix(".partial")).write_text("tree")
+    before = {file.name.rpartition("-")[0]: file.stat().st_mtime_ns for file in kept}
+    again = job_by_hand(cohort, killed, "trees")
+    for one in (whole, again):
+        assert one.wait(120) == 0, one.communicate()
+    files = ["predictions.safetensors", *(f"models/{task.name}.txt" for task in TASKS)]
+    for file in files:
+        assert (tmp_path / "whole" / file).read_bytes() == (killed / file).read_bytes()
+    after = {task.name: (killed / "models" / f"{task.name}.txt").stat().st_mtime_ns for task in TASKS}
+    assert {name for name, at in after.items() if before.get(name) == at} == set(before)
+    assert not (killed / ".trees").exists()
 
 
 @pytest.mark.parametrize("allocation", ["numpy.empty(1 << 50)", "torch.empty(1 << 50)"])

@@ -27,11 +27,13 @@ from launched import (
     step_of,
     wait_until,
 )
+from ray_cluster import write_inputs
 
 from m3h_core import FittedModel
 from m3h_pipeline import launch
 from m3h_pipeline.config import LauncherConfig
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.storage import produce
 
 WORK = launch.Work(["-m", "m3h_pipeline.jobs.train", "--config", "/mnt/m3h/out/job.json"], Path("/mnt/m3h/out"), gpus=2)
 SLURM = ("slurmctld", "slurmd", "munged", "srun")
@@ -162,6 +164,15 @@ def test_ray_is_asked_for_what_was_configured():
     assert job["entrypoint"] == "/opt/m3h/bin/python -m m3h_pipeline.jobs.train --config /mnt/m3h/out/job.json"
     assert (job["entrypoint_num_gpus"], job["entrypoint_num_cpus"]) == (2, 8)
     assert "MLFLOW_TRACKING_PASSWORD" not in job["runtime_env"]["env_vars"]
+
+
+def test_what_a_job_ends_with_is_what_the_run_ends_with(tmp_path):
+    """The paragraph, not that a process has failed with code 1."""
+    out = prepared(tmp_path / "out", embedding={"language": "/nowhere"})
+    produce(step_of(out, "inputs"), "given", write_inputs)
+    assert materialize(out, "language_embedding").wait(90) == 1
+    last = (out / "run.log").read_text().splitlines()[-1]
+    assert last == "language: checkpoint '/nowhere' is neither a folder nor a hub name such as owner/model"
 
 
 # Slurm ----------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from tables_folder import COHORT, Tables, event, write
-from test_ui import LAUNCH, STATUS, WORKSPACE, Dagster, free_port
+from webserver import LAUNCH, STATUS, WORKSPACE, Dagster, free_port
 
 from m3h_pipeline import config as configuration
 from m3h_pipeline.audit import POSTGRES_VARIABLE, Audit
