@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -149,3 +150,15 @@ class Cohort:
 def _check_length(name: str, values: Sequence | np.ndarray, n: int) -> None:
     if len(values) != n:
         raise ValueError(f"{name} has {len(values)} rows, expected {n}")
+
+
+def proper_subsets(cohort: Cohort) -> list[tuple[str, ...]]:
+    """The subsets of the modalities that some sample has, the largest first, without the whole and the empty one.
+
+    >>> vectors = {"tabular": np.zeros((2, 1)), "vision": np.zeros((2, 1))}
+    >>> there = dict.fromkeys(vectors, np.ones(2, dtype=bool))
+    >>> proper_subsets(Cohort(["a", "b"], np.zeros(2, dtype=int), vectors, there, {}, {}))
+    [('tabular',), ('vision',)]
+    """
+    there = [name for name, present in cohort.present.items() if np.asarray(present).any()]
+    return [subset for size in range(len(there) - 1, 0, -1) for subset in combinations(there, size)]

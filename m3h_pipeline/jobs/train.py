@@ -1,4 +1,4 @@
-"""Train one arm on the cohort: the joint model, the single-task models, or the boosted trees.
+"""Train one arm on the cohort: the joint model, single-task models, boosted trees, or subsets of the modalities.
 
 Configuration: ``arm``, ``cohort`` (folder), ``tasks``, ``training`` (section of m3h.toml), ``to``; for the joint model
 also ``mlflow`` {uri, artifacts, key, name, tags}. Writes ``predictions.safetensors`` ({task: [N] or [N, classes]} for
@@ -13,11 +13,15 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safetensors.numpy import load_file
+
 from m3h_core import Calibrator, Cohort, TaskSpec, fit, fit_many
+from m3h_core.cohort import proper_subsets
 from m3h_core.training import Stopped
 from m3h_pipeline import tracking
 from m3h_pipeline.errors import InputError
@@ -100,6 +104,29 @@ def single_task(
     return {"models": len(models)}
 
 
+def modalities(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log) -> dict[str, Any]:
+    """The joint model anew on each subset of the modalities but the whole: {"tabular+vision/task": predictions}."""
+    settings, done = fit_config(config["training"]), to / ".subsets"
+    done.mkdir(exist_ok=True)
+    subsets = proper_subsets(cohort)
+    told = Progress("subsets of the modalities:", log, seconds=0)
+    predictions = {}
+    for at, subset in enumerate(subsets):
+        told(at, len(subsets))
+        name = "+".join(subset)
+        file, checkpoint = done / f"{name}.safetensors", done / name
+        if not file.exists():
+            embeddings, present = ({key: part[key] for key in subset} for part in (cohort.embeddings, cohort.present))
+            some = replace(cohort, embeddings=embeddings, present=present)
+            with softly() as stop:
+                model = fit(some, tasks, settings, resume=checkpoint, stop=stop)
+            write_arrays(file, model.predict(some))
+        predictions |= {f"{name}/{task}": values for task, values in load_file(file).items()}
+    write_arrays(to / "predictions.safetensors", predictions)
+    shutil.rmtree(done)
+    return {"models": len(subsets)}
+
+
 def trees(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log) -> dict[str, Any]:
     """LightGBM, one model a task, on the same inputs and splits."""
     training = config["training"]
@@ -120,7 +147,8 @@ def trees(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to:
 # Between two calls to MLflow: curves are live, and cost nothing.
 _LIVE_SECONDS = 10
 
-ARMS: dict[str, Callable[..., dict[str, Any]]] = {"joint": joint, "single_task": single_task, "trees": trees}
+ARMS: dict[str, Callable[..., dict[str, Any]]] = {"joint": joint, "single_task": single_task, "trees": trees,
+                                              "modalities": modalities}  # fmt: skip
 
 
 def main() -> None:

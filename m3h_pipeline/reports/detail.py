@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3h_core.cohort import TEST
+from m3h_core.cohort import TEST, proper_subsets
 from m3h_pipeline.reports.quality import rounded, too_few
 from m3h_pipeline.reports.words import FEWEST
 
@@ -34,11 +33,17 @@ _MOST_ENRICHED = 5
 
 
 def detail(
-    cohort: Cohort, tasks: Sequence[TaskSpec], predictions: Predictions, calibrated: Predictions, model: FittedModel
+    cohort: Cohort,
+    tasks: Sequence[TaskSpec],
+    predictions: Predictions,
+    calibrated: Predictions,
+    model: FittedModel,
+    retrained: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """The content of detail.json.
 
-    ``predictions`` are the model's for every row of the cohort, ``calibrated`` the same after calibration. Curves,
+    ``predictions`` are the model's for every row of the cohort, ``calibrated`` the same after calibration;
+    ``retrained``: those of models trained on subsets of the modalities, named as the job "train" does. Curves,
     subgroups and modalities hold the tasks that have enough test labels to be claimed.
     """
     from m3h_core.metrics import Resamples
@@ -47,12 +52,14 @@ def detail(
     rows = cohort.rows(TEST)
     cohort = cohort.take(rows)
     predictions, calibrated = ({name: said[rows] for name, said in p.items()} for p in (predictions, calibrated))
+    anew = {name: said[rows] for name, said in (retrained or {}).items()}
     claimed = [task for task in tasks if too_few(cohort, task) is None]
+    supervised = [task for task in claimed if task.problem != "clustering"]
     draws = Resamples(cohort, TEST, _RESAMPLES, seed=0)
     return {
         "curves": {task.name: _curves(cohort, task, calibrated[task.name]) for task in claimed if _has_curves(task)},
         "subgroups": _subgroups(cohort, claimed, predictions, draws),
-        "modalities": _modalities(cohort, [task for task in claimed if task.problem != "clustering"], model, draws),
+        "modalities": _modalities(cohort, supervised, model, anew, draws),
         "phenotypes": [
             _phenotypes(cohort, task, predictions[task.name], tasks) for task in claimed if task.problem == "clustering"
         ],
@@ -247,16 +254,23 @@ def _contrast(values: np.ndarray, replicates: np.ndarray) -> dict[str, float | N
 
 
 def _modalities(
-    cohort: Cohort, tasks: Sequence[TaskSpec], model: FittedModel, draws: Resamples
+    cohort: Cohort,
+    tasks: Sequence[TaskSpec],
+    model: FittedModel,
+    retrained: Mapping[str, np.ndarray],
+    draws: Resamples,
 ) -> dict[str, Any] | None:
-    """What the one model makes of each subset of the modalities, the others taken away; None for a single modality."""
+    """What the one model makes of each subset of the modalities, the others taken away; None for a single modality.
+
+    Beside it, where there are any, what models made of it that had learned from these modalities alone.
+    """
     from m3h_core.metrics import interval
 
     there = [name for name, present in cohort.present.items() if np.asarray(present).any()]
+    subsets = [tuple(there), *proper_subsets(cohort)]
     alike = [at for at, task in enumerate(tasks) if task.problem in ("binary", "multiclass")]
     if len(there) < 2 or not alike:
         return None
-    subsets = [subset for size in range(len(there), 0, -1) for subset in combinations(there, size)]
     masked = [_masked(cohort, subset) for subset in subsets]
     values, replicates = _scores(masked, tasks, [model.predict(part) for part in masked], draws)
     rows = []
@@ -270,6 +284,7 @@ def _modalities(
                 "value": rounded(values[at, alike].mean()),
                 "low": rounded(low),
                 "high": rounded(high),
+                "retrained": _anew(cohort, [tasks[i] for i in alike], "+".join(subset), retrained, draws),
             }
         )
     without = {name: subsets.index(tuple(other for other in there if other != name)) for name in there}
@@ -288,6 +303,20 @@ def _modalities(
             for i, task in enumerate(tasks)
         ],
     }
+
+
+def _anew(
+    cohort: Cohort, tasks: Sequence[TaskSpec], subset: str, retrained: Mapping[str, np.ndarray], draws: Resamples
+) -> dict[str, float | None] | None:
+    """The mean score of the model that was trained on a subset alone, None where there is none."""
+    from m3h_core.metrics import interval
+
+    said = {task.name: retrained[f"{subset}/{task.name}"] for task in tasks if f"{subset}/{task.name}" in retrained}
+    if len(said) < len(tasks):
+        return None
+    values, replicates = _scores([cohort], tasks, [said], draws)
+    low, high = interval(replicates[0].mean(0))
+    return {"value": rounded(values.mean()), "low": rounded(low), "high": rounded(high)}
 
 
 def _masked(cohort: Cohort, subset: Sequence[str]) -> Cohort:

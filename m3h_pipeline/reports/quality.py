@@ -146,8 +146,13 @@ def trust(
     return records
 
 
-def write_quality(cohort: Path, arms: Mapping[str, Path], to: Path, *, snapshot: str, bootstrap: int) -> dict[str, Any]:
-    """Write metrics.json, trust.json, detail.json and predictions.parquet from the cohort's folder and the arms'."""
+def write_quality(
+    cohort: Path, arms: Mapping[str, Path], to: Path, *, snapshot: str, bootstrap: int, subsets: Path | None = None
+) -> dict[str, Any]:
+    """Write metrics.json, trust.json, detail.json and predictions.parquet from the cohort's folder and the arms'.
+
+    ``subsets``: the folder of the models that were trained on subsets of the modalities, where that was asked for.
+    """
     from safetensors.numpy import load_file
 
     from m3h_core import Calibrator, Cohort, FittedModel, TaskSpec
@@ -164,7 +169,8 @@ def write_quality(cohort: Path, arms: Mapping[str, Path], to: Path, *, snapshot:
     joint = predictions["joint"]
     mapped = calibrator.calibrated({name: said for name, said in joint.items() if name in calibrator.about})
     model = FittedModel.load(arms["joint"] / "model")
-    write_json(to / "detail.json", detail(loaded, tasks, joint, {**joint, **mapped}, model))
+    retrained = load_file(subsets / "predictions.safetensors") if subsets else None
+    write_json(to / "detail.json", detail(loaded, tasks, joint, {**joint, **mapped}, model, retrained))
     _long_form(loaded, tasks, joint).write_parquet(to / "predictions.parquet")
     claimed = [record for record in metrics["tasks"] if record["claimed"]]
     better = [record for record in claimed if (record["difference_low"] or 0) > 0]

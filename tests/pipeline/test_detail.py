@@ -1,14 +1,17 @@
 """What stands behind a task's number: found where it was planted, hidden where a group is small."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
 from m3h_core import Cohort, FitConfig, TaskSpec, fit
 from m3h_core.cohort import TEST
+from m3h_pipeline.jobs import train
 from m3h_pipeline.reports.detail import detail, operating_points
 
 TASKS = [
@@ -21,7 +24,7 @@ TASKS = [
 
 
 @pytest.fixture(scope="module")
-def found():
+def found(tmp_path_factory):
     """Labels that follow the series alone; they are noise for one group, and a third group has seven patients."""
     rng = np.random.default_rng(0)
     n = 1200
@@ -44,7 +47,27 @@ def found():
     )  # fmt: skip
     model = fit(cohort, TASKS, FitConfig(hidden=(32,), members=1, epochs=15))
     predictions = model.predict(cohort)
-    return detail(cohort, TASKS, predictions, predictions, model)
+    return detail(cohort, TASKS, predictions, predictions, model, retrained(cohort, tmp_path_factory.mktemp("arm")))
+
+
+def retrained(cohort: Cohort, to: Path) -> dict[str, np.ndarray]:
+    """As the job does it, killed after its first model."""
+    config, said = {"training": {"seed": 0, "epochs": 6}}, []
+    tasks = [TASKS[0], TASKS[1]]
+
+    def killed(line: str) -> None:
+        if "1 of 2" in line and not said:
+            said.append(line)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train.modalities(cohort, tasks, config, to, killed)
+    (first,) = (to / ".subsets").glob("*.safetensors")
+    kept = first.stat().st_mtime_ns
+    seen = []
+    train.modalities(cohort, tasks, config, to, lambda line: seen.append(first.stat().st_mtime_ns))
+    assert set(seen) == {kept}
+    return load_file(to / "predictions.safetensors")
 
 
 def test_the_group_for_which_it_does_not_work_is_seen(found):
@@ -70,6 +93,13 @@ def test_what_a_modality_adds(found):
     assert abs(adds["tabular"]["difference"]) < 0.05
     stay = next(row for row in found["modalities"]["by_task"] if row["task"] == "stay")
     assert stay["adds"]["timeseries"]["difference_low"] > 0.1
+
+
+def test_what_a_model_does_that_learned_from_a_modality_alone(found):
+    anew = {"+".join(row["modalities"]): row["retrained"] for row in found["modalities"]["subsets"]}
+    assert anew["timeseries+tabular"] is None  # that is the model itself
+    assert anew["timeseries"]["low"] > 0.6
+    assert anew["tabular"]["low"] <= 0.5 <= anew["tabular"]["high"]
 
 
 def test_tasks_that_are_not_claimed_have_no_curves(found):

@@ -8,6 +8,7 @@ import dagster as dg
 
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
+from m3h_pipeline.defs.training.assets import SUBSETS
 from m3h_pipeline.features.items import MODALITIES
 from m3h_pipeline.launch import JobLauncher
 from m3h_pipeline.snapshots import labels, remove, surplus
@@ -34,6 +35,7 @@ def quality(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mater
     cohort = workspace.step(context, "cohort")
     arms = {arm: workspace.step(context, arm) for arm in ARMS}
     settings = workspace.config.training.bootstrap
+    subsets = workspace.step(context, SUBSETS) if workspace.config.modalities.retrain else None
 
     def build(to: Path):
         from m3h_pipeline.reports.quality import write_quality
@@ -44,9 +46,10 @@ def quality(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mater
             to,
             snapshot=context.partition_key,
             bootstrap=settings,
+            subsets=subsets.folder if subsets else None,
         )
 
-    step = workspace.produce(context, "quality", [QUALITY_CODE, settings, cohort, *arms.values()], build)
+    step = workspace.produce(context, "quality", [QUALITY_CODE, settings, cohort, *arms.values(), subsets], build)
     return materialized(step, **step.info)
 
 

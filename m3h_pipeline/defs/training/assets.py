@@ -9,10 +9,12 @@ from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, key_of, materialized
 from m3h_pipeline.features.items import MODALITIES
 from m3h_pipeline.launch import JobLauncher
-from m3h_pipeline.storage import code_version
+from m3h_pipeline.storage import Step, code_version
 
 COHORT_CODE = code_version("m3h_core.cohort", "m3h_pipeline.features")
 CODE = code_version("m3h_core", "m3h_pipeline.jobs.train", "m3h_pipeline.jobs.trees")
+# The step, and the arm, of the models that are trained on subsets of the modalities.
+SUBSETS = "modalities"
 _SHARED: dict[str, Any] = {"group_name": "training", "owners": OWNERS, "partitions_def": snapshots}
 
 
@@ -52,7 +54,8 @@ def single_task_models(
     context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
 ) -> dg.MaterializeResult:
     """Train the single-task arm."""
-    return _train(context, workspace, launcher, "single_task")
+    step = _train(context, workspace, launcher, "single_task")
+    return materialized(step, **step.info)
 
 
 @dg.asset(
@@ -64,7 +67,8 @@ def single_task_models(
 )
 def tree_models(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher) -> dg.MaterializeResult:
     """Train the tree arm."""
-    return _train(context, workspace, launcher, "trees")
+    step = _train(context, workspace, launcher, "trees")
+    return materialized(step, **step.info)
 
 
 @dg.asset(
@@ -76,13 +80,15 @@ def tree_models(context: dg.AssetExecutionContext, workspace: Workspace, launche
     **_SHARED,
 )
 def m3h_model(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher) -> dg.MaterializeResult:
-    """Train the joint model."""
-    return _train(context, workspace, launcher, "joint")
+    """Train the joint model and, where that is asked for, its likes on subsets of the modalities."""
+    joint = _train(context, workspace, launcher, "joint")
+    if not workspace.config.modalities.retrain:
+        return materialized(joint, **joint.info)
+    subsets = _train(context, workspace, launcher, SUBSETS)
+    return materialized(joint, **joint.info, **{"models of subsets of the modalities": subsets.info["models"]})
 
 
-def _train(
-    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, arm: str
-) -> dg.MaterializeResult:
+def _train(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, arm: str) -> Step:
     cohort_step = workspace.step(context, "cohort")
     training = workspace.config.training.model_dump()
     decided_by: list[object] = [CODE, cohort_step, training]
@@ -106,10 +112,4 @@ def _train(
                 "m3h.code": CODE,
             },
         }
-    step = workspace.produce(
-        context,
-        arm,
-        decided_by,
-        lambda to: launcher.run(context, "train", job, to),
-    )
-    return materialized(step, **step.info)
+    return workspace.produce(context, arm, decided_by, lambda to: launcher.run(context, "train", job, to))
