@@ -20,9 +20,9 @@ FITS = "document.documentElement.scrollWidth <= document.documentElement.clientW
 
 
 @pytest.fixture(scope="module")
-def report(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(browser: Browser, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(example(), path)
+    write_report(example(**getattr(request, "param", {})), path)
     return path
 
 
@@ -135,9 +135,15 @@ def test_fits_a_phone(opened: Callable[..., Page]) -> None:
     assert box["x"] + box["width"] <= 390
 
 
-@pytest.mark.parametrize("width", [320, 768, 1000, 1600])
-def test_fits_other_widths(opened: Callable[..., Page], width: int) -> None:
-    assert opened(viewport={"width": width, "height": 900}).evaluate(FITS)
+@pytest.mark.parametrize("report", [{}, {"tim_tasks": 44, "full": True}], indirect=True, ids=["demo", "full"])
+def test_nothing_is_wider_than_the_window(opened: Callable[..., Page]) -> None:
+    """Folded up and opened; what is wide scrolls in a box of its own."""
+    page = opened()
+    for is_open in ("false", "true"):
+        page.evaluate(f"document.querySelectorAll('details').forEach((each) => each.open = {is_open})")
+        for width in (320, 390, 768, 1000, 1200, 1600):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate(FITS), (width, is_open)
 
 
 def test_follows_the_theme_but_prints_light(opened: Callable[..., Page]) -> None:
@@ -154,6 +160,15 @@ def test_follows_the_theme_but_prints_light(opened: Callable[..., Page]) -> None
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("details[open]").count() == 0
     assert page.locator("#scores thead button").all_inner_texts()[:2] == ["Task", "Joint"]
+
+
+def test_on_paper_long_parts_are_left_out_unless_opened(opened: Callable[..., Page]) -> None:
+    page = opened()
+    page.locator("#curves summary").first.click()
+    page.emulate_media(media="print")
+    shown = page.locator("#curves details").filter(visible=True)
+    assert shown.count() == 1
+    assert page.get_by_text("are printed where they were opened").is_visible()
 
 
 def test_first_tab_skips_to_the_results(opened: Callable[..., Page]) -> None:

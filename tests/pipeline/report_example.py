@@ -15,10 +15,13 @@ TASKS = Path(__file__).parents[2] / "data_contracts" / "tasks.yaml"
 METRIC = {"binary": "AUROC", "multiclass": "macro AUROC", "regression": "R2", "clustering": "silhouette"}
 
 
-def example(tim_tasks: int = 8, seed: int = 0) -> dict[str, Any]:
-    """What `write_report` takes: 36 of 44 tasks claimed, one of them unscored by the trees."""
+def example(tim_tasks: int = 8, seed: int = 0, full: bool = False) -> dict[str, Any]:
+    """What `write_report` takes: 36 of 44 tasks claimed, one of them unscored by the trees.
+
+    ``full``: of a large hospital: all claimed, 5,000 test samples, 40 subgroups, 300 inputs compared.
+    """
     rng = np.random.default_rng(seed)
-    tasks = [_task(rng, k, spec) for k, spec in enumerate(yaml.safe_load(TASKS.read_text())["tasks"])]
+    tasks = [_task(rng, k, spec, full) for k, spec in enumerate(yaml.safe_load(TASKS.read_text())["tasks"])]
     return {
         "title": "M3H report",
         "source": "demo: a synthetic hospital in MIMIC-IV's layout, 1,500 stays",
@@ -64,9 +67,9 @@ def example(tim_tasks: int = 8, seed: int = 0) -> dict[str, Any]:
         ],
         "metrics": {"snapshot": "2026-11-01", "tasks": tasks},
         "tim": tim(rng, tasks, tim_tasks),
-        "detail": _detail(rng, tasks),
+        "detail": _detail(rng, tasks, full),
         "trust": {"coverage": 0.9, "tasks": _trust(tasks)},
-        "drift": _drift(tasks),
+        "drift": _drift(tasks, 300 if full else 3),
         "limits": [
             "The data is synthetic: nothing here says how the model does on patients.",
             "The vision encoder has no pretrained weights: image weights can't be had offline.",
@@ -76,7 +79,7 @@ def example(tim_tasks: int = 8, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def _detail(rng: np.random.Generator, tasks: list[dict[str, Any]]) -> dict[str, Any]:
+def _detail(rng: np.random.Generator, tasks: list[dict[str, Any]], full: bool) -> dict[str, Any]:
     """As detail.json: curves of every claimed task, 15 subsets of the modalities, six groups, four phenotypes."""
     claimed = [task for task in tasks if task["claimed"]]
 
@@ -92,13 +95,15 @@ def _detail(rng: np.random.Generator, tasks: list[dict[str, Any]]) -> dict[str, 
         {"task": task["task"], **contrast(rng.normal(0, 0.03))} for task in claimed if task["problem"] == "binary"
     ]
     groups = [("sex", "F"), ("sex", "M"), ("race", "ASIAN"), ("race", "WHITE"), ("insurance", "Medicare")]
+    groups += [("race", f"ORIGIN {k}") for k in range(35 if full else 0)]
     return {
-        "curves": {task["task"]: _curves_of(rng, task["problem"]) for task in claimed
+        "curves": {task["task"]: _curves_of(rng, task["problem"], 5000 if full else 400) for task in claimed
                    if task["problem"] in ("binary", "regression")},
         "modalities": {
             "tasks": 34,
             "subsets": [
-                {"modalities": list(subset), "n": 200, "value": 0.6 + 0.05 * len(subset), "low": 0.58, "high": 0.85}
+                {"modalities": list(subset), "n": 200, "value": 0.6 + 0.05 * len(subset), "low": 0.58, "high": 0.85,
+                 "retrained": {"value": 0.7, "low": 0.65, "high": 0.75} if size < 4 else None}
                 for size in (4, 3, 2, 1) for subset in combinations(names, size)
             ],
             "adds": {name: contrast(value) for name, value in adds.items()},
@@ -124,9 +129,9 @@ def _detail(rng: np.random.Generator, tasks: list[dict[str, Any]]) -> dict[str, 
     }  # fmt: skip
 
 
-def _curves_of(rng: np.random.Generator, problem: str) -> dict[str, Any]:
-    said = rng.beta(1, 3, 400)
-    happened = rng.random(400) < said
+def _curves_of(rng: np.random.Generator, problem: str, samples: int) -> dict[str, Any]:
+    said = rng.beta(1, 3, samples)
+    happened = rng.random(samples) < said
     if problem == "regression":
         bins = [{"predicted": v, "observed": v + 0.3, "low": v - 1, "high": v + 1.5} for v in np.linspace(2, 20, 10)]
         return {"unit": "days", "bins": bins}
@@ -147,9 +152,10 @@ def _trust(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"task": task["task"], "n": task["n"], "positives": 0.93, **numbers} for task in claimed]
 
 
-def _drift(tasks: list[dict[str, Any]]) -> dict[str, Any]:
+def _drift(tasks: list[dict[str, Any]], inputs: int) -> dict[str, Any]:
     """A champion that has aged: one input and one modality are not as they were, and one task has lost."""
     names = [("age", "tabular", 0.31), ("number of notes", "language", 0.12), ("heart_rate", "timeseries", 0.04)]
+    names += [(f"lab_{k}", "timeseries", 0.02) for k in range(inputs - 3)]
     compared = [
         {"name": name, "modality": modality, "distance": distance, "q": 0.001 * i, "n": 412, "changed": not i}
         for i, (name, modality, distance) in enumerate(names)
@@ -163,7 +169,7 @@ def _drift(tasks: list[dict[str, Any]]) -> dict[str, Any]:
         for i, task in enumerate(tasks[:3])
     ]  # fmt: skip
     return {
-        "champion": "2",
+        "problem": None, "champion": "2",
         "reason": None,
         "new": 412,
         "inputs": compared,
@@ -180,7 +186,7 @@ def _drift(tasks: list[dict[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _task(rng: np.random.Generator, k: int, spec: dict[str, Any]) -> dict[str, Any]:
+def _task(rng: np.random.Generator, k: int, spec: dict[str, Any], full: bool) -> dict[str, Any]:
     value, width = rng.uniform(0.66, 0.93), rng.uniform(0.015, 0.06)
     if spec["problem"] in ("regression", "clustering"):
         value = rng.uniform(0.15, 0.4)
@@ -188,7 +194,9 @@ def _task(rng: np.random.Generator, k: int, spec: dict[str, Any]) -> dict[str, A
     if spec["problem"] == "regression":
         difference, spread = 0.11, 0.2
     n, positives = int(rng.integers(180, 208)), int(rng.integers(12, 90))
-    claimed = k % 6 != 3
+    claimed = full or k % 6 != 3
+    if full:
+        n, positives = 5000, 20 * positives
     scores = {
         "value": value, "low": value - width, "high": value + width,
         "single_task": value - difference, "trees": None if k == 43 else value - rng.normal(0.005, 0.03),
