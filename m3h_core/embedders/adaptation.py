@@ -84,11 +84,14 @@ def _components(i: int, raw: torch.Tensor, at_most: int) -> dict[str, np.ndarray
     mean, spread = raw.mean(0), raw.std(0, correction=0)
     scale = torch.where(spread > 1e-6, spread, torch.inf)
     scaled = (raw - mean) / scale
-    # By the Gram matrix [B, B]: there are fewer images than columns.
-    values, vectors = torch.linalg.eigh(scaled @ scaled.T)
+    # By the smaller of two products with the same values: of images [B, B] or of columns [C, C].
+    few = len(scaled) < scaled.shape[1]
+    values, vectors = torch.linalg.eigh(scaled @ scaled.T if few else scaled.T @ scaled)
     values, vectors = values.flip(0)[:at_most], vectors.flip(1)[:, :at_most]
     real = values > 1e-9
-    components = scaled.T @ vectors[:, real] / values[real] * len(raw) ** 0.5
+    spreads = values[real].sqrt()
+    axes = scaled.T @ vectors[:, real] / spreads if few else vectors[:, real]
+    components = axes / spreads * len(raw) ** 0.5
     # A component's sign is arbitrary: fixed, so that it does not depend on the linear algebra library.
     largest = components.abs().argmax(0, keepdim=True)
     components = components * components.gather(0, largest).sign() / scale[:, None]
