@@ -5,11 +5,13 @@ from typing import Any
 
 import dagster as dg
 
+from m3h_pipeline import tracking
 from m3h_pipeline.defs.partitions import snapshots
-from m3h_pipeline.defs.resources import OWNERS, Workspace, key_of, materialized
+from m3h_pipeline.defs.resources import OWNERS, Workspace, key_of, materialized, mlflow_link, picture
 from m3h_pipeline.features.items import MODALITIES
+from m3h_pipeline.jobs import CURVES
 from m3h_pipeline.launch import JobLauncher
-from m3h_pipeline.storage import code_version
+from m3h_pipeline.storage import Step, code_version
 
 COHORT_CODE = code_version("m3h_core.cohort", "m3h_pipeline.features")
 CODE = code_version("m3h_core", "m3h_pipeline.jobs.train", "m3h_pipeline.jobs.trees")
@@ -45,26 +47,28 @@ def cohort(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
     kinds={"pytorch"},
     code_version=CODE,
     pool="gpu",
-    description="The same network with one task each: the ablation that says what joint learning adds.",
+    description="The same network, one model a task: beside these it is seen what joint learning adds.",
     **_SHARED,
 )
 def single_task_models(
     context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
 ) -> dg.MaterializeResult:
     """Train the single-task arm."""
-    return _train(context, workspace, launcher, "single_task")
+    step = _train(context, workspace, launcher, "single_task")
+    return materialized(step, **step.info)
 
 
 @dg.asset(
     deps=["cohort"],
     kinds={"lightgbm"},
     code_version=CODE,
-    description="LightGBM, one model a task, on the same inputs: the bar that tabular practice sets.",
+    description="LightGBM's boosted trees, one model a task, on the same inputs: the bar that tabular practice sets.",
     **_SHARED,
 )
 def tree_models(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher) -> dg.MaterializeResult:
     """Train the tree arm."""
-    return _train(context, workspace, launcher, "trees")
+    step = _train(context, workspace, launcher, "trees")
+    return materialized(step, **step.info)
 
 
 @dg.asset(
@@ -72,17 +76,24 @@ def tree_models(context: dg.AssetExecutionContext, workspace: Workspace, launche
     kinds={"pytorch", "mlflow"},
     code_version=CODE,
     pool="gpu",
-    description="M3H: one model for all tasks, with cross-task attention, launched as a job of its own.",
+    description="M3H, the joint model: one network that learns all tasks from all modalities, with cross-task "
+    "attention. Trained in a job of its own; its losses can be watched in MLflow.",
     **_SHARED,
 )
 def m3h_model(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher) -> dg.MaterializeResult:
     """Train the joint model."""
-    return _train(context, workspace, launcher, "joint")
+    from m3h_pipeline.reports import charts
+
+    step = _train(context, workspace, launcher, "joint")
+    workspace.connect()
+    pictures: dict[str, Any] = {}
+    if losses := (step.folder / CURVES).read_text().splitlines():
+        pictures["losses"] = picture(charts.losses([json.loads(line) for line in losses]), "losses")
+    link = mlflow_link(tracking.run_route(step.info["mlflow_run"]))
+    return materialized(step, **{"MLflow run": link}, **pictures, **step.info)
 
 
-def _train(
-    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, arm: str
-) -> dg.MaterializeResult:
+def _train(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, arm: str) -> Step:
     cohort_step = workspace.step(context, "cohort")
     training = workspace.config.training.model_dump()
     decided_by: list[object] = [CODE, cohort_step, training]
@@ -106,10 +117,4 @@ def _train(
                 "m3h.code": CODE,
             },
         }
-    step = workspace.produce(
-        context,
-        arm,
-        decided_by,
-        lambda to: launcher.run(context, "train", job, to),
-    )
-    return materialized(step, **step.info)
+    return workspace.produce(context, arm, decided_by, lambda to: launcher.run(context, "train", job, to))
