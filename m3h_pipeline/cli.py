@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.tracking import PORT
 
 _OUT = click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=Path(".m3h"), show_default=True,
@@ -65,7 +66,7 @@ def run(source: str | None, path: Path | None, size: str | None, snapshot: str |
 
 @main.command()
 @click.option("--port", default=3000, show_default=True, help="Dagster's port.")
-@click.option("--mlflow-port", default=5000, show_default=True, help="MLflow's port.")
+@click.option("--mlflow-port", default=PORT, show_default=True, help="MLflow's port.")
 @_OUT
 def ui(port: int, mlflow_port: int, out: Path) -> None:
     """Serve Dagster and MLflow on this machine, until Ctrl-C.

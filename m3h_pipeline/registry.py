@@ -25,7 +25,8 @@ _REQUIREMENTS = ("torch", "numpy", "scikit-learn", "safetensors", "transformers"
 CHAMPION = "champion"
 _ABOUT = (
     "M3H: one model for all tasks of this hospital, from tables, time series, notes and images, with its embedders. "
-    "A new version waits for a person's review (tag validation_status)."
+    "A version's description is its model card. A new version that passes the gate waits for a person: "
+    "`m3h review approve`, or its tag validation_status."
 )
 
 
@@ -183,11 +184,12 @@ def _commit() -> str:
     return commit + (" with changes" if changed else "")
 
 
-def describe(version: str, card: str) -> None:
-    """Make the model card the version's description."""
+def describe(version: str, run_id: str, card: str) -> None:
+    """Make the model card the version's description, with a link to the whole report."""
     from mlflow import MlflowClient
 
-    MlflowClient().update_model_version(tracking.MODEL_NAME, version, description=card)
+    more = f"\n\n[The whole report]({tracking.run_route(run_id, 'report.html')})"
+    MlflowClient().update_model_version(tracking.MODEL_NAME, version, description=card + more)
 
 
 def _signature(features: Mapping[str, str], given: Sequence[str]) -> ModelSignature:

@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from m3h_pipeline.errors import InputError
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 EXPERIMENT = "m3h"
 MODEL_NAME = "m3h"
 _TRAINING_TAG = "m3h.training"
+# Where `m3h ui` serves MLflow's pages, for the links that its runs leave in Dagster.
+PAGE_VARIABLE = "M3H_MLFLOW_PAGE"
+PORT = 5000
 
 
 def connect(uri: str, artifacts: Path) -> None:
@@ -80,6 +84,29 @@ def find_run(key: str) -> Run | None:
         experiment_names=[EXPERIMENT], filter_string=f"tags.`{_TRAINING_TAG}` = '{key}'", output_format="list"
     )
     return runs[0] if runs else None
+
+
+def page() -> str:
+    """Where a person opens MLflow: the server that is connected to, else what `m3h ui` serves."""
+    import mlflow
+
+    server = urlsplit(mlflow.get_tracking_uri())
+    if server.scheme.startswith("http"):  # without a name and a password
+        return server._replace(netloc=server.netloc.rpartition("@")[2]).geturl().rstrip("/")
+    return os.environ.get(PAGE_VARIABLE, f"http://127.0.0.1:{PORT}")
+
+
+def run_route(run_id: str, file: str = "") -> str:
+    """The place of a run, or of one of its files, within MLflow's pages."""
+    from mlflow import MlflowClient
+
+    experiment = MlflowClient().get_run(run_id).info.experiment_id
+    return f"#/experiments/{experiment}/runs/{run_id}" + (f"/artifacts/{file}" if file else "")
+
+
+def version_route(version: str) -> str:
+    """The place of a registered version within MLflow's pages."""
+    return f"#/models/{MODEL_NAME}/versions/{version}"
 
 
 def attach(run_id: str, file: Path) -> None:

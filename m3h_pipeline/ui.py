@@ -13,6 +13,7 @@ from pathlib import Path
 from m3h_pipeline import config as configuration
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.run import prepare
+from m3h_pipeline.tracking import PAGE_VARIABLE
 
 _HOST = "127.0.0.1"
 _GRACE_SECONDS = 15
@@ -32,12 +33,13 @@ def serve(out: Path, port: int, mlflow_port: int) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # A shell that starts a command in the background has it ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    mlflow_page = uri if elsewhere else f"http://{_HOST}:{mlflow_port}"
+    os.environ[PAGE_VARIABLE] = mlflow_page
     servers: list[subprocess.Popen[bytes]] = []
     try:
         servers += [_start(command, out) for command in _commands(out, port, mlflow_port)]
         for number in ports:
             _wait_for(number, servers)
-        mlflow_page = uri if elsewhere else f"http://{_HOST}:{mlflow_port}"
         print(f"Dagster  http://{_HOST}:{port}\nMLflow   {mlflow_page}\nCtrl-C stops both.", flush=True)
         while all(server.poll() is None for server in servers):
             time.sleep(0.5)

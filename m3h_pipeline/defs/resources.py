@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from m3h_pipeline import config as configuration
+from m3h_pipeline import tracking
 from m3h_pipeline.contracts import TABLES
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.liveness import living
@@ -59,6 +60,10 @@ class Workspace(dg.ConfigurableResource):
         """Where MLflow keeps artefacts, unless a server decides that."""
         return self.root / "mlflow" / "artifacts"
 
+    def connect(self) -> None:
+        """Point MLflow at the store."""
+        tracking.connect(self.mlflow_uri, self.mlflow_artifacts)
+
     @property
     def embedding_cache(self) -> Path:
         """Where the vectors of notes and images are kept from snapshot to snapshot."""
@@ -106,6 +111,18 @@ def clearly() -> Generator[None]:
 def key_of(name: str, decided_by: list[object]) -> str:
     """A step's key: upstream steps count by what came out of them."""
     return step_key(name, [part.version if isinstance(part, Step) else part for part in decided_by])
+
+
+def mlflow_link(route: str) -> dg.UrlMetadataValue:
+    """A link to a place within MLflow's pages; `Workspace.connect` comes first."""
+    return dg.MetadataValue.url(f"{tracking.page()}/{route}")
+
+
+def picture(chart: Any, title: str) -> dg.MarkdownMetadataValue:
+    """A chart as Dagster shows it beside an asset's numbers."""
+    from m3h_pipeline.reports import charts
+
+    return dg.MetadataValue.md(charts.markdown(chart, title))
 
 
 def materialized(

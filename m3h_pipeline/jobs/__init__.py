@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 Log = Callable[[str], None]
 # What a job reports beside its results: counts and seconds, hidden so that the clock does not change a step's version.
 FACTS = ".facts.json"
+# The joint model's losses, an epoch a line.
+CURVES = ".curves.jsonl"
 # What decides a job's result: another machine must hold the same.
 CODE_PARTS = ("m3h_core", "m3h_pipeline.jobs")
 _PR_SET_PDEATHSIG = 1

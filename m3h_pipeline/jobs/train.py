@@ -25,7 +25,7 @@ from m3h_core.cohort import proper_subsets
 from m3h_core.training import Stopped
 from m3h_pipeline import tracking
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.jobs import FACTS, Log, Progress, cpu_workers, every, fit_config, job, softly
+from m3h_pipeline.jobs import CURVES, FACTS, Log, Progress, cpu_workers, every, fit_config, job, softly
 from m3h_pipeline.jobs.trees import fit_trees
 from m3h_pipeline.storage import write_arrays, write_json
 
@@ -46,7 +46,7 @@ def joint(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to:
     tracking.connect(run["uri"], Path(run["artifacts"]))
     with tracking.training_run(run["key"], run["name"], run["tags"]) as active:
         mlflow.log_params({"tasks": len(tasks), "samples": len(cohort), **settings.to_dict()})
-        curves = Curves(to / ".curves.jsonl", active.info.run_id)
+        curves = Curves(to / CURVES, active.info.run_id)
         told, show = Progress("joint model: epoch", log), every(_LIVE_SECONDS, lambda _: curves.show())
 
         def on_epoch(state: dict[str, Any]) -> None:

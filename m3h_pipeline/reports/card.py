@@ -10,8 +10,8 @@ from m3h_pipeline.reports.page import ReportData
 
 _USE = (
     "Scores hospital stays at their prediction time, to be read beside clinical judgement by the people who treat the "
-    "patient. Not for decisions without a person, not for patients unlike the cohort below, not for tasks that the "
-    "table does not call claimed."
+    "patient. Not for decisions without a person, not for patients unlike the cohort below, not for tasks that "
+    "are not claimed."
 )
 
 
@@ -37,7 +37,7 @@ def model_card(data: ReportData | Mapping[str, Any], verdict: Mapping[str, Any])
             "\n| Modality | Samples that have it | Share |\n|---|---:|---:|",
             *coverage,
             f"\n## Gate: {'passed' if verdict['passed'] else 'rejected'}\n",
-            *(f"- {'passed' if c['passed'] else '**failed**'}, {name.replace('_', ' ')}: {c['reason']}"
+            *(f"- {words.name(name)}: {'passed' if c['passed'] else '**failed**'}; {c['reason']}"
               for name, c in checks.items()),
             f"\n## Tasks, on the test split\n\n{_difference_words(champion)}\n",
             *_task_rows(data["metrics"]["tasks"], verdict, champion),
@@ -59,27 +59,34 @@ def _difference_words(champion: str | None) -> str:
 
 
 def _task_rows(tasks: Sequence[Mapping[str, Any]], verdict: Mapping[str, Any], champion: str | None) -> list[str]:
+    """The claimed tasks, with the champion's columns where there is one; then the others, by why they are not."""
     against = {compared["task"]: compared for compared in verdict["tasks"]}
-    rows = [
-        "| Task | Metric | Value | Interval | n | Champion | Difference | Bounds |",
-        "|---|---|---:|---|---:|---:|---:|---|",
-    ]
+    rows = ["| Task | Metric | Value | n |", "|---|---|---|---:|"]
+    if champion:
+        rows = [f"{rows[0]} Champion | Difference |", f"{rows[1]}---:|---|"]
     for task in tasks:
-        name, metric, n = words.name(task["task"]), words.metric(task["metric"]), words.count(task["n"])
         if not task["claimed"]:
-            rows.append(f"| {name} | {metric} | not claimed: {task['reason']} | | {n} | | | |")
             continue
-        cells = [words.number(task["value"]), words.interval(task["low"], task["high"]), n]
+        name, metric, n = words.name(task["task"]), words.metric(task["metric"]), words.count(task["n"])
+        row = f"| {name} | {metric} | {_with_interval(task['value'], task['low'], task['high'])} | {n} |"
         if compared := against.get(task["task"]):
-            cells += [
-                words.number(compared["other"]),
-                words.number(compared["value"] - compared["other"], sign=True),
-                words.interval(compared["low"], compared["high"], sign=True),
-            ]
-        else:
-            cells += ["not compared" if champion else words.NOTHING, "", ""]
-        rows.append(f"| {name} | {metric} | {' | '.join(cells)} |")
-    return rows
+            difference = _with_interval(
+                compared["value"] - compared["other"], compared["low"], compared["high"], sign=True
+            )
+            row += f" {words.number(compared['other'])} | {difference} |"
+        elif champion:
+            row += " not compared | |"
+        rows.append(row)
+    reasons: dict[str, list[str]] = {}
+    for task in tasks:
+        if not task["claimed"]:
+            reasons.setdefault(task["reason"] or "too few test labels", []).append(words.name(task["task"]))
+    return rows + [f"\nNot claimed, {reason}: {words.listing(names)}." for reason, names in reasons.items()]
+
+
+def _with_interval(value: float, low: float | None, high: float | None, *, sign: bool = False) -> str:
+    ends = words.interval(low, high, sign=sign)
+    return words.number(value, sign=sign) + (f" ({ends})" if ends else "")
 
 
 def _interaction(tim: Mapping[str, Any] | None) -> str:
@@ -93,8 +100,9 @@ def _interaction(tim: Mapping[str, Any] | None) -> str:
         for j in range(len(names))
         if i != j and tim["evidence"][i][j] and tim["matrix"][i][j] is not None
     )
-    measured = f"Of {len(names) * (len(names) - 1)} ordered pairs of {words.plural(len(names), 'task')}, "
-    measured += f"{len(effects)} effects survive a false discovery rate of {tim['fdr']} ({tim['method']})."
+    measured = f"Of {len(names) * (len(names) - 1):,} ordered pairs of {words.plural(len(names), 'task')}, "
+    measured += f"{len(effects) or 'none'} {'survives' if len(effects) < 2 else 'survive'} a false discovery rate of "
+    measured += f"{100 * tim['fdr']:g}% ({tim['method']})."
     helps = _effect("The strongest help", names, effects[-1]) if effects and effects[-1][0] > 0 else "No help is shown."
     harms = _effect("The strongest harm", names, effects[0]) if effects and effects[0][0] < 0 else "No harm is shown."
     return f"{measured} {helps} {harms}"

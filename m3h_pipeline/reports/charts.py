@@ -72,6 +72,25 @@ def interval_charts(tasks: Sequence[Mapping[str, Any]], columns: int = 1) -> lis
     return [_interval_chart(rows, low, high) for rows in chunks]
 
 
+def losses(epochs: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
+    """The joint model's loss on the training and the validation split; ``epochs``: records as training reports them."""
+    import altair as alt
+
+    shades = {"training": PALETTE["none"][0], "validation": PALETTE["help-4"][0]}
+    rows = [
+        {"epoch": state["epoch"] + 1, "loss": state[field], "split": split}
+        for state in epochs
+        for split, field in (("training", "train_loss"), ("validation", "valid_loss"))
+    ]
+    drawn: Any = alt.Chart(alt.Data(values=rows)).mark_line(point=True)
+    drawn = drawn.encode(
+        x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, grid=False, format="d")),
+        y=alt.Y("loss:Q", scale=alt.Scale(zero=False), title="loss, all tasks"),
+        color=alt.Color("split:N", scale=alt.Scale(domain=list(shades), range=list(shades.values())), title=None),
+    )
+    return styled(alt.layer(drawn).properties(width=360, height=200))
+
+
 def svg(chart: alt.LayerChart | dict[str, Any], label: str) -> str:
     """The chart as inline SVG: colours as CSS variables, a tooltip in each mark that has a description.
 

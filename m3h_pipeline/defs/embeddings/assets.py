@@ -20,22 +20,24 @@ _MODALITIES: dict[str, tuple[list[str], set[str], str]] = {
     "tabular": (
         ["samples"],
         {"polars", "scikitlearn"},
-        "Declared columns: quantiles, one-hot categories, missingness.",
+        "A vector a sample from the hospital's declared columns: quantiles, one-hot categories, what is missing.",
     ),
     "timeseries": (
         ["samples", "events"],
         {"numpy", "scikitlearn"},
-        "Eleven statistics of each vital sign, lab and procedure up to the prediction time.",
+        "A vector a sample from its events: eleven statistics of each vital sign, lab and procedure up to the "
+        "prediction time.",
     ),
     "language": (
         ["samples", "notes"],
         {"huggingface", "pytorch"},
-        "Notes known at the prediction time, through a transformers encoder; recent notes weigh more.",
+        "A vector a sample from its notes known at the prediction time, by a transformers encoder; recent notes weigh "
+        "more.",
     ),
     "vision": (
         ["samples", "images"],
         {"pytorch", "timm"},
-        "Images known at the prediction time, through a timm encoder; recent images weigh more.",
+        "A vector a sample from its images known at the prediction time, by a timm encoder; recent images weigh more.",
     ),
 }
 

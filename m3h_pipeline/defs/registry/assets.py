@@ -9,7 +9,7 @@ import polars as pl
 
 from m3h_pipeline import tracking
 from m3h_pipeline.defs.partitions import snapshots
-from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
+from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized, mlflow_link
 from m3h_pipeline.defs.schedules import overdue, settings
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import MODALITIES, is_given
@@ -35,14 +35,14 @@ GATE_CODE = code_version("m3h_pipeline.gate", "m3h_pipeline.jobs.champion", "m3h
         dg.AssetCheckSpec(name, asset="model_version", description=description)
         for name, description in CHECKS.items()
     ],
-    description="The joint model and its own embedders as a version in MLflow's registry, judged by the gate against "
-    "the champion, then waiting for review.",
+    description="The joint model and its own embedders as a version in MLflow's registry. The gate's checks judge it "
+    "against the champion; what passes waits until a person says `m3h review approve`.",
 )
 def model_version(
     context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
 ) -> dg.MaterializeResult:
     """Register the candidate, then judge it."""
-    tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
+    workspace.connect()
     version = _registered(context, workspace)
     gate = _judged(context, workspace, launcher, version)
     verdict = read_json(gate.folder / "gate.json")
@@ -52,7 +52,12 @@ def model_version(
             dg.AssetCheckResult(check_name=check["name"], passed=check["passed"], description=check["reason"])
             for check in verdict["checks"]
         ],
-        **{"tasks judged": verdict["judged"], "champion then": verdict["champion"] or "none"},
+        **{
+            "model card and review": mlflow_link(tracking.version_route(version.info["version"])),
+            "MLflow run": mlflow_link(tracking.run_route(version.info["run_id"])),
+            "tasks judged": verdict["judged"],
+            "champion then": verdict["champion"] or "none",
+        },
         **gate.info,
         **version.info,
     )

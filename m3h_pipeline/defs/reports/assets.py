@@ -6,8 +6,9 @@ from typing import Any
 
 import dagster as dg
 
+from m3h_pipeline import tracking
 from m3h_pipeline.defs.partitions import snapshots
-from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
+from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized, mlflow_link, picture
 from m3h_pipeline.defs.training.assets import SUBSETS
 from m3h_pipeline.features.items import MODALITIES
 from m3h_pipeline.launch import JobLauncher
@@ -25,7 +26,7 @@ _SHARED: dict[str, Any] = {"group_name": "reports", "owners": OWNERS, "partition
 
 @dg.asset(
     deps=["m3h_model", "single_task_models", "tree_models"],
-    kinds={"scikitlearn"},
+    kinds={"scikitlearn", "altair"},
     code_version=QUALITY_CODE,
     description="Every task's score on the test split: joint, single-task and trees, with intervals.",
     **_SHARED,
@@ -50,7 +51,7 @@ def quality(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mater
         )
 
     step = workspace.produce(context, "quality", [QUALITY_CODE, settings, cohort, *arms.values(), subsets], build)
-    return materialized(step, **step.info)
+    return materialized(step, **_comparison(read_json(step.folder / "metrics.json")), **step.info)
 
 
 @dg.asset(
@@ -58,14 +59,13 @@ def quality(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mater
     kinds={"pytorch", "mlflow"},
     code_version=TIM_CODE,
     pool="gpu",
-    description="TIM: how each task's score changes when another task is learned with it, which tasks to train "
-    "together, and what the joint model loses without a task. Each cell says whether it was retrained or estimated.",
+    description="Task interaction (TIM): how each task's score changes when another task is learned with it, which "
+    "tasks to train together, and what the joint model loses without a task. Each cell says whether it was retrained "
+    "or estimated.",
     **_SHARED,
 )
 def tim_report(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher) -> dg.MaterializeResult:
     """Measure task interaction; its tables are kept beside the joint model in MLflow."""
-    from m3h_pipeline import tracking
-
     cohort, joint, single_task = (workspace.step(context, name) for name in ("cohort", "joint", "single_task"))
     config = workspace.config
     job = {
@@ -79,41 +79,47 @@ def tim_report(context: dg.AssetExecutionContext, workspace: Workspace, launcher
 
     def build(to: Path):
         facts = launcher.run(context, "tim", job, to)
-        tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
+        workspace.connect()
         for file in ("tim.json", "tim.parquet"):
             tracking.attach(joint.info["mlflow_run"], to / file)
         return facts
 
     step = workspace.produce(context, "tim", [TIM_CODE, cohort, joint, single_task, job["training"], job["tim"]], build)
-    return materialized(step, **_interaction_pictures(read_json(step.folder / "tim.json"), job["tasks"]), **step.info)
+    workspace.connect()
+    return materialized(
+        step,
+        **_interaction_pictures(read_json(step.folder / "tim.json"), job["tasks"]),
+        **{"tim.json in MLflow": mlflow_link(tracking.run_route(joint.info["mlflow_run"], "tim.json"))},
+        **step.info,
+    )
 
 
 @dg.asset(
     deps=["quality", "tim_report", "model_version", "monitoring"],
     kinds={"altair", "html"},
     code_version=REPORT_CODE,
-    description="One self-contained page: cohort, quarantine, joint against single-task and trees, TIM, drift, limits.",
+    description="The page to read in the morning, one file that opens offline: cohort, quarantine, joint against "
+    "single-task and trees, TIM, drift, limits.",
     **_SHARED,
 )
 def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """Write the page and the model card, hand both to MLflow, publish ``<out>/latest``."""
-    from m3h_pipeline import tracking
     from m3h_pipeline.registry import describe
-    from m3h_pipeline.reports import charts
     from m3h_pipeline.reports.publish import publish, write_page
 
     steps = {
         name: workspace.step(context, name)
         for name in ("ingested", "cohort", "quality", "tim", "model_version", "joint", "gate", "scores", "monitoring")
     }
+    version = steps["model_version"].info
     valid = workspace.valid(context)
     embedded = {modality: workspace.step(context, f"embedding/{modality}") for modality in MODALITIES}
 
     def build(to: Path):
         facts = write_page(workspace.config, context.partition_key, steps, valid, embedded, to)
-        tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
-        tracking.attach(steps["model_version"].info["run_id"], to / "report.html")
-        describe(steps["model_version"].info["version"], (to / "model_card.md").read_text())
+        workspace.connect()
+        tracking.attach(version["run_id"], to / "report.html")
+        describe(version["version"], version["run_id"], (to / "model_card.md").read_text())
         return facts
 
     decided_by: list[object] = [REPORT_CODE, *steps.values(), *valid.values(), *embedded.values()]
@@ -121,16 +127,26 @@ def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
     with at_work(workspace.root):
         scored = steps["scores"].folder / "scores.parquet" if steps["scores"].info["model_version"] else None
         latest = publish(workspace.root, step.folder, scored)
-    pictures: dict[str, Any] = {}
-    if compared := charts.interval_charts(read_json(latest / "metrics.json")["tasks"]):
-        pictures["joint minus single-task"] = _picture(compared[0], "joint minus single-task")
+    workspace.connect()
     return materialized(
         step,
-        report=dg.MetadataValue.path(str(latest / "report.html")),
-        **{"snapshots removed": ", ".join(_retire(workspace)) or "none"},
-        **pictures,
+        **{
+            "report": dg.MetadataValue.path(str(latest / "report.html")),
+            "report in MLflow": mlflow_link(tracking.run_route(version["run_id"], "report.html")),
+            "model card": mlflow_link(tracking.version_route(version["version"])),
+            "snapshots removed": ", ".join(_retire(workspace)) or "none",
+        },
+        **_comparison(read_json(latest / "metrics.json")),
         **step.info,
     )
+
+
+def _comparison(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The picture of joint minus single-task by its title; none where nothing can be compared."""
+    from m3h_pipeline.reports import charts
+
+    title, drawn = "joint minus single-task", charts.interval_charts(metrics["tasks"])
+    return {title: picture(drawn[0], title)} if drawn else {}
 
 
 def _interaction_pictures(tim: dict[str, Any], tasks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -141,23 +157,16 @@ def _interaction_pictures(tim: dict[str, Any], tasks: list[dict[str, Any]]) -> d
     charts = {"task interaction": interaction.heat_map(tim, cell=16, numbers=False)}
     if network := interaction.graph(tim):
         charts["effects that survive"] = network
-    return {title: _picture(chart, title) for title, chart in charts.items()}
-
-
-def _picture(chart: Any, title: str) -> dg.MetadataValue:
-    from m3h_pipeline.reports import charts
-
-    return dg.MetadataValue.md(charts.markdown(chart, title))
+    return {title: picture(chart, title) for title, chart in charts.items()}
 
 
 def _retire(workspace: Workspace) -> list[str]:
     """Remove snapshots that ``[retention]`` does not keep: now that the new one is whole, and never one in use."""
-    from m3h_pipeline import tracking
     from m3h_pipeline.registry import snapshots_in_use
 
     bounds = workspace.config.retention
     if not surplus(labels(workspace.root), [], bounds.snapshots, bounds.days):
         return []
-    tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
+    workspace.connect()
     gone = surplus(labels(workspace.root), snapshots_in_use(), bounds.snapshots, bounds.days)
     return remove(workspace.root, gone)

@@ -7,11 +7,11 @@ import dagster as dg
 
 from m3h_pipeline import scoring, tracking
 from m3h_pipeline.defs.partitions import snapshots
-from m3h_pipeline.defs.resources import OWNERS, Workspace, clearly, materialized
+from m3h_pipeline.defs.resources import OWNERS, Workspace, clearly, materialized, mlflow_link
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import MODALITIES
 from m3h_pipeline.launch import JobLauncher
-from m3h_pipeline.storage import Step, at_work, code_version, read_step
+from m3h_pipeline.storage import Step, at_work, code_version, read_json, read_step
 
 CODE = code_version("m3h_pipeline.scoring", "m3h_pipeline.jobs.score")
 MONITORING_CODE = code_version("m3h_pipeline.monitoring", "m3h_core.metrics", "m3h_core.calibration")
@@ -60,7 +60,7 @@ def scores(
 
     inputs, samples = workspace.step(context, "inputs"), workspace.step(context, "valid/samples")
     asked = bool(config.version) or config.alias != CHAMPION
-    tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
+    workspace.connect()
     try:
         which = need(config.alias, config.version)
     except InputError as error:
@@ -97,7 +97,9 @@ def scores(
         return _nobody(context, workspace, str(error), applies=False)
     with at_work(workspace.root):
         scoring.keep(workspace.root, step.folder / scoring.FILE)
-    return materialized(step, checks=[_applies(True, f"version {which.version} was applied")], **step.info)
+    card = mlflow_link(tracking.version_route(which.version))
+    checks = [_applies(True, f"version {which.version} was applied")]
+    return materialized(step, checks=checks, **{"model card": card}, **step.info)
 
 
 @dg.asset(
@@ -107,8 +109,8 @@ def scores(
     check_specs=[
         dg.AssetCheckSpec(check, asset="monitoring", description=description) for check, description in _CHECKS.items()
     ],
-    description="Whether inputs, what is missing, scores and, where labels have arrived, performance are as they were "
-    "when the champion was trained.",
+    description="Drift: whether inputs, what is missing, scores and, where labels have arrived, performance are as "
+    "they were when the champion was trained. One check each; the report shows all comparisons.",
     **_SHARED,
 )
 def monitoring(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
@@ -120,7 +122,7 @@ def monitoring(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Ma
     config = workspace.config
     learned = None
     if version := scored.info.get("model_version"):
-        tracking.connect(workspace.mlflow_uri, workspace.mlflow_artifacts)
+        workspace.connect()
         learned = next((_learned(workspace, known.snapshot, known.cohort) for known in registered()
                         if known.version == version), None)  # fmt: skip
 
@@ -137,7 +139,28 @@ def monitoring(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Ma
         dg.AssetCheckResult(check_name=check, passed=passed, description=words, severity=dg.AssetCheckSeverity.WARN)
         for check, (passed, words) in step.info["checks"].items()
     ]
-    return materialized(step, checks=checks, champion=version or "none")
+    farthest = _farthest(read_json(step.folder / "monitoring.json"))
+    return materialized(
+        step, checks=checks, champion=version or "none", **{"what changed most": dg.MetadataValue.md(farthest)}
+    )
+
+
+def _farthest(found: dict[str, Any], most: int = 10) -> str:
+    """The comparisons with the largest distances, as a table; nothing else of a sample is in them."""
+    compared = [(what, row) for what in ("inputs", "missing", "scores") for row in found[what] if row["distance"]]
+    if not compared:
+        return found["reason"] or "nothing was compared"
+    rows = sorted(compared, key=lambda one: -one[1]["distance"])[:most]
+    return "\n".join(
+        [
+            "| feature or task | what | distance | changed |",
+            "|---|---|---:|---|",
+            *(
+                f"| {row['name']} | {what} | {row['distance']:.3f} | {'yes' if row['changed'] else 'no'} |"
+                for what, row in rows
+            ),
+        ]
+    )
 
 
 def _nobody(

@@ -5,9 +5,11 @@ from typing import Any
 
 import dagster as dg
 
+from m3h_pipeline import tracking
 from m3h_pipeline.defs.partitions import snapshots
-from m3h_pipeline.defs.resources import OWNERS, Workspace, key_of, materialized
+from m3h_pipeline.defs.resources import OWNERS, Workspace, key_of, materialized, mlflow_link, picture
 from m3h_pipeline.features.items import MODALITIES
+from m3h_pipeline.jobs import CURVES
 from m3h_pipeline.launch import JobLauncher
 from m3h_pipeline.storage import Step, code_version
 
@@ -47,7 +49,7 @@ def cohort(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
     kinds={"pytorch"},
     code_version=CODE,
     pool="gpu",
-    description="The same network with one task each: the ablation that says what joint learning adds.",
+    description="The same network, one model a task: beside these it is seen what joint learning adds.",
     **_SHARED,
 )
 def single_task_models(
@@ -62,7 +64,7 @@ def single_task_models(
     deps=["cohort"],
     kinds={"lightgbm"},
     code_version=CODE,
-    description="LightGBM, one model a task, on the same inputs: the bar that tabular practice sets.",
+    description="LightGBM's boosted trees, one model a task, on the same inputs: the bar that tabular practice sets.",
     **_SHARED,
 )
 def tree_models(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher) -> dg.MaterializeResult:
@@ -76,16 +78,23 @@ def tree_models(context: dg.AssetExecutionContext, workspace: Workspace, launche
     kinds={"pytorch", "mlflow"},
     code_version=CODE,
     pool="gpu",
-    description="M3H: one model for all tasks, with cross-task attention, launched as a job of its own.",
+    description="M3H, the joint model: one network that learns all tasks from all modalities, with cross-task "
+    "attention. Trained in a job of its own; its losses can be watched in MLflow.",
     **_SHARED,
 )
 def m3h_model(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher) -> dg.MaterializeResult:
     """Train the joint model and, where that is asked for, its likes on subsets of the modalities."""
+    from m3h_pipeline.reports import charts
+
     joint = _train(context, workspace, launcher, "joint")
-    if not workspace.config.modalities.retrain:
-        return materialized(joint, **joint.info)
-    subsets = _train(context, workspace, launcher, SUBSETS)
-    return materialized(joint, **joint.info, **{"models of subsets of the modalities": subsets.info["models"]})
+    workspace.connect()
+    shown: dict[str, Any] = {"MLflow run": mlflow_link(tracking.run_route(joint.info["mlflow_run"]))}
+    if losses := (joint.folder / CURVES).read_text().splitlines():
+        shown["losses"] = picture(charts.losses([json.loads(line) for line in losses]), "losses")
+    if workspace.config.modalities.retrain:
+        subsets = _train(context, workspace, launcher, SUBSETS)
+        shown["models of subsets of the modalities"] = subsets.info["models"]
+    return materialized(joint, **shown, **joint.info)
 
 
 def _train(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, arm: str) -> Step:
