@@ -16,6 +16,11 @@ _OUT = click.option(
 )  # fmt: skip
 
 
+_VERBOSE = click.option(
+    "--verbose", is_flag=True, help="Every line that Dagster and the jobs log, not only one a step."
+)
+
+
 class _Commands(click.Group):
     """A user's mistake is one paragraph on standard error and exit code 1."""
 
@@ -51,8 +56,11 @@ def main() -> None:
 @click.option("--path", type=click.Path(path_type=Path), help="The folder that holds the data (not for the demo).")
 @click.option("--size", type=click.Choice(["full", "tiny"]), help="Of the demo: 1,500 stays, or 150 and six tasks.")
 @click.option("--snapshot", metavar="DATE", help="The extraction's label.  [default: the last run's; at first today]")
+@_VERBOSE
 @_OUT
-def run(source: str | None, path: Path | None, size: str | None, snapshot: str | None, out: Path) -> None:
+def run(
+    source: str | None, path: Path | None, size: str | None, snapshot: str | None, verbose: bool, out: Path
+) -> None:
     """Run once, from the source to a registered model.
 
     What has not changed since the last run is taken as it is; a run that was stopped goes on where it was.
@@ -61,7 +69,7 @@ def run(source: str | None, path: Path | None, size: str | None, snapshot: str |
     """
     from m3h_pipeline.run import run_once
 
-    sys.exit(run_once(out, source, path, size, snapshot))
+    sys.exit(run_once(out, source, path, size, snapshot, verbose))
 
 
 @main.command()
@@ -184,8 +192,9 @@ def rollback(reviewer: str | None, reason: str, out: Path) -> None:
 @click.option("--alias", default="champion", show_default=True, help="Score with the version that has this alias.")
 @click.option("--all", "everyone", is_flag=True, help="Everyone, not only those still in hospital and those new to it.")
 @click.option("--snapshot", metavar="DATE", help="Whose samples.  [default: the last run's]")
+@_VERBOSE
 @_OUT
-def score(version: str | None, alias: str, everyone: bool, snapshot: str | None, out: Path) -> None:
+def score(version: str | None, alias: str, everyone: bool, snapshot: str | None, verbose: bool, out: Path) -> None:
     """Score a snapshot's samples with the champion.
 
     Into latest/scores.parquet and scores.duckdb, in the out-folder.
@@ -194,7 +203,7 @@ def score(version: str | None, alias: str, everyone: bool, snapshot: str | None,
     """
     from m3h_pipeline.run import score_once
 
-    sys.exit(score_once(out, version or "", alias, everyone, snapshot))
+    sys.exit(score_once(out, version or "", alias, everyone, snapshot, verbose))
 
 
 @main.command()

@@ -132,11 +132,13 @@ class Contract:
 
     ``columns``: the table's columns and types; ``optional``: those of them that a table may lack; ``relationships``:
     column -> (lookup table, its column); ``computed``: column -> SQL; ``open``: columns beyond these are passed on;
-    ``bounds``: of the table as a whole; ``freshness``: a time column and how many days old its newest value may be.
+    ``bounds``: of the table as a whole; ``freshness``: a time column and how many days old its newest value may be;
+    ``about``: what each column holds, in words.
     """
 
     table: str
     columns: Mapping[str, pl.DataType]
+    about: Mapping[str, str]
     optional: frozenset[str]
     open: bool
     relationships: Mapping[str, tuple[str, str]]
@@ -389,6 +391,7 @@ def _contract(table: str, schema: dict[str, Any], sla: Sequence[dict[str, Any]])
     return Contract(
         table=table,
         columns=columns,
+        about={column["name"]: column.get("description", "") for column in schema["properties"]},
         optional=frozenset(optional),
         open=bool(of_table.get("additionalColumns")),
         relationships=relationships,

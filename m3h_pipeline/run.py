@@ -26,7 +26,9 @@ storage:
 """
 
 
-def run_once(out: Path, source: str | None, path: Path | None, size: str | None, snapshot: str | None) -> int:
+def run_once(
+    out: Path, source: str | None, path: Path | None, size: str | None, snapshot: str | None, verbose: bool = False
+) -> int:
     """Materialise everything for one snapshot; the exit code is 0 only where every blocking check passed."""
     out = out.absolute()
     config = prepare(out, source, path, size, snapshot)
@@ -46,7 +48,7 @@ def run_once(out: Path, source: str | None, path: Path | None, size: str | None,
             instance=instance,
             partition_key=config.source.snapshot,
             raise_on_error=False,
-            run_config={"loggers": {"console": {}}},
+            run_config={"loggers": _console(verbose)},
             tags={COMMAND_TAG: "run"},
         )
     if not result.success:
@@ -56,7 +58,7 @@ def run_once(out: Path, source: str | None, path: Path | None, size: str | None,
     return 0
 
 
-def score_once(out: Path, version: str, alias: str, everyone: bool, snapshot: str | None) -> int:
+def score_once(out: Path, version: str, alias: str, everyone: bool, snapshot: str | None, verbose: bool = False) -> int:
     """``m3h score``: materialise scores and monitoring of a snapshot that was run; exit code 0 where it was scored."""
     out = out.absolute()
     config = configuration.load(out)
@@ -81,7 +83,7 @@ def score_once(out: Path, version: str, alias: str, everyone: bool, snapshot: st
             instance=instance,
             partition_key=label,
             raise_on_error=False,
-            run_config={"loggers": {"console": {}}, "ops": {"scores": asked}},
+            run_config={"loggers": _console(verbose), "ops": {"scores": asked}},
         )
     if not result.success:
         print(f"error: {_why(result)}", file=sys.stderr)
@@ -95,6 +97,10 @@ def score_once(out: Path, version: str, alias: str, everyone: bool, snapshot: st
     if not facts["samples"].value:
         print("Nobody is still in hospital, or new to this version: `m3h score --all` scores everyone.")
     return 0
+
+
+def _console(verbose: bool) -> dict[str, Any]:
+    return {"console": {"config": {"verbose": verbose}}}
 
 
 def prepare(

@@ -11,7 +11,7 @@ import dagster as dg
 
 from m3h_pipeline import config as configuration
 from m3h_pipeline import tracking
-from m3h_pipeline.contracts import TABLES
+from m3h_pipeline.contracts import TABLES, load_contract
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.liveness import living
 from m3h_pipeline.sources import Source
@@ -111,6 +111,15 @@ def clearly() -> Generator[None]:
 def key_of(name: str, decided_by: list[object]) -> str:
     """A step's key: upstream steps count by what came out of them."""
     return step_key(name, [part.version if isinstance(part, Step) else part for part in decided_by])
+
+
+def columns_of(table: str) -> dict[str, dg.TableSchema]:
+    """The columns that a table's contract names, as Dagster shows them beside the asset."""
+    contract = load_contract(table)
+    columns = [
+        dg.TableColumn(name, str(kind), description=contract.about[name]) for name, kind in contract.columns.items()
+    ]
+    return {"dagster/column_schema": dg.TableSchema(columns)}
 
 
 def mlflow_link(route: str) -> dg.UrlMetadataValue:

@@ -42,6 +42,16 @@ def test_every_asset_explains_itself(graph):
         assert node.partitions_def is not None, key
 
 
+def test_every_table_says_what_its_columns_hold(graph):
+    for table in TABLES:
+        for key in (table, f"valid_{table}"):
+            columns = graph.get(dg.AssetKey(key)).metadata["dagster/column_schema"].columns
+            assert "sample_id" in {column.name for column in columns} or "stay_id" in {
+                column.name for column in columns
+            }
+            assert all(column.description for column in columns), key
+
+
 def test_every_validated_table_is_guarded_by_blocking_checks(graph):
     for table in TABLES:
         keys = graph.get_check_keys_for_assets({dg.AssetKey(f"valid_{table}")})

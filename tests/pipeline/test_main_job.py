@@ -41,6 +41,7 @@ def test_last_screen_says_what_to_open(finished):
     assert len(result.stdout.strip().splitlines()) <= 15
     assert str(out / "latest" / "report.html") in result.stdout
     assert "Traceback" not in result.stderr
+    assert re.fullmatch(r"( *\d+:\d\d  \w+ +\d+\.\d s\n)+", result.stderr)  # quiet: a line a step
 
 
 def test_what_latest_holds(latest):
@@ -141,8 +142,10 @@ def test_second_run_takes_everything_as_it_is(finished):
     out, _ = finished
     before = {name: (out / "latest" / name).read_bytes() for name in ("metrics.json", "tim.json", "report.html")}
     started = time.monotonic()
-    run("run", "--out", out)
+    said = run("run", "--verbose", "--out", out).stderr
     assert time.monotonic() - started < 120  # nothing is trained: a bound, not a measurement
+    assert re.search(r"DEBUG .* m3h_model - STEP_START", said)
+    assert re.search(r"INFO .* m3h_model - joint: unchanged, taken as it is", said)
     assert {name: (out / "latest" / name).read_bytes() for name in before} == before
     from mlflow import MlflowClient
 

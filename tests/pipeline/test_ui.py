@@ -1,4 +1,4 @@
-"""``m3h ui``: every asset launched as a click launches it; the servers stop together."""
+"""``m3h ui``: every asset launched as a click launches it, the pages that people see; the servers stop together."""
 
 import signal
 import socket
@@ -11,26 +11,80 @@ from webserver import ENDED, served
 from m3h_pipeline import config
 
 
-@pytest.fixture
-def servers(tmp_path):
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
     """`m3h ui` on a new out-folder with the tiny demo configured."""
-    out = tmp_path / "out"
+    out = tmp_path_factory.mktemp("ui") / "out"
     out.mkdir()
     config.save(config.for_run(out, "demo", None, "tiny", None), out)
     with served(out) as (process, dagster, mlflow_port):
         yield process, dagster, mlflow_port, out
 
 
-def test_every_asset_launched_from_the_page_succeeds(servers):
-    process, dagster, mlflow_port, out = servers
+@pytest.fixture(scope="module")
+def launched(servers):
+    """The status of a run of every asset that was launched from the page."""
+    _, dagster, _, _ = servers
     run = dagster.launch("__ASSET_JOB", "2026-01-01")
     deadline = time.monotonic() + 500
     while time.monotonic() < deadline and dagster.status(run) not in ENDED:
         time.sleep(2)
-    assert dagster.status(run) == "SUCCESS", (out / "ui.log").read_text()[-4000:]
+    return dagster.status(run)
+
+
+def test_every_asset_launched_from_the_page_succeeds(servers, launched):
+    _, _, mlflow_port, out = servers
+    assert launched == "SUCCESS", (out / "ui.log").read_text()[-4000:]
     assert (out / "latest" / "report.html").exists()
     with urllib.request.urlopen(f"http://127.0.0.1:{mlflow_port}/health", timeout=30) as response:
         assert response.status == 200
+
+
+@pytest.fixture
+def page(browser):
+    """A page of 1,600 by 1,000 pixels; afterwards: no script of it has failed."""
+    errors = []
+    context = browser.new_context(viewport={"width": 1600, "height": 1000})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    context.close()
+    assert errors == []
+
+
+def test_dagster_s_graph_leads_to_the_model_and_on_to_mlflow(servers, launched, page):
+    _, dagster, mlflow_port, _ = servers
+    site = dagster.url.removesuffix("/graphql")
+    page.goto(f"{site}/asset-groups")
+    for group in ("ingestion", "validation", "inputs", "embeddings", "training", "scoring", "reports", "registry"):
+        page.get_by_text(group, exact=True).first.wait_for()
+    page.goto(f"{site}/assets/m3h_model")
+    page.get_by_text("one network that learns all tasks").first.wait_for()
+    page.get_by_text("[Show Markdown]").first.click()
+    picture = page.get_by_role("img", name="losses")
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 300
+    page.keyboard.press("Escape")
+    link = page.get_by_role("link", name=f"http://127.0.0.1:{mlflow_port}/#/experiments/").get_attribute("href")
+    page.goto(link)
+    page.get_by_text("m3h 2026-01-01").first.wait_for()
+    page.get_by_text("train_loss").first.wait_for()
+
+
+def test_mlflow_shows_the_card_and_the_report_of_a_version(servers, launched, page):
+    _, _, mlflow_port, _ = servers
+    page.goto(f"http://127.0.0.1:{mlflow_port}/#/models/m3h/versions/1")
+    page.get_by_role("heading", name="Intended use").wait_for()
+    for part in ("Cohort", "Gate: passed", "Tasks, on the test split", "Subgroups", "Task interaction", "Limits"):
+        assert page.get_by_role("heading", name=part).is_visible(), part
+    assert page.get_by_role("cell", name="Death in hospital").is_visible()
+    page.get_by_role("link", name="The whole report").click()
+    page.frame_locator("iframe").get_by_role("heading", name="Every task").wait_for()
+
+
+def test_ctrl_c_stops_all_servers(servers):
+    process, _, mlflow_port, _ = servers
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
     with socket.socket() as probe:

@@ -10,7 +10,7 @@ import polars as pl
 from m3h_pipeline import config as configuration
 from m3h_pipeline import forgetting
 from m3h_pipeline.defs.partitions import snapshots
-from m3h_pipeline.defs.resources import OWNERS, Workspace, clearly, materialized
+from m3h_pipeline.defs.resources import OWNERS, Workspace, clearly, columns_of, materialized
 from m3h_pipeline.lineage import unaccounted
 from m3h_pipeline.paths import contracts_folder
 from m3h_pipeline.snapshots import check_label
@@ -40,6 +40,7 @@ DESCRIPTIONS = {
             owners=OWNERS,
             code_version=CODE,
             partitions_def=snapshots,
+            metadata=columns_of(name),
         )
         for name, description in DESCRIPTIONS.items()
     ],

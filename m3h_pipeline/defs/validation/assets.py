@@ -10,7 +10,7 @@ import dagster as dg
 from m3h_pipeline.columns import Columns
 from m3h_pipeline.contracts import TABLES, CheckResult, check_descriptions
 from m3h_pipeline.defs.partitions import snapshots
-from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
+from m3h_pipeline.defs.resources import OWNERS, Workspace, columns_of, materialized
 from m3h_pipeline.paths import contracts_folder
 from m3h_pipeline.snapshots import labels
 from m3h_pipeline.sources.base import SIGNALS
@@ -30,7 +30,7 @@ def _validated(table: str) -> dg.AssetsDefinition:
         description=f"The rows of {table} that keep the contract data_contracts/{table}.odcs.yaml; the others are in "
         "quarantine, each with its reason.",
         group_name="validation", kinds={"polars", "greatexpectations"}, owners=OWNERS, code_version=CODE,
-        partitions_def=snapshots,
+        partitions_def=snapshots, metadata=columns_of(table),
         check_specs=[
             dg.AssetCheckSpec(check, asset=name, description=description, blocking=True)
             for check, description in check_descriptions(table).items()
