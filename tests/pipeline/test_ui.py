@@ -146,7 +146,8 @@ def test_mlflow_shows_the_card_and_the_report_of_a_version(servers, launched, pa
     page.get_by_role("heading", name="Intended use").wait_for()
     for part in ("Cohort", "Gate: passed", "Tasks, on the test split", "Subgroups", "Task interaction", "Limits"):
         assert page.get_by_role("heading", name=part).is_visible(), part
-    assert page.get_by_role("cell", name="Death in hospital").is_visible()
+    assert page.get_by_role("cell", name="Time series").is_visible()
+    assert page.get_by_text("Not claimed, fewer than 30 labelled test samples: Heart failure").is_visible()
     with page.context.expect_page() as opened:
         page.get_by_role("link", name="The whole report").click()
     opened.value.frame_locator("iframe").get_by_role("heading", name="Every task").wait_for(timeout=60_000)
