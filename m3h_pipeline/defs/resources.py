@@ -117,7 +117,8 @@ def columns_of(table: str) -> dict[str, dg.TableSchema]:
     """The columns that a table's contract names, as Dagster shows them beside the asset."""
     contract = load_contract(table)
     columns = [
-        dg.TableColumn(name, str(kind), description=contract.about[name]) for name, kind in contract.columns.items()
+        dg.TableColumn(name, str(kind.base_type()), description=contract.about[name])
+        for name, kind in contract.columns.items()
     ]
     return {"dagster/column_schema": dg.TableSchema(columns)}
 

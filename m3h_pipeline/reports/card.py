@@ -61,12 +61,11 @@ def _difference_words(champion: str | None) -> str:
 def _task_rows(tasks: Sequence[Mapping[str, Any]], verdict: Mapping[str, Any], champion: str | None) -> list[str]:
     """The claimed tasks, with the champion's columns where there is one; then the others, by why they are not."""
     against = {compared["task"]: compared for compared in verdict["tasks"]}
-    rows = ["| Task | Metric | Value | n |", "|---|---|---|---:|"]
-    if champion:
+    claimed = [task for task in tasks if task["claimed"]]
+    rows = [] if not claimed else ["| Task | Metric | Value | n |", "|---|---|---|---:|"]
+    if rows and champion:
         rows = [f"{rows[0]} Champion | Difference |", f"{rows[1]}---:|---|"]
-    for task in tasks:
-        if not task["claimed"]:
-            continue
+    for task in claimed:
         name, metric, n = words.name(task["task"]), words.metric(task["metric"]), words.count(task["n"])
         row = f"| {name} | {metric} | {_with_interval(task['value'], task['low'], task['high'])} | {n} |"
         if compared := against.get(task["task"]):

@@ -47,7 +47,7 @@ def page(browser):
     context = browser.new_context(viewport={"width": 1600, "height": 1000})
     page = context.new_page()
     page.set_default_timeout(60_000)
-    page.on("pageerror", lambda error: errors.append(str(error)))
+    context.on("weberror", lambda raised: errors.append(str(raised.error)))
     yield page
     context.close()
     assert errors == []
@@ -78,9 +78,11 @@ def test_mlflow_shows_the_card_and_the_report_of_a_version(servers, launched, pa
     page.get_by_role("heading", name="Intended use").wait_for()
     for part in ("Cohort", "Gate: passed", "Tasks, on the test split", "Subgroups", "Task interaction", "Limits"):
         assert page.get_by_role("heading", name=part).is_visible(), part
-    assert page.get_by_role("cell", name="Death in hospital").is_visible()
-    page.get_by_role("link", name="The whole report").click()
-    page.frame_locator("iframe").get_by_role("heading", name="Every task").wait_for()
+    assert page.get_by_role("cell", name="Time series").is_visible()
+    assert page.get_by_text("Not claimed, fewer than 30 labelled test samples: Heart failure").is_visible()
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="The whole report").click()
+    opened.value.frame_locator("iframe").get_by_role("heading", name="Every task").wait_for(timeout=60_000)
 
 
 def test_ctrl_c_stops_all_servers(servers):

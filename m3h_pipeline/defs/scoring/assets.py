@@ -146,7 +146,14 @@ def monitoring(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Ma
 
 
 def _farthest(found: dict[str, Any], most: int = 10) -> str:
-    """The comparisons with the largest distances, as a table; nothing else of a sample is in them."""
+    """The comparisons with the largest distances, as a table.
+
+    >>> age = {"name": "age", "distance": 0.31, "changed": True}
+    >>> print(_farthest({"inputs": [age], "missing": [], "scores": [], "reason": None}))
+    | feature or task | what | distance | changed |
+    |---|---|---:|---|
+    | age | inputs | 0.310 | yes |
+    """
     compared = [(what, row) for what in ("inputs", "missing", "scores") for row in found[what] if row["distance"]]
     if not compared:
         return found["reason"] or "nothing was compared"
