@@ -9,7 +9,7 @@ from m3h_pipeline import tracking
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, key_of, materialized, mlflow_link, picture
 from m3h_pipeline.features.items import MODALITIES
-from m3h_pipeline.jobs import CURVES
+from m3h_pipeline.jobs import CURVES, read_curves
 from m3h_pipeline.launch import JobLauncher
 from m3h_pipeline.storage import Step, code_version
 
@@ -86,11 +86,12 @@ def m3h_model(context: dg.AssetExecutionContext, workspace: Workspace, launcher:
 
     step = _train(context, workspace, launcher, "joint")
     workspace.connect()
-    pictures: dict[str, Any] = {}
-    if losses := (step.folder / CURVES).read_text().splitlines():
-        pictures["losses"] = picture(charts.losses([json.loads(line) for line in losses]), "losses")
-    link = mlflow_link(tracking.run_route(step.info["mlflow_run"]))
-    return materialized(step, **{"MLflow run": link}, **pictures, **step.info)
+    losses = charts.losses(list(read_curves(step.folder / CURVES).values()))
+    return materialized(
+        step,
+        **{"MLflow run": mlflow_link(tracking.run_route(step.info["mlflow_run"])), "losses": picture(losses, "losses")},
+        **step.info,
+    )
 
 
 def _train(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, arm: str) -> Step:
