@@ -163,6 +163,13 @@ def fit_config(training: dict[str, Any]) -> FitConfig:
     return FitConfig(**{name: training[name] for name in ("seed", "epochs")})
 
 
+def read_curves(file: Path) -> dict[int, dict[str, Any]]:
+    """Epochs by their number; what was trained twice ended with the same losses. A line that a kill cut off is none."""
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    states = [json.loads(line) for line in lines if line.endswith("}\n")]
+    return {state["epoch"]: state for state in states}
+
+
 def cpu_workers(config: dict[str, Any]) -> int:
     """How many chunks of models to train at once: ``workers``, or the cores, as far as memory is likely to reach."""
     from joblib import cpu_count

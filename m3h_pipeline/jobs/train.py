@@ -25,7 +25,7 @@ from m3h_core.cohort import proper_subsets
 from m3h_core.training import Stopped
 from m3h_pipeline import tracking
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.jobs import CURVES, FACTS, Log, Progress, cpu_workers, every, fit_config, job, softly
+from m3h_pipeline.jobs import CURVES, FACTS, Log, Progress, cpu_workers, every, fit_config, job, read_curves, softly
 from m3h_pipeline.jobs.trees import fit_trees
 from m3h_pipeline.storage import write_arrays, write_json
 
@@ -181,10 +181,8 @@ class Curves:
             stream.write(json.dumps(state) + "\n")
 
     def epochs(self) -> dict[int, dict[str, Any]]:
-        """By their number; what was trained twice ended with the same losses. A line that a kill cut off is none."""
-        lines = self.file.read_text().splitlines(keepends=True) if self.file.exists() else []
-        states = [json.loads(line) for line in lines if line.endswith("}\n")]
-        return {state["epoch"]: state for state in states}
+        """By their number."""
+        return read_curves(self.file)
 
     def __len__(self) -> int:
         return len(self.epochs())

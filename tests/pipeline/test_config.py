@@ -2,7 +2,7 @@
 
 import pytest
 
-from m3h_pipeline import config
+from m3h_pipeline import config, tracking
 from m3h_pipeline.errors import InputError
 
 
@@ -54,3 +54,17 @@ def test_source_without_path(tmp_path):
 def test_snapshot_must_be_a_date(tmp_path):
     with pytest.raises(InputError, match="not a date"):
         config.for_run(tmp_path, "demo", None, None, "yesterday")
+
+
+def test_links_lead_to_the_server_without_its_password_or_to_what_m3h_ui_serves(monkeypatch):
+    import mlflow
+
+    monkeypatch.delenv(tracking.PAGE_VARIABLE, raising=False)
+    for uri, page in [
+        ("https://me:secret@mlflow.hospital:5000/", "https://mlflow.hospital:5000"),
+        ("sqlite:////srv/mlflow.db", "http://127.0.0.1:5000"),
+    ]:
+        monkeypatch.setattr(mlflow, "get_tracking_uri", lambda uri=uri: uri)
+        assert tracking.page() == page
+    monkeypatch.setenv(tracking.PAGE_VARIABLE, "http://127.0.0.1:5001")
+    assert tracking.page() == "http://127.0.0.1:5001"

@@ -9,7 +9,7 @@ from m3h_pipeline import tracking
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, key_of, materialized, mlflow_link, picture
 from m3h_pipeline.features.items import MODALITIES
-from m3h_pipeline.jobs import CURVES
+from m3h_pipeline.jobs import CURVES, read_curves
 from m3h_pipeline.launch import JobLauncher
 from m3h_pipeline.storage import Step, code_version
 
@@ -88,9 +88,11 @@ def m3h_model(context: dg.AssetExecutionContext, workspace: Workspace, launcher:
 
     joint = _train(context, workspace, launcher, "joint")
     workspace.connect()
-    shown: dict[str, Any] = {"MLflow run": mlflow_link(tracking.run_route(joint.info["mlflow_run"]))}
-    if losses := (joint.folder / CURVES).read_text().splitlines():
-        shown["losses"] = picture(charts.losses([json.loads(line) for line in losses]), "losses")
+    losses = charts.losses(list(read_curves(joint.folder / CURVES).values()))
+    shown: dict[str, Any] = {
+        "MLflow run": mlflow_link(tracking.run_route(joint.info["mlflow_run"])),
+        "losses": picture(losses, "losses"),
+    }
     if workspace.config.modalities.retrain:
         subsets = _train(context, workspace, launcher, SUBSETS)
         shown["models of subsets of the modalities"] = subsets.info["models"]
