@@ -32,8 +32,12 @@ def write_page(
     valid: Mapping[str, Step],
     embedded: Mapping[str, Step],
     to: Path,
+    run_url: str,
 ) -> dict[str, Any]:
-    """Write ``report.html``, ``model_card.md`` and, beside them, all that ``<out>/latest`` holds."""
+    """Write ``report.html``, ``model_card.md`` and, beside them, all that ``<out>/latest`` holds.
+
+    ``run_url``: the training's page in MLflow.
+    """
     for step, files in _COPIED.items():
         for file in files:
             shutil.copy(steps[step].folder / file, to / file)
@@ -46,7 +50,7 @@ def write_page(
     lineage = whole_lineage(steps["ingested"].folder, {table: step.folder for table, step in valid.items()})
     lineage.write_parquet(to / "lineage.parquet")
     write_validation(snapshot, valid, to)
-    data = _report_data(config, snapshot, steps, valid, lineage)
+    data = _report_data(config, snapshot, steps, valid, lineage, run_url)
     write_report(data, to / "report.html")
     (to / "model_card.md").write_text(model_card(data, read_json(steps["gate"].folder / "gate.json")))
     return {"bytes": (to / "report.html").stat().st_size}
@@ -64,7 +68,12 @@ def publish(out: Path, page: Path, scores: Path | None = None) -> Path:
 
 
 def _report_data(
-    config: Config, snapshot: str, steps: Mapping[str, Step], valid: Mapping[str, Step], lineage: pl.DataFrame
+    config: Config,
+    snapshot: str,
+    steps: Mapping[str, Step],
+    valid: Mapping[str, Step],
+    lineage: pl.DataFrame,
+    run_url: str,
 ) -> ReportData:
     cohort = Cohort.load(steps["cohort"].folder)
     synthetic = config.source.name == "demo"
@@ -82,7 +91,7 @@ def _report_data(
         "source": "the demo hospital" if synthetic else config.source.name,
         "synthetic": synthetic,
         "snapshot": snapshot,
-        "model": {"name": version["name"], "version": version["version"]},
+        "model": {"name": version["name"], "version": version["version"], "run_url": run_url},
         "cohort": {
             "samples": len(cohort),
             "subjects": len(set(cohort.subject_ids if cohort.subject_ids is not None else cohort.sample_ids)),

@@ -116,8 +116,9 @@ def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
     embedded = {modality: workspace.step(context, f"embedding/{modality}") for modality in MODALITIES}
 
     def build(to: Path):
-        facts = write_page(workspace.config, context.partition_key, steps, valid, embedded, to)
         workspace.connect()
+        run_url = f"{tracking.page()}/{tracking.run_route(steps['joint'].info['mlflow_run'])}"
+        facts = write_page(workspace.config, context.partition_key, steps, valid, embedded, to, run_url)
         tracking.attach(version["run_id"], to / "report.html")
         describe(version["version"], version["run_id"], (to / "model_card.md").read_text())
         return facts
