@@ -29,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -263,9 +263,7 @@ def _small_checkpoint(folder: Path) -> Path:
 
 def _job_memory(modality: str, n: int, options: dict[str, Any], scratch: Path) -> float:
     folder = scratch / f"{modality}-{n}"
-    # In a process of its own: the system takes the memory of whoever starts a process for its child's.
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        pool.submit(_write_inputs, modality, n, folder).result()
+    apart(_write_inputs, modality, n, folder)
     job = {
         "modality": modality, "inputs": str(folder), "options": options, "cache": str(folder / "cache"),
         "cache_bytes": 10**10, "to": str(folder),
@@ -277,6 +275,12 @@ def _job_memory(modality: str, n: int, options: dict[str, Any], scratch: Path) -
     if status:
         sys.exit(f"the {modality} job failed")
     return usage.ru_maxrss / 1024
+
+
+def apart(work: Callable[..., Any], *values: Any) -> None:
+    """Do it in a process of its own: the system takes the memory of whoever starts a process for its child's."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pool.submit(work, *values).result()
 
 
 def _write_inputs(modality: str, n: int, folder: Path) -> None:
@@ -449,29 +453,33 @@ def _probe(
     return scores
 
 
-def _parts(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, Callable[[], None]]]:
-    yield "language", lambda: measure_language(options.repeats)
-    yield "vision", lambda: measure_vision(options.repeats, scratch)
-    yield "again", lambda: measure_again(scratch)
-    yield "memory", lambda: measure_memory(scratch)
-    yield "timeseries", lambda: measure_timeseries(options.repeats)
-    yield "gpu", lambda: measure_gpu(scratch)
-    yield "probe", lambda: measure_probe(options.out or scratch / "out")
+PARTS: dict[str, Callable[[argparse.Namespace, Path], None]] = {
+    "language": lambda options, _: measure_language(options.repeats),
+    "vision": lambda options, scratch: measure_vision(options.repeats, scratch),
+    "again": lambda _, scratch: measure_again(scratch),
+    "memory": lambda _, scratch: measure_memory(scratch),
+    "timeseries": lambda options, _: measure_timeseries(options.repeats),
+    "gpu": lambda _, scratch: measure_gpu(scratch),
+    "probe": lambda options, scratch: measure_probe(options.out or scratch / "out"),
+}
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", nargs="+", help="all where left out")
+    parser.add_argument("--part", nargs="+", choices=PARTS, help="all where left out")
     parser.add_argument("--out", type=Path, help="a finished run of the demo hospital")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
+    for name in options.part or PARTS:
+        apart(_measure, name, options)
+
+
+def _measure(name: str, options: argparse.Namespace) -> None:
     if not on_gpu():
         torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        for name, work in _parts(options, Path(scratch)):
-            if not options.part or name in options.part:
-                work()
+        PARTS[name](options, Path(scratch))
 
 
 if __name__ == "__main__":
