@@ -137,7 +137,9 @@ class Extraction:
     def close(self, to: Path) -> dict[str, Any]:
         """Write the lineage; returns the rows read of each file, as they were counted while reading."""
         self.write_lineage(to)
-        return {"rows read": {self.tables[table].name: rows for table, rows in self.rows_read.items()}}
+        # In the order of the tables: those that are loaded together end in any.
+        read = [table for table in self.tables if table in self.rows_read]
+        return {"rows read": {self.tables[table].name: self.rows_read[table] for table in read}}
 
     def write_lineage(self, to: Path) -> None:
         """Write ``lineage.parquet``; what was counted must be what was read, file by file."""
