@@ -48,6 +48,18 @@ def workbench(spill: Path, memory_limit: str = "4GB") -> Generator[duckdb.DuckDB
         shutil.rmtree(spill, ignore_errors=True)
 
 
+@contextmanager
+def one_thread(connection: duckdb.DuckDBPyConnection) -> Generator[None]:
+    """Each query on the thread that asks for it: where its work can't be shared, one that helps takes the work, and the
+    one that asks waits busily."""
+    row = connection.execute("SELECT current_setting('threads')").fetchone()
+    connection.execute("SET threads = 1")
+    try:
+        yield
+    finally:
+        connection.execute(f"SET threads = {row[0] if row else 1}")
+
+
 def spill_folder(to: Path, spill: Path | None = None) -> Path:
     """Where the work on the folder ``to`` spills: within it, or in a folder of its own below ``spill``.
 

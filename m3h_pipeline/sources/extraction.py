@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from m3h_pipeline.database import literal, write_parquet
+from m3h_pipeline.database import literal, one_thread, write_parquet
 from m3h_pipeline.sources.base import Settings
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable
 from m3h_pipeline.sources.splits import split_subjects
@@ -22,9 +23,10 @@ NOTES_ORDER = "stay_id, greatest(available_time, time), time, note_id, kind, tex
 
 # Text to values; null where that fails. Pandas writes ids beside missing ones as 123.0. Of millions of values nearly
 # all are plain, so that comes first: regular expressions cost more than all else, trim as much as three other looks.
+# Before '!' come the empty text and those that begin with a space.
 _MACROS = """
 CREATE MACRO as_text(x) AS
-    CASE WHEN x = '' OR starts_with(x, ' ') OR ends_with(x, ' ') THEN nullif(trim(x), '') ELSE x END;
+    CASE WHEN x < '!' OR ends_with(x, ' ') THEN nullif(trim(x), '') ELSE x END;
 CREATE MACRO as_id(x) AS
     CASE WHEN contains(x, '.') THEN regexp_replace(nullif(trim(x), ''), '\\.0+$', '') ELSE as_text(x) END;
 CREATE MACRO as_number(x) AS CASE WHEN isfinite(TRY_CAST(x AS DOUBLE)) THEN TRY_CAST(x AS DOUBLE) END;
@@ -93,14 +95,22 @@ class Extraction:
         return name
 
     def load_together(self, tables: Mapping[str, Mapping[str, Any]]) -> None:
-        """Load several tables at once, each with its arguments of `load`: unpacking gzip takes one core a file."""
-        with ThreadPoolExecutor() as pool:
+        """Load several tables at once, each with its arguments of `load`: reading a text takes one core a file."""
+        texts = not any(self.tables[table].is_parquet for table in tables)
+        with ThreadPoolExecutor() as pool, one_thread(self.connection) if texts else nullcontext():
             list(pool.map(lambda table: self.load(table, **tables[table]), tables))
 
     def register(self, name: str, rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> None:
         """A small table of ours as an SQL table; all text but ``factor``."""
         schema = {column: pl.Float64 if column == "factor" else pl.String for column in columns}
-        self.connection.register(name, pl.DataFrame(rows, schema=schema, orient="row").to_arrow())
+        self.register_frame(name, pl.DataFrame(rows, schema=schema, orient="row"))
+
+    def register_frame(self, name: str, frame: pl.DataFrame) -> None:
+        """A frame as an SQL table; through a file, since DuckDB imports pandas to be given an Arrow table or a list."""
+        file = self.reader.scratch / f"{name}.parquet"
+        frame.write_parquet(file)
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM read_parquet({literal(file)})")
+        file.unlink()
 
     def register_splits(self, subjects: str) -> None:
         """The SQL table ``splits`` (subject_id, split) of the subjects in the SQL table, by the settings.
@@ -109,23 +119,63 @@ class Extraction:
         """
         latest = f"SELECT subject_id, max(admit_time) AS latest FROM {subjects} GROUP BY subject_id"
         splits = split_subjects(self.connection.sql(latest).pl(), self.settings.split, self.settings.holdout_months)
-        self.connection.register("splits", splits.to_arrow())
+        self.register_frame("splits", splits)
 
-    def write(self, file: Path, schema: Mapping[str, str], rows: str, order: str) -> int:
-        """Write a query's rows as a canonical table; columns of the schema that they lack are null."""
-        absent = ", ".join(f'NULL::{kind} AS "{column}"' for column, kind in schema.items())
+    def enumerate(self, table: str, **values: str) -> dict[str, str]:
+        """Types for `write`: text columns of a table -> SQL of all values that they can have.
+
+        Each is an ENUM in the order of the texts: rows are sorted by numbers, in the same order and half the time.
+        """
+        types = {column: f"{table}_{column}" for column in values}
+        for column, all_values in values.items():
+            self.connection.execute(
+                f"""CREATE TYPE {types[column]} AS ENUM (
+                SELECT DISTINCT value FROM ({all_values}) t(value) WHERE value IS NOT NULL ORDER BY value)"""
+            )
+        return types
+
+    def write(
+        self, file: Path, schema: Mapping[str, str], rows: str, order: str, types: Mapping[str, str] | None = None
+    ) -> int:
+        """Write a query's rows as a canonical table; columns of the schema that they lack are null.
+
+        ``types``: what `enumerate` made for some of its columns.
+        """
+        types = {**self.enumerate(file.stem, source_file=self._names()), **(types or {})}
+        absent = ", ".join(f'NULL::{types.get(column, kind)} AS "{column}"' for column, kind in schema.items())
         values = {column: self.expressions.get(column, f'"{column}"') for column in schema}
-        columns = ", ".join(f'({values[column]})::{kind} AS "{column}"' for column, kind in schema.items())
+        columns = ", ".join(
+            f'({values[column]})::{types.get(column, kind)} AS "{column}"' for column, kind in schema.items()
+        )
         # The empty first part gives the columns that these rows lack, all of them where there are no tables.
         query = f"SELECT {columns} FROM (SELECT {absent} WHERE FALSE UNION ALL BY NAME {rows}) ORDER BY {order}"
+        texts = ", ".join(f'"{column}"::VARCHAR AS "{column}"' for column in types if self._is_long(types[column]))
+        if texts:
+            query = f"SELECT * REPLACE ({texts}) FROM ({query})"
         return write_parquet(self.connection, query, file)
 
-    def write_parts(self, file: Path, schema: Mapping[str, str], parts: Sequence[str], order: str) -> int:
+    def _names(self) -> str:
+        names = ", ".join(literal(table.name) for table in self.tables.values())
+        return f"SELECT unnest([{names}]::VARCHAR[])"
+
+    def _is_long(self, enum: str) -> bool:
+        """Whether an ENUM is better written as text: Parquet would have all its values in every row group."""
+        found = self.connection.execute(f"SELECT len(enum_range(NULL::{enum})) > 1000").fetchall()
+        return bool(found[0][0])
+
+    def write_parts(
+        self,
+        file: Path,
+        schema: Mapping[str, str],
+        parts: Sequence[str],
+        order: str,
+        types: Mapping[str, str] | None = None,
+    ) -> int:
         """Write the rows of several queries that have no ``reason``, in one order; none gives an empty table."""
         rows = " UNION ALL BY NAME ".join(f"({part})" for part in parts)
         if "placed_" in rows:
             rows = f"SELECT * FROM ({rows}) WHERE reason IS NULL"
-        return self.write(file, schema, rows or "SELECT NULL WHERE FALSE", order)
+        return self.write(file, schema, rows or "SELECT NULL WHERE FALSE", order, types)
 
     def count(self, table: str, raw: str, rows: str) -> int:
         """Note the rows of a file by reason (null: kept)."""

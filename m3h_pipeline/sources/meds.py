@@ -24,15 +24,13 @@ from m3h_core.tasks import Problem, TaskSpec
 from m3h_pipeline.database import literal, spill_folder, workbench
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import contracts_folder
-from m3h_pipeline.sources.base import EVENTS, IMAGES, LABELS, NOTES, Settings, Source, listing_fingerprint
-from m3h_pipeline.sources.extraction import EVENTS_ORDER, NOTES_ORDER
+from m3h_pipeline.sources.base import IMAGES, LABELS, NOTES, Settings, Source, listing_fingerprint
+from m3h_pipeline.sources.extraction import NOTES_ORDER
 from m3h_pipeline.sources.mimic_iv import (
     COLUMNS,
     MEASURED,
-    MEASUREMENTS,
     NOT_BEFORE_DISCHARGE,
     NOTE_ROWS,
-    PROCEDURES,
     MimicExtraction,
 )
 from m3h_pipeline.sources.prediction import NONE, need_mode
@@ -303,7 +301,7 @@ class _MedsExtraction(MimicExtraction):
         self._give_roles()
         self._make_stays()
         self._make_records()
-        for table in ("patients", "admissions", "diagnoses", "icustays"):
+        for table in ("patients", "admissions", "diagnoses", "icustays", "measurements", "procedures"):
             self.tables[table] = RawTable(self.root, table, ())
 
     def _column(self, name: str, kind: str = "VARCHAR") -> str:
@@ -395,28 +393,21 @@ class _MedsExtraction(MimicExtraction):
                 f"metadata/subject_splits.parquet; {without} subjects that it lacks by a hash of their id"
             )
             both = hashed.select("subject_id", pl.coalesce("given", "split").alias("split"))
-            self.connection.register("splits", both.to_arrow())
+            self.register_frame("splits", both)
 
     def _events(self, to: Path) -> int:
         signals = load_signals()
         self.register("signals", [(s.code, s.code, s.kind, s.unit) for s in signals], ["item", "code", "kind", "unit"])
         self.register("unit_rules", unit_rules(signals), ["code", "spelling", "factor"])
         self._rows("signal_rows", "signal")
-        self.connection.execute(_SIGNAL_TABLES)
         measured = ", ".join(f"{sql} AS {name}" for name, sql in MEASURED.items())
-        raw = f"(SELECT {measured}, source_row, broken FROM raw_measurements)"
-        for table, typed in (
-            ("measurements", MEASUREMENTS.format(raw=raw)),
-            ("procedures", PROCEDURES.format(raw="raw_procedures")),
-        ):
-            self._place(table, typed)
-            self.count("events", table, f"placed_{table}")
+        self.connection.execute(_SIGNAL_TABLES.format(measured=measured))
+        kept = self._write_events(to, {"measurements": "measurement", "procedures": "procedure"})
         nothing = literal(_NO_ROLE)
         self.count(
             "events", "others", f"(SELECT source_row, {nothing} AS reason FROM meds ANTI JOIN roles USING (code))"
         )
-        parts = ["FROM placed_measurements", "FROM placed_procedures"]
-        return self.write_parts(to / "events.parquet", EVENTS, parts, EVENTS_ORDER)
+        return kept
 
     def _notes(self, to: Path) -> int:
         self._rows("note_rows", "note")
@@ -425,11 +416,11 @@ class _MedsExtraction(MimicExtraction):
         typed = NOTE_ROWS.format(raw="raw_notes", kind="", reason="NULL")
         self._place(
             "notes",
+            "notes",
             f"""SELECT * REPLACE (note_kind AS kind,
             CASE WHEN note_kind IN ({removed}) THEN {literal(GIVEN_AWAY)} END AS reason)
             FROM ({typed}) JOIN (SELECT source_row, kind AS note_kind FROM raw_notes) USING (source_row)""",
         )
-        self.count("notes", "notes", "placed_notes")
         parts = [
             "FROM placed_notes WHERE kind IS DISTINCT FROM 'discharge'",
             f"SELECT * REPLACE ({NOT_BEFORE_DISCHARGE}) FROM placed_notes WHERE kind = 'discharge'",
@@ -589,9 +580,10 @@ LEFT JOIN stays ON stays.stay_id = coalesce(a.hadm_id, p.hadm_id)
 # What follows a signal's code is its unit.
 _SIGNAL_TABLES = """
 CREATE TEMP TABLE raw_measurements AS
-SELECT subject_id, hadm_id, time AS charttime, storetime, argument AS itemid, text AS value, number AS valuenum,
-    coalesce(unit, rest) AS valueuom, NULL::VARCHAR AS broken, source_row
-FROM signal_rows WHERE argument IN (SELECT code FROM signals WHERE kind <> 'procedure');
+SELECT {measured}, NULL::VARCHAR AS broken, source_row
+FROM (SELECT subject_id, hadm_id, time AS charttime, storetime, argument AS itemid, text AS value, number AS valuenum,
+        coalesce(unit, rest) AS valueuom, source_row
+    FROM signal_rows WHERE argument IN (SELECT code FROM signals WHERE kind <> 'procedure'));
 
 CREATE TEMP TABLE raw_procedures AS
 SELECT subject_id, hadm_id, time AS starttime, NULL::VARCHAR AS endtime, storetime, argument AS itemid,

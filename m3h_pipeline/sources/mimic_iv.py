@@ -16,7 +16,7 @@ When a record became known (``available_time``)
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -216,21 +216,52 @@ class MimicExtraction(Extraction):
                 for table, kind in here.items()
             }
         )
-        parts = []
-        for table, kind in here.items():
-            typed = PROCEDURES if kind == "procedure" else MEASUREMENTS
-            self._place(table, typed.format(raw=self.load(table)))
-            listed = self.count("events", table, f"placed_{table}")
+        kept = self._write_events(to, here)
+        for table in here:
+            listed = sum(rows for _, raw, _, rows in self.lineage if raw == table)
             self.lineage.append(("events", table, "not a listed signal", self.rows_read[table] - listed))
-            parts.append(f"SELECT *, {literal(self.tables[table].name)} AS source_file FROM placed_{table}")
-        return self.write_parts(to / "events.parquet", EVENTS, parts, EVENTS_ORDER)
+        return kept
 
-    def _place(self, table: str, typed: str) -> None:
-        """The view ``placed_<table>`` of ``typed`` rows: with their stay, or the reason why they are out of scope."""
+    def _write_events(self, to: Path, tables: Mapping[str, str]) -> int:
+        """Place and write the rows of the raw tables (-> "procedure", or another kind for measurements)."""
+        measured = [f"UNION SELECT item, valueuom FROM raw_{t}" for t, kind in tables.items() if kind != "procedure"]
+        self.connection.execute(_KINDS.format(measured=" ".join(measured)))
+        types = self.enumerate(
+            "events",
+            code="SELECT code FROM signals",
+            unit="SELECT unit FROM signals UNION SELECT unit FROM kinds",
+        )
+        for column, enum in types.items():
+            self.connection.execute(f"ALTER TABLE kinds ALTER {column} TYPE {enum}")
+        for table, kind in tables.items():
+            typed = PROCEDURES if kind == "procedure" else MEASUREMENTS
+            self._place("events", table, typed.format(raw=f"raw_{table}"))
+        as_numbers = ", ".join(f"{column}::{enum} AS {column}" for column, enum in types.items())
+        parts = [
+            f"SELECT * REPLACE ({as_numbers}), {literal(self.tables[table].name)} AS source_file FROM placed_{table}"
+            for table in tables
+        ]
+        stays = " UNION ALL ".join(f"SELECT stay_id FROM rows_of_{table}" for table in tables)
+        types |= self.enumerate("events", stay_id=stays or "SELECT NULL::VARCHAR")
+        return self.write_parts(to / "events.parquet", EVENTS, parts, EVENTS_ORDER, types)
+
+    def _place(self, to: str, table: str, typed: str) -> None:
+        """The view ``placed_<table>`` of ``typed`` rows, which go ``to`` a canonical table: with their stay, or the
+        reason why they are out of scope. ``rows_of_<table>`` has how many each stay has, and the lineage their sum."""
         self.connection.execute(f"CREATE TEMP TABLE by_time_{table} AS {_BY_TIME.format(typed=typed)}")
         self.connection.execute(f"CREATE TEMP VIEW placed_{table} AS {_PLACED.format(typed=typed, table=table)}")
-        placed = f"SELECT count(*) FROM placed_{table} WHERE by_time AND reason IS NULL AND stay_id IS NOT NULL"
-        self.placed_by_time[table] = self.connection.execute(placed).fetchall()[0][0]
+        # Where a table is made of several files, each row says of which.
+        file = self.expressions.get("source_file", literal(table))
+        self.connection.execute(
+            f"""CREATE TEMP TABLE rows_of_{table} AS
+            SELECT stay_id, reason, by_time, {file} AS file, count(*) AS rows FROM placed_{table} GROUP BY ALL"""
+        )
+        found = self.connection.execute(
+            f"""SELECT file, reason, sum(rows)::BIGINT, sum(rows) FILTER (by_time AND stay_id IS NOT NULL)::BIGINT
+            FROM rows_of_{table} GROUP BY file, reason ORDER BY file, reason"""
+        ).fetchall()
+        self.lineage += [(to, name, reason, rows) for name, reason, rows, _ in found]
+        self.placed_by_time[table] = sum(by_time or 0 for _, reason, _, by_time in found if reason is None)
 
     # Notes and images ------------------------------------------------------------------------------------------------
 
@@ -240,8 +271,7 @@ class MimicExtraction(Extraction):
             if table not in self.tables:
                 continue
             reason = GIVEN_AWAY if table in gives_away(self.rules) else None
-            self._place(table, NOTE_ROWS.format(raw=self.load(table), kind=table, reason=literal(reason)))
-            self.count("notes", table, f"placed_{table}")
+            self._place("notes", table, NOTE_ROWS.format(raw=self.load(table), kind=table, reason=literal(reason)))
             columns = f"* REPLACE ({NOT_BEFORE_DISCHARGE})" if table == "discharge" else "*"
             parts.append(f"SELECT {columns}, {literal(self.tables[table].name)} AS source_file FROM placed_{table}")
         return self.write_parts(to / "notes.parquet", NOTES, parts, NOTES_ORDER)
@@ -250,8 +280,7 @@ class MimicExtraction(Extraction):
         parts = []
         if "cxr" in self.tables:
             root = folders[0] if folders else self.tables["cxr"].file.parent / "files"
-            self._place("cxr", _CXR.format(raw=self.load("cxr"), root=literal(root)))
-            self.count("images", "cxr", "placed_cxr")
+            self._place("images", "cxr", _CXR.format(raw=self.load("cxr"), root=literal(root)))
             parts.append(f"SELECT *, {literal(self.tables['cxr'].name)} AS source_file FROM placed_cxr")
         return self.write_parts(to / "images.parquet", IMAGES, parts, "stay_id, time, image_id, view, path, source_row")
 
@@ -272,7 +301,12 @@ class MimicExtraction(Extraction):
         source = literal(self.tables["diagnoses"].name)
         parts.append(f"SELECT *, {source} AS source_file FROM ({_of_each_sample(_CODED_LABELS)})")
         parts.append(f"SELECT *, {source} AS source_file FROM ({_WRONG_DIAGNOSES})")
-        return self.write_parts(to / "labels.parquet", LABELS, parts, "sample_id, task, source_row")
+        types = self.enumerate(
+            "labels",
+            sample_id="SELECT sample_id FROM sample_ids UNION SELECT stay_id FROM diagnoses",
+            task=f"SELECT unnest({[rule.spec.name for rule in self.rules]}::VARCHAR[])",
+        )
+        return self.write_parts(to / "labels.parquet", LABELS, parts, "sample_id, task, source_row", types)
 
     def _column_labels(self, rule: TaskRule) -> str:
         """SQL: one task's labels from its column; a contradiction or an unknown text is a wrong row."""
@@ -432,17 +466,20 @@ MEASURED = {
     "errors": f"""CASE WHEN as_time(charttime) IS NULL OR as_number(valuenum) IS NULL
         OR (as_time(storetime) IS NULL AND storetime IS NOT NULL) THEN {_MEASUREMENT_ERRORS} END""",
 }
-MEASUREMENTS = f"""
+MEASUREMENTS = """
 SELECT hadm_id, subject_id, taken AS time, CASE WHEN stored >= taken THEN stored ELSE taken END AS available_time,
     kind.code, number * coalesce(kind.factor, 1) AS value, kind.unit,
     CASE WHEN broken IS NULL AND nothing THEN 'no value' END AS reason,
     CASE WHEN broken IS NULL THEN errors ELSE concat_ws('; ', errors, broken) END AS parse_errors, source_row
-FROM {{raw}} raw LEFT JOIN (
-    SELECT DISTINCT seen.item, seen.valueuom, s.code, rule.factor,
-        CASE WHEN rule.factor IS NULL THEN as_text(seen.valueuom) ELSE s.unit END AS unit
-    FROM (SELECT DISTINCT item, valueuom FROM {{raw}}) seen JOIN signals s USING (item)
-    LEFT JOIN unit_rules rule ON rule.code = s.code AND rule.spelling = {normalised("seen.valueuom")}) kind
-ON kind.item = raw.item AND kind.valueuom IS NOT DISTINCT FROM raw.valueuom
+FROM {raw} raw LEFT JOIN kinds kind ON kind.item = raw.item AND kind.valueuom IS NOT DISTINCT FROM raw.valueuom
+"""
+# What each spelling of a signal's unit means.
+_KINDS = f"""
+CREATE TEMP TABLE kinds AS
+SELECT seen.item, seen.valueuom, s.code, rule.factor,
+    CASE WHEN rule.factor IS NULL THEN as_text(seen.valueuom) ELSE s.unit END AS unit
+FROM (SELECT NULL AS item, NULL AS valueuom WHERE FALSE {{measured}}) seen JOIN signals s USING (item)
+LEFT JOIN unit_rules rule ON rule.code = s.code AND rule.spelling = {normalised("seen.valueuom")}
 """
 
 PROCEDURES = f"""

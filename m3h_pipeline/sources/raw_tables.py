@@ -9,10 +9,12 @@ from __future__ import annotations
 import codecs
 import csv
 import difflib
+import fcntl
 import gzip
 import hashlib
 import io
 import os
+import secrets
 import zlib
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import TextIO
 
 import duckdb
+from isal import isal_zlib
 
 from m3h_pipeline.database import literal
 from m3h_pipeline.errors import InputError
@@ -30,7 +33,8 @@ from m3h_pipeline.errors import InputError
 SUFFIXES = (".csv.gz", ".csv", ".parquet")
 # A longer row is no row but a lost quote or a binary accident; the longest notes have some 60,000 characters.
 _LONGEST_ROW = 1_000_000
-_BLOCK = 1 << 18
+_BLOCK = 1 << 16
+_PIPE = 1 << 20
 _UNDECODABLE = "\ufffd"
 # The column that a repaired copy has more.
 _MARK = "m3h_broken"
@@ -119,7 +123,7 @@ class RawReader:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> None:
         self._connection = connection
-        self._scratch = scratch
+        self.scratch = scratch
         self.checksums: dict[str, str] = {}
 
     def load(
@@ -141,13 +145,13 @@ class RawReader:
         selected = [f'"{column}"' for column in columns] if keep else []
         selected += [f'{sql} AS "{column}"' for column, sql in (derived or {}).items()]
         wanted = ", ".join(selected)
-        rows, damaged = None, False
-        with _looked_through(table.file) as (file, look):
+        rows, damaged, end = None, False, _end(len(table.columns))
+        with _looked_through(table, end) as (file, look):
             try:
                 if table.is_parquet:
                     rows = self._load_parquet(table, name, wanted, where)
-                elif file is not None:
-                    rows = self._load_csv(file, table.columns, name, wanted, where)
+                else:
+                    rows = self._load_csv(file, table.columns, end, name, wanted, where)
             except duckdb.OutOfMemoryException:
                 raise
             except duckdb.Error as error:
@@ -172,34 +176,46 @@ class RawReader:
         return self._one(f"SELECT num_rows FROM parquet_file_metadata({literal(table.file)})")
 
     def _load_repaired(self, table: RawTable, name: str, columns: Sequence[str], wanted: str, where: str) -> int:
-        copy = self._scratch / f"{name}.repaired.csv"
+        copy = self.scratch / f"{name}.repaired.csv"
+        end = _end(len(table.columns) + 1)
         with _text(table.file) as lines, copy.open("w", encoding="utf-8", newline="") as to:
             _repair(lines, len(table.columns), to)
+            to.write(f"{','.join(end)}\r\n")
         marks = [
             f"CASE WHEN contains(\"{column}\", '{_UNDECODABLE}') THEN '{column}: not UTF-8' END" for column in columns
         ]
         broken = f"nullif(concat_ws('; ', {_MARK}, {', '.join(marks)}), '')"
-        rows = self._load_csv(copy, (*table.columns, _MARK), name, wanted, where, broken)
+        rows = self._load_csv(copy, (*table.columns, _MARK), end, name, wanted, where, broken)
+        assert rows is not None, "the repaired copy has no end"
         copy.unlink()
         return rows
 
     def _load_csv(
-        self, file: Path | str, header: Sequence[str], name: str, wanted: str, where: str, broken: str = "NULL::VARCHAR"
-    ) -> int:
+        self,
+        file: Path | str,
+        header: Sequence[str],
+        end: Sequence[str],
+        name: str,
+        wanted: str,
+        where: str,
+        broken: str = "NULL::VARCHAR",
+    ) -> int | None:
         schema = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header)
-        # A last row of our own takes the number of rows out of the same, only, pass over the file: both the union and
-        # row_number keep the file's order. What is derived is derived of the wanted rows alone.
+        # The row at the end takes the number of rows out of the same, only, pass over the file: row_number keeps the
+        # file's order. What is derived is derived of the wanted rows alone.
+        is_end = f'"{header[0]}" IS NOT DISTINCT FROM {literal(end[0])}'
         self._execute(
             f"""CREATE OR REPLACE TABLE {name} AS
-            SELECT {wanted}, source_row, broken, is_end FROM (
-                SELECT *, row_number() OVER () AS source_row FROM (
-                    SELECT *, {broken} AS broken, false AS is_end
-                    FROM read_csv({literal(file)}, columns = {{{schema}}}, auto_detect = false, header = true,
-                        delim = ',', quote = '"', escape = '"', max_line_size = {_LONGEST_ROW})
-                    UNION ALL BY NAME SELECT true AS is_end))
-            WHERE ({where}) OR broken IS NOT NULL OR is_end"""
+            SELECT {wanted}, source_row, {broken} AS broken, {is_end} AS is_end FROM (
+                SELECT *, row_number() OVER () AS source_row
+                FROM read_csv({literal(file)}, columns = {{{schema}}}, auto_detect = false, header = true,
+                    delim = ',', quote = '"', escape = '"', max_line_size = {_LONGEST_ROW}))
+            WHERE ({where}) OR {broken} IS NOT NULL OR {is_end}"""
         )
-        rows = self._one(f"SELECT max(source_row) - 1 FROM {name} WHERE is_end")
+        rows = self._one(f"SELECT coalesce(max(source_row), 0) - 1 FROM {name} WHERE is_end")
+        if rows < 0:
+            # An open quote swallowed it.
+            return None
         assert self._one(f"SELECT count(*) FROM {name} WHERE source_row > {rows}") == 1, "rows came out of order"
         self._execute(f"DELETE FROM {name} WHERE is_end")
         self._execute(f"ALTER TABLE {name} DROP is_end")
@@ -245,32 +261,39 @@ def _text(file: Path) -> TextIO:
     return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace", newline="\n")
 
 
-@contextmanager
-def _looked_through(file: Path) -> Generator[tuple[Path | str | None, Future[tuple[str, bool]]]]:
-    """What DuckDB can read of a file (None: not as it is), and what `_look_through` says of it, once it was read.
+def _end(width: int) -> list[str]:
+    """A row that no file has, to be its last."""
+    return [secrets.token_hex(16), *[""] * (width - 1)]
 
-    A gzip file is unpacked once: it is looked through on its way into the pipe that DuckDB reads.
+
+@contextmanager
+def _looked_through(table: RawTable, end: Sequence[str]) -> Generator[tuple[str, Future[tuple[str, bool]]]]:
+    """What DuckDB is to read of a file, and what `_look_through` says of it, once it was read.
+
+    A text is looked through on its way into the pipe that DuckDB reads: it is read, and unpacked, once.
     """
     with ThreadPoolExecutor(1) as pool:
-        if file.suffix == ".gz":
-            out, into = os.pipe()
-            look = pool.submit(_look_through, file, into)
-            try:
-                yield f"/dev/fd/{out}", look
-            finally:
-                os.close(out)
-        else:
-            look = pool.submit(_look_through, file)
-            yield file if file.suffix == ".parquet" or look.result()[1] else None, look
+        if table.is_parquet:
+            yield str(table.file), pool.submit(_look_through, table.file)
+            return
+        out, into = os.pipe()
+        # Linux's 64 KiB would cost a change of threads each; elsewhere, or where that is forbidden, they do.
+        with suppress(AttributeError, OSError):
+            fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, _PIPE)
+        look = pool.submit(_look_through, table.file, into, ",".join(end))
+        try:
+            yield f"/dev/fd/{out}", look
+        finally:
+            os.close(out)
 
 
-def _look_through(file: Path, into: int | None = None) -> tuple[str, bool]:
+def _look_through(file: Path, into: int | None = None, end: str = "") -> tuple[str, bool]:
     """SHA-256 of the file as it lies, and whether its text is UTF-8; a damaged gzip file raises `InputError`.
 
-    ``into``: the end of a pipe that is given the text, as far as it is UTF-8, and closed.
+    ``into``: the end of a pipe that is given the text, as far as it is UTF-8, and the line ``end``, and closed.
     """
     digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
-    is_text, cut = True, b""
+    is_text, cut, newline, last = True, b"", b"", b""
     to = open(os.devnull if into is None else into, "wb")  # noqa: SIM115 closed below, whoever reads it or not
     try:
         for block, content in _blocks(file):
@@ -282,13 +305,18 @@ def _look_through(file: Path, into: int | None = None) -> tuple[str, bool]:
             except UnicodeDecodeError:
                 is_text = False
                 continue
+            newline = newline or (b"\r\n" if content.partition(b"\n")[0].endswith(b"\r") else b"\n")
+            last = content[-1:] or last
             # A character may be cut in two by the end of the block.
             text, cut = cut + content, decoder.getstate()[0]
             with suppress(BrokenPipeError):
                 to.write(text[: len(text) - len(cut)])
+        if is_text and not cut:
+            with suppress(BrokenPipeError):
+                to.write((b"" if last in (b"\n", b"\r") else newline) + end.encode() + newline)
     except EOFError:
         raise InputError(f"{file} ends too early, it was cut off: copy it again") from None
-    except zlib.error:
+    except isal_zlib.error:  # ty: ignore[invalid-exception-caught] its stub gives an instance
         raise InputError(f"{file} is damaged, its gzip check sum is wrong: copy it again") from None
     finally:
         with suppress(BrokenPipeError):
@@ -298,7 +326,7 @@ def _look_through(file: Path, into: int | None = None) -> tuple[str, bool]:
 
 def _blocks(file: Path) -> Iterator[tuple[bytes, bytes]]:
     """The file in blocks, each as it lies and as it reads; of a gzip file every member must be whole."""
-    inflate = zlib.decompressobj(wbits=31)
+    inflate = isal_zlib.decompressobj(wbits=31)
     with file.open("rb") as stream:
         while block := stream.read(_BLOCK):
             if file.suffix != ".gz":
@@ -308,7 +336,7 @@ def _blocks(file: Path) -> Iterator[tuple[bytes, bytes]]:
             while rest.strip(b"\0"):
                 if inflate.eof:
                     # A gzip file may be several, one after the other.
-                    inflate = zlib.decompressobj(wbits=31)
+                    inflate = isal_zlib.decompressobj(wbits=31)
                 content.append(inflate.decompress(rest))
                 rest = inflate.unused_data
             yield block, b"".join(content)

@@ -36,8 +36,26 @@ def load(request, tmp_path):
         (b"a,b\n" + ROWS + b"2,\xff\xfe\n" + ROWS, 40_001, 1),
         (b"a,b\n" + ROWS + b"3,\xc3", 20_001, 1),
         (b"a,b\n" + ROWS + b"3,4,5\n" + ROWS, 40_001, 1),
+        (b"a,b\n" + ROWS + b'3,"4\n', 20_001, 1),
+        (b"a,b\n" + ROWS + b"3,4", 20_001, 0),
+        (b"a,b\n" + ROWS + b"3,4\n\n", 20_001, 0),
+        ((b"a,b\n" + ROWS).replace(b"\n", b"\r\n"), 20_000, 0),
+        ((b"a,b\n" + ROWS).replace(b"\n", b"\r\n") + b"3,4", 20_001, 0),
+        (b"a,b\n" + ROWS + b'3,"4\r\n"\n', 20_001, 0),
     ],
-    ids=["byte-order mark", "long characters", "no UTF-8", "cut within a character", "too many fields"],
+    ids=[
+        "byte-order mark",
+        "long characters",
+        "no UTF-8",
+        "cut within a character",
+        "too many fields",
+        "open quote",
+        "no line end",
+        "empty line",
+        "Windows' line ends",
+        "Windows' line ends but one",
+        "line end within a field",
+    ],
 )
 def test_every_row_is_there(load, content, rows, broken):
     assert load(content) == (rows, broken, 60)
