@@ -45,12 +45,9 @@ _IDS = ("subject_id", "hadm_id", "stay_id")
 
 def extract(root: Path, scratch: Path) -> int:
     """The source `mimic-iv`, all tables."""
-    import pyarrow.parquet as pq
-
     from m3h_pipeline.sources import Settings, open_source
 
-    open_source("mimic-iv", root).extract(scratch, Settings(memory_limit=MEMORY_LIMIT))
-    return pq.read_metadata(scratch / "events.parquet").num_rows
+    return open_source("mimic-iv", root).extract(scratch, Settings(memory_limit=MEMORY_LIMIT))["events"]
 
 
 def floor(root: Path, scratch: Path) -> int:

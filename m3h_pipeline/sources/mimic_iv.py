@@ -224,25 +224,24 @@ class MimicExtraction(Extraction):
 
     def _write_events(self, to: Path, tables: Mapping[str, str]) -> int:
         """Place and write the rows of the raw tables (-> "procedure", or another kind for measurements)."""
-        measured = [f"UNION SELECT item, valueuom FROM raw_{t}" for t, kind in tables.items() if kind != "procedure"]
-        self.connection.execute(_KINDS.format(measured=" ".join(measured)))
+        typed = {
+            table: (PROCEDURES if kind == "procedure" else MEASUREMENTS).format(raw=f"raw_{table}")
+            for table, kind in tables.items()
+        }
+        for table, rows in typed.items():
+            self._place("events", table, rows)
+        seen = " ".join(f"UNION SELECT item, valueuom FROM ({rows})" for rows in typed.values())
+        self.connection.execute(_MEANINGS.format(seen=seen))
+        stays = " UNION ".join(f"SELECT stay_id FROM rows_of_{table}" for table in tables)
         types = self.enumerate(
             "events",
-            code="SELECT code FROM signals",
-            unit="SELECT unit FROM signals UNION SELECT unit FROM kinds",
+            stay_id=stays or "SELECT NULL::VARCHAR",
+            code="SELECT code FROM meanings",
+            unit="SELECT unit FROM meanings",
         )
-        for column, enum in types.items():
-            self.connection.execute(f"ALTER TABLE kinds ALTER {column} TYPE {enum}")
-        for table, kind in tables.items():
-            typed = PROCEDURES if kind == "procedure" else MEASUREMENTS
-            self._place("events", table, typed.format(raw=f"raw_{table}"))
-        as_numbers = ", ".join(f"{column}::{enum} AS {column}" for column, enum in types.items())
-        parts = [
-            f"SELECT * REPLACE ({as_numbers}), {literal(self.tables[table].name)} AS source_file FROM placed_{table}"
-            for table in tables
-        ]
-        stays = " UNION ALL ".join(f"SELECT stay_id FROM rows_of_{table}" for table in tables)
-        types |= self.enumerate("events", stay_id=stays or "SELECT NULL::VARCHAR")
+        for column in ("code", "unit"):
+            self.connection.execute(f"ALTER TABLE meanings ALTER {column} TYPE {types[column]}")
+        parts = [_EVENTS.format(table=table, file=literal(self.tables[table].name)) for table in tables]
         return self.write_parts(to / "events.parquet", EVENTS, parts, EVENTS_ORDER, types)
 
     def _place(self, to: str, table: str, typed: str) -> None:
@@ -462,24 +461,16 @@ MEASURED = {
     "number": "coalesce(as_number(valuenum), as_number(value))",
     "valueuom": "valueuom",
     # Three underscores stand for what was removed to protect the patient.
-    "nothing": "as_text(valuenum) IS NULL AND coalesce(as_text(value), '___') = '___'",
+    "nothing": """CASE WHEN as_number(valuenum) IS NULL
+        THEN as_text(valuenum) IS NULL AND coalesce(as_text(value), '___') = '___' ELSE false END""",
     "errors": f"""CASE WHEN as_time(charttime) IS NULL OR as_number(valuenum) IS NULL
         OR (as_time(storetime) IS NULL AND storetime IS NOT NULL) THEN {_MEASUREMENT_ERRORS} END""",
 }
 MEASUREMENTS = """
 SELECT hadm_id, subject_id, taken AS time, CASE WHEN stored >= taken THEN stored ELSE taken END AS available_time,
-    kind.code, number * coalesce(kind.factor, 1) AS value, kind.unit,
-    CASE WHEN broken IS NULL AND nothing THEN 'no value' END AS reason,
+    item, valueuom, number, CASE WHEN broken IS NULL AND nothing THEN 'no value' END AS reason,
     CASE WHEN broken IS NULL THEN errors ELSE concat_ws('; ', errors, broken) END AS parse_errors, source_row
-FROM {raw} raw LEFT JOIN kinds kind ON kind.item = raw.item AND kind.valueuom IS NOT DISTINCT FROM raw.valueuom
-"""
-# What each spelling of a signal's unit means.
-_KINDS = f"""
-CREATE TEMP TABLE kinds AS
-SELECT seen.item, seen.valueuom, s.code, rule.factor,
-    CASE WHEN rule.factor IS NULL THEN as_text(seen.valueuom) ELSE s.unit END AS unit
-FROM (SELECT NULL AS item, NULL AS valueuom WHERE FALSE {{measured}}) seen JOIN signals s USING (item)
-LEFT JOIN unit_rules rule ON rule.code = s.code AND rule.spelling = {normalised("seen.valueuom")}
+FROM {raw}
 """
 
 PROCEDURES = f"""
@@ -488,9 +479,24 @@ SELECT {_KEYS}, as_time(starttime) AS time,
         THEN as_time(starttime)
         WHEN as_time(storetime) >= as_time(starttime) THEN as_time(storetime)
         ELSE as_time(starttime) END AS available_time,
-    s.code, CASE WHEN s.code IS NOT NULL THEN 1.0 END AS value, s.unit, NULL::VARCHAR AS reason,
+    as_text(itemid) AS item, NULL::VARCHAR AS valueuom, CASE WHEN as_text(itemid) IS NOT NULL THEN 1.0 END AS number,
+    NULL::VARCHAR AS reason,
     {parse_errors({"starttime": TIME, "endtime": TIME, "storetime": TIME}, "broken")} AS parse_errors, source_row
-FROM {{raw}} raw LEFT JOIN signals s ON s.item = trim(raw.itemid)
+FROM {{raw}}
+"""
+
+# What the items mean, each in the spellings of its unit.
+_MEANINGS = f"""
+CREATE TEMP TABLE meanings AS
+SELECT seen.item, seen.valueuom, s.code, rule.factor,
+    CASE WHEN rule.factor IS NULL THEN as_text(seen.valueuom) ELSE s.unit END AS unit
+FROM (SELECT NULL AS item, NULL AS valueuom WHERE FALSE {{seen}}) seen JOIN signals s USING (item)
+LEFT JOIN unit_rules rule ON rule.code = s.code AND rule.spelling = {normalised("seen.valueuom")}
+"""
+_EVENTS = """
+SELECT placed.*, meant.code, number * coalesce(meant.factor, 1) AS value, meant.unit, {file} AS source_file
+FROM placed_{table} placed LEFT JOIN meanings meant
+ON meant.item = placed.item AND meant.valueuom IS NOT DISTINCT FROM placed.valueuom
 """
 
 NOTE_ROWS = f"""
