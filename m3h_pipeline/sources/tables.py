@@ -33,7 +33,7 @@ from m3h_pipeline.sources.base import (
 )
 from m3h_pipeline.sources.cohort_file import FILE, CohortFile, load_cohort_file
 from m3h_pipeline.sources.extraction import Extraction
-from m3h_pipeline.sources.prediction import ENDED, NOT_YET
+from m3h_pipeline.sources.prediction import ENDED, NONE, NOT_YET, need_mode
 from m3h_pipeline.sources.raw_tables import SUFFIXES, RawReader, RawTable, find_file, open_table, renamings
 from m3h_pipeline.sources.units import normalised, unit_rules
 from m3h_pipeline.tasks_file import load_signals
@@ -93,6 +93,7 @@ class Tables(Source):
 
     path: Path
     name: ClassVar[str] = "tables"
+    prediction_modes = ("admission", "given")
 
     def __post_init__(self) -> None:
         self.path = Path(self.path).absolute()
@@ -109,6 +110,7 @@ class Tables(Source):
 
     def extract(self, to: Path, settings: Settings) -> dict[str, Any]:
         """Write the canonical tables; see `Source.extract`. The time zone is that of cohort.yaml."""
+        need_mode(self.name, settings.prediction, self.prediction_modes)
         cohort = self._cohort()
         tables = self._tables(cohort)
         columns = {table: _columns_of(table, raw, cohort) for table, raw in tables.items()}
@@ -209,6 +211,15 @@ class _Extraction(Extraction):
         types = self._declared_types()
         sample_id = "sample_id" if "sample_id" in columns else "stay_id"
         given = "prediction_time_utc" if "prediction_time" in columns else "NULL::TIMESTAMP"
+        later = f"to_microseconds(CAST({float(self.settings.prediction_hours) * 3600} * 1e6 AS BIGINT))"
+        without, not_given = f"admit_time_utc + {later}", "false"
+        if self.settings.prediction == "given":
+            if "prediction_time" not in columns:
+                raise InputError(
+                    f"{self.tables['samples'].file} has no column prediction_time, which "
+                    'cohort.prediction = "given" needs: add it, or leave that setting out'
+                )
+            without, not_given = "NULL::TIMESTAMP", "known(prediction_time) IS NULL"
         split = f"{_SPLIT} AS split," if "split" in columns else ""
         declared = [
             f'{"as_quantity" if kind == "DOUBLE" else "as_text"}("{name}") AS "{name}",' for name, kind in types.items()
@@ -223,7 +234,7 @@ class _Extraction(Extraction):
         wrong = _wrong(columns, not_numbers, [wrong_split] if split else [])
         self.connection.execute(
             f"""CREATE TEMP TABLE sample_rows AS
-            SELECT *, CASE WHEN asked IS NOT NULL THEN NULL
+            SELECT *, CASE WHEN not_given THEN {literal(NONE["given"])} WHEN asked IS NOT NULL THEN NULL
                 WHEN discharge_time >= admit_time AND discharge_time < prediction_time THEN '{ENDED}'
                 WHEN discharge_time IS NULL AND prediction_time
                     > max(greatest(admit_time, coalesce(discharge_time, admit_time))) OVER () THEN '{NOT_YET}'
@@ -231,9 +242,7 @@ class _Extraction(Extraction):
             FROM (
                 SELECT as_id({sample_id}) AS sample_id, as_id(stay_id) AS stay_id, as_id(subject_id) AS subject_id,
                     admit_time_utc AS admit_time, discharge_time_utc AS discharge_time, {given} AS asked,
-                    coalesce({given}, admit_time_utc
-                        + to_microseconds(CAST({float(self.settings.prediction_hours) * 3600} * 1e6 AS BIGINT)))
-                        AS prediction_time,
+                    coalesce({given}, {without}) AS prediction_time, {not_given} AS not_given,
                     {split} {" ".join(declared)} {wrong} AS parse_errors, source_row
                 FROM {_with_times("raw_samples", columns)})"""
         )
@@ -276,6 +285,9 @@ class _Extraction(Extraction):
                     "sample_id that is different in each row, and refer to it in labels"
                 )
         left, ended = self._one("SELECT count(*) FILTER (reason IS NULL), count(reason) FROM sample_rows")
+        if not left and ended and self.settings.prediction == "given":
+            raise InputError(f"{file}: none of {ended:,} stays has a prediction_time before it ends, and none later "
+                             "than now")  # fmt: skip
         if not left and ended:
             raise InputError(
                 f"{file}: all {ended:,} stays ended before their prediction time, "

@@ -109,6 +109,28 @@ def test_who_is_still_in_waits_for_the_prediction_time(tmp_path):
     assert to_come["table"].n_unique() > 1
 
 
+def test_given_prediction_times_alone_make_samples(tmp_path):
+    tables = hospital()
+    times = ["2024-01-12 20:00:00", "", "soon", "2024-01-14 08:00:00"]
+    for row, time in zip(tables["samples"], times, strict=True):
+        row["prediction_time"] = time
+    found = passage(tmp_path, tables, prediction="given")
+    assert found.out_of_scope("samples") == {"no prediction time is given for the stay": 1}
+    assert found.valid("samples").select("sample_id", "prediction_time").rows() == [
+        ("s1", dt.datetime(2024, 1, 12, 19)), ("s4", dt.datetime(2024, 1, 14, 7)),
+    ]  # fmt: skip
+    assert [rule for rule, _ in found.reasons("samples")] == ["unreadable_field"]
+
+
+@pytest.mark.parametrize(("times", "message"), [(None, "no column prediction_time"), ([""] * 4, "none of 4 stays has")])
+def test_without_prediction_times_none_are_given(tmp_path, times, message):
+    tables = hospital()
+    for row, time in zip(tables["samples"], times or (), strict=times is not None):
+        row["prediction_time"] = time
+    with pytest.raises(InputError, match=message):
+        passage(tmp_path, tables, prediction="given")
+
+
 def test_a_bare_date_is_known_at_the_end_of_its_day(tmp_path):
     tables = hospital()
     tables["events"] = [event("s1", "2024-01-12", "lactate", 1, ""), event("s1", "2024-01-11", "lactate", 2, "")]
