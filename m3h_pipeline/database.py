@@ -86,3 +86,12 @@ def literal(value: object) -> str:
     if value is None:
         return "NULL"
     return "'" + str(value).replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """A name as SQL takes it.
+
+    >>> print(identifier('the "best" of'))
+    "the ""best"" of"
+    """
+    return '"' + name.replace('"', '""') + '"'

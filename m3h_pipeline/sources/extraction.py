@@ -21,6 +21,10 @@ EVENTS_ORDER = "stay_id, time, code, value, available_time, unit, source_file, s
 # What was known first comes first: of notes with the same key it is kept, whatever comes later.
 NOTES_ORDER = "stay_id, greatest(available_time, time), time, note_id, kind, text, source_file, source_row"
 
+# Parquet has all values of an ENUM in every row group, also those that no row has. So only few are written as such, and
+# none that comes from a patient.
+_WITH_ALL_VALUES = ("code", "task")
+
 # Text to values; null where that fails. Pandas writes ids beside missing ones as 123.0. Of millions of values nearly
 # all are plain, so that comes first: regular expressions cost more than all else, trim as much as three other looks.
 # Before '!' come the empty text and those that begin with a space.
@@ -98,7 +102,13 @@ class Extraction:
         """Load several tables at once, each with its arguments of `load`: reading a text takes one core a file."""
         texts = not any(self.tables[table].is_parquet for table in tables)
         with ThreadPoolExecutor() as pool, one_thread(self.connection) if texts else nullcontext():
-            list(pool.map(lambda table: self.load(table, **tables[table]), tables))
+            loading = [pool.submit(self.load, table, **how) for table, how in tables.items()]
+            try:
+                for load in loading:
+                    load.result()
+            except BaseException:
+                self.reader.interrupt()
+                raise
 
     def register(self, name: str, rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> None:
         """A small table of ours as an SQL table; all text but ``factor``."""
@@ -124,14 +134,16 @@ class Extraction:
     def enumerate(self, table: str, **values: str) -> dict[str, str]:
         """Types for `write`: text columns of a table -> SQL of all values that they can have.
 
-        Each is an ENUM in the order of the texts: rows are sorted by numbers, in the same order and half the time.
+        Each is an ENUM in the order of the texts: rows are sorted by numbers, in the same order and half the time. A
+        column without any value has none.
         """
-        types = {column: f"{table}_{column}" for column in values}
+        types = {}
         for column, all_values in values.items():
-            self.connection.execute(
-                f"""CREATE TYPE {types[column]} AS ENUM (
-                SELECT DISTINCT value FROM ({all_values}) t(value) WHERE value IS NOT NULL ORDER BY value)"""
-            )
+            distinct = f"SELECT DISTINCT value FROM ({all_values}) t(value) WHERE value IS NOT NULL ORDER BY value"
+            self.connection.execute(f"CREATE OR REPLACE TEMP TABLE every_value AS {distinct}")
+            if self.connection.execute("FROM every_value LIMIT 1").fetchone():
+                types[column] = f"{table}_{column}"
+                self.connection.execute(f"CREATE TYPE {types[column]} AS ENUM (FROM every_value)")
         return types
 
     def write(
@@ -141,7 +153,8 @@ class Extraction:
 
         ``types``: what `enumerate` made for some of its columns.
         """
-        types = {**self.enumerate(file.stem, source_file=self._names()), **(types or {})}
+        names = ", ".join(literal(table.name) for table in self.tables.values())
+        types = self.enumerate(file.stem, source_file=f"SELECT unnest([{names}]::VARCHAR[])") | dict(types or {})
         absent = ", ".join(f'NULL::{types.get(column, kind)} AS "{column}"' for column, kind in schema.items())
         values = {column: self.expressions.get(column, f'"{column}"') for column in schema}
         columns = ", ".join(
@@ -149,19 +162,8 @@ class Extraction:
         )
         # The empty first part gives the columns that these rows lack, all of them where there are no tables.
         query = f"SELECT {columns} FROM (SELECT {absent} WHERE FALSE UNION ALL BY NAME {rows}) ORDER BY {order}"
-        texts = ", ".join(f'"{column}"::VARCHAR AS "{column}"' for column in types if self._is_long(types[column]))
-        if texts:
-            query = f"SELECT * REPLACE ({texts}) FROM ({query})"
-        return write_parquet(self.connection, query, file)
-
-    def _names(self) -> str:
-        names = ", ".join(literal(table.name) for table in self.tables.values())
-        return f"SELECT unnest([{names}]::VARCHAR[])"
-
-    def _is_long(self, enum: str) -> bool:
-        """Whether an ENUM is better written as text: Parquet would have all its values in every row group."""
-        found = self.connection.execute(f"SELECT len(enum_range(NULL::{enum})) > 1000").fetchall()
-        return bool(found[0][0])
+        texts = ", ".join(f'"{column}"::VARCHAR AS "{column}"' for column in types if column not in _WITH_ALL_VALUES)
+        return write_parquet(self.connection, f"SELECT * REPLACE ({texts}) FROM ({query})" if texts else query, file)
 
     def write_parts(
         self,

@@ -239,7 +239,7 @@ class MimicExtraction(Extraction):
             code="SELECT code FROM meanings",
             unit="SELECT unit FROM meanings",
         )
-        for column in ("code", "unit"):
+        for column in types.keys() & {"code", "unit"}:
             self.connection.execute(f"ALTER TABLE meanings ALTER {column} TYPE {types[column]}")
         parts = [_EVENTS.format(table=table, file=literal(self.tables[table].name)) for table in tables]
         return self.write_parts(to / "events.parquet", EVENTS, parts, EVENTS_ORDER, types)

@@ -15,19 +15,22 @@ import hashlib
 import io
 import os
 import secrets
+import select
+import threading
+import weakref
 import zlib
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import duckdb
 from isal import isal_zlib
 
-from m3h_pipeline.database import literal
+from m3h_pipeline.database import identifier, literal
 from m3h_pipeline.errors import InputError
 
 SUFFIXES = (".csv.gz", ".csv", ".parquet")
@@ -68,7 +71,9 @@ def open_table(
     Raises `InputError` where the file is unreadable, lacks a needed column or has no rows.
     """
     header, has_rows = _look(file)
-    table = RawTable(file, file.relative_to(root).as_posix(), tuple(name.strip().lower() for name in header))
+    # Pandas writes its index as a column without a name.
+    names = (name.strip().lower() or f"column{i}" for i, name in enumerate(header))
+    table = RawTable(file, file.relative_to(root).as_posix(), tuple(names))
     if missing := [name for name in needed if name not in table.columns]:
         if len(table.columns) == 1 and (mark := _other_separator(table.columns[0])):
             raise InputError(f"{file} is separated by {mark}: save it with commas")
@@ -123,6 +128,7 @@ class RawReader:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> None:
         self._connection = connection
+        self._cursors: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
         self.scratch = scratch
         self.checksums: dict[str, str] = {}
 
@@ -142,7 +148,7 @@ class RawReader:
         as a whole, else null). A row that can't be split into fields has only nulls and is kept whatever the condition.
         Raises `InputError` where the file is damaged.
         """
-        selected = [f'"{column}"' for column in columns] if keep else []
+        selected = [identifier(column) for column in columns] if keep else []
         selected += [f'{sql} AS "{column}"' for column, sql in (derived or {}).items()]
         wanted = ", ".join(selected)
         rows, damaged, end = None, False, _end(len(table.columns))
@@ -152,7 +158,7 @@ class RawReader:
                     rows = self._load_parquet(table, name, wanted, where)
                 else:
                     rows = self._load_csv(file, table.columns, end, name, wanted, where)
-            except duckdb.OutOfMemoryException:
+            except (duckdb.OutOfMemoryException, duckdb.InterruptException):
                 raise
             except duckdb.Error as error:
                 # DuckDB's messages quote the row, so they go no further.
@@ -165,7 +171,7 @@ class RawReader:
         return rows
 
     def _load_parquet(self, table: RawTable, name: str, wanted: str, where: str) -> int:
-        as_text = ", ".join(f'CAST("{column}" AS VARCHAR) AS "{column}"' for column in table.columns)
+        as_text = ", ".join(f"CAST({name} AS VARCHAR) AS {name}" for name in map(identifier, table.columns))
         self._execute(
             f"""CREATE OR REPLACE TABLE {name} AS
             SELECT {wanted}, source_row, NULL::VARCHAR AS broken
@@ -182,7 +188,8 @@ class RawReader:
             _repair(lines, len(table.columns), to)
             to.write(f"{','.join(end)}\r\n")
         marks = [
-            f"CASE WHEN contains(\"{column}\", '{_UNDECODABLE}') THEN '{column}: not UTF-8' END" for column in columns
+            f"CASE WHEN contains({identifier(column)}, '{_UNDECODABLE}') THEN {literal(f'{column}: not UTF-8')} END"
+            for column in columns
         ]
         broken = f"nullif(concat_ws('; ', {_MARK}, {', '.join(marks)}), '')"
         rows = self._load_csv(copy, (*table.columns, _MARK), end, name, wanted, where, broken)
@@ -203,7 +210,7 @@ class RawReader:
         schema = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header)
         # The row at the end takes the number of rows out of the same, only, pass over the file: row_number keeps the
         # file's order. What is derived is derived of the wanted rows alone.
-        is_end = f'"{header[0]}" IS NOT DISTINCT FROM {literal(end[0])}'
+        is_end = f"{identifier(header[0])} IS NOT DISTINCT FROM {literal(end[0])}"
         self._execute(
             f"""CREATE OR REPLACE TABLE {name} AS
             SELECT {wanted}, source_row, {broken} AS broken, {is_end} AS is_end FROM (
@@ -221,8 +228,15 @@ class RawReader:
         self._execute(f"ALTER TABLE {name} DROP is_end")
         return rows
 
+    def interrupt(self) -> None:
+        """End what is being loaded, in whatever threads, with an error."""
+        for cursor in list(self._cursors):
+            cursor.interrupt()
+
     def _execute(self, query: str) -> duckdb.DuckDBPyConnection:
-        return self._connection.cursor().execute(query)
+        cursor = self._connection.cursor()
+        self._cursors.add(cursor)
+        return cursor.execute(query)
 
     def _one(self, query: str) -> int:
         row = self._execute(query).fetchone()
@@ -272,31 +286,49 @@ def _looked_through(table: RawTable, end: Sequence[str]) -> Generator[tuple[str,
 
     A text is looked through on its way into the pipe that DuckDB reads: it is read, and unpacked, once.
     """
+    stop, (out, into) = threading.Event(), (None, None) if table.is_parquet else _pipe()
     with ThreadPoolExecutor(1) as pool:
-        if table.is_parquet:
-            yield str(table.file), pool.submit(_look_through, table.file)
-            return
-        out, into = os.pipe()
-        # Linux's 64 KiB would cost a change of threads each; elsewhere, or where that is forbidden, they do.
-        with suppress(AttributeError, OSError):
-            fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, _PIPE)
-        look = pool.submit(_look_through, table.file, into, ",".join(end))
+        look = pool.submit(_look_through, table.file, stop, into, ",".join(end))
         try:
-            yield f"/dev/fd/{out}", look
+            yield str(table.file) if out is None else f"/dev/fd/{out}", look
+        except BaseException:
+            stop.set()
+            raise
         finally:
-            os.close(out)
+            if out is not None:
+                _drain(out, look)
+                os.close(out)
 
 
-def _look_through(file: Path, into: int | None = None, end: str = "") -> tuple[str, bool]:
+def _pipe() -> tuple[int, int]:
+    out, into = os.pipe()
+    # Linux's 64 KiB would cost a change of threads each; elsewhere, or where that is forbidden, they do.
+    with suppress(AttributeError, OSError):
+        fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, _PIPE)
+    return out, into
+
+
+def _drain(out: int, look: Future[Any]) -> None:
+    """Read the rest of a pipe, which DuckDB may hold open without reading it, until its writer has ended."""
+    os.set_blocking(out, False)
+    while not look.done():
+        if select.select([out], [], [], 0.01)[0] and not os.read(out, _PIPE):
+            wait([look])
+
+
+def _look_through(file: Path, stop: threading.Event, into: int | None = None, end: str = "") -> tuple[str, bool]:
     """SHA-256 of the file as it lies, and whether its text is UTF-8; a damaged gzip file raises `InputError`.
 
-    ``into``: the end of a pipe that is given the text, as far as it is UTF-8, and the line ``end``, and closed.
+    ``into``: the end of a pipe that is given the text, as far as it is UTF-8, and the line ``end``, and closed. Once
+    ``stop`` is set, it ends soon, and what it says is of no use.
     """
     digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
     is_text, cut, newline, last = True, b"", b"", b""
     to = open(os.devnull if into is None else into, "wb")  # noqa: SIM115 closed below, whoever reads it or not
     try:
         for block, content in _blocks(file):
+            if stop.is_set():
+                break
             digest.update(block)
             if file.suffix == ".parquet" or not is_text:
                 continue
@@ -333,7 +365,8 @@ def _blocks(file: Path) -> Iterator[tuple[bytes, bytes]]:
                 yield block, block
                 continue
             content, rest = [], block
-            while rest.strip(b"\0"):
+            # Zeros may fill up what lies behind a member, and be part of one.
+            while rest.strip(b"\0") if inflate.eof else rest:
                 if inflate.eof:
                     # A gzip file may be several, one after the other.
                     inflate = isal_zlib.decompressobj(wbits=31)
@@ -377,14 +410,15 @@ def _records(lines: Iterable[str], width: int) -> Iterator[tuple[list[str], str]
         if not first.strip("\r\n"):
             # DuckDB, too, takes an empty line for none.
             continue
-        record, more = first, []
-        while record.count('"') % 2 and len(record) < _LONGEST_ROW:
+        more: list[str] = []
+        quotes, size = first.count('"'), len(first)
+        while quotes % 2 and size < _LONGEST_ROW:
             line = ahead.popleft() if ahead else next(source, None)
             if line is None:
                 break
             more.append(line)
-            record += line
-        fields = _fields(record)
+            quotes, size = quotes + line.count('"'), size + len(line)
+        fields = _fields("".join([first, *more]))
         if more and (fields is None or len(fields) != width):
             ahead.extendleft(reversed(more))
             fields = _fields(first)

@@ -219,7 +219,7 @@ class _Extraction(Extraction):
                     f"{self.tables['samples'].file} has no column prediction_time, which "
                     'cohort.prediction = "given" needs: add it, or leave that setting out'
                 )
-            without, not_given = "NULL::TIMESTAMP", "known(prediction_time) IS NULL"
+            without, not_given = "NULL::TIMESTAMP", "known(prediction_time) IS NULL AND broken IS NULL"
         split = f"{_SPLIT} AS split," if "split" in columns else ""
         declared = [
             f'{"as_quantity" if kind == "DOUBLE" else "as_text"}("{name}") AS "{name}",' for name, kind in types.items()
@@ -286,8 +286,8 @@ class _Extraction(Extraction):
                 )
         left, ended = self._one("SELECT count(*) FILTER (reason IS NULL), count(reason) FROM sample_rows")
         if not left and ended and self.settings.prediction == "given":
-            raise InputError(f"{file}: none of {ended:,} stays has a prediction_time before it ends, and none later "
-                             "than now")  # fmt: skip
+            raise InputError(f"{file}: prediction_time is empty in all {ended:,} rows: fill it in, or leave "
+                             "cohort.prediction out")  # fmt: skip
         if not left and ended:
             raise InputError(
                 f"{file}: all {ended:,} stays ended before their prediction time, "

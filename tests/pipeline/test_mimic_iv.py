@@ -10,6 +10,8 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from mimic_folder import (
     admission,
@@ -355,6 +357,41 @@ def test_absent_tables_are_empty_and_said_so(tmp_path):
 
 
 # Labels ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        {},
+        {"icu/chartevents": [measurement(11, 21, "2150-01-01 10:00:00", 999, 80, "bpm")]},
+        {"icu/chartevents": [measurement(None, None, None, 220045, 80, "bpm")]},
+        {"icu/procedureevents": [procedure(11, 21, "2150-01-01 12:00:00", "2150-01-01 12:01:00", 999)]},
+    ],
+    ids=["no table", "no listed item", "no stay", "no listed procedure"],
+)
+def test_hospitals_with_hardly_any_event(tmp_path, events):
+    data = {name: rows for name, rows in hospital().items() if "events" not in name}
+    tables, _ = extract(write(tmp_path / "h", data | events), tasks=[])
+    assert tables["events"].columns == list(EVENTS)
+    assert set(tables["events"]["stay_id"]) <= {None}
+    assert not len(tables["labels"])
+
+
+def test_no_column_remembers_who_was_left_out(tmp_path):
+    """Parquet keeps the values of a column in dictionaries: none may hold one that no row has, such as a short stay."""
+    data = hospital()
+    data["icu/chartevents"].append(measurement(11, 22, "2150-02-01 09:00:00", 220045, 80, "beats a minute"))
+    extract(write(tmp_path / "h", data))
+    found = 0
+    for table in ("samples", "events", "labels", "notes"):
+        file = tmp_path / f"h-ingested/{table}.parquet"
+        texts = [field.name for field in pq.read_schema(file) if pa.types.is_string(field.type)]
+        for name, column in zip(texts, pq.read_table(file, columns=texts, read_dictionary=texts).columns, strict=True):
+            kept = set(column.combine_chunks().dictionary.to_pylist())
+            if name not in ("code", "task"):
+                assert kept <= set(column.to_pylist()), (table, name)
+                found += len(kept)
+    assert found > 20
 
 
 def labels_of(tmp_path: Path, admissions=None, diagnoses=None) -> tuple[dict, pl.DataFrame, pl.DataFrame]:

@@ -1,12 +1,18 @@
 """Reading a CSV file: whatever its bytes are, each of its rows is there."""
 
 import gzip
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
 
 import duckdb
 import pytest
 
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.sources.raw_tables import RawReader, RawTable, open_table
+from m3h_pipeline.sources.raw_tables import _BLOCK, RawReader, RawTable, open_table
 
 # Longer than what is unpacked at a time, so that characters are cut in two between the blocks.
 ROWS = ("1," + "ä€𝄞" * 20 + "\n").encode() * 20_000
@@ -68,3 +74,79 @@ def test_a_damaged_gzip_file_is_refused(tmp_path, spoil):
     table = RawTable(file, file.name, ("a", "b"))
     with duckdb.connect() as connection, pytest.raises(InputError, match="copy it again"):
         RawReader(connection, tmp_path).load(table, "found", ["a", "b"])
+
+
+def test_a_block_of_zeros_is_part_of_a_gzip_file(tmp_path):
+    """The last byte of the size of a small text is 0, and may stand alone in the last block."""
+    values = random.Random(1)
+    text = b"a,b\n" + b"".join(b"%d,%d\n" % (values.getrandbits(30), values.getrandbits(30)) for _ in range(6500))
+    packed = gzip.compress(text)
+    name = b"n" * (_BLOCK - (len(packed) - 1) % _BLOCK - 1)
+    packed = packed[:3] + b"\x08" + packed[4:10] + name + b"\0" + packed[10:]
+    assert len(packed) % _BLOCK == 1
+    assert gzip.decompress(packed) == text
+    (tmp_path / "table.csv.gz").write_bytes(packed)
+    with duckdb.connect() as connection:
+        table = open_table(tmp_path, tmp_path / "table.csv.gz", ["a"])
+        assert RawReader(connection, tmp_path).load(table, "found", ["a"]) == 6500
+
+
+@pytest.mark.parametrize("rows", [b"7,1,2\n8,3,4\n", b"7,1,2\n8,3\n"])
+def test_columns_with_odd_names(tmp_path, rows):
+    (tmp_path / "table.csv").write_bytes(b',"x""y",a\n' + rows)
+    table = open_table(tmp_path, tmp_path / "table.csv", ["a"])
+    with duckdb.connect() as connection:
+        assert RawReader(connection, tmp_path).load(table, "found", table.columns) == 2
+        assert connection.execute("FROM found").fetchall()[0] == ("7", "1", "2", 1, None)
+
+
+# Ending early ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def long_table(tmp_path_factory):
+    """Takes some 20 s to read."""
+    file = tmp_path_factory.mktemp("long") / "table.csv.gz"
+    file.write_bytes(gzip.compress(b"a,b\n") + 100 * gzip.compress(b"1,some text\n" * 1_000_000, 1))
+    return RawTable(file, file.name, ("a", "b"))
+
+
+_READ = """
+import sys, duckdb
+from pathlib import Path
+from m3h_pipeline.sources.raw_tables import RawReader, open_table
+file = Path(sys.argv[1])
+with duckdb.connect() as connection:
+    print("reading", flush=True)
+    RawReader(connection, file.parent).load(open_table(file.parent, file, ["a"]), "found", ["a"])
+"""
+
+
+def test_control_c_ends_reading(long_table):
+    process = subprocess.Popen([sys.executable, "-c", _READ, long_table.file], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"reading\n"
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) not in (0, None)
+    finally:
+        process.kill()
+
+
+def test_reading_in_another_thread_can_be_ended(long_table, tmp_path):
+    with duckdb.connect() as connection:
+        reader, ends = RawReader(connection, tmp_path), []
+
+        def read():
+            try:
+                reader.load(long_table, "found", ["a"])
+            except duckdb.InterruptException:
+                ends.append("interrupted")
+
+        reading = threading.Thread(target=read)
+        reading.start()
+        time.sleep(1)
+        reader.interrupt()
+        reading.join(10)
+        assert ends == ["interrupted"]

@@ -122,7 +122,7 @@ def test_given_prediction_times_alone_make_samples(tmp_path):
     assert [rule for rule, _ in found.reasons("samples")] == ["unreadable_field"]
 
 
-@pytest.mark.parametrize(("times", "message"), [(None, "no column prediction_time"), ([""] * 4, "none of 4 stays has")])
+@pytest.mark.parametrize(("times", "message"), [(None, "no column prediction_time"), ([""] * 4, "empty in all 4 rows")])
 def test_without_prediction_times_none_are_given(tmp_path, times, message):
     tables = hospital()
     for row, time in zip(tables["samples"], times or (), strict=times is not None):
