@@ -23,7 +23,7 @@ NOTES_ORDER = "stay_id, greatest(available_time, time), time, note_id, kind, tex
 
 # Parquet has all values of an ENUM in every row group, also those that no row has. So only few are written as such, and
 # none that comes from a patient.
-_WITH_ALL_VALUES = ("code", "task")
+_WITH_ALL_VALUES = ("code", "task", "source_file")
 
 # Text to values; null where that fails. Pandas writes ids beside missing ones as 123.0. Of millions of values nearly
 # all are plain, so that comes first: regular expressions cost more than all else, trim as much as three other looks.
