@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,13 +98,16 @@ class Extraction:
         self.rows_read[table] = self.reader.load(self.tables[table], name, self.columns[table], where, derived, keep)
         return name
 
-    def load_together(self, tables: Mapping[str, Mapping[str, Any]]) -> None:
-        """Load several tables at once, each with its arguments of `load`: reading a text takes one core a file."""
-        texts = not any(self.tables[table].is_parquet for table in tables)
+    @contextmanager
+    def loading(self, tables: Mapping[str, Mapping[str, Any]]) -> Generator[None]:
+        """Load several tables, each with its arguments of `load`, beside what is done meanwhile: a text is read by one
+        core. At the end they are there."""
+        texts = bool(tables) and not any(self.tables[table].is_parquet for table in tables)
         with ThreadPoolExecutor() as pool, one_thread(self.connection) if texts else nullcontext():
-            loading = [pool.submit(self.load, table, **how) for table, how in tables.items()]
+            loads = [pool.submit(self.load, table, **how) for table, how in tables.items()]
             try:
-                for load in loading:
+                yield
+                for load in loads:
                     load.result()
             except BaseException:
                 self.reader.interrupt()

@@ -158,12 +158,14 @@ class MimicExtraction(Extraction):
 
     def extract(self, to: Path, image_folders: Sequence[Path]) -> dict[str, Any]:
         self.define_macros(self.settings.timezone)
+        with self.loading(self._event_tables()):
+            samples, labels = self._samples(to), self._labels(to)
         counts: dict[str, Any] = {
-            "samples": self._samples(to),
+            "samples": samples,
             "events": self._events(to),
             "notes": self._notes(to),
             "images": self._images(to, image_folders),
-            "labels": self._labels(to),
+            "labels": labels,
         }
         return {**counts, "placed by time": self.placed_by_time, **self.close(to)}
 
@@ -198,6 +200,16 @@ class MimicExtraction(Extraction):
 
     # Events ----------------------------------------------------------------------------------------------------------
 
+    def _event_tables(self) -> dict[str, dict[str, Any]]:
+        """The event tables that are there, and how they are loaded."""
+        how: dict[str, dict[str, Any]] = {}
+        for table, kind in _EVENT_TABLES.items():
+            items = ", ".join(literal(str(item)) for s in load_signals() if s.kind == kind for item in s.mimic_iv)
+            how[table] = {"where": f"as_text(itemid) IN ({items})"}
+            if kind != "procedure":
+                how[table] |= {"derived": MEASURED, "keep": False}
+        return {table: arguments for table, arguments in how.items() if table in self.tables}
+
     def _events(self, to: Path) -> int:
         signals = load_signals()
         self.register(
@@ -206,16 +218,7 @@ class MimicExtraction(Extraction):
             ["item", "code", "kind", "unit"],
         )
         self.register("unit_rules", unit_rules(signals), ["code", "spelling", "factor"])
-        items = {kind: ", ".join(literal(item) for s in signals if s.kind == kind for item in s.mimic_iv)
-                 for kind in _EVENT_TABLES.values()}  # fmt: skip
         here = {table: kind for table, kind in _EVENT_TABLES.items() if table in self.tables}
-        measured = {"derived": MEASURED, "keep": False}
-        self.load_together(
-            {
-                table: {"where": f"as_text(itemid) IN ({items[kind]})", **({} if kind == "procedure" else measured)}
-                for table, kind in here.items()
-            }
-        )
         kept = self._write_events(to, here)
         for table in here:
             listed = sum(rows for _, raw, _, rows in self.lineage if raw == table)
