@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,13 +104,18 @@ class Extraction:
         core. At the end they are there."""
         texts = bool(tables) and not any(self.tables[table].is_parquet for table in tables)
         with ThreadPoolExecutor() as pool, one_thread(self.connection) if texts else nullcontext():
-            loads = [pool.submit(self.load, table, **how) for table, how in tables.items()]
+            loads: list[Future[str]] = []
             try:
+                loads += (pool.submit(self.load, table, **how) for table, how in tables.items())
                 yield
-                for load in loads:
-                    load.result()
+                failed = [why for load in wait(loads, return_when=FIRST_EXCEPTION).done if (why := load.exception())]
+                # One that failed may have ended others.
+                for why in sorted(failed, key=lambda why: isinstance(why, duckdb.InterruptException)):
+                    raise why
             except BaseException:
-                self.reader.interrupt()
+                # Again and again: what is between two queries is not reached.
+                while wait(loads, 0.1).not_done:
+                    self.reader.interrupt()
                 raise
 
     def register(self, name: str, rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> None:

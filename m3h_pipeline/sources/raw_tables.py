@@ -21,11 +21,11 @@ import weakref
 import zlib
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import duckdb
 from isal import isal_zlib
@@ -129,6 +129,7 @@ class RawReader:
     def __init__(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> None:
         self._connection = connection
         self._cursors: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
+        self._lock, self._ended = threading.Lock(), threading.Event()
         self.scratch = scratch
         self.checksums: dict[str, str] = {}
 
@@ -152,7 +153,7 @@ class RawReader:
         selected += [f'{sql} AS "{column}"' for column, sql in (derived or {}).items()]
         wanted = ", ".join(selected)
         rows, damaged, end = None, False, _end(len(table.columns))
-        with _looked_through(table, end) as (file, look):
+        with _looked_through(table, end, self._ended) as (file, look):
             try:
                 if table.is_parquet:
                     rows = self._load_parquet(table, name, wanted, where)
@@ -185,7 +186,7 @@ class RawReader:
         copy = self.scratch / f"{name}.repaired.csv"
         end = _end(len(table.columns) + 1)
         with _text(table.file) as lines, copy.open("w", encoding="utf-8", newline="") as to:
-            _repair(lines, len(table.columns), to)
+            _repair(self._until_ended(lines), len(table.columns), to)
             to.write(f"{','.join(end)}\r\n")
         marks = [
             f"CASE WHEN contains({identifier(column)}, '{_UNDECODABLE}') THEN {literal(f'{column}: not UTF-8')} END"
@@ -229,13 +230,24 @@ class RawReader:
         return rows
 
     def interrupt(self) -> None:
-        """End what is being loaded, in whatever threads, with an error."""
-        for cursor in list(self._cursors):
-            cursor.interrupt()
+        """End what is being loaded, in whatever threads, with an error; nothing is loaded any more."""
+        self._ended.set()
+        with self._lock:
+            for cursor in self._cursors:
+                cursor.interrupt()
+
+    def _until_ended(self, lines: Iterable[str]) -> Iterator[str]:
+        for line in lines:
+            if self._ended.is_set():
+                raise duckdb.InterruptException("interrupted")
+            yield line
 
     def _execute(self, query: str) -> duckdb.DuckDBPyConnection:
         cursor = self._connection.cursor()
-        self._cursors.add(cursor)
+        with self._lock:
+            self._cursors.add(cursor)
+        if self._ended.is_set():
+            raise duckdb.InterruptException("interrupted")
         return cursor.execute(query)
 
     def _one(self, query: str) -> int:
@@ -281,23 +293,30 @@ def _end(width: int) -> list[str]:
 
 
 @contextmanager
-def _looked_through(table: RawTable, end: Sequence[str]) -> Generator[tuple[str, Future[tuple[str, bool]]]]:
+def _looked_through(
+    table: RawTable, end: Sequence[str], ended: threading.Event
+) -> Generator[tuple[str, Future[tuple[str, bool]]]]:
     """What DuckDB is to read of a file, and what `_look_through` says of it, once it was read.
 
-    A text is looked through on its way into the pipe that DuckDB reads: it is read, and unpacked, once.
+    A text is looked through on its way into the pipe that DuckDB reads: it is read, and unpacked, once. Where DuckDB
+    stops early (it may keep its end of the pipe), the rest is looked through alone; once it ``ended``, not even that.
     """
-    stop, (out, into) = threading.Event(), (None, None) if table.is_parquet else _pipe()
-    with ThreadPoolExecutor(1) as pool:
-        look = pool.submit(_look_through, table.file, stop, into, ",".join(end))
-        try:
-            yield str(table.file) if out is None else f"/dev/fd/{out}", look
-        except BaseException:
-            stop.set()
-            raise
-        finally:
-            if out is not None:
-                _drain(out, look)
-                os.close(out)
+    (out, into), unread = (None, None) if table.is_parquet else _pipe(), threading.Event()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            look = pool.submit(_look_through, table.file, ended, into, unread, ",".join(end))
+            try:
+                yield str(table.file) if out is None else f"/dev/fd/{out}", look
+            except BaseException:
+                ended.set()
+                raise
+            finally:
+                unread.set()
+                if out is not None:
+                    os.close(out)
+    except BaseException:
+        ended.set()
+        raise
 
 
 def _pipe() -> tuple[int, int]:
@@ -305,32 +324,37 @@ def _pipe() -> tuple[int, int]:
     # Linux's 64 KiB would cost a change of threads each; elsewhere, or where that is forbidden, they do.
     with suppress(AttributeError, OSError):
         fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, _PIPE)
+    os.set_blocking(into, False)
     return out, into
 
 
-def _drain(out: int, look: Future[Any]) -> None:
-    """Read the rest of a pipe, which DuckDB may hold open without reading it, until its writer has ended."""
-    os.set_blocking(out, False)
-    while not look.done():
-        if select.select([out], [], [], 0.01)[0] and not os.read(out, _PIPE):
-            wait([look])
+def _send(into: int, text: bytes, unread: threading.Event) -> None:
+    """Write a text into a pipe, as long as somebody reads."""
+    rest = memoryview(text)
+    with suppress(BrokenPipeError):
+        while rest and not unread.is_set():
+            try:
+                rest = rest[os.write(into, rest) :]
+            except BlockingIOError:
+                select.select([], [into], [], 0.05)
 
 
-def _look_through(file: Path, stop: threading.Event, into: int | None = None, end: str = "") -> tuple[str, bool]:
+def _look_through(
+    file: Path, ended: threading.Event, into: int | None = None, unread: threading.Event | None = None, end: str = ""
+) -> tuple[str, bool]:
     """SHA-256 of the file as it lies, and whether its text is UTF-8; a damaged gzip file raises `InputError`.
 
-    ``into``: the end of a pipe that is given the text, as far as it is UTF-8, and the line ``end``, and closed. Once
-    ``stop`` is set, it ends soon, and what it says is of no use.
+    ``into``: the end of a pipe that is given the text, as far as it is UTF-8, and the line ``end``, and closed. Once it
+    has ``ended``, what it says is of no use.
     """
     digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
     is_text, cut, newline, last = True, b"", b"", b""
-    to = open(os.devnull if into is None else into, "wb")  # noqa: SIM115 closed below, whoever reads it or not
     try:
         for block, content in _blocks(file):
-            if stop.is_set():
+            if ended.is_set():
                 break
             digest.update(block)
-            if file.suffix == ".parquet" or not is_text:
+            if into is None or unread is None or not is_text:
                 continue
             try:
                 decoder.decode(content)
@@ -341,18 +365,16 @@ def _look_through(file: Path, stop: threading.Event, into: int | None = None, en
             last = content[-1:] or last
             # A character may be cut in two by the end of the block.
             text, cut = cut + content, decoder.getstate()[0]
-            with suppress(BrokenPipeError):
-                to.write(text[: len(text) - len(cut)])
-        if is_text and not cut:
-            with suppress(BrokenPipeError):
-                to.write((b"" if last in (b"\n", b"\r") else newline) + end.encode() + newline)
+            _send(into, text[: len(text) - len(cut)], unread)
+        if into is not None and unread is not None and is_text and not cut:
+            _send(into, (b"" if last in (b"\n", b"\r") else newline) + end.encode() + newline, unread)
     except EOFError:
         raise InputError(f"{file} ends too early, it was cut off: copy it again") from None
     except isal_zlib.error:  # ty: ignore[invalid-exception-caught] its stub gives an instance
         raise InputError(f"{file} is damaged, its gzip check sum is wrong: copy it again") from None
     finally:
-        with suppress(BrokenPipeError):
-            to.close()
+        if into is not None:
+            os.close(into)
     return digest.hexdigest(), is_text and not cut
 
 

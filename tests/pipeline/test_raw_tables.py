@@ -11,7 +11,10 @@ import time
 import duckdb
 import pytest
 
+from m3h_pipeline.database import workbench
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.sources import Settings
+from m3h_pipeline.sources.extraction import Extraction
 from m3h_pipeline.sources.raw_tables import _BLOCK, RawReader, RawTable, open_table
 
 # Longer than what is unpacked at a time, so that characters are cut in two between the blocks.
@@ -103,11 +106,12 @@ def test_columns_with_odd_names(tmp_path, rows):
 # Ending early ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def long_table(tmp_path_factory):
-    """Takes some 20 s to read."""
+@pytest.fixture(scope="module", params=[b"", b"1,2,3\n"], ids=["whole", "to be repaired"])
+def long_table(request, tmp_path_factory):
+    """Takes some 20 s to read; to be repaired, far longer."""
     file = tmp_path_factory.mktemp("long") / "table.csv.gz"
-    file.write_bytes(gzip.compress(b"a,b\n") + 100 * gzip.compress(b"1,some text\n" * 1_000_000, 1))
+    rows = gzip.compress(b"1,some text\n" * 1_000_000, 1)
+    file.write_bytes(gzip.compress(b"a,b\n" + request.param) + 100 * rows)
     return RawTable(file, file.name, ("a", "b"))
 
 
@@ -122,19 +126,21 @@ with duckdb.connect() as connection:
 """
 
 
-def test_control_c_ends_reading(long_table):
+@pytest.mark.parametrize("seconds", [0.3, 2.0])
+def test_control_c_ends_reading(long_table, seconds):
     process = subprocess.Popen([sys.executable, "-c", _READ, long_table.file], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"reading\n"
-        time.sleep(1)
+        time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         assert process.wait(10) not in (0, None)
     finally:
         process.kill()
 
 
-def test_reading_in_another_thread_can_be_ended(long_table, tmp_path):
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 3.0])
+def test_reading_in_another_thread_can_be_ended(long_table, tmp_path, seconds):
     with duckdb.connect() as connection:
         reader, ends = RawReader(connection, tmp_path), []
 
@@ -146,7 +152,30 @@ def test_reading_in_another_thread_can_be_ended(long_table, tmp_path):
 
         reading = threading.Thread(target=read)
         reading.start()
-        time.sleep(1)
-        reader.interrupt()
-        reading.join(10)
+        time.sleep(seconds)
+        for _ in range(100):
+            reader.interrupt()
+            reading.join(0.1)
+            if not reading.is_alive():
+                break
         assert ends == ["interrupted"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+def test_a_mistake_ends_what_is_loaded_beside(long_table, tmp_path, seconds):
+    with workbench(tmp_path / ".spill") as connection:
+        threads = connection.execute("SELECT current_setting('threads')").fetchone()
+        work = Extraction(
+            connection, RawReader(connection, tmp_path), {"long": long_table}, Settings(), {"long": ["a", "b"]}
+        )
+
+        def fail():
+            with work.loading({"long": {}}):
+                time.sleep(seconds)
+                raise InputError("a mistake of mine")
+
+        started = time.monotonic()
+        with pytest.raises(InputError, match="of mine"):
+            fail()
+        assert time.monotonic() - started < 10
+        assert connection.execute("SELECT current_setting('threads')").fetchone() == threads
