@@ -108,15 +108,17 @@ class Extraction:
             try:
                 loads += (pool.submit(self.load, table, **how) for table, how in tables.items())
                 yield
-                failed = [why for load in wait(loads, return_when=FIRST_EXCEPTION).done if (why := load.exception())]
-                # One that failed may have ended others.
-                for why in sorted(failed, key=lambda why: isinstance(why, duckdb.InterruptException)):
-                    raise why
-            except BaseException:
+                for load in wait(loads, return_when=FIRST_EXCEPTION).done:
+                    load.result()
+            except BaseException as error:
                 # Again and again: what is between two queries is not reached.
                 while wait(loads, 0.1).not_done:
                     self.reader.interrupt()
-                raise
+                if not isinstance(error, duckdb.InterruptException):
+                    raise
+                # A load that fails ends the others and what is done meanwhile: it alone says why.
+                causes = [why for load in loads if (why := load.exception())]
+                raise min([*causes, error], key=lambda why: isinstance(why, duckdb.InterruptException)) from None
 
     def register(self, name: str, rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> None:
         """A small table of ours as an SQL table; all text but ``factor``."""

@@ -315,6 +315,7 @@ def _looked_through(
                 if out is not None:
                     os.close(out)
     except BaseException:
+        # Ctrl-C while the rest is looked through.
         ended.set()
         raise
 
@@ -340,12 +341,12 @@ def _send(into: int, text: bytes, unread: threading.Event) -> None:
 
 
 def _look_through(
-    file: Path, ended: threading.Event, into: int | None = None, unread: threading.Event | None = None, end: str = ""
+    file: Path, ended: threading.Event, into: int | None, unread: threading.Event, end: str
 ) -> tuple[str, bool]:
     """SHA-256 of the file as it lies, and whether its text is UTF-8; a damaged gzip file raises `InputError`.
 
-    ``into``: the end of a pipe that is given the text, as far as it is UTF-8, and the line ``end``, and closed. Once it
-    has ``ended``, what it says is of no use.
+    ``into``: the end of a pipe that is given the text, as far as it is UTF-8 and not ``unread``, and the line ``end``,
+    and closed; none for what is no text. Once it has ``ended``, what it says is of no use.
     """
     digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
     is_text, cut, newline, last = True, b"", b"", b""
@@ -354,7 +355,7 @@ def _look_through(
             if ended.is_set():
                 break
             digest.update(block)
-            if into is None or unread is None or not is_text:
+            if into is None or not is_text:
                 continue
             try:
                 decoder.decode(content)
@@ -366,7 +367,7 @@ def _look_through(
             # A character may be cut in two by the end of the block.
             text, cut = cut + content, decoder.getstate()[0]
             _send(into, text[: len(text) - len(cut)], unread)
-        if into is not None and unread is not None and is_text and not cut:
+        if into is not None and is_text and not cut:
             _send(into, (b"" if last in (b"\n", b"\r") else newline) + end.encode() + newline, unread)
     except EOFError:
         raise InputError(f"{file} ends too early, it was cut off: copy it again") from None

@@ -356,9 +356,6 @@ def test_absent_tables_are_empty_and_said_so(tmp_path):
     ]  # fmt: skip
 
 
-# Labels ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "events",
     [
@@ -392,6 +389,9 @@ def test_no_column_remembers_who_was_left_out(tmp_path):
                 assert kept <= set(column.to_pylist()), (table, name)
                 found += len(kept)
     assert found > 15
+
+
+# Labels ------------------------------------------------------------------------------------------------------------
 
 
 def labels_of(tmp_path: Path, admissions=None, diagnoses=None) -> tuple[dict, pl.DataFrame, pl.DataFrame]:

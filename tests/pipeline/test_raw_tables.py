@@ -179,3 +179,22 @@ def test_a_mistake_ends_what_is_loaded_beside(long_table, tmp_path, seconds):
             fail()
         assert time.monotonic() - started < 10
         assert connection.execute("SELECT current_setting('threads')").fetchone() == threads
+
+
+def test_what_failed_says_why_and_not_what_it_ended(tmp_path, monkeypatch):
+    def fail():
+        with workbench(tmp_path / ".spill") as connection:
+            reader = RawReader(connection, tmp_path)
+            tables = {"a": RawTable(tmp_path / "a.csv", "a.csv", ("a",))}
+
+            def load(*_):
+                reader.interrupt()
+                raise duckdb.OutOfMemoryException
+
+            monkeypatch.setattr(reader, "load", load)
+            with Extraction(connection, reader, tables, Settings(), {"a": ["a"]}).loading({"a": {}}):
+                time.sleep(0.2)
+                reader._one("SELECT 1")
+
+    with pytest.raises(InputError, match="does not fit"):
+        fail()
