@@ -135,17 +135,36 @@ def picture(chart: Any, title: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(charts.markdown(chart, title))
 
 
+def merged(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata that comes from several places, as one mapping.
+
+    Raises ValueError where two of them use the same key: one value would hide the other.
+
+    >>> merged({"rows": 3}, {"columns": 2})
+    {'rows': 3, 'columns': 2}
+    """
+    together: dict[str, Any] = {}
+    for part in parts:
+        if repeated := sorted(together.keys() & part.keys()):
+            raise ValueError(f"metadata comes twice under one key: {', '.join(repeated)}; rename one of the two")
+        together |= part
+    return together
+
+
 def materialized(
-    step: Step, asset_key: str | None = None, checks: list[dg.AssetCheckResult] | None = None, **metadata: Any
+    step: Step,
+    *metadata: Mapping[str, Any],
+    asset_key: str | None = None,
+    checks: list[dg.AssetCheckResult] | None = None,
 ) -> dg.MaterializeResult:
-    """What Dagster shows of a step: its facts, whether it was computed now, and its version."""
+    """What Dagster shows of a step: metadata, whether it was computed now, and its version."""
+    about_step = {
+        "computed": "taken as it was: nothing upstream changed" if step.reused else "in this run",
+        "folder": dg.MetadataValue.path(str(step.folder)),
+    }
     return dg.MaterializeResult(
         asset_key=asset_key,
-        metadata={
-            **metadata,
-            "computed": "taken as it was: nothing upstream changed" if step.reused else "in this run",
-            "folder": dg.MetadataValue.path(str(step.folder)),
-        },
+        metadata=merged(*metadata, about_step),
         data_version=dg.DataVersion(step.version),
         check_results=checks or [],
     )

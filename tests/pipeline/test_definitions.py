@@ -9,6 +9,8 @@ import dagster as dg
 import pytest
 
 from m3h_pipeline.definitions import MAIN_JOB, defs
+from m3h_pipeline.defs.resources import materialized
+from m3h_pipeline.storage import Step
 
 TABLES = ["samples", "events", "notes", "images", "labels", "embeddings"]
 MODALITIES = ["tabular", "timeseries", "language", "vision"]
@@ -56,6 +58,15 @@ def test_every_validated_table_is_guarded_by_blocking_checks(graph):
     for table in TABLES:
         keys = graph.get_check_keys_for_assets({dg.AssetKey(f"valid_{table}")})
         assert keys, table
+
+
+def test_metadata_of_one_key_from_two_places_is_refused(tmp_path):
+    step = Step(tmp_path, "key", "version", {"tasks": 3, "seconds": 1.5})
+    shown = materialized(step, {"picture": "drawn"}, step.info).metadata
+    assert set(shown) == {"picture", "tasks", "seconds", "computed", "folder"}
+    for repeated in ("tasks", "folder"):
+        with pytest.raises(ValueError, match=f"under one key: {repeated}"):
+            materialized(step, {repeated: "another value"}, step.info)
 
 
 def test_data_flows_from_the_source_to_the_report(graph):

@@ -2,19 +2,27 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
+from mlflow import MlflowClient
 
 from m3h_core import Cohort, TaskSpec, fit, fit_many
+from m3h_pipeline import config as configuration
+from m3h_pipeline import storage, tracking
 from m3h_pipeline.config import TimConfig, TrainingConfig
+from m3h_pipeline.defs.reports.assets import tim_report
+from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.jobs import fit_config
+from m3h_pipeline.launch import JobLauncher
 
 TRAINING = TrainingConfig(epochs=6).model_dump()
 TASKS = [TaskSpec(name, "binary") for name in ("sepsis", "shock", "delirium", "rare")]
@@ -113,3 +121,35 @@ def test_a_budget_that_is_too_small_is_said_in_one_line(trained, tmp_path):
     assert job.returncode == 1
     assert "m3h.toml: [tim] max_models is 2, but 10 single-task and joint models come first" in errors
     assert "Traceback" not in errors
+
+
+def test_the_asset_shows_the_effects_that_survive(trained, tmp_path):
+    """A lenient false discovery rate lets effects survive among these few samples."""
+    tim = TimConfig(seeds=2, groups=0, leave_out=0, fdr=0.99)
+    config = configuration.Config(training=TrainingConfig.model_validate(TRAINING), tim=tim)
+    configuration.save(config, tmp_path)
+    workspace = Workspace(out=str(tmp_path))
+    workspace.connect()
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    facts = {"mlflow_run": client.create_run(experiment.experiment_id).info.run_id}
+    for name in ("cohort", "joint", "single_task"):
+
+        def copy(to: Path, source: Path = trained / name) -> dict[str, str]:
+            shutil.copytree(source, to, dirs_exist_ok=True)
+            return facts
+
+        storage.produce(tmp_path / "snapshots" / "2026-01-01" / name, "key", copy)
+    tasks = tmp_path / "snapshots" / "2026-01-01" / "cohort" / "tasks.json"
+    tasks.write_text(json.dumps([task.to_dict() for task in TASKS]))
+    instance = dg.DagsterInstance.ephemeral()
+    instance.add_dynamic_partitions("snapshot", ["2026-01-01"])
+    result = dg.materialize(
+        [tim_report],
+        resources={"workspace": workspace, "launcher": JobLauncher(out=str(tmp_path))},
+        partition_key="2026-01-01",
+        instance=instance,
+    )
+    metadata = result.asset_materializations_for_node("tim_report")[0].metadata
+    assert metadata["effects that survive"].value > 0
+    assert metadata["effects that survive, drawn"].value.startswith("![")

@@ -76,7 +76,7 @@ def as_of_inputs(context: dg.AssetExecutionContext, workspace: Workspace):
     )
     for modality in _MODALITIES:
         rows = pl.scan_parquet(step.folder / f"{modality}.parquet").select(pl.len()).collect().item()
-        yield materialized(step, f"{modality}_inputs", **{"dagster/row_count": rows})
+        yield materialized(step, {"dagster/row_count": rows}, asset_key=f"{modality}_inputs")
 
 
 def _options(modality: str, config: EmbeddingConfig) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _embedding(modality: str) -> dg.AssetsDefinition:
         facts = step.info
         return materialized(
             step,
-            **{
+            {
                 "samples with this modality": facts["present"],
                 "samples": facts["samples"],
                 "share present": round(facts["present"] / max(facts["samples"], 1), 3),

@@ -81,9 +81,9 @@ def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
         rows = pl.scan_parquet(step.folder / f"{name}.parquet").select(pl.len()).collect().item()
         yield materialized(
             step,
-            name,
+            {"dagster/row_count": rows, "lineage": dg.MetadataValue.md(_as_markdown(mine))},
+            asset_key=name,
             checks=[_accounted(step, name, mine)],
-            **{"dagster/row_count": rows, "lineage": dg.MetadataValue.md(_as_markdown(mine))},
         )
 
 

@@ -48,18 +48,18 @@ def model_version(
     verdict = read_json(gate.folder / "gate.json")
     return materialized(
         version,
-        checks=[
-            dg.AssetCheckResult(check_name=check["name"], passed=check["passed"], description=check["reason"])
-            for check in verdict["checks"]
-        ],
-        **{
+        {
             "model card and review": mlflow_link(tracking.version_route(version.info["version"])),
             "MLflow run": mlflow_link(tracking.run_route(version.info["run_id"])),
             "tasks judged": verdict["judged"],
             "champion then": verdict["champion"] or "none",
         },
-        **gate.info,
-        **version.info,
+        gate.info,
+        version.info,
+        checks=[
+            dg.AssetCheckResult(check_name=check["name"], passed=check["passed"], description=check["reason"])
+            for check in verdict["checks"]
+        ],
     )
 
 

@@ -51,7 +51,7 @@ def quality(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mater
         )
 
     step = workspace.produce(context, "quality", [QUALITY_CODE, settings, cohort, *arms.values(), subsets], build)
-    return materialized(step, **_comparison(read_json(step.folder / "metrics.json")), **step.info)
+    return materialized(step, _comparison(read_json(step.folder / "metrics.json")), step.info)
 
 
 @dg.asset(
@@ -88,9 +88,9 @@ def tim_report(context: dg.AssetExecutionContext, workspace: Workspace, launcher
     workspace.connect()
     return materialized(
         step,
-        **_interaction_pictures(read_json(step.folder / "tim.json"), job["tasks"]),
-        **{"tim.json in MLflow": mlflow_link(tracking.run_route(joint.info["mlflow_run"], "tim.json"))},
-        **step.info,
+        _interaction_pictures(read_json(step.folder / "tim.json"), job["tasks"]),
+        {"tim.json in MLflow": mlflow_link(tracking.run_route(joint.info["mlflow_run"], "tim.json"))},
+        step.info,
     )
 
 
@@ -131,14 +131,14 @@ def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
     workspace.connect()
     return materialized(
         step,
-        **{
+        {
             "report": dg.MetadataValue.path(str(latest / "report.html")),
             "report in MLflow": mlflow_link(tracking.run_route(version["run_id"], "report.html")),
             "model card": mlflow_link(tracking.version_route(version["version"])),
             "snapshots removed": ", ".join(_retire(workspace)) or "none",
         },
-        **_comparison(read_json(latest / "metrics.json")),
-        **step.info,
+        _comparison(read_json(latest / "metrics.json")),
+        step.info,
     )
 
 
@@ -157,7 +157,7 @@ def _interaction_pictures(tim: dict[str, Any], tasks: list[dict[str, Any]]) -> d
     tim = interaction.arranged(tim, {task["name"]: task["department"] for task in tasks})
     charts = {"task interaction": interaction.heat_map(tim, cell=16, numbers=False)}
     if network := interaction.graph(tim):
-        charts["effects that survive"] = network
+        charts["effects that survive, drawn"] = network
     return {title: picture(chart, title) for title, chart in charts.items()}
 
 

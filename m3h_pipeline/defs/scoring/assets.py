@@ -99,7 +99,7 @@ def scores(
         scoring.keep(workspace.root, step.folder / scoring.FILE)
     card = mlflow_link(tracking.version_route(which.version))
     checks = [_applies(True, f"version {which.version} was applied")]
-    return materialized(step, checks=checks, **{"model card": card}, **step.info)
+    return materialized(step, {"model card": card}, step.info, checks=checks)
 
 
 @dg.asset(
@@ -140,9 +140,8 @@ def monitoring(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Ma
         for check, (passed, words) in step.info["checks"].items()
     ]
     farthest = _farthest(read_json(step.folder / "monitoring.json"))
-    return materialized(
-        step, checks=checks, champion=version or "none", **{"what changed most": dg.MetadataValue.md(farthest)}
-    )
+    shown = {"champion": version or "none", "what changed most": dg.MetadataValue.md(farthest)}
+    return materialized(step, shown, checks=checks)
 
 
 def _farthest(found: dict[str, Any], most: int = 10) -> str:
@@ -181,7 +180,7 @@ def _nobody(
 
     context.log.log("INFO" if applies else "ERROR", f"no scores: {why}")
     step = workspace.produce(context, "scores", [CODE, None, None if applies else why], build)
-    return materialized(step, checks=[_applies(applies, why)], champion="none", note=why)
+    return materialized(step, {"champion": "none", "note": why}, checks=[_applies(applies, why)])
 
 
 def _applies(passed: bool, words: str) -> dg.AssetCheckResult:

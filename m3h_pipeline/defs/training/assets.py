@@ -41,7 +41,7 @@ def cohort(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
             valid["samples"].folder, valid["labels"].folder, {name: part.folder for name, part in embedded.items()}, to
         ),
     )
-    return materialized(step, **step.info)
+    return materialized(step, step.info)
 
 
 @dg.asset(
@@ -57,7 +57,7 @@ def single_task_models(
 ) -> dg.MaterializeResult:
     """Train the single-task arm."""
     step = _train(context, workspace, launcher, "single_task")
-    return materialized(step, **step.info)
+    return materialized(step, step.info)
 
 
 @dg.asset(
@@ -70,7 +70,7 @@ def single_task_models(
 def tree_models(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher) -> dg.MaterializeResult:
     """Train the tree arm."""
     step = _train(context, workspace, launcher, "trees")
-    return materialized(step, **step.info)
+    return materialized(step, step.info)
 
 
 @dg.asset(
@@ -96,7 +96,7 @@ def m3h_model(context: dg.AssetExecutionContext, workspace: Workspace, launcher:
     if workspace.config.modalities.retrain:
         subsets = _train(context, workspace, launcher, SUBSETS)
         shown["models of subsets of the modalities"] = subsets.info["models"]
-    return materialized(joint, **shown, **joint.info)
+    return materialized(joint, shown, joint.info)
 
 
 def _train(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, arm: str) -> Step:

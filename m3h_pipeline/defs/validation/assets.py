@@ -68,13 +68,13 @@ def _validated(table: str) -> dg.AssetsDefinition:
         page = _page(workspace.root / "snapshots" / context.partition_key)
         return materialized(
             step,
-            checks=[_as_dagster(CheckResult(**check)) for check in step.info["checks"]],
-            **{
+            {
                 "dagster/row_count": step.info["kept"],
                 "quarantined": sum(step.info["quarantined"].values()),
                 "quarantined by rule": dg.MetadataValue.json(step.info["quarantined"]),
                 "all checks": dg.MetadataValue.path(str(page)),
             },
+            checks=[_as_dagster(CheckResult(**check)) for check in step.info["checks"]],
         )
 
     return validated
