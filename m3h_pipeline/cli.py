@@ -92,7 +92,7 @@ def ui(port: int, mlflow_port: int, out: Path) -> None:
 def review() -> None:
     """Decide which version scores.
 
-    The sensor `review`, which runs with `m3h ui`, carries decisions out.
+    A decision takes effect at once, whether or not `m3h ui` runs.
 
     Example: m3h review list --out my-run
     """

@@ -1,9 +1,11 @@
-"""Review: a person decides, one sensor moves the aliases.
+"""Review: a person decides, one function moves the aliases.
 
-A decision is the tag ``validation_status`` (approved or rejected) of a version in MLflow, set in its pages or by ``m3h
-review``, which also writes the audit line at once. `settle` is what the sensor calls: it writes a line for what was
-decided in MLflow's pages, carries out each line that is not settled yet, and says what it did. Every step can be
-repeated: what was interrupted (by a kill, by MLflow going down) is done again by the next tick.
+A decision is the tag ``validation_status`` (approved or rejected) of a version in MLflow, set in its
+pages, or an audit line that ``m3h review`` writes. `settle` carries decisions out: it writes a line for
+what was decided in MLflow's pages, does what each line that is not settled yet asks for, and says what it
+did. The command calls it at once, the sensor every few seconds. Both may act at the same time: whoever
+holds the audit table does the work, and the other finds it done. Every step can be repeated: what was
+interrupted (by a kill, by MLflow going down) is done by the next command or tick.
 
 Aliases: ``champion`` is what scores, ``previous`` the one before, ``challenger`` the last candidate that passed the
 gate. An alias names one version, so there are never two champions. To reject the champion is to roll back.
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline import tracking
 from m3h_pipeline.audit import FOUND, Audit, Book, Line
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.notify import notify
 from m3h_pipeline.registry import CHAMPION
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ GATE = "gate"
 JUDGED = "m3h.gate_judged"
 AUTO = "m3h.toml: [review] auto_promote"
 UNKNOWN = "unknown (in MLflow)"
+_BY_HAND = "by hand in MLflow"
+_ROLLBACK = "rollback: "
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,27 @@ class Standing:
         """The aliases of a version."""
         return sorted(alias for alias, number in self.aliases.items() if number == version)
 
+    def describe(self, number: str) -> str:
+        """Where a version stands now, in words: "is the champion", "waits for review"."""
+        if number not in self.versions:
+            return "was deleted in MLflow"
+        version = self.versions[number]
+        champion = self.aliases.get(CHAMPION)
+        if champion == number:
+            return "is the champion"
+        if version.by_gate:
+            return "was rejected by the gate"
+        if version.status == PENDING:
+            return "passed the gate and waits for review"
+        rest = f"; the champion is version {champion}" if champion else "; there is no champion"
+        if version.status == REJECTED:
+            return f"was rejected by {version.tags.get(BY) or UNKNOWN}{rest}"
+        if version.status == SUPERSEDED:
+            return f"gave way to a later candidate before anybody decided on it{rest}"
+        if version.status == APPROVED:
+            return f"was approved{rest}"
+        return f"was not judged{rest}"
+
 
 def connect(out: Path) -> MlflowClient:
     """MLflow's client; a server that is down is noticed within seconds, not minutes."""
@@ -109,18 +135,18 @@ def reached(uri: str) -> Generator[None]:
 
 
 def decide(out: Path, decision: str, version: str | None, who: str | None, why: str) -> str:
-    """``m3h review approve`` and ``reject``: write the audit line, then the tag; returns what to tell the person.
+    """``m3h review approve`` and ``reject``: decide and carry it out; returns what to tell the person.
 
     Raises `InputError` where there is no such version, nothing to decide, or another reviewer was faster.
     """
-    client, audit = connect(out), Audit(out)
-    with reached(configuration.mlflow_uri(out)):
-        standing = Standing.now(client)
-    version = _need(standing, version or _sole_pending(standing)).number
-    with audit.alone() as book:
-        _refuse_twice(book, standing, version, decision)
-        book.write(version, decision, who or getpass.getuser(), why)
-    return _tell(client, version, decision, who or getpass.getuser(), why)
+
+    def choose(standing: Standing) -> tuple[str, str]:
+        return _need(standing, version or _sole_pending(standing)).number, decision
+
+    def is_same(line: Line) -> bool:
+        return line.decision == decision and version in (None, line.version)
+
+    return _decide(out, choose, is_same, who or getpass.getuser(), why)
 
 
 def roll_back(out: Path, who: str | None, why: str) -> str:
@@ -128,16 +154,69 @@ def roll_back(out: Path, who: str | None, why: str) -> str:
 
     Where the champion was deleted by hand, the previous one is approved again.
     """
+
+    def choose(standing: Standing) -> tuple[str, str]:
+        if PREVIOUS not in standing.aliases:
+            raise InputError(
+                "there is no previous champion to go back to; `m3h review reject VERSION` takes the "
+                "champion's alias away"
+            )
+        if CHAMPION in standing.aliases:
+            return standing.aliases[CHAMPION], REJECTED
+        return standing.aliases[PREVIOUS], APPROVED
+
+    def is_same(line: Line) -> bool:
+        return line.why.startswith(_ROLLBACK)
+
+    return _decide(out, choose, is_same, who or getpass.getuser(), f"{_ROLLBACK}{why}")
+
+
+def _decide(
+    out: Path,
+    choose: Callable[[Standing], tuple[str, str]],
+    is_same: Callable[[Line], bool],
+    who: str,
+    why: str,
+) -> str:
+    """Write the audit line and carry it out, after all that was decided before.
+
+    ``choose`` names the version and the decision. Where the same (``is_same``) was decided before
+    and interrupted, or by somebody else since this began, no second line is written.
+    """
+    audit = Audit(out)
+    # Before MLflow is imported, which takes seconds: what others decide meanwhile is noticed.
+    settled_then = {line.id for line in audit.lines() if line.settled_at}
     client = connect(out)
-    with reached(configuration.mlflow_uri(out)):
-        aliases = Standing.now(client).aliases
-    if PREVIOUS not in aliases:
+    with reached(client.tracking_uri):
+        done = _settle(audit, client, auto_promote=False)
+        with audit.alone() as book:
+            new = [line for line in book.lines() if line.id not in settled_then and is_same(line)]
+            number = new[-1].id if new else _write_line(book, client, choose, settled_then, who, why)
+    try:
+        with reached(client.tracking_uri):
+            done += _settle(audit, client, auto_promote=False)
+    except InputError as error:
         raise InputError(
-            "there is no previous champion to go back to; `m3h review reject VERSION` takes the champion's alias away"
-        )
-    if CHAMPION in aliases:
-        return decide(out, REJECTED, aliases[CHAMPION], who, f"rollback: {why}")
-    return decide(out, APPROVED, aliases[PREVIOUS], who, f"rollback: {why}")
+            f"the decision is in the audit table, but it is not carried out yet: {error}. Give the "
+            "same command again when it is back; the sensor `review` of `m3h ui` does so too"
+        ) from error
+    own = next(_words_of(line) for line in audit.lines() if line.id == number)
+    others = [words for words in done if words != own]
+    return "\n".join([*others, own, *notify_by_hand(out, others)])
+
+
+def _write_line(
+    book: Book,
+    client: MlflowClient,
+    choose: Callable[[Standing], tuple[str, str]],
+    settled_then: Collection[int],
+    who: str,
+    why: str,
+) -> int:
+    standing = Standing.now(client)
+    version, decision = choose(standing)
+    _refuse_twice(book, standing, version, decision, settled_then)
+    return book.write(version, decision, who, why)
 
 
 def overview(out: Path) -> str:
@@ -181,12 +260,13 @@ def _sole_pending(standing: Standing) -> str:
     return pending[0]
 
 
-def _refuse_twice(book: Book, standing: Standing, version: str, decision: str) -> None:
+def _refuse_twice(book: Book, standing: Standing, version: str, decision: str, settled_then: Collection[int]) -> None:
+    """Refuse what was decided meanwhile by another reviewer, and what is so already."""
     last = book.last(version)
-    if last and last.settled_at is None:
+    if last and last.id not in settled_then:
         raise InputError(
-            f"version {version} was {last.decision} by {last.who} at {last.at[:19]}Z, which is not carried out yet "
-            "(`m3h ui` must be running): look at `m3h review list` in a minute and decide again if need be"
+            f"version {version} was {last.decision} by {last.who} at {last.at[:19]}Z, a moment before: "
+            "nothing was written; look at `m3h review list` and decide again if need be"
         )
     known = standing.versions[version]
     is_champion = standing.aliases.get(CHAMPION) == version
@@ -194,19 +274,7 @@ def _refuse_twice(book: Book, standing: Standing, version: str, decision: str) -
         raise InputError(f"version {version} is {'the champion' if is_champion else 'rejected'} already")
 
 
-def _tell(client: MlflowClient, version: str, decision: str, who: str, why: str) -> str:
-    """Set the tags, which people see; the line that is already written is what counts."""
-    try:
-        with reached(client.tracking_uri):
-            _set_tags(client, version, decision, who, why)
-    except InputError as error:
-        return (
-            f"version {version} is {decision}, in the audit table; {error}: it is carried out as soon as MLflow is back"
-        )
-    return f"version {version} is {decision}; the sensor `review` moves the aliases within a minute while `m3h ui` runs"
-
-
-# What the sensor does -----------------------------------------------------------------------------------------------
+# What carries it out ------------------------------------------------------------------------------------------------
 
 
 def settle(out: Path, *, auto_promote: bool = False) -> list[str]:
@@ -215,18 +283,29 @@ def settle(out: Path, *, auto_promote: bool = False) -> list[str]:
     Raises `InputError` where MLflow can't be reached: what is left is done next time.
     """
     client, audit = connect(out), Audit(out)
-    said: list[str] = []
     with reached(client.tracking_uri):
-        with audit.alone() as book:
-            standing = Standing.now(client)
-            _notice_decisions(book, standing)
-            if auto_promote:
-                _promote_unseen(book, standing)
-        for line in audit.lines():
-            if line.settled_at is None:
-                said += _carry_out(audit, client, line.id)
-        with audit.alone() as book:
-            said += _notice_hand(book, Standing.now(client), None)
+        return _settle(audit, client, auto_promote=auto_promote)
+
+
+def notify_by_hand(out: Path, lines: Sequence[str]) -> list[str]:
+    """Tell by [notify] that the champion was changed by hand; returns what went wrong."""
+    if not any(_BY_HAND in line for line in lines):
+        return []
+    return notify(configuration.load(out).notify, "M3H: " + "; ".join(lines))
+
+
+def _settle(audit: Audit, client: MlflowClient, *, auto_promote: bool) -> list[str]:
+    said: list[str] = []
+    with audit.alone() as book:
+        standing = Standing.now(client)
+        _notice_decisions(book, standing)
+        if auto_promote:
+            _promote_unseen(book, standing)
+    for line in audit.lines():
+        if line.settled_at is None:
+            said += _carry_out(audit, client, line.id)
+    with audit.alone() as book:
+        said += _notice_hand(book, Standing.now(client), None)
     return said
 
 
@@ -264,10 +343,10 @@ def _notice_hand(book: Book, standing: Standing, next_line: Line | None) -> list
         how = "was deleted" if known not in standing.versions else "lost its alias"
         back = standing.aliases.get(PREVIOUS)
         rest = f"`m3h review rollback` brings back version {back}" if back else "approve another version"
-        outcome = f"the champion, version {known}, {how} by hand in MLflow: nothing is scored until then: {rest}"
+        outcome = f"the champion, version {known}, {how} {_BY_HAND}: nothing is scored until then: {rest}"
     else:
         former = f"version {known}" if known else "none"
-        outcome = f"version {now} was made champion by hand in MLflow, in the place of {former}"
+        outcome = f"version {now} was made champion {_BY_HAND}, in the place of {former}"
     line = book.write(now or known or "", FOUND, UNKNOWN, "")
     book.plan(line, outcome, now)
     book.settle(line)
@@ -291,7 +370,11 @@ def _carry_out(audit: Audit, client: MlflowClient, number: int) -> list[str]:
             _move(client, standing.aliases, line)
             _set_tags(client, line.version, line.decision, line.who, line.why)
         book.settle(number)
-    return [*said, f"version {line.version}, {line.decision} by {line.who}: {line.outcome}"]
+    return [*said, _words_of(line)]
+
+
+def _words_of(line: Line) -> str:
+    return f"version {line.version}, {line.decision} by {line.who}: {line.outcome}"
 
 
 def _planned(standing: Standing, line: Line) -> tuple[str, str | None]:

@@ -90,7 +90,9 @@ def score_once(out: Path, version: str, alias: str, everyone: bool, snapshot: st
         return 1
     facts = _facts(result)["scores"]
     print(
-        f"\nScored     {facts['samples'].value:,} samples of {label} with {tracking.MODEL_NAME} version {which.version}"
+        f"\nScored     {facts['samples'].value:,} samples of {label} with "
+        f"{tracking.MODEL_NAME} version {which.version}"
+        f"\nModel      version {which.version} {_standing(out, which.version)}"
         f"\nRows       {out / 'latest' / 'scores.parquet'}"
         f"\nTable      {out / 'scores.duckdb'}, table scores"
     )
@@ -179,24 +181,39 @@ def _facts(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
     }
 
 
+def _standing(out: Path, number: str) -> str:
+    """Where a version stands in the registry now, and what to do about it."""
+    from m3h_pipeline import review
+
+    try:
+        client = review.connect(out)
+        with review.reached(client.tracking_uri):
+            standing = review.Standing.now(client)
+    except InputError as error:
+        return f"is registered; where it stands is not known: {error}"
+    version = standing.versions.get(number)
+    words = standing.describe(number)
+    if version and version.status == review.PENDING:
+        return f"{words}: m3h review approve {number} --out {out}"
+    if version and version.by_gate:
+        return f"{words}: m3h review show {number} --out {out}"
+    return words
+
+
 def _what_to_open(out: Path, result: dg.ExecuteInProcessResult) -> str:
     """The last screen: what came out and what to open."""
     facts = _facts(result)
     quality, version, cohort = facts["quality"], facts["model_version"], facts["cohort"]
     better = quality["joint better than single-task (interval above 0)"].value
     worse = quality["joint worse than single-task (interval below 0)"].value
-    judged = {
-        "pending": "passed the gate, waits for review: m3h review approve",
-        "rejected": f"rejected by the gate: m3h review show {version['version'].value}",
-    }
-    status = str(version["validation status"].value)
+    number = str(version["version"].value)
     return "\n".join(
         [
             "",
             f"Cohort     {cohort['samples'].value:,} samples of {cohort['subjects'].value:,} patients, "
             f"{quality['tasks'].value} tasks, {quality['claimed'].value} with enough test labels to be claimed",
             f"Learning   joint better than single-task on {better}, worse on {worse} (95% intervals)",
-            f"Model      {version['name'].value} version {version['version'].value}, {judged.get(status, status)}",
+            f"Model      {version['name'].value} version {number} {_standing(out, number)}",
             f"Report     {out / 'latest' / 'report.html'}",
             f"Look on    m3h ui --out {out}   (Dagster: http://127.0.0.1:3000, MLflow: http://127.0.0.1:5000)",
         ]

@@ -11,11 +11,12 @@ from m3h_pipeline.notify import notify
     name="review",
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Moves the aliases champion and previous as people decided; nothing else does. See `m3h review list`.",
+    description="Moves the aliases champion and previous as people decided in MLflow's pages, and finishes what "
+    "`m3h review` could not. See `m3h review list`.",
 )
 def review_sensor(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.SkipReason:
     """Carry out what was decided since the last tick."""
-    from m3h_pipeline.review import settle
+    from m3h_pipeline.review import notify_by_hand, settle
 
     uri = workspace.mlflow_uri
     if uri.startswith("sqlite:///") and not (workspace.root / "mlflow" / "mlflow.db").exists():
@@ -27,9 +28,8 @@ def review_sensor(context: dg.SensorEvaluationContext, workspace: Workspace) -> 
         return dg.SkipReason(f"{error}; what was decided stays in the audit table and is carried out when it is back")
     for line in said:
         context.log.info(line)
-    if any("by hand" in line for line in said):
-        for problem in notify(workspace.config.notify, "M3H: " + "; ".join(said)):
-            context.log.warning(problem)
+    for problem in notify_by_hand(workspace.root, said):
+        context.log.warning(problem)
     return dg.SkipReason("; ".join(said) or "nothing was decided")
 
 

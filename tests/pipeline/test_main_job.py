@@ -152,6 +152,18 @@ def test_second_run_takes_everything_as_it_is(finished):
     assert len(MlflowClient(f"sqlite:///{out}/mlflow/mlflow.db").search_model_versions("name='m3h'")) == 1
 
 
+def test_after_approval_the_next_run_says_champion_and_scores(finished, tmp_path):
+    assert "version 1 passed the gate and waits for review: m3h review approve 1 --out " in finished[1].stdout
+    out = Path(shutil.copytree(finished[0], tmp_path / "out"))
+    approved = run("review", "approve", "--reviewer", "Ada", "--out", out).stdout
+    assert "version 1, approved by Ada: champion" in approved
+    said = run("run", "--out", out).stdout
+    assert "version 1 is the champion" in said
+    assert "review" not in said
+    scores = pl.read_parquet(out / "latest" / "scores.parquet")
+    assert set(scores["model_version"]) == {"1"}
+
+
 def test_a_forgotten_patient_is_in_no_file_and_the_next_run_goes_on(finished, tmp_path):
     out = Path(shutil.copytree(finished[0], tmp_path / "out"))
     # A patient with a note that names a stay which does not exist.

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,15 +60,15 @@ def told(out: Path) -> list[tuple[str, str, str, str]]:
     return [(line.version, line.decision, line.who, line.why) for line in Audit(out).lines()]
 
 
-def test_approved_promoted_and_rolled_back_with_who_and_why(out):
-    assert "version 1 is approved" in decide(out, APPROVED, "1", "Ada", "better on sepsis")
-    assert aliases(out) == {}  # only the sensor moves them
-    assert settle(out) == ["version 1, approved by Ada: champion"]
+def test_approved_promoted_and_rolled_back_at_once_with_who_and_why(out):
+    answer = decide(out, APPROVED, "1", "Ada", "better on sepsis")
+    assert answer == "version 1, approved by Ada: champion"
+    assert aliases(out) == {"champion": "1"}
+    assert client(out).get_model_version(NAME, "1").tags[STATUS] == APPROVED
     decide(out, APPROVED, "2", "Ben", "newer")
-    settle(out)
     assert aliases(out) == {"champion": "2", "previous": "1"}
-    roll_back(out, "Cy", "alarms doubled")
-    assert settle(out) == ["version 2, rejected by Cy: champion no longer; version 1 is champion again"]
+    answer = roll_back(out, "Cy", "alarms doubled")
+    assert answer == "version 2, rejected by Cy: champion no longer; version 1 is champion again"
     assert aliases(out) == {"champion": "1"}
     assert told(out) == [
         ("1", APPROVED, "Ada", "better on sepsis"),
@@ -117,7 +118,6 @@ def test_the_gate_s_verdict_waits_for_a_person_or_is_a_rejection_with_reasons(ou
     assert aliases(out) == {"challenger": "1"}
     # A person may overrule the gate, and the gate never overrules a person.
     decide(out, APPROVED, "3", "Ada", "the calibration split is odd this month")
-    settle(out)
     assert aliases(out) == {"challenger": "1", "champion": "3"}
     assert review.conclude(at, "3", verdict(False)) == APPROVED
 
@@ -145,27 +145,69 @@ def test_the_sole_pending_version_is_the_default(out):
 # What breaks --------------------------------------------------------------------------------------------------------
 
 
-def test_two_reviewers_of_one_version_at_once_the_second_is_told(out):
+def decide_together(monkeypatch, *decisions: tuple[Path, str, str]) -> list[str]:
+    """What each of (out-folder, decision, name) is told who began before any other has decided."""
     answers: list[str] = []
-    start = threading.Barrier(2)
+    start = threading.Barrier(len(decisions))
+    real = review.connect
 
-    def reviewer(name: str, decision: str) -> None:
-        start.wait()
+    def connect(folder: Path) -> MlflowClient:
+        start.wait(60)
+        return real(folder)
+
+    def reviewer(folder: Path, decision: str, name: str) -> None:
         try:
-            answers.append(decide(out, decision, "1", name, f"{name} says so"))
+            answers.append(decide(folder, decision, "1", name, f"{name} says so"))
         except InputError as error:
             answers.append(str(error))
 
-    threads = [threading.Thread(target=reviewer, args=pair) for pair in (("Ada", APPROVED), ("Ben", REJECTED))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with monkeypatch.context() as patch:
+        patch.setattr(review, "connect", connect)
+        threads = [threading.Thread(target=reviewer, args=one) for one in decisions]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return answers
+
+
+def test_two_reviewers_of_one_version_at_once_the_second_is_told(out, monkeypatch):
+    answers = decide_together(monkeypatch, (out, APPROVED, "Ada"), (out, REJECTED, "Ben"))
     lines = told(out)
     assert len(lines) == 1
     assert sum(f"by {lines[0][2]} at" in answer for answer in answers) == 1
-    settle(out)
     assert aliases(out) == ({"champion": "1"} if lines[0][1] == APPROVED else {})
+
+
+def test_two_reviewers_who_agree_leave_one_line(out, monkeypatch):
+    answers = decide_together(monkeypatch, (out, APPROVED, "Ada"), (out, APPROVED, "Ben"))
+    lines = told(out)
+    assert len(lines) == 1
+    assert set(answers) == {f"version 1, approved by {lines[0][2]}: champion"}
+    assert aliases(out) == {"champion": "1"}
+
+
+def test_the_command_and_the_sensor_at_once_write_one_line_and_move_the_aliases_once(out):
+    decide(out, APPROVED, "1", "Ada", "")
+    stop = threading.Event()
+    seen: list[str] = []
+
+    def tick() -> None:
+        while not stop.is_set():
+            seen.extend(settle(out))
+
+    sensor = threading.Thread(target=tick)
+    sensor.start()
+    answers = [decide(out, APPROVED, "2", "Ben", ""), roll_back(out, "Cy", "")]
+    stop.set()
+    sensor.join()
+    assert answers == [
+        "version 2, approved by Ben: champion; version 1 is kept as previous",
+        "version 2, rejected by Cy: champion no longer; version 1 is champion again",
+    ]
+    assert set(seen) <= set(answers)
+    assert aliases(out) == {"champion": "1"}
+    assert len(told(out)) == 3
 
 
 def test_two_reviewers_in_two_processes_of_two_versions_leave_one_champion_and_two_lines(out):
@@ -175,7 +217,6 @@ def test_two_reviewers_in_two_processes_of_two_versions_leave_one_champion_and_t
         for version, name in (("1", "Ada"), ("2", "Ben"))
     ]
     assert [process.wait(120) for process in both] == [0, 0]
-    settle(out)
     assert sorted(told(out)) == [("1", APPROVED, "Ada", ""), ("2", APPROVED, "Ben", "")]
     last = told(out)[-1][0]
     assert aliases(out) == {"champion": last, "previous": "1" if last == "2" else "2"}
@@ -183,8 +224,8 @@ def test_two_reviewers_in_two_processes_of_two_versions_leave_one_champion_and_t
 
 def test_two_sensors_at_once_carry_out_each_decision_once(out):
     decide(out, APPROVED, "1", "Ada", "")
-    settle(out)
-    decide(out, APPROVED, "2", "Ben", "")
+    client(out).set_model_version_tag(NAME, "2", review.BY, "Ben")
+    client(out).set_model_version_tag(NAME, "2", STATUS, APPROVED)
     said: list[str] = []
     threads = [threading.Thread(target=lambda: said.extend(settle(out))) for _ in range(3)]
     for thread in threads:
@@ -199,15 +240,16 @@ CALLS = ["set_registered_model_alias", "delete_registered_model_alias", "set_mod
 
 
 @pytest.mark.parametrize("act", ["promote", "roll back"])
-def test_mlflow_going_down_at_any_call_leaves_one_champion_and_the_next_tick_finishes(out, monkeypatch, act):
+def test_mlflow_going_down_at_any_call_leaves_one_champion_and_the_same_command_finishes(out, monkeypatch, act):
     decide(out, APPROVED, "1", "Ada", "first")
-    settle(out)
     review.conclude(client(out), "2", verdict(True))
-    decide(out, APPROVED, "2", "Ben", "second")
-    if act == "roll back":
-        settle(out)
-        roll_back(out, "Cy", "third")
-    lines = told(out)
+    lines = [("1", APPROVED, "Ada", "first"), ("2", APPROVED, "Ben", "second")]
+    if act == "promote":
+        command = partial(decide, out, APPROVED, "2", "Ben", "second")
+    else:
+        decide(out, APPROVED, "2", "Ben", "second")
+        lines.append(("2", REJECTED, "Cy", "rollback: third"))
+        command = partial(roll_back, out, "Cy", "third")
     expected = {"champion": "2", "previous": "1"} if act == "promote" else {"champion": "1"}
     survived = False
     for alive in range(12):
@@ -229,8 +271,8 @@ def test_mlflow_going_down_at_any_call_leaves_one_champion_and_the_next_tick_fin
             for name in CALLS:
                 patch.setattr(MlflowClient, name, dies(name))
             try:
-                settle(out)
-                survived += 1
+                command()
+                survived = True
             except InputError:
                 pass
         during = aliases(out)
@@ -244,18 +286,22 @@ def test_mlflow_going_down_at_any_call_leaves_one_champion_and_the_next_tick_fin
     assert told(out) == lines
 
 
-def test_a_decision_taken_while_mlflow_is_down_is_kept_and_carried_out_later(out, monkeypatch):
+@pytest.mark.parametrize("finish", ["the sensor", "the same command"])
+def test_a_decision_taken_while_mlflow_is_down_is_kept_and_carried_out_later(out, monkeypatch, finish):
     def down(*_, **__):
         raise MlflowException("connection refused")
 
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "set_model_version_tag", down)
-        answer = decide(out, APPROVED, "3", "Ada", "now")
-    assert "in the audit table" in answer
-    assert "as soon as MLflow is back" in answer
-    settle(out)
+        patch.setattr(MlflowClient, "set_registered_model_alias", down)
+        with pytest.raises(InputError, match="is in the audit table, but it is not carried out yet"):
+            decide(out, APPROVED, "3", "Ada", "now")
+    assert aliases(out) == {}
+    done = settle(out) if finish == "the sensor" else [decide(out, APPROVED, "3", "Ada", "now")]
+    assert done == ["version 3, approved by Ada: champion"]
     assert aliases(out) == {"champion": "3"}
     assert client(out).get_model_version(NAME, "3").tags[STATUS] == APPROVED
+    assert told(out) == [("3", APPROVED, "Ada", "now")]
 
 
 def test_a_server_that_is_not_there_is_said_at_once_and_nothing_is_written(out, monkeypatch):
@@ -271,7 +317,6 @@ def test_a_server_that_is_not_there_is_said_at_once_and_nothing_is_written(out, 
 def test_a_champion_deleted_by_hand_is_said_and_can_be_rolled_back(out, how):
     for version in "12":
         decide(out, APPROVED, version, "Ada", "")
-        settle(out)
     if how == "version deleted":
         client(out).delete_model_version(NAME, "2")
     else:
@@ -283,22 +328,26 @@ def test_a_champion_deleted_by_hand_is_said_and_can_be_rolled_back(out, how):
     assert settle(out) == []
     assert len(told(out)) == 3
     roll_back(out, "Ben", "it was deleted")
-    settle(out)
     assert aliases(out) == {"champion": "1"}
 
 
 def test_a_champion_made_by_hand_is_left_and_written_down(out):
     client(out).set_registered_model_alias(NAME, "champion", "3")
     assert settle(out) == ["version 3 was made champion by hand in MLflow, in the place of none"]
-    decide(out, APPROVED, "1", "Ada", "")
     client(out).set_registered_model_alias(NAME, "champion", "2")
-    assert len(settle(out)) == 2
+    file = out / "told.txt"
+    config.save(config.Config(notify=config.NotifyConfig(command=f"cat > {file}")), out)
+    hand = "version 2 was made champion by hand in MLflow, in the place of version 3"
+    approval = "version 1, approved by Ada: champion; version 2 is kept as previous"
+    assert decide(out, APPROVED, "1", "Ada", "").splitlines() == [hand, approval]
+    assert file.read_text() == f"M3H: {hand}"
     assert aliases(out) == {"champion": "1", "previous": "2"}
     assert len(told(out)) == 3
 
 
 def test_a_version_deleted_before_its_approval_is_carried_out(out):
-    decide(out, APPROVED, "1", "Ada", "")
+    with Audit(out).alone() as book:
+        book.write("1", APPROVED, "Ada", "")
     client(out).delete_model_version(NAME, "1")
     assert "was deleted in MLflow before" in settle(out)[0]
     assert aliases(out) == {}
@@ -306,7 +355,6 @@ def test_a_version_deleted_before_its_approval_is_carried_out(out):
 
 def test_there_is_nothing_to_roll_back_to(out):
     decide(out, APPROVED, "1", "Ada", "")
-    settle(out)
     with pytest.raises(InputError, match="no previous champion"):
         roll_back(out, "Ada", "")
     with pytest.raises(InputError, match="version 1 is the champion already"):
@@ -316,7 +364,6 @@ def test_there_is_nothing_to_roll_back_to(out):
 @pytest.mark.parametrize("out", ["sqlite"], indirect=True)
 def test_the_command_line_lists_versions_and_decisions(out):
     decide(out, APPROVED, "1", "Ada", "good")
-    settle(out)
     command = [sys.executable, "-m", "m3h_pipeline.cli", "review"]
     shown = subprocess.run(
         [*command, "list", "--out", out], capture_output=True, text=True, check=True, env=dict(os.environ)
@@ -329,3 +376,24 @@ def test_the_command_line_lists_versions_and_decisions(out):
     assert again.returncode == 1
     assert "version 1 is the champion already" in again.stderr
     assert "Traceback" not in again.stderr
+
+
+@pytest.mark.parametrize("out", ["sqlite"], indirect=True)
+def test_where_a_version_stands_is_said_as_it_is_now(out):
+    at = client(out)
+    review.conclude(at, "3", verdict(False))
+    review.conclude(at, "2", verdict(True))
+    standing = Standing.now(at)
+    assert standing.describe("1") == (
+        "gave way to a later candidate before anybody decided on it; there is no champion"
+    )
+    assert standing.describe("2") == "passed the gate and waits for review"
+    assert standing.describe("3") == "was rejected by the gate"
+    decide(out, APPROVED, "2", "Ada", "")
+    decide(out, APPROVED, "1", "Ada", "")
+    decide(out, REJECTED, "2", "Ben", "")
+    standing = Standing.now(at)
+    assert standing.describe("1") == "is the champion"
+    assert standing.describe("2") == "was rejected by Ben; the champion is version 1"
+    at.delete_model_version(NAME, "3")
+    assert Standing.now(at).describe("3") == "was deleted in MLflow"

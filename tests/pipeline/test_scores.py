@@ -83,9 +83,7 @@ def nights(tmp_path_factory) -> Nights:
     config.save(config.for_run(out, "tables", hospital, None, FIRST).model_copy(update=small), out)
     run("-m", "m3h_pipeline.cli", "run", "--out", out)
     without = run("-m", "m3h_pipeline.cli", "score", "--out", out, check=False)
-    from mlflow import MlflowClient
-
-    MlflowClient(_store(out)).set_registered_model_alias("m3h", "champion", "1")
+    run("-m", "m3h_pipeline.cli", "review", "approve", "1", "--out", out)
     shutil.rmtree(hospital)
     marked_hospital.write(hospital, STAYS + NEW, first=STAYS + 1, shift=25)
     run("-c", _SCORE_NIGHT, out, SECOND)

@@ -42,19 +42,26 @@ def model_version(
     context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
 ) -> dg.MaterializeResult:
     """Register the candidate, then judge it."""
+    from mlflow import MlflowClient
+
+    from m3h_pipeline.review import Standing
+
     workspace.connect()
     version = _registered(context, workspace)
     gate = _judged(context, workspace, launcher, version)
     verdict = read_json(gate.folder / "gate.json")
+    number = version.info["version"]
+    # Not as it was when the gate judged: people have decided since.
+    now: dict[str, Any] = {"validation status": Standing.now(MlflowClient()).describe(number)}
     return materialized(
         version,
         {
-            "model card and review": mlflow_link(tracking.version_route(version.info["version"])),
+            "model card and review": mlflow_link(tracking.version_route(number)),
             "MLflow run": mlflow_link(tracking.run_route(version.info["run_id"])),
             "tasks judged": verdict["judged"],
             "champion then": verdict["champion"] or "none",
         },
-        gate.info,
+        gate.info | now,
         version.info,
         checks=[
             dg.AssetCheckResult(check_name=check["name"], passed=check["passed"], description=check["reason"])
