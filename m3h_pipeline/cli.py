@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.tracking import PORT
 
 _OUT = click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=Path(".m3h"), show_default=True,
@@ -16,6 +15,7 @@ _OUT = click.option(
 )  # fmt: skip
 
 
+_PORT = click.IntRange(1, 65535)
 _VERBOSE = click.option(
     "--verbose", is_flag=True, help="Every line that Dagster and the jobs log, not only one a step."
 )
@@ -73,13 +73,14 @@ def run(
 
 
 @main.command()
-@click.option("--port", default=3000, show_default=True, help="Dagster's port.")
-@click.option("--mlflow-port", default=PORT, show_default=True, help="MLflow's port.")
+@click.option("--port", type=_PORT, help="Dagster's port.  [default: the last one's; at first 3000]")
+@click.option("--mlflow-port", type=_PORT, help="MLflow's port.  [default: the last one's; at first 5000]")
 @_OUT
-def ui(port: int, mlflow_port: int, out: Path) -> None:
+def ui(port: int | None, mlflow_port: int | None, out: Path) -> None:
     """Serve Dagster and MLflow on this machine, until Ctrl-C.
 
-    On its loopback alone. While it serves, the nightly schedule and the review are at work.
+    On its loopback alone, once for each out-folder. While it serves, the nightly schedule is at work,
+    and what is approved in MLflow's pages is carried out.
 
     Example: m3h ui --out my-run --port 3001
     """

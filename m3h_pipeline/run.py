@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from m3h_pipeline import config as configuration
 from m3h_pipeline.audit import POSTGRES_VARIABLE, postgres_address
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.pages import is_served, last_served
 from m3h_pipeline.paths import dagster_template
 from m3h_pipeline.snapshots import check_label, labels
 from m3h_pipeline.storage import locked
@@ -200,6 +201,15 @@ def _standing(out: Path, number: str) -> str:
     return words
 
 
+def _pages(out: Path) -> str:
+    """How Dagster's and MLflow's pages are opened."""
+    served = last_served(out)
+    uri = configuration.mlflow_uri(out)
+    mlflow_page = "its own server" if uri.startswith("http") else served.mlflow_page
+    addresses = f"Dagster: {served.dagster_page}, MLflow: {mlflow_page}"
+    return addresses if is_served(out) else f"m3h ui --out {out}   ({addresses})"
+
+
 def _what_to_open(out: Path, result: dg.ExecuteInProcessResult) -> str:
     """The last screen: what came out and what to open."""
     facts = _facts(result)
@@ -215,6 +225,6 @@ def _what_to_open(out: Path, result: dg.ExecuteInProcessResult) -> str:
             f"Learning   joint better than single-task on {better}, worse on {worse} (95% intervals)",
             f"Model      {version['name'].value} version {number} {_standing(out, number)}",
             f"Report     {out / 'latest' / 'report.html'}",
-            f"Look on    m3h ui --out {out}   (Dagster: http://127.0.0.1:3000, MLflow: http://127.0.0.1:5000)",
+            f"Look on    {_pages(out)}",
         ]
     )

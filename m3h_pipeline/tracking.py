@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.pages import last_served
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "m3h"
 MODEL_NAME = "m3h"
 _TRAINING_TAG = "m3h.training"
-# Where `m3h ui` serves MLflow's pages, for the links that its runs leave in Dagster.
+# Where MLflow's pages are, for the links that runs leave in Dagster and in the report; set by `m3h ui`.
 PAGE_VARIABLE = "M3H_MLFLOW_PAGE"
-PORT = 5000
 
 
 def connect(uri: str, artifacts: Path) -> None:
@@ -86,14 +86,14 @@ def find_run(key: str) -> Run | None:
     return runs[0] if runs else None
 
 
-def page() -> str:
-    """Where a person opens MLflow: the server that is connected to, else what `m3h ui` serves."""
+def page(out: Path) -> str:
+    """Where a person opens MLflow: the server that is connected to, else where `m3h ui` serves it, or last did."""
     import mlflow
 
     server = urlsplit(mlflow.get_tracking_uri())
     if server.scheme.startswith("http"):  # without a name and a password
         return server._replace(netloc=server.netloc.rpartition("@")[2]).geturl().rstrip("/")
-    return os.environ.get(PAGE_VARIABLE, f"http://127.0.0.1:{PORT}")
+    return os.environ.get(PAGE_VARIABLE) or last_served(out).mlflow_page
 
 
 def run_route(run_id: str, file: str = "") -> str:

@@ -2,53 +2,73 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 from m3h_pipeline import config as configuration
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.pages import HOST, last_served, only_server, remember
 from m3h_pipeline.run import prepare
+from m3h_pipeline.servers import GRACE_SECONDS, adopt_orphans, end_descendants
 from m3h_pipeline.tracking import PAGE_VARIABLE
 
-_HOST = "127.0.0.1"
-_GRACE_SECONDS = 15
 
+def serve(out: Path, port: int | None = None, mlflow_port: int | None = None) -> int:
+    """Run the three servers until Ctrl-C or SIGTERM, or until one of them ends by itself.
 
-def serve(out: Path, port: int, mlflow_port: int) -> int:
-    """Run the three servers until Ctrl-C or SIGTERM, or until one of them ends by itself."""
+    Without ports it takes those that the last one had, so that links still lead to it. Raises
+    `InputError` where another process serves the out-folder or a port is taken.
+    """
     out = out.absolute()
     uri = configuration.mlflow_uri(out)
     # A server that runs elsewhere is used as it is.
     elsewhere = uri.startswith("http")
-    ports = {port: "--port"} if elsewhere else {port: "--port", mlflow_port: "--mlflow-port"}
-    for number, option in ports.items():
-        _check_free(number, option)
-    config = prepare(out)
-    _make_ready(out, config.source.snapshot)
+    last = last_served(out)
+    port = port or last.port
+    mlflow_port = mlflow_port or last.mlflow_port
+    options = {"--port": port} if elsewhere else {"--port": port, "--mlflow-port": mlflow_port}
+    with ExitStack() as held:
+        # Before the ports: one that serves this folder already is what holds them, most likely.
+        is_known = (out / configuration.FILE).exists()
+        lock = held.enter_context(only_server(out)) if is_known else None
+        _check_free(options)
+        config = prepare(out)
+        lock = lock or held.enter_context(only_server(out))
+        served = remember(lock, port, mlflow_port)
+        _make_ready(out, config.source.snapshot)
+        mlflow_page = uri if elsewhere else served.mlflow_page
+        os.environ[PAGE_VARIABLE] = mlflow_page
+        pages = f"Dagster  {served.dagster_page}\nMLflow   {mlflow_page}\nCtrl-C stops both."
+        return _serve(out, _commands(out, port, mlflow_port), list(options.values()), pages, lock)
+
+
+def _serve(out: Path, commands: list[list[str]], ports: list[int], pages: str, lock: IO[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # A shell that starts a command in the background has it ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    mlflow_page = uri if elsewhere else f"http://{_HOST}:{mlflow_port}"
-    os.environ[PAGE_VARIABLE] = mlflow_page
-    servers: list[subprocess.Popen[bytes]] = []
+    adopt_orphans()
+    supervisor = _start(commands, out, lock)
     try:
-        servers += [_start(command, out) for command in _commands(out, port, mlflow_port)]
         for number in ports:
-            _wait_for(number, servers)
-        print(f"Dagster  http://{_HOST}:{port}\nMLflow   {mlflow_page}\nCtrl-C stops both.", flush=True)
-        while all(server.poll() is None for server in servers):
+            _wait_for(number, supervisor)
+        if supervisor.poll() is None:
+            print(pages, flush=True)
+        while supervisor.poll() is None:
             time.sleep(0.5)
         print(f"error: a server ended by itself; see {out / 'ui.log'}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 0
     finally:
-        _stop(servers)
+        _stop(supervisor)
 
 
 def _commands(out: Path, port: int, mlflow_port: int) -> list[list[str]]:
@@ -56,64 +76,91 @@ def _commands(out: Path, port: int, mlflow_port: int) -> list[list[str]]:
     code = ["-m", "m3h_pipeline.definitions"]
     uri = configuration.mlflow_uri(out)
     dagster = [
-        [*python, "dagster_webserver", *code, "-h", _HOST, "-p", str(port)],
+        [*python, "dagster_webserver", *code, "-h", HOST, "-p", str(port)],
         [str(Path(sys.executable).with_name("dagster-daemon")), "run", *code],
     ]
     if uri.startswith("http"):
         return dagster
     return [
         *dagster,
-        [*python, "mlflow", "server", "--host", _HOST, "--port", str(mlflow_port), "--backend-store-uri", uri,
+        [*python, "mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--backend-store-uri", uri,
          "--default-artifact-root", (out / "mlflow" / "artifacts").as_uri(), "--workers", "1"],
     ]  # fmt: skip
 
 
-def _start(command: list[str], out: Path) -> subprocess.Popen[bytes]:
-    """Each in its own session, so that stopping it stops its workers."""
+def _start(commands: list[list[str]], out: Path, lock: IO[str]) -> subprocess.Popen[bytes]:
+    """The process above the servers, in a session of its own; it holds the out-folder's lock too."""
     with (out / "ui.log").open("ab") as log:
-        return subprocess.Popen(
-            command,
+        supervisor = subprocess.Popen(
+            [sys.executable, "-m", "m3h_pipeline.servers"],
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             start_new_session=True,
+            pass_fds=[lock.fileno()],
             # Job execution would start nine more processes.
             env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         )
+    assert supervisor.stdin is not None
+    supervisor.stdin.write(json.dumps({"commands": commands, "parent": os.getpid()}).encode())
+    supervisor.stdin.close()
+    return supervisor
 
 
-def _stop(servers: list[subprocess.Popen[bytes]]) -> None:
-    for server in servers:
-        _signal(server, signal.SIGTERM)
-    deadline = time.monotonic() + _GRACE_SECONDS
-    for server in servers:
-        try:
-            server.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            _signal(server, signal.SIGKILL)
-
-
-def _signal(server: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def _stop(supervisor: subprocess.Popen[bytes]) -> None:
+    supervisor.terminate()
     try:
-        os.killpg(server.pid, number)
-    except ProcessLookupError:
-        return
+        supervisor.wait(2 * GRACE_SECONDS + 5)
+    except subprocess.TimeoutExpired:
+        supervisor.kill()
+        supervisor.wait()
+    # Where it was killed, its servers have become this process's own.
+    end_descendants()
 
 
-def _check_free(port: int, option: str) -> None:
+def _check_free(options: dict[str, int]) -> None:
+    """Each option's port must be free; an `InputError` names those that are not, and free ones."""
+    chosen = list(options.values())
+    problems: list[str] = []
+    advice: list[str] = []
+    for option, port in options.items():
+        error = _try_port(port)
+        if error is None and chosen.count(port) > 1 and option != "--port":
+            error = "is asked for twice"
+        if error is None:
+            continue
+        free = _next_free(port, chosen)
+        chosen.append(free)
+        problems.append(f"port {port} {error}")
+        advice.append(f"{option} {free}")
+    if problems:
+        raise InputError(f"{', and '.join(problems)}: choose another, such as {' '.join(advice)}")
+
+
+def _try_port(port: int) -> str | None:
+    """What keeps a server from this port, None where nothing does."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((_HOST, port))
+            probe.bind((HOST, port))
+        except PermissionError:
+            return "is for the system's own services"
         except OSError:
-            raise InputError(f"port {port} is taken: choose another with {option}") from None
+            return "is taken"
+    return None
 
 
-def _wait_for(port: int, servers: list[subprocess.Popen[bytes]], seconds: float = 90) -> None:
+def _next_free(port: int, chosen: list[int]) -> int:
+    above = range(max(port + 1, 1024), 65536)
+    return next((p for p in above if p not in chosen and _try_port(p) is None), 0)
+
+
+def _wait_for(port: int, supervisor: subprocess.Popen[bytes], seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and all(server.poll() is None for server in servers):
+    while time.monotonic() < deadline and supervisor.poll() is None:
         with socket.socket() as probe:
             probe.settimeout(1)
-            if probe.connect_ex((_HOST, port)) == 0:
+            if probe.connect_ex((HOST, port)) == 0:
                 return
         time.sleep(0.2)
 

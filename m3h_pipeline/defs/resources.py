@@ -123,9 +123,9 @@ def columns_of(table: str) -> dict[str, dg.TableSchema]:
     return {"dagster/column_schema": dg.TableSchema(columns)}
 
 
-def mlflow_link(route: str) -> dg.UrlMetadataValue:
+def mlflow_link(workspace: Workspace, route: str) -> dg.UrlMetadataValue:
     """A link to a place within MLflow's pages; `Workspace.connect` comes first."""
-    return dg.MetadataValue.url(f"{tracking.page()}/{route}")
+    return dg.MetadataValue.url(f"{tracking.page(workspace.root)}/{route}")
 
 
 def picture(chart: Any, title: str) -> dg.MarkdownMetadataValue:

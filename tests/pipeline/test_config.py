@@ -4,6 +4,7 @@ import pytest
 
 from m3h_pipeline import config, tracking
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.pages import is_served, only_server, remember
 
 
 def test_round_trip(tmp_path):
@@ -56,7 +57,7 @@ def test_snapshot_must_be_a_date(tmp_path):
         config.for_run(tmp_path, "demo", None, None, "yesterday")
 
 
-def test_links_lead_to_the_server_without_its_password_or_to_what_m3h_ui_serves(monkeypatch):
+def test_links_lead_to_the_server_without_its_password_or_to_what_m3h_ui_serves(monkeypatch, tmp_path):
     import mlflow
 
     monkeypatch.delenv(tracking.PAGE_VARIABLE, raising=False)
@@ -65,6 +66,11 @@ def test_links_lead_to_the_server_without_its_password_or_to_what_m3h_ui_serves(
         ("sqlite:////srv/mlflow.db", "http://127.0.0.1:5000"),
     ]:
         monkeypatch.setattr(mlflow, "get_tracking_uri", lambda uri=uri: uri)
-        assert tracking.page() == page
-    monkeypatch.setenv(tracking.PAGE_VARIABLE, "http://127.0.0.1:5001")
-    assert tracking.page() == "http://127.0.0.1:5001"
+        assert tracking.page(tmp_path) == page
+    with only_server(tmp_path) as lock:
+        remember(lock, 3001, 5001)
+        assert is_served(tmp_path)
+    assert not is_served(tmp_path)
+    assert tracking.page(tmp_path) == "http://127.0.0.1:5001"
+    monkeypatch.setenv(tracking.PAGE_VARIABLE, "http://127.0.0.1:5002")
+    assert tracking.page(tmp_path) == "http://127.0.0.1:5002"

@@ -1,14 +1,20 @@
 """``m3h ui``: every asset launched as a click launches it, the pages that people see; the servers stop together."""
 
+import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 import urllib.request
+from urllib.parse import urlsplit
 
 import pytest
-from webserver import ENDED, served
+from webserver import ENDED, free_port, served
 
 from m3h_pipeline import config
+
+M3H_UI = [sys.executable, "-m", "m3h_pipeline.cli", "ui"]
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +89,31 @@ def test_mlflow_shows_the_card_and_the_report_of_a_version(servers, launched, pa
     with page.context.expect_page() as opened:
         page.get_by_role("link", name="The whole report").click()
     opened.value.frame_locator("iframe").get_by_role("heading", name="Every task").wait_for(timeout=60_000)
+
+
+def test_a_second_one_is_refused_and_says_who_serves(servers):
+    process, _, mlflow_port, out = servers
+    ports = ["--port", str(free_port()), "--mlflow-port", str(free_port())]
+    second = subprocess.run([*M3H_UI, "--out", out, *ports], capture_output=True, text=True, check=False)
+    assert second.returncode == 1
+    assert f"is served already by the process {process.pid} on " in second.stderr
+    assert f"MLflow at http://127.0.0.1:{mlflow_port}." in second.stderr
+    assert process.poll() is None
+
+
+def test_a_taken_port_is_said_with_a_free_one(servers, tmp_path):
+    _, dagster, mlflow_port, _ = servers
+    port = urlsplit(dagster.url).port
+    ports = ["--port", str(port), "--mlflow-port", str(mlflow_port)]
+    refused = subprocess.run([*M3H_UI, "--out", tmp_path / "new", *ports], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    taken = f"port {port} is taken, and port {mlflow_port} is taken: choose another, such as "
+    advice = re.search(rf"{taken}--port (\d+) --mlflow-port (\d+)", refused.stderr)
+    assert len({advice[1], advice[2], str(port), str(mlflow_port)}) == 4
+    for port in advice.groups():
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", int(port)))
+    assert not (tmp_path / "new").exists()
 
 
 def test_ctrl_c_stops_all_servers(servers):

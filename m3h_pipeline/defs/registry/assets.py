@@ -56,8 +56,8 @@ def model_version(
     return materialized(
         version,
         {
-            "model card and review": mlflow_link(tracking.version_route(number)),
-            "MLflow run": mlflow_link(tracking.run_route(version.info["run_id"])),
+            "model card and review": mlflow_link(workspace, tracking.version_route(number)),
+            "MLflow run": mlflow_link(workspace, tracking.run_route(version.info["run_id"])),
             "tasks judged": verdict["judged"],
             "champion then": verdict["champion"] or "none",
         },

@@ -89,7 +89,7 @@ def tim_report(context: dg.AssetExecutionContext, workspace: Workspace, launcher
     return materialized(
         step,
         _interaction_pictures(read_json(step.folder / "tim.json"), job["tasks"]),
-        {"tim.json in MLflow": mlflow_link(tracking.run_route(joint.info["mlflow_run"], "tim.json"))},
+        {"tim.json in MLflow": mlflow_link(workspace, tracking.run_route(joint.info["mlflow_run"], "tim.json"))},
         step.info,
     )
 
@@ -115,26 +115,26 @@ def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
     valid = workspace.valid(context)
     embedded = {modality: workspace.step(context, f"embedding/{modality}") for modality in MODALITIES}
 
+    workspace.connect()
+    run_url = f"{tracking.page(workspace.root)}/{tracking.run_route(steps['joint'].info['mlflow_run'])}"
+
     def build(to: Path):
-        workspace.connect()
-        run_url = f"{tracking.page()}/{tracking.run_route(steps['joint'].info['mlflow_run'])}"
         facts = write_page(workspace.config, context.partition_key, steps, valid, embedded, to, run_url)
         tracking.attach(version["run_id"], to / "report.html")
         describe(version["version"], version["run_id"], (to / "model_card.md").read_text())
         return facts
 
-    decided_by: list[object] = [REPORT_CODE, *steps.values(), *valid.values(), *embedded.values()]
+    decided_by: list[object] = [REPORT_CODE, run_url, *steps.values(), *valid.values(), *embedded.values()]
     step = workspace.produce(context, "report", decided_by, build)
     with at_work(workspace.root):
         scored = steps["scores"].folder / "scores.parquet" if steps["scores"].info["model_version"] else None
         latest = publish(workspace.root, step.folder, scored)
-    workspace.connect()
     return materialized(
         step,
         {
             "report": dg.MetadataValue.path(str(latest / "report.html")),
-            "report in MLflow": mlflow_link(tracking.run_route(version["run_id"], "report.html")),
-            "model card": mlflow_link(tracking.version_route(version["version"])),
+            "report in MLflow": mlflow_link(workspace, tracking.run_route(version["run_id"], "report.html")),
+            "model card": mlflow_link(workspace, tracking.version_route(version["version"])),
             "snapshots removed": ", ".join(_retire(workspace)) or "none",
         },
         _comparison(read_json(latest / "metrics.json")),

@@ -97,7 +97,7 @@ def scores(
         return _nobody(context, workspace, str(error), applies=False)
     with at_work(workspace.root):
         scoring.keep(workspace.root, step.folder / scoring.FILE)
-    card = mlflow_link(tracking.version_route(which.version))
+    card = mlflow_link(workspace, tracking.version_route(which.version))
     checks = [_applies(True, f"version {which.version} was applied")]
     return materialized(step, {"model card": card}, step.info, checks=checks)
 

@@ -90,7 +90,7 @@ def m3h_model(context: dg.AssetExecutionContext, workspace: Workspace, launcher:
     workspace.connect()
     losses = charts.losses(list(read_curves(joint.folder / CURVES).values()))
     shown: dict[str, Any] = {
-        "MLflow run": mlflow_link(tracking.run_route(joint.info["mlflow_run"])),
+        "MLflow run": mlflow_link(workspace, tracking.run_route(joint.info["mlflow_run"])),
         "losses": picture(losses, "losses"),
     }
     if workspace.config.modalities.retrain:
