@@ -1,0 +1,1 @@
+"""Dagster's pages behind a guard: ``python -m m3h_pipeline.webserver``."""
