@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.storage import keep_private
 
 _OUT = click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=Path(".m3h"), show_default=True,
@@ -45,6 +46,7 @@ def main() -> None:
 
     `m3h COMMAND --help` has an example of each. All settings are in m3h.toml in the out-folder.
     """
+    keep_private()
 
 
 @main.command()

@@ -13,6 +13,7 @@ from m3h_pipeline.defs.schedules import nightly
 from m3h_pipeline.defs.sensors import failure_sensor, review_sensor
 from m3h_pipeline.launch import JobLauncher
 from m3h_pipeline.progress import progress_logger
+from m3h_pipeline.storage import keep_private
 
 MAIN_JOB = "main"
 TIM_JOB = "task_interaction"
@@ -63,4 +64,6 @@ def build_definitions(
     )
 
 
+# The processes in which Dagster loads this module are those that write: its code servers and its runs.
+keep_private()
 defs = build_definitions()

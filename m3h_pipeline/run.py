@@ -13,7 +13,7 @@ from m3h_pipeline.errors import InputError
 from m3h_pipeline.pages import is_served, last_served
 from m3h_pipeline.paths import dagster_template
 from m3h_pipeline.snapshots import check_label, labels
-from m3h_pipeline.storage import locked
+from m3h_pipeline.storage import close_to_others, locked
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -121,6 +121,7 @@ def prepare(
     try:
         home = out / "dagster"
         home.mkdir(parents=True, exist_ok=True)
+        close_to_others(out)
         configuration.save(config, out)
         _configure(home / "dagster.yaml")
     except OSError as error:

@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,11 @@ from m3h_pipeline.errors import InputError
 
 _RECORD = "step.json"
 _STATE_LOCK = ".lock"
+# What lies in an out-folder (docs/architecture.md).
+_STATE = (
+    "m3h.toml", "snapshots", "latest", "dagster", "mlflow", "cache", "demo-hospital", "scores.duckdb", "review.db",
+    "forgotten.json", "ui.log",
+)  # fmt: skip
 _CODE = (".py", ".j2")
 
 
@@ -237,6 +242,30 @@ def write_json(file: Path, value: object) -> None:
     partial = file.with_name(f".{file.name}.partial")
     _write_json(partial, value)
     os.replace(partial, file)
+
+
+def keep_private() -> None:
+    """What this process and its children write from now on, only their user can read; the first call of every entry."""
+    os.umask(0o077)
+
+
+def close_to_others(out: Path) -> None:
+    """Make an out-folder its owner's alone, with what an earlier version left open in it.
+
+    Below it, only what the pipeline itself writes is touched: ``--out .`` may name a folder with other things in it.
+    """
+    out.chmod(0o700)
+    for name in _STATE:
+        top = out / name
+        if top.exists() and top.stat().st_mode & 0o077:
+            for path in [top, *top.rglob("*")]:
+                _close(path)
+
+
+def _close(path: Path) -> None:
+    if not path.is_symlink():
+        with suppress(OSError):  # another user's: not ours to change
+            path.chmod(path.stat().st_mode & 0o700)
 
 
 def owner_only(file: Path) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
 
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.storage import code_version, locked
+from m3h_pipeline.storage import code_version, keep_private, locked
 
 if TYPE_CHECKING:
     from m3h_core import FitConfig
@@ -48,6 +48,7 @@ def job() -> Generator[tuple[dict[str, Any], Log]]:
     end it with one paragraph and exit code 1; a request to end (SIGTERM, Ctrl-C) with 128 + the signal's number, at
     once or, within `softly`, when the state is written.
     """
+    keep_private()
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True, help="the job's JSON file")
     file = parser.parse_args().config

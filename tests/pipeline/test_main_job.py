@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from traces import holding
+from traces import holding, open_to_others
 
 M3H = [sys.executable, "-m", "m3h_pipeline.cli"]
 
@@ -55,6 +55,10 @@ def test_what_latest_holds(latest):
     predictions = pl.read_parquet(latest / "predictions.parquet")
     assert predictions.columns == ["sample_id", "task", "class", "prediction", "target", "split"]
     assert predictions["prediction"].is_finite().all()
+
+
+def test_nobody_but_the_owner_can_read_anything(finished):
+    assert open_to_others(finished[0]) == []
 
 
 def test_lineage_accounts_for_every_row_read(finished, latest):

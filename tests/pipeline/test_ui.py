@@ -10,6 +10,7 @@ import urllib.request
 from urllib.parse import urlsplit
 
 import pytest
+from traces import open_to_others
 from webserver import ENDED, free_port, served
 
 from m3h_pipeline import config
@@ -44,6 +45,11 @@ def test_every_asset_launched_from_the_page_succeeds(servers, launched):
     assert (out / "latest" / "report.html").exists()
     with urllib.request.urlopen(f"http://127.0.0.1:{mlflow_port}/health", timeout=30) as response:
         assert response.status == 200
+
+
+def test_nobody_but_the_owner_can_read_what_servers_and_runs_wrote(servers, launched):
+    assert launched == "SUCCESS"
+    assert open_to_others(servers[3]) == []
 
 
 @pytest.fixture

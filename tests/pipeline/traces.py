@@ -1,4 +1,4 @@
-"""Where words stand in an out-folder."""
+"""Where words stand in an out-folder, and who can read what lies there."""
 
 from __future__ import annotations
 
@@ -27,3 +27,9 @@ def holding(out: Path, words: list[str]) -> list[Path]:
         if any(word.encode() in text for word in words):
             found.append(file.relative_to(out))
     return found
+
+
+def open_to_others(out: Path) -> list[str]:
+    """What in an out-folder others than its owner can read, write or enter."""
+    paths = [out, *out.rglob("*")]
+    return [str(path) for path in paths if not path.is_symlink() and path.stat().st_mode & 0o077]
