@@ -73,18 +73,19 @@ def _serve(out: Path, commands: list[list[str]], ports: list[int], pages: str, l
 
 def _commands(out: Path, port: int, mlflow_port: int) -> list[list[str]]:
     python = [sys.executable, "-m"]
-    code = ["-m", "m3h_pipeline.definitions"]
     uri = configuration.mlflow_uri(out)
     dagster = [
-        [*python, "dagster_webserver", *code, "-h", HOST, "-p", str(port)],
-        [str(Path(sys.executable).with_name("dagster-daemon")), "run", *code],
+        [*python, "m3h_pipeline.webserver", "--host", HOST, "--port", str(port)],
+        [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-m", "m3h_pipeline.definitions"],
     ]
     if uri.startswith("http"):
         return dagster
     return [
         *dagster,
-        [*python, "mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--backend-store-uri", uri,
-         "--default-artifact-root", (out / "mlflow" / "artifacts").as_uri(), "--workers", "1"],
+        [
+            *python, "mlflow", "server", "--host", HOST, "--port", str(mlflow_port),
+            "--default-artifact-root", (out / "mlflow" / "artifacts").as_uri(), "--workers", "1",
+        ],
     ]  # fmt: skip
 
 
@@ -98,8 +99,13 @@ def _start(commands: list[list[str]], out: Path, lock: IO[str]) -> subprocess.Po
             stderr=log,
             start_new_session=True,
             pass_fds=[lock.fileno()],
-            # Job execution would start nine more processes.
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            env={
+                **os.environ,
+                # Job execution would start nine more processes.
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                # Not on the command line: it may hold a password, and all users can list commands.
+                "MLFLOW_BACKEND_STORE_URI": configuration.mlflow_uri(out),
+            },
         )
     assert supervisor.stdin is not None
     supervisor.stdin.write(json.dumps({"commands": commands, "parent": os.getpid()}).encode())
