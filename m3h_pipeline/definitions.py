@@ -8,7 +8,7 @@ import dagster as dg
 
 from m3h_pipeline import defs as stages
 from m3h_pipeline.defs.partitions import snapshots
-from m3h_pipeline.defs.resources import OUT_VARIABLE, Workspace
+from m3h_pipeline.defs.resources import Workspace, for_this_out
 from m3h_pipeline.defs.schedules import nightly
 from m3h_pipeline.defs.sensors import failure_sensor, review_sensor
 from m3h_pipeline.launch import JobLauncher
@@ -55,8 +55,8 @@ def build_definitions(
             ),
         ],
         resources={
-            "workspace": Workspace(out=dg.EnvVar(OUT_VARIABLE)),
-            "launcher": JobLauncher(out=dg.EnvVar(OUT_VARIABLE)),
+            "workspace": for_this_out(Workspace),
+            "launcher": for_this_out(JobLauncher),
             **(resources or {}),
         },
         executor=executor,

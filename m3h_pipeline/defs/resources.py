@@ -99,6 +99,15 @@ class Workspace(dg.ConfigurableResource):
         return step
 
 
+def for_this_out(resource: type[dg.ConfigurableResource]) -> dg.ResourceDefinition:
+    """A resource of the out-folder that ``M3H_OUT`` names; the configuration of a run can't name another.
+
+    A resource given to Dagster as it is could be sent anywhere from the launchpad.
+    """
+    definition = resource.configure_at_launch().get_resource_definition()
+    return definition.configured({"out": {"env": OUT_VARIABLE}}, config_schema={})
+
+
 @contextmanager
 def clearly() -> Generator[None]:
     """A user's mistake becomes a Dagster failure that is not retried and has no traceback."""
