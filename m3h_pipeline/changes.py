@@ -28,13 +28,14 @@ class Occasion:
 
     ``previous``: label and Parquet file of the last good snapshot before, or None; ``is_live``: dates are real and each
     extraction is of its day, so that old data means a feed that stands still; ``accepted``: checks of which a person
-    said that this snapshot's change is right.
+    said that this snapshot's change is right; ``entries``: what a person accepted of the table in all snapshots.
     """
 
     snapshot: str
     previous: tuple[str, Path] | None = None
     is_live: bool = False
     accepted: frozenset[str] = frozenset()
+    entries: tuple[str, ...] = ()
 
 
 def judge(contract: Contract, valid: Path, occasion: Occasion) -> list[CheckResult]:
@@ -46,13 +47,19 @@ def judge(contract: Contract, valid: Path, occasion: Occasion) -> list[CheckResu
     return [_settled(contract, result, occasion) for result in found.values()]
 
 
+def settle(result: CheckResult, occasion: Occasion) -> CheckResult:
+    """A check that a person accepted as a whole for this snapshot passes, and says so."""
+    if result.passed or result.name not in occasion.accepted:
+        return result
+    words = f"Accepted in m3h.toml. {result.description}"
+    return CheckResult(result.name, True, result.severity, words, result.observed)
+
+
 def _settled(contract: Contract, result: CheckResult, occasion: Occasion) -> CheckResult:
     """A breach that a person accepted passes, and says so; any other says how to accept it."""
+    result = settle(result, occasion)
     if result.passed:
         return result
-    if result.name in occasion.accepted:
-        words = f"Accepted in m3h.toml. {result.description}"
-        return CheckResult(result.name, True, result.severity, words, result.observed)
     entry = f"{occasion.snapshot} {contract.table} {result.name}"
     words = (
         f"{result.description} What to do: mend the extraction and run again; or, if this is right, add "

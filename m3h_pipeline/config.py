@@ -175,11 +175,12 @@ class LauncherConfig(_Section):
 class ValidationConfig(_Section):
     """What people decided about checks.
 
-    ``accepted``: changes against the last snapshot that are right, as the failed check wrote them ("2026-02-01 events
-    distribution"). ``freshness``: "auto" judges it where the source says that its dates are real and of today.
+    ``accepted``: what is right although a check stops or warns, as the check wrote it: a change against the last
+    snapshot ("2026-02-01 events distribution"), or a finding, for all snapshots ("events units glucose").
+    ``freshness``: "auto" judges it where the source says that its dates are real and of today.
     """
 
-    accepted: list[Annotated[str, Field(pattern=r"^\S+ \w+ \w+$")]] = []
+    accepted: list[Annotated[str, Field(pattern=r"^\S+ \w+ \S.*$")]] = []
     freshness: Literal["auto", "on", "off"] = "auto"
 
 

@@ -217,18 +217,23 @@ def validate(
     tasks: Sequence[TaskSpec | dict[str, Any]] = (),
     signals: Sequence[Mapping[str, Any]] = (),
     declared: Iterable[str] = (),
+    unread: Sequence[str] = (),
     occasion: Occasion | None = None,
 ) -> dict[str, Any]:
     """Split a table into ``to/<table>.parquet`` and ``to/quarantine.parquet``, then verify what was kept.
 
     ``samples``: the valid samples, with their quarantine beside them; None for the samples themselves. ``signals``:
     codes beyond those of signals.yaml, each with code, unit, low and high, or null where there is no such bound.
-    ``declared``: columns beyond the contract's; ``occasion``: the snapshot, and the last one before it (None: judged by
-    itself). A table of the wrong shape is not split: the check ``schema`` says why, and nothing of the table is kept.
-    Returns JSON-ready facts: kept, quarantined (by rule), by_file and checks (each a `CheckResult` as a dict).
+    ``declared``: columns beyond the contract's; ``unread``: columns of the source's file that nobody reads;
+    ``occasion``: the snapshot, and the last one before it (None: judged by itself). A table of the wrong shape is not
+    split: the check ``schema`` says why, and nothing of the table is kept. Returns JSON-ready facts: kept, quarantined
+    (by rule), by_file, checks (each a `CheckResult` as a dict) and findings (what the plausibility checks found).
     """
-    from m3h_pipeline.changes import Occasion, judge
+    from m3h_pipeline.changes import Occasion, judge, settle
+    from m3h_pipeline.plausibility import Tables, examine
 
+    occasion = occasion or Occasion("")
+    declared = list(declared)
     specs = [task if isinstance(task, TaskSpec) else TaskSpec.from_dict(task) for task in tasks]
     valid = to / f"{table}.parquet"
     contract = load_contract(table)
@@ -245,13 +250,27 @@ def validate(
         signals=signals,
     )
     checks = verify(table, valid, split, samples=samples, tasks=specs, signals=signals)
-    checks += judge(contract, valid, occasion or Occasion(""))
+    checks += judge(contract, valid, occasion)
     checks.sort(key=lambda check: contract.checks.index(check.name))
+    examined = examine(
+        Tables(
+            table=table,
+            ingested=ingested,
+            valid=valid,
+            tasks=specs,
+            signals=signals,
+            declared=declared,
+            unread=unread,
+            accepted=occasion.entries,
+        )
+    )
+    checks += [settle(check, occasion) for check in examined.checks]
     return {
         "kept": split.kept,
         "quarantined": split.quarantined_by_rule,
         "by_file": split.by_file,
         "checks": [asdict(check) for check in checks],
+        "findings": [finding.to_dict() for finding in examined.findings if finding.check not in occasion.accepted],
     }
 
 
@@ -292,10 +311,11 @@ def _refused(contract: Contract, problems: Sequence[str], valid: Path) -> dict[s
     shape = CheckResult("schema", False, "error", text, {"problems": len(problems)})
     unjudged = [
         CheckResult(name, True, "error", "Not judged: the table has the wrong shape.", {"note": "not judged"})
-        for name in contract.checks
+        for name in check_names(contract.table)
         if name != "schema"
     ]
-    return {"kept": 0, "quarantined": {}, "by_file": {}, "checks": [asdict(check) for check in (shape, *unjudged)]}
+    checks = [asdict(check) for check in (shape, *unjudged)]
+    return {"kept": 0, "quarantined": {}, "by_file": {}, "checks": checks, "findings": []}
 
 
 def check_names(table: str) -> list[str]:
@@ -306,10 +326,14 @@ def check_names(table: str) -> list[str]:
 def check_descriptions(table: str) -> dict[str, str]:
     """The checks of a table and what each means; quick, without Great Expectations.
 
-    >>> list(check_descriptions("labels"))
-    ['schema', 'contract', 'quarantine', 'volume', 'change_in_volume', 'distribution']
+    >>> list(check_descriptions("notes"))
+    ['schema', 'contract', 'quarantine', 'change_in_volume', 'distribution']
+    >>> list(check_descriptions("labels"))[-3:]
+    ['sentinels', 'outliers', 'categories']
     """
-    return {name: _CHECKS[name] for name in load_contract(table).checks}
+    from m3h_pipeline.plausibility import descriptions
+
+    return {name: _CHECKS[name] for name in load_contract(table).checks} | descriptions(table)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

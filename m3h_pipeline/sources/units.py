@@ -58,3 +58,20 @@ def unit_rules(signals: Iterable[Signal]) -> list[tuple[str, str, float]]:
 def normalised(column: str) -> str:
     """SQL: a column's unit as `unit_rules` spells it."""
     return f"translate(lower(replace(coalesce({column}, ''), ' ', '')), 'µμ', 'uu')"
+
+
+def unit_key(unit: str) -> str:
+    """A unit but for its spelling, to tell whether two are the same; empty where there is none.
+
+    >>> unit_key("mg/dl") == unit_key(" mg / dL"), unit_key("K/uL") == unit_key("10^9/L"), unit_key("None")
+    (True, True, '')
+    """
+    plain = unit.lower().replace(" ", "").replace("\u00b5", "u").replace("\u03bc", "u").replace("mcg", "ug")
+    return "" if plain in _NONE else _SAME.get(plain, plain)
+
+
+_SAME = {
+    spelling.replace("mcg", "ug"): unit.lower()
+    for unit, spellings in reversed(_SPELLINGS.items())
+    for spelling in spellings
+}

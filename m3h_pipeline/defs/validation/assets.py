@@ -16,7 +16,7 @@ from m3h_pipeline.snapshots import labels
 from m3h_pipeline.sources.base import SIGNALS
 from m3h_pipeline.storage import Step, code_version, content_hash, read_step
 
-CODE = code_version("m3h_pipeline.contracts", "m3h_pipeline.changes")
+CODE = code_version("m3h_pipeline.contracts", "m3h_pipeline.changes", "m3h_pipeline.plausibility")
 # What a table's step carries on to later steps, beside its rows.
 _BESIDE = {"samples": ["columns.json"], "labels": ["tasks.json"]}
 
@@ -48,6 +48,7 @@ def _validated(table: str) -> dg.AssetsDefinition:
         config = workspace.config.validation
         is_live = config.freshness == "on" or (config.freshness == "auto" and workspace.source.is_live)
         accepted = accepted_checks(config.accepted, context.partition_key, table)
+        entries = tuple(sorted(entry for entry in config.accepted if entry.split()[0] == table))
 
         def build(to: Path) -> dict[str, Any]:
             for beside in _BESIDE.get(table, []):
@@ -60,10 +61,11 @@ def _validated(table: str) -> dg.AssetsDefinition:
                 tasks=json.loads((ingested.folder / "tasks.json").read_text()),
                 signals=json.loads(own.read_text()) if (own := ingested.folder / SIGNALS).exists() else [],
                 declared=Columns.load(ingested.folder).declared,
-                occasion=Occasion(context.partition_key, last, is_live, accepted),
+                unread=ingested.info.get("columns not read", {}).get(table, []),
+                occasion=Occasion(context.partition_key, last, is_live, accepted, entries),
             )
 
-        decided_by: list[object] = [CODE, contracts, ingested, samples, previous, is_live, sorted(accepted)]
+        decided_by: list[object] = [CODE, contracts, ingested, samples, previous, is_live, sorted(accepted), entries]
         step = workspace.produce(context, f"valid/{table}", decided_by, build)
         page = _page(workspace.root / "snapshots" / context.partition_key)
         return materialized(
