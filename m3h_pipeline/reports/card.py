@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from m3h_pipeline.reports import words
+from m3h_pipeline.reports import claims, words
 from m3h_pipeline.reports.page import ReportData
 
 _USE = (
@@ -15,12 +15,13 @@ _USE = (
 )
 
 
-def model_card(data: ReportData | Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
-    """Markdown: intended use, cohort, modality coverage, the gate, each task, subgroups, task interaction, limits.
+def model_card(data: ReportData | Mapping[str, Any]) -> str:
+    """Markdown: intended use, cohort, the gate, the other arms, subgroups, task interaction, limits, each task.
 
-    ``verdict``: what m3h_pipeline.gate.judge returned. Counts of fewer than 10 patients are hidden.
+    Counts of fewer than 10 patients are hidden. What changes after the card was written, such as who is the champion,
+    is said as of then.
     """
-    cohort = data["cohort"]
+    cohort, verdict = data["cohort"], data["gate"]
     champion = f"version {verdict['champion']}" if verdict["champion"] else None
     splits = ", ".join(f"{name} {shown}" for name, shown in words.parts(cohort["splits"]).items())
     coverage = [
@@ -28,6 +29,7 @@ def model_card(data: ReportData | Mapping[str, Any], verdict: Mapping[str, Any])
         for name, present in cohort["modalities"].items()
     ]
     checks = {check["name"]: check for check in verdict["checks"]}
+    tasks = data["metrics"]["tasks"]
     return "\n".join(
         [
             f"# {data['model']['name']}, version {data['model']['version']}",
@@ -36,25 +38,27 @@ def model_card(data: ReportData | Mapping[str, Any], verdict: Mapping[str, Any])
             f"of {words.count(cohort['subjects'])} patients ({splits}).",
             "\n| Modality | Samples that have it | Share |\n|---|---:|---:|",
             *coverage,
-            f"\n## Gate: {'passed' if verdict['passed'] else 'rejected'}\n",
+            f"\n## Gate: {'passed' if verdict['passed'] else 'rejected'}, when this version was registered\n",
             *(f"- {words.name(name)}: {'passed' if c['passed'] else '**failed**'}; {c['reason']}"
               for name, c in checks.items()),
-            f"\n## Tasks, on the test split\n\n{_difference_words(champion)}\n",
-            *_task_rows(data["metrics"]["tasks"], verdict, champion),
+            "\n## Against single-task models and trees\n",
+            *(f"- {sentence}" for sentence in claims.sentences(data["detail"]["comparisons"], tasks)),
             f"\n## Subgroups\n\n{_sentence(checks['no_subgroup_harmed']['reason'])}",
             f"\n## Task interaction\n\n{_interaction(data['tim'])}",
             "\n## Limits\n",
             *(f"- {limit}" for limit in data["limits"]),
+            f"\n## Tasks, on the test split\n\n{_difference_words(champion)}\n",
+            *_task_rows(tasks, verdict, champion),
         ]
     )  # fmt: skip
 
 
 def _difference_words(champion: str | None) -> str:
     if champion is None:
-        return "There is no champion to compare with. Intervals are 95%, over patients."
+        return "There was no champion to compare with. Intervals are 95%, over patients."
     return (
-        f"Difference: this version minus the champion ({champion}) on the same patients, with bounds that hold for all "
-        "tasks at once. Intervals are 95%, over patients."
+        f"Difference: this version minus the champion ({champion}) of that day on the same patients, with bounds that "
+        "hold for all tasks at once. Intervals are 95%, over patients."
     )
 
 

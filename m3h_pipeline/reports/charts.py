@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from m3h_pipeline.reports import words
+from m3h_pipeline.reports import claims, words
 
 if TYPE_CHECKING:
     import altair as alt
@@ -168,18 +168,10 @@ def _interval_row(task: Mapping[str, Any], low: float, high: float) -> dict[str,
         "low": min(max(start, low), high),
         "high": min(max(end, low), high),
         "beyond": [edge for edge, out in ((low, start < low), (high, end > high)) if out],
-        "verdict": {"better": "help-4", "worse": "harm-4"}.get(verdict(task) or "", "none"),
+        "verdict": {"better": "help-4", "worse": "harm-4"}.get(claims.verdict(task) or "", "none"),
         "tip": f"{words.name(task['task'])}: {metric} {words.number(value, sign=True)} ({shown}). "
         f"Joint {words.number(task['value'])}, single-task {words.number(task['single_task'])}.",
     }
-
-
-def verdict(task: Mapping[str, Any]) -> str | None:
-    """What the interval of joint minus single-task says: better, worse, unclear, or nothing where there is none."""
-    low, high = task["difference_low"], task["difference_high"]
-    if not (words.known(low) and words.known(high)):
-        return None
-    return "better" if low > 0 else "worse" if high < 0 else "unclear"
 
 
 def _interval_chart(rows: list[dict[str, Any]], low: float, high: float) -> alt.LayerChart:

@@ -47,6 +47,7 @@ def section(tim: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -> dict[
     edges = sum(pair["evidence"] for pair in pairs)
     return {
         **{name: tim[name] for name in ("method", "unit", "network", "models", "seeds", "fdr", "groups", "estimator")},
+        "grouping": grouping(tim["groups"]) if tim["groups"] else [],
         "size": size,
         "plots": {shape: charts.svg(heat_map(tim, metrics, **how), label) for shape, how in drawn.items()},
         "shade": f"{step:g}",
@@ -374,6 +375,48 @@ def _task(tim: Mapping[str, Any], i: int, metrics: Mapping[str, str], pairs: Seq
 
 def _by_largest_effect(task: Mapping[str, Any]) -> float:
     return -max((abs(pair["value"]) for pair in (*task["helps"], *task["harms"])), default=0.0)
+
+
+def grouping(groups: Mapping[str, Any]) -> list[str]:
+    """Which tasks to train together, in sentences; ``groups``: those of tim.json.
+
+    All options are compared by one measure, and groups are advised only where both splits say so.
+    """
+    scores = {_models(row["models"]): row for row in groups["tried"]} | {"one model a task": groups["single"]}
+    chosen = _models(groups["models"])
+    by_valid = sorted(scores, key=lambda option: -scores[option]["valid"])
+    best = "one model a task" if groups["best"] == "single" else chosen
+    second = next(option for option in by_valid if option != best)
+    said = [
+        f"Of {words.listing(list(scores))}, {best} did best on the validation split: mean score "
+        f"{words.number(scores[best]['valid'])}, then {second} with {words.number(scores[second]['valid'])}."
+    ]
+    gains = {"one model a task": groups["gain"]}
+    if groups["models"] > 1:
+        gains["one model of all tasks"] = groups["gain_over_joint"]
+    against = [
+        f"{words.number(gain['value'], sign=True)} ({words.interval(gain['low'], gain['high'], sign=True)}) against "
+        f"{other}"
+        for other, gain in gains.items()
+    ]
+    said.append(f"On the test split {chosen} scored {words.listing(against)}.")
+    return [*said, _advice(groups, gains)]
+
+
+def _models(count: int) -> str:
+    return "one model of all tasks" if count == 1 else f"{count} models"
+
+
+def _advice(groups: Mapping[str, Any], gains: Mapping[str, Mapping[str, float]]) -> str:
+    """What follows for whoever decides how to train."""
+    if groups["advised"]:
+        return "Both splits agree, so training in these groups is advised:"
+    lost = [f"{words.number(-gain['value'])} against {other}" for other, gain in gains.items() if gain["value"] < 0]
+    if groups["best"] != "groups":
+        return "Training in groups is not advised."
+    if lost:
+        return f"Training in groups is not advised: on the test split it loses {words.listing(lost)}."
+    return "Training in groups is not advised: on the test split no gain over both is shown."
 
 
 def _left_out(left: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Any]:

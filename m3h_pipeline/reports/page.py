@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-import numpy as np
-
-from m3h_pipeline.reports import charts, interaction, words
+from m3h_pipeline.reports import charts, claims, interaction, words
+from m3h_pipeline.reports.flow import flow_sentences
 
 if TYPE_CHECKING:
     import jinja2
@@ -35,9 +34,10 @@ class CohortFacts(TypedDict):
 
 
 class LineageRow(TypedDict):
-    """Rows read of one table with one outcome ("kept", "out_of_scope", "quarantined") for one reason."""
+    """Rows read of a table's file with one outcome ("kept", "out_of_scope", "quarantined") for one reason."""
 
     table: str
+    file: str
     outcome: str
     reason: str | None
     rows: int
@@ -53,7 +53,9 @@ class Check(TypedDict):
 
 
 class ReportData(TypedDict):
-    """All that the page shows; ``metrics``, ``tim``, ``trust`` and ``detail`` are the contents of their JSON files.
+    """All that the page shows; ``metrics``, ``tim``, ``trust``, ``detail``, ``gate`` hold what their JSON files do.
+
+    ``flow``: see `flow.sample_flow`; ``erased``: table -> rows erased for forgotten patients since the ``checks``.
 
     ``drift`` is that of monitoring.json, with the ``champion``'s version (None: there is none) and the ``checks``.
     """
@@ -65,7 +67,10 @@ class ReportData(TypedDict):
     model: Model
     cohort: CohortFacts
     lineage: list[LineageRow]
+    flow: dict[str, Any]
+    erased: dict[str, int]
     checks: list[Check]
+    gate: dict[str, Any]
     metrics: dict[str, Any]
     tim: dict[str, Any] | None
     trust: dict[str, Any]
@@ -124,9 +129,11 @@ def _render(data: Mapping[str, Any]) -> str:
         script=script,
         # Nothing is fetched, and no script runs but this one, whatever a task's name holds.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        summary=_summary(tasks),
+        summary=claims.sentences(data["detail"]["comparisons"], tasks),
         split_counts=words.parts(data["cohort"]["splits"]),
         tables=_tables(data["lineage"]),
+        flow_sentences=flow_sentences(data["flow"]),
+        gate_said={check["name"]: check["reason"] for check in data["gate"]["checks"]},
         quarantine_reasons=_reasons(data["lineage"]),
         departments=_departments(tasks),
         comparison=_comparison(tasks),
@@ -135,60 +142,18 @@ def _render(data: Mapping[str, Any]) -> str:
     )
 
 
-def _summary(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Plain sentences: how joint learning did against single-task models and trees."""
-    claimed = [t for t in tasks if t["claimed"]]
-    verdicts = Counter(charts.verdict(t) for t in claimed)
-    said = [
-        f"Of {words.plural(len(tasks), 'task')}, {len(claimed)} {'has' if len(claimed) == 1 else 'have'} enough test "
-        "labels for a claim."
-    ]
-    compared = sum(verdicts.values()) - verdicts[None]
-    if not compared:
-        return [*said, "Joint learning could not be compared with single-task models."]
-    said.append(
-        f"On these, joint learning beat single-task models on {verdicts['better']}, was worse on {verdicts['worse']}, "
-        f"and showed no clear difference on {verdicts['unclear']}"
-        + (f"; {verdicts[None]} could not be compared." if verdicts[None] else ".")
-    )
-    alike = [t["difference"] for t in claimed if "AUROC" in t["metric"] and words.known(t["difference"])]
-    if len(alike) > 1:
-        low, high = _mean_interval(alike)
-        said.append(
-            f"The mean difference over the {len(alike)} of them that are measured by AUROC is "
-            f"{words.number(float(np.mean(alike)), sign=True)} ({words.interval(low, high, sign=True)})."
-        )
-    said += [
-        f"{words.name(t['task'])}, measured by {words.metric(t['metric'])}: {words.number(t['value'])} jointly, "
-        f"{words.number(t['single_task'])} alone; difference {words.number(t['difference'], sign=True)}"
-        f" ({words.interval(t['difference_low'], t['difference_high'], sign=True) or 'no interval'})."
-        for t in claimed
-        if "AUROC" not in t["metric"] and words.known(t["difference"])
-    ]
-    beside = [t for t in claimed if words.known(t["trees"]) and words.known(t["value"])]
-    if beside:
-        ahead = sum(t["trees"] > t["value"] for t in beside)
-        said.append(
-            f"Boosted trees, one model a task, scored higher than the joint model on {ahead} of {len(beside)} "
-            f"{'task' if len(beside) == 1 else 'tasks'} (points compared, without intervals)."
-        )
-    return said
-
-
-def _mean_interval(differences: Sequence[float]) -> tuple[float, float]:
-    """95% bootstrap interval of a mean over tasks."""
-    values = np.asarray(differences)
-    picks = np.random.default_rng(0).integers(0, len(values), (4000, len(values)))
-    low, high = np.quantile(values[picks].mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
-
-
 def _tables(lineage: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows read, and what became of them, by table."""
-    outcomes: dict[str, Counter[str]] = {}
+    """Rows read, and what became of them, by table and file."""
+    outcomes: dict[tuple[str, str], Counter[str]] = {}
     for row in lineage:
-        outcomes.setdefault(row["table"], Counter())[row["outcome"]] += row["rows"]
-    return [{"table": table, "read": sum(counts.values()), **counts} for table, counts in outcomes.items()]
+        outcomes.setdefault((row["table"], row["file"]), Counter())[row["outcome"]] += row["rows"]
+    in_order = dict.fromkeys(table for table, _ in outcomes)
+    return [
+        {"table": table, "file": file, "read": sum(counts.values()), **counts}
+        for shown in in_order
+        for (table, file), counts in outcomes.items()
+        if table == shown
+    ]
 
 
 def _reasons(lineage: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -213,7 +178,8 @@ def _departments(tasks: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str,
         binary = task["problem"] == "binary"
         shown = {
             **task,
-            "verdict": charts.verdict(task) if task["claimed"] else None,
+            "verdict": claims.verdict(task) if task["claimed"] else None,
+            "trees_verdict": claims.verdict(task, "trees") if task["claimed"] else None,
             "why_not": task.get("reason") or "too few test labels",
             "n": words.count(task["n"]),
             "positives": words.part(task["positives"], task["n"]) if binary else words.NOTHING,

@@ -14,6 +14,7 @@ from m3h_pipeline.config import Config
 from m3h_pipeline.lineage import whole_lineage
 from m3h_pipeline.reports import words
 from m3h_pipeline.reports.card import model_card
+from m3h_pipeline.reports.flow import erased_since, sample_flow
 from m3h_pipeline.reports.page import ReportData, write_report
 from m3h_pipeline.reports.validation import write_validation
 from m3h_pipeline.storage import Step, copy_closed, read_json, swap
@@ -52,7 +53,7 @@ def write_page(
     write_validation(snapshot, valid, to)
     data = _report_data(config, snapshot, steps, valid, lineage, run_url)
     write_report(data, to / "report.html")
-    (to / "model_card.md").write_text(model_card(data, read_json(steps["gate"].folder / "gate.json")))
+    (to / "model_card.md").write_text(model_card(data))
     return {"bytes": (to / "report.html").stat().st_size}
 
 
@@ -84,7 +85,7 @@ def _report_data(
         for check in step.info["checks"]
     ]
     rows: list[Any] = (
-        lineage.group_by("table", "outcome", "reason", maintain_order=True).agg(pl.col("rows").sum()).to_dicts()
+        lineage.group_by("table", "file", "outcome", "reason", maintain_order=True).agg(pl.col("rows").sum()).to_dicts()
     )
     return {
         "title": "M3H: many tasks from many modalities",
@@ -99,7 +100,12 @@ def _report_data(
             "modalities": {name: int(present.sum()) for name, present in cohort.present.items()},
         },
         "lineage": rows,
+        "flow": sample_flow(
+            lineage, steps["ingested"].folder / "samples.parquet", valid["samples"].folder / "samples.parquet"
+        ),
+        "erased": erased_since(valid),
         "checks": checks,
+        "gate": read_json(steps["gate"].folder / "gate.json"),
         "metrics": read_json(steps["quality"].folder / "metrics.json"),
         "tim": read_json(steps["tim"].folder / "tim.json"),
         "trust": read_json(steps["quality"].folder / "trust.json"),
@@ -141,7 +147,6 @@ def _limits(config: Config, cohort: Cohort, synthetic: bool, given: Sequence[str
     limits += [
         f"The test split has {words.count(len(cohort.rows(SPLITS['test'])))} samples: intervals are wide, and with one "
         "interval a task some will exclude zero by chance.",
-        "A diagnosis means that it was coded for the stay, not when it began: some were known at admission.",
         "One training run an arm: intervals come from resampling patients, not from repeated training.",
     ]
     return limits

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from m3h_pipeline.reports import claims
 from m3h_pipeline.reports.words import FEWEST
 from m3h_pipeline.storage import write_json
 
@@ -27,35 +28,45 @@ def quality(
     *,
     snapshot: str,
     bootstrap: int,
-) -> dict[str, Any]:
-    """The content of metrics.json.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The content of metrics.json, and what it comes to: the ``comparisons`` of detail.json.
 
     ``predictions``: {"joint" | "single_task" | "trees": {task: [N] or [N, classes]}}. Intervals are 95%, from
-    resampling the test split's subjects; the difference is joint minus single-task on the same resamples. A task with
-    too few test labels to be scored is not claimed: its values are null and ``reason`` says why.
+    resampling the test split's subjects; a difference is joint minus the other arm on the same resamples, and so is
+    the mean of the differences. A task with too few test labels to be scored is not claimed: its values are null and
+    ``reason`` says why.
     """
     from m3h_core.cohort import TEST
-    from m3h_core.metrics import compare_predictions, evaluate_predictions
+    from m3h_core.metrics import Resamples, evaluate_predictions, interval, primary_metric, primary_replicates
 
-    scores = {
-        arm: evaluate_predictions(
-            cohort, [t for t in tasks if t.name in values], values, split=TEST, n_bootstrap=bootstrap
-        )
+    draws = Resamples(cohort, TEST, bootstrap, seed=0)
+    replicates = {
+        arm: {
+            task.name: primary_replicates(cohort, task, values[task.name], draws)
+            for task in tasks
+            if task.name in values
+        }
         for arm, values in predictions.items()
     }
-    differences = compare_predictions(
-        cohort, tasks, predictions["joint"], predictions["single_task"], split=TEST, n_bootstrap=bootstrap
-    )
+    joint_scores = evaluate_predictions(cohort, tasks, predictions["joint"], split=TEST, n_bootstrap=1)
+    gaps: dict[str, dict[str, np.ndarray]] = {against: {} for against in claims.FIELDS}
     records = []
     for task in tasks:
         reason = too_few(cohort, task)
-        joint, difference = scores["joint"][task.name], differences[task.name]
-        shown: dict[str, Any] = {
-            "value": joint.value, "low": joint.low, "high": joint.high,
-            "single_task": scores["single_task"][task.name].value,
-            "trees": scores["trees"][task.name].value if task.name in scores["trees"] else None,
-            "difference": difference.value, "difference_low": difference.low, "difference_high": difference.high,
-        }  # fmt: skip
+        joint = joint_scores[task.name]
+        low, high = interval(replicates["joint"][task.name])
+        shown: dict[str, Any] = {"value": joint.value, "low": low, "high": high}
+        differences: dict[str, Any] = {}
+        for against, field in claims.FIELDS.items():
+            shown[against] = None
+            differences |= dict.fromkeys((field, f"{field}_low", f"{field}_high"))
+            if task.name not in replicates[against]:
+                continue
+            shown[against] = primary_metric(cohort, task, predictions[against][task.name])
+            gap = replicates["joint"][task.name] - replicates[against][task.name]
+            differences[field] = joint.value - shown[against]
+            differences[f"{field}_low"], differences[f"{field}_high"] = interval(gap)
+            gaps[against][task.name] = gap
         records.append(
             {
                 "task": task.name,
@@ -67,9 +78,41 @@ def quality(
                 "claimed": reason is None,
                 "reason": reason,
             }
-            | {name: None if reason else rounded(value) for name, value in shown.items()}
+            | {name: None if reason else rounded(value) for name, value in (shown | differences).items()}
         )
-    return {"snapshot": snapshot, "tasks": records}
+    comparisons = {
+        against: claims.comparison(records, against, _mean_differences(records, against, gaps[against]))
+        for against in claims.FIELDS
+    }
+    return {"snapshot": snapshot, "tasks": records}, comparisons
+
+
+def _mean_differences(
+    records: Sequence[Mapping[str, Any]], against: str, gaps: Mapping[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    """The mean difference over the tasks of each metric, with its interval; ``gaps``: {task: differences [R]}."""
+    from m3h_core.metrics import interval
+
+    by_metric: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        if record[claims.FIELDS[against]] is not None and np.isfinite(gaps[record["task"]]).any():
+            by_metric.setdefault(claims.metric_family(record["metric"]), []).append(record)
+    means = []
+    for metric, members in by_metric.items():
+        # A rare class may be missing in a resample: its task is then left out of that resample's mean.
+        stacked = np.ma.masked_invalid([gaps[record["task"]] for record in members])
+        low, high = interval(stacked.mean(axis=0).filled(np.nan))
+        value = np.mean([record[claims.FIELDS[against]] for record in members])
+        means.append(
+            {
+                "metric": metric,
+                "tasks": len(members),
+                "value": rounded(float(value)),
+                "low": rounded(low),
+                "high": rounded(high),
+            }
+        )
+    return means
 
 
 def _test_labels(cohort: Cohort, task: TaskSpec) -> np.ndarray:
@@ -161,7 +204,7 @@ def write_quality(
     loaded = Cohort.load(cohort)
     tasks = [TaskSpec.from_dict(record) for record in json.loads((cohort / "tasks.json").read_text())]
     predictions = {arm: load_file(folder / "predictions.safetensors") for arm, folder in arms.items()}
-    metrics = quality(loaded, tasks, predictions, snapshot=snapshot, bootstrap=bootstrap)
+    metrics, comparisons = quality(loaded, tasks, predictions, snapshot=snapshot, bootstrap=bootstrap)
     write_json(to / "metrics.json", metrics)
     calibrator = Calibrator.load(arms["joint"] / "calibration")
     trusted = trust(loaded, tasks, predictions["joint"], calibrator)
@@ -170,17 +213,11 @@ def write_quality(
     mapped = calibrator.calibrated({name: said for name, said in joint.items() if name in calibrator.about})
     model = FittedModel.load(arms["joint"] / "model")
     retrained = load_file(subsets / "predictions.safetensors") if subsets else None
-    write_json(to / "detail.json", detail(loaded, tasks, joint, {**joint, **mapped}, model, retrained))
+    described = detail(loaded, tasks, joint, {**joint, **mapped}, model, retrained)
+    write_json(to / "detail.json", {"comparisons": comparisons, **described})
     _long_form(loaded, tasks, joint).write_parquet(to / "predictions.parquet")
-    claimed = [record for record in metrics["tasks"] if record["claimed"]]
-    better = [record for record in claimed if (record["difference_low"] or 0) > 0]
-    worse = [record for record in claimed if (record["difference_high"] or 0) < 0]
-    return {
-        "tasks": len(tasks),
-        "claimed": len(claimed),
-        "joint better than single-task (interval above 0)": len(better),
-        "joint worse than single-task (interval below 0)": len(worse),
-    }
+    claimed = sum(record["claimed"] for record in metrics["tasks"])
+    return {"tasks": len(tasks), "claimed": claimed, **claims.facts(comparisons)}
 
 
 def _long_form(cohort: Cohort, tasks: Sequence[TaskSpec], predictions: Mapping[str, np.ndarray]) -> pl.DataFrame:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 FEWEST = 10  # A smaller group of patients is never counted out.
 NOTHING = "–"
+# The files hold so many digits.
+_MOST_DIGITS = 6
 
 _NAMES = {"copd": "COPD", "timeseries": "Time series"}
 
@@ -24,7 +26,10 @@ def number(value: float | None, *, sign: bool = False) -> str:
     """
     if value is None or not math.isfinite(value):
         return NOTHING
-    digits = 3 if abs(value) >= 0.0005 or abs(value) < 0.00005 else 4
+    return _written(value, 3 if abs(value) >= 0.0005 or abs(value) < 0.00005 else 4, sign)
+
+
+def _written(value: float, digits: int, sign: bool) -> str:
     text = f"{abs(value):.{digits}f}"
     if not text.strip("0."):
         return text
@@ -32,12 +37,23 @@ def number(value: float | None, *, sign: bool = False) -> str:
 
 
 def interval(low: float | None, high: float | None, *, sign: bool = False) -> str:
-    """Both ends of an interval; empty where an end is missing.
+    """Both ends of an interval, with as many digits as tell them apart; empty where an end is missing.
 
-    >>> interval(-0.01, 0.02, sign=True)
-    '−0.010 to +0.020'
+    One without a width is no interval: the value was the same in every resample, as where two models agree.
+
+    >>> interval(-0.01, 0.02, sign=True), interval(0.99921, 0.99933), interval(0.0, 0.0)
+    ('−0.010 to +0.020', '0.9992 to 0.9993', 'in every resample')
     """
-    return f"{number(low, sign=sign)} to {number(high, sign=sign)}" if known(low) and known(high) else ""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    if low == high:
+        return "in every resample"
+    ends = number(low, sign=sign), number(high, sign=sign)
+    for digits in range(4, _MOST_DIGITS + 1):
+        if ends[0] != ends[1]:
+            break
+        ends = _written(low, digits, sign), _written(high, digits, sign)
+    return f"{ends[0]} to {ends[1]}"
 
 
 def count(patients: int | None) -> str:

@@ -37,7 +37,7 @@ from m3h_pipeline.sources.prediction import NONE, need_mode
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable
 from m3h_pipeline.sources.splits import split_of
 from m3h_pipeline.sources.units import unit_rules
-from m3h_pipeline.tasks_file import GIVEN_AWAY, TaskRule, gives_away, load_signals, load_tasks, read_yaml
+from m3h_pipeline.tasks_file import GIVEN_AWAY, TaskRule, gives_away, limits_of, load_signals, load_tasks, read_yaml
 
 _SECTIONS = {
     "stays": {"id", "admission", "discharge", "end", "icu"},
@@ -111,7 +111,8 @@ class Meds(Source):
             counts = work.extract(to, [])
         (to / "tasks.json").write_text(json.dumps([rule.spec.to_dict() for rule in rules], indent=1) + "\n")
         COLUMNS.save(to)
-        return {**counts, "splits from": work.splits_from, "codes": len(work.roles), "available_time": work.available}
+        found = {"splits from": work.splits_from, "codes": len(work.roles), "available_time": work.available}
+        return {**counts, **found, "limits": limits_of(rules)}
 
     def _mapping_file(self) -> Path:
         return self.codes or contracts_folder() / "meds.yaml"

@@ -38,7 +38,7 @@ from m3h_pipeline.sources.extraction import EVENTS_ORDER, NOTES_ORDER, NUMBER, T
 from m3h_pipeline.sources.prediction import need_mode, points
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable, find_file, open_table
 from m3h_pipeline.sources.units import normalised, unit_rules
-from m3h_pipeline.tasks_file import GIVEN_AWAY, TaskRule, gives_away, load_signals, load_tasks
+from m3h_pipeline.tasks_file import GIVEN_AWAY, TaskRule, gives_away, limits_of, load_signals, load_tasks
 
 COLUMNS = Columns(
     features=("age", "sex", "admission_type", "insurance", "marital_status"),
@@ -132,7 +132,8 @@ class MimicIV(Source):
         (to / "tasks.json").write_text(json.dumps([rule.spec.to_dict() for rule in rules], indent=1) + "\n")
         COLUMNS.save(to)
         optional = [table for table in _FILES if table != "icustays"]
-        return {**counts, "absent": [_FILES[table][0][0] for table in optional if table not in tables]}
+        absent = [_FILES[table][0][0] for table in optional if table not in tables]
+        return {**counts, "absent": absent, "limits": limits_of(rules)}
 
     def _tables(self) -> dict[str, RawTable]:
         if not self.path.is_dir():

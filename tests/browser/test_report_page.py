@@ -82,7 +82,7 @@ def test_counts_sort_as_they_are_shown(opened: Callable[..., Page]) -> None:
     button = page.get_by_role("button", name="Positives")
     button.click()
     button.click()
-    shown = page.locator("#scores tbody tr:not(.group) td:nth-child(8)").all_inner_texts()
+    shown = page.locator("#scores tbody tr:not(.group) td:nth-child(9)").all_inner_texts()
     numbers = [int(text) for text in shown if text.isdigit()]
     assert shown[0] == "<10"
     assert numbers == sorted(numbers)

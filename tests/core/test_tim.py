@@ -18,6 +18,7 @@ from m3h_core.cohort import TEST
 from m3h_core.metrics import primary_metric, primary_replicates
 from m3h_core.tim import METHODS, Bench, leave_one_task_out, light, measured_interaction, task_groups
 from m3h_core.tim.bench import Scored
+from m3h_core.tim.groups import Gain, TaskGroups
 from m3h_core.tim.interaction import pair_contrast
 
 THREE = SUPERVISED[:3]
@@ -80,6 +81,23 @@ def test_planted_help_harm_and_indifference_are_found(structure):
     assert max(abs(found.matrix_TT[cell]) for cell in rich) < 0.02
     ranked = [cell for _, cell in sorted((found.matrix_TT[i, j], (i, j)) for i in range(5) for j in range(5) if i != j)]
     assert set(ranked[: len(harmed)]) == set(harmed)
+
+
+@pytest.mark.parametrize(
+    ("single_valid", "gain_over_joint", "best", "advised"),
+    [
+        (0.60, (0.010, 0.004, 0.016), "groups", True),
+        (0.60, (-0.014, -0.020, 0.002), "groups", False),
+        (0.646, (0.010, 0.004, 0.016), "single", False),
+    ],
+    ids=["both splits agree", "it loses on test", "one model a task is better"],
+)
+def test_groups_are_advised_only_where_both_splits_say_so(single_valid, gain_over_joint, best, advised):
+    tried = ({"models": 1, "valid": 0.630, "test": 0.62}, {"models": 2, "valid": 0.641, "test": 0.63})
+    single = {"valid": single_valid, "test": 0.61}
+    found = TaskGroups((("a", "b"), ("c",)), tried, single, Gain(0.01, 0.004, 0.016), Gain(*gain_over_joint))
+    record = found.to_dict()
+    assert (record["best"], record["advised"]) == (best, advised)
 
 
 def test_groups_keep_the_learner_with_its_teacher(structure):

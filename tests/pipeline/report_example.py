@@ -9,9 +9,27 @@ from typing import Any
 import numpy as np
 import yaml
 
+from m3h_pipeline.reports import claims
 from m3h_pipeline.reports.detail import operating_points
 
 TASKS = Path(__file__).parents[2] / "data_contracts" / "tasks.yaml"
+# Table, file, outcome, reason, rows.
+LINEAGE = [
+    ("samples", "hosp/admissions.csv.gz", "kept", None, 1_391),
+    ("samples", "hosp/patients.csv.gz", "kept", None, 1_209),
+    ("samples", "hosp/admissions.csv.gz", "out_of_scope", "ended before the prediction time", 104),
+    ("samples", "hosp/admissions.csv.gz", "quarantined", "discharge before admission", 5),
+    ("events", "hosp/labevents.csv.gz", "kept", None, 391_404),
+    ("events", "hosp/labevents.csv.gz", "out_of_scope", "code not in signals.yaml", 20_344),
+    ("events", "hosp/labevents.csv.gz", "out_of_scope", "no stay at that time", 3_120),
+    ("events", "hosp/labevents.csv.gz", "quarantined", "value_in_range", 212),
+    ("events", "hosp/labevents.csv.gz", "quarantined", "parses", 40),
+    ("notes", "note/radiology.csv.gz", "kept", None, 2_713),
+    ("notes", "note/radiology.csv.gz", "quarantined", "text_not_empty", 9),
+    ("images", "cxr/metadata.csv.gz", "kept", None, 1_201),
+    ("images", "cxr/metadata.csv.gz", "quarantined", "file_exists", 4),
+    ("labels", "hosp/diagnoses_icd.csv.gz", "kept", None, 59_813),
+]
 METRIC = {"binary": "AUROC", "multiclass": "macro AUROC", "regression": "R2", "clustering": "silhouette"}
 
 
@@ -34,21 +52,16 @@ def example(tim_tasks: int = 8, seed: int = 0, full: bool = False) -> dict[str, 
             "splits": {"train": 838, "valid": 207, "calibration": 139, "test": 207},
             "modalities": {"tabular": 1391, "timeseries": 1387, "language": 1122, "vision": 864},
         },
-        "lineage": [
-            {"table": "samples", "outcome": "kept", "reason": None, "rows": 1391},
-            {"table": "samples", "outcome": "out_of_scope", "reason": "ended before the prediction time", "rows": 104},
-            {"table": "samples", "outcome": "quarantined", "reason": "discharge before admission", "rows": 5},
-            {"table": "events", "outcome": "kept", "reason": None, "rows": 391_404},
-            {"table": "events", "outcome": "out_of_scope", "reason": "code not in signals.yaml", "rows": 20_344},
-            {"table": "events", "outcome": "out_of_scope", "reason": "no stay at that time", "rows": 3_120},
-            {"table": "events", "outcome": "quarantined", "reason": "value_in_range", "rows": 212},
-            {"table": "events", "outcome": "quarantined", "reason": "parses", "rows": 40},
-            {"table": "notes", "outcome": "kept", "reason": None, "rows": 2_713},
-            {"table": "notes", "outcome": "quarantined", "reason": "text_not_empty", "rows": 9},
-            {"table": "images", "outcome": "kept", "reason": None, "rows": 1_201},
-            {"table": "images", "outcome": "quarantined", "reason": "file_exists", "rows": 4},
-            {"table": "labels", "outcome": "kept", "reason": None, "rows": 59_813},
-        ],
+        "lineage": [dict(zip(("table", "file", "outcome", "reason", "rows"), row, strict=True)) for row in LINEAGE],
+        "flow": {
+            "samples": 1391,
+            "files": [
+                {"file": "hosp/admissions.csv.gz", "kept": 1391, "own": 1391},
+                {"file": "hosp/patients.csv.gz", "kept": 1209, "own": 0},
+            ],
+        },
+        "erased": {},
+        "gate": _gate(tasks),
         "checks": [
             {
                 "table": "events",
@@ -79,6 +92,25 @@ def example(tim_tasks: int = 8, seed: int = 0, full: bool = False) -> dict[str, 
     }
 
 
+def _gate(tasks: list[dict[str, Any]]) -> dict[str, Any]:
+    """As gate.json of a candidate that passed beside version 2."""
+    reasons = {
+        "finite": "all predictions of 44 tasks are numbers",
+        "better_than_trivial": "36 tasks shown to be better than trivial",
+        "not_worse_than_champion": "36 tasks shown to be within 0.02 of version 2 or better",
+        "calibrated": "35 tasks judged: 12 off by more than 0.05 in the estimate, none shown to be",
+        "no_subgroup_harmed": "no column is declared for audits",
+    }
+    task = next(task for task in tasks if task["claimed"])
+    return {
+        "passed": True,
+        "champion": "2",
+        "judged": 36,
+        "checks": [{"name": name, "passed": True, "reason": reason} for name, reason in reasons.items()],
+        "tasks": [{"task": task["task"], "value": 0.8, "other": 0.75, "low": 0.01, "high": 0.09}],
+    }
+
+
 def _detail(rng: np.random.Generator, tasks: list[dict[str, Any]], full: bool) -> dict[str, Any]:
     """As detail.json: curves of every claimed task, 15 subsets of the modalities, six groups, four phenotypes."""
     claimed = [task for task in tasks if task["claimed"]]
@@ -97,6 +129,8 @@ def _detail(rng: np.random.Generator, tasks: list[dict[str, Any]], full: bool) -
     groups = [("sex", "F"), ("sex", "M"), ("race", "ASIAN"), ("race", "WHITE"), ("insurance", "Medicare")]
     groups += [("race", f"ORIGIN {k}") for k in range(35 if full else 0)]
     return {
+        "comparisons": {against: claims.comparison(tasks, against, _means(tasks, field))
+                        for against, field in claims.FIELDS.items()},
         "curves": {task["task"]: _curves_of(rng, task["problem"], 5000 if full else 400) for task in claimed
                    if task["problem"] in ("binary", "regression")},
         "modalities": {
@@ -127,6 +161,17 @@ def _detail(rng: np.random.Generator, tasks: list[dict[str, Any]], full: bool) -
             }
         ],
     }  # fmt: skip
+
+
+def _means(tasks: list[dict[str, Any]], field: str) -> list[dict[str, Any]]:
+    """The mean difference by metric, with a made-up interval."""
+    means = []
+    for metric in ("AUROC", "R2", "silhouette"):
+        gaps = [task[field] for task in tasks if claims.metric_family(task["metric"]) == metric and task[field]]
+        if gaps:
+            mean = float(np.mean(gaps))
+            means.append({"metric": metric, "tasks": len(gaps), "value": mean, "low": mean - 0.01, "high": mean + 0.01})
+    return means
 
 
 def _curves_of(rng: np.random.Generator, problem: str, samples: int) -> dict[str, Any]:
@@ -202,6 +247,10 @@ def _task(rng: np.random.Generator, k: int, spec: dict[str, Any], full: bool) ->
         "single_task": value - difference, "trees": None if k == 43 else value - rng.normal(0.005, 0.03),
         "difference": difference, "difference_low": difference - spread, "difference_high": difference + spread,
     }  # fmt: skip
+    gap = None if scores["trees"] is None else value - scores["trees"]
+    scores["trees_difference"] = gap
+    scores["trees_difference_low"] = None if gap is None else gap - spread
+    scores["trees_difference_high"] = None if gap is None else gap + spread
     return {
         "task": spec["name"],
         "problem": spec["problem"],
@@ -260,6 +309,8 @@ def tim(rng: np.random.Generator, tasks: list[dict[str, Any]], count: int) -> di
         "groups": {
             "tasks": [names[:cut], names[cut:]],
             "models": 2,
+            "best": "groups",
+            "advised": False,
             "tried": [{"models": 1, "valid": 0.811, "test": 0.802}, {"models": 2, "valid": 0.815, "test": 0.801}],
             "single": {"valid": 0.805, "test": 0.796},
             "gain": {"value": 0.005, "low": 0.001, "high": 0.009},

@@ -1,5 +1,6 @@
 """The main job on the tiny demo hospital: real DuckDB, Great Expectations, training processes and MLflow."""
 
+import html
 import json
 import os
 import re
@@ -11,7 +12,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from page_cells import check_numbers
 from traces import holding, open_to_others
+
+from m3h_core import Cohort
+from m3h_pipeline.reports import claims
+from m3h_pipeline.reports.flow import erased_since, sample_flow
+from m3h_pipeline.storage import read_step
 
 M3H = [sys.executable, "-m", "m3h_pipeline.cli"]
 
@@ -59,6 +66,33 @@ def test_what_latest_holds(latest):
 
 def test_nobody_but_the_owner_can_read_anything(finished):
     assert open_to_others(finished[0]) == []
+
+
+def test_screen_card_and_mlflow_say_what_the_files_say(finished, latest):
+    out, result = finished
+    tasks = json.loads((latest / "metrics.json").read_text())["tasks"]
+    comparisons = json.loads((latest / "detail.json").read_text())["comparisons"]
+    fields = {"trees_difference", "trees_difference_low", "trees_difference_high"}
+    assert all(fields <= task.keys() for task in tasks)
+    card, page = (latest / "model_card.md").read_text(), html.unescape((latest / "report.html").read_text())
+    for against, record in comparisons.items():
+        assert f"joint against {claims.NAMES[against]}: {claims.brief(record)}" in result.stdout
+    for sentence in claims.sentences(comparisons, tasks):
+        assert f"- {sentence}\n" in card
+        assert f"<li>{sentence}</li>" in page
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{out}/mlflow/mlflow.db")
+    version = client.get_model_version("m3h", "1")
+    logged = client.get_run(version.run_id).data.metrics
+    expected = claims.as_metrics(tasks, comparisons)
+    assert {name: logged[name] for name in expected} == expected
+    assert version.description.startswith(card.strip())
+    assert len(version.description) <= 5000
+    files = {name: json.loads((latest / f"{name}.json").read_text()) for name in ("metrics", "trust", "detail", "tim")}
+    (gate,) = out.glob("snapshots/*/gate/gate.json")
+    check_numbers(page, files | {"gate": json.loads(gate.read_text())})
+    assert "model_card.md" in [file.path for file in client.list_artifacts(version.run_id)]
 
 
 def test_lineage_accounts_for_every_row_read(finished, latest):
@@ -188,6 +222,14 @@ def test_a_forgotten_patient_is_in_no_file_and_the_next_run_goes_on(finished, tm
     run("run", "--out", out)
     assert holding(out, words) == []
     assert (out / "latest" / "metrics.json").read_bytes() == metrics
+    snapshot = out / "snapshots" / "2026-01-01"
+    valid = {folder.name: step for folder in (snapshot / "valid").iterdir() if (step := read_step(folder))}
+    assert erased_since(valid)["samples"] == len(mine)
+    lineage = pl.read_parquet(out / "latest" / "lineage.parquet")
+    tables = (snapshot / folder / "samples.parquet" for folder in ("ingested", "valid/samples"))
+    flow = sample_flow(lineage, *tables)
+    left = len(Cohort.load(snapshot / "cohort"))
+    assert flow["samples"] == sum(file["own"] for file in flow["files"]) == left == len(samples) - len(mine)
     told = pl.read_parquet(out / "latest" / "lineage.parquet").group_by("file").agg(pl.col("rows").sum()).sort("file")
     before = pl.read_parquet(finished[0] / "latest" / "lineage.parquet").group_by("file").agg(pl.col("rows").sum())
     assert told.equals(before.sort("file"))

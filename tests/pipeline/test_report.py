@@ -6,51 +6,17 @@ import base64
 import hashlib
 import re
 import runpy
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from page_cells import check_numbers, row, rows
 
-from m3h_pipeline.reports import charts, interaction, words
+from m3h_pipeline.reports import charts, claims, interaction, words
 from m3h_pipeline.reports.page import write_report
 
 example = runpy.run_path(str(Path(__file__).with_name("report_example.py")))["example"]
-
-
-class Cells(HTMLParser):
-    """The text of every table cell, by row."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows: list[list[str]] = []
-        self.inside = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append("")
-            self.inside = True
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("td", "th"):
-            self.inside = False
-
-    def handle_data(self, data: str) -> None:
-        if self.inside:
-            self.rows[-1][-1] = f"{self.rows[-1][-1]} {data}".strip()
-
-
-def rows(page: str) -> list[list[str]]:
-    parser = Cells()
-    parser.feed(page)
-    return parser.rows
-
-
-def row(page: str, start: str) -> list[str]:
-    return next(cells for cells in rows(page) if cells and cells[0].startswith(start))
 
 
 def written(data: dict[str, Any], folder: Path) -> str:
@@ -98,9 +64,25 @@ def test_summary_counts_what_the_intervals_say(page: str) -> None:
         f"beat single-task models on {better}, was worse on {worse}, and showed no clear difference on "
         f"{len(tasks) - better - worse}." in page
     )
-    assert "The mean difference over the 35 of them that are measured by AUROC is +0.017 (+0.011 to +0.023)." in page
-    assert "Length of stay, measured by R²:" in page
-    assert "Boosted trees, one model a task, scored higher than the joint model on" in page
+    assert (
+        "Joint minus single-task models, on average: +0.017 (+0.007 to +0.027) over 35 tasks measured by AUROC" in page
+    )
+    assert "on Length of stay measured by R²" in page
+
+
+def test_every_number_is_that_of_the_files(page: str) -> None:
+    check_numbers(page, example())
+
+
+def test_rows_that_are_no_samples_and_what_was_erased_since_are_explained(tmp_path: Path) -> None:
+    data = example() | {"erased": {"samples": 12, "events": 3_400}}
+    page = written(data, tmp_path)
+    flow = page.partition("Rows by table")[2].partition("Why rows were left out")[0]
+    assert row(flow, "Samples hosp/admissions.csv.gz")[1:] == ["1,500", "1,391", "104", "5"]
+    assert "Of the 2,600 kept rows of Samples, 1,391 of hosp/admissions.csv.gz are the cohort" in flow
+    assert "The other 1,209 (1,209 of hosp/patients.csv.gz) are no samples" in flow
+    assert "since then rows of patients who are forgotten on request were erased" in page
+    assert "(Samples 12, Events 3,400)" in page
 
 
 def test_header_names_source_model_and_synthetic_data(page: str, tmp_path: Path) -> None:
@@ -116,17 +98,17 @@ def test_every_task_has_its_row(page: str) -> None:
     first = tasks[0]
     cells = row(page, "Heart failure")
     assert cells[1] == f"{first['value']:.3f} {first['low']:.3f} to {first['high']:.3f}"
-    assert cells[5:] == ["AUROC", str(first["n"]), str(first["positives"])]
+    assert cells[6:] == ["AUROC", str(first["n"]), str(first["positives"])]
     departments = {t["department"] for t in tasks}
     assert page.count('scope="rowgroup"') == len(departments) == 17
     unclaimed = row(page, "Hypertension")
     assert "not claimed: fewer than 10 positives or negatives" in unclaimed[0]
-    assert unclaimed[1:5] == ["–"] * 4
+    assert unclaimed[1:6] == ["–"] * 5
     assert page.split('id="modalities"')[0].count('class="unclaimed"') == sum(not t["claimed"] for t in tasks)
 
 
 def test_rows_of_a_table_sum_to_the_rows_read(page: str) -> None:
-    assert row(page, "Events")[1:] == ["415,120", "391,404", "23,464", "252"]
+    assert row(page, "Events hosp/")[1:] == ["415,120", "391,404", "23,464", "252"]
     assert ["Events", "Quarantined", "value_in_range", "212"] in rows(page)
 
 
@@ -141,9 +123,9 @@ def test_small_groups_are_never_counted_out(tmp_path: Path) -> None:
     rhythm |= {"n": 200, "positives": 196}
     ischemia |= {"n": None, "positives": None}
     page = written(data, tmp_path)
-    assert row(page, "Heart failure")[6:] == ["<10", "<10"]
-    assert row(page, "Atrial fibrillation")[6:] == ["200", ">190"]
-    assert row(page, "Ischemic heart disease")[6:] == ["<10", "<10"]
+    assert row(page, "Heart failure")[7:] == ["<10", "<10"]
+    assert row(page, "Atrial fibrillation")[7:] == ["200", ">190"]
+    assert row(page, "Ischemic heart disease")[7:] == ["<10", "<10"]
     assert row(page, "Test") == ["Test", "<10"]
     assert row(page, "Calibration") == ["Calibration", "≥10"]  # else the total gives the test split away
     assert row(page, "Time series") == ["Time series", ">1,381", ">99%"]
@@ -196,8 +178,32 @@ def test_each_task_says_what_helps_it_and_of_how_many(page: str) -> None:
     assert top[4:] == [str(tim["n"][first]), f"{tim['single'][first]:.3f}", f"{tim['joint'][first]:.3f}"]
     assert re.match(r"(Helped|Hurt) by [A-Z].* [+−]0\.\d+ \(.* to .*\)", top[1])
     assert "The other cells are estimated; where both are known" in page
-    assert "2 models were best on the validation split" in page
+    assert "Of one model of all tasks, 2 models and one model a task, 2 models did best on the validation split" in page
     assert "agree in sign in 54% (50% would be chance), with a rank correlation of +0.120." in page
+
+
+GROUPS = {
+    "tasks": [["a", "b"], ["c"]],
+    "models": 2,
+    "tried": [{"models": 1, "valid": 0.630, "test": 0.645}, {"models": 2, "valid": 0.641, "test": 0.631}],
+    "single": {"valid": 0.646, "test": 0.650},
+    "gain": {"value": -0.019, "low": -0.03, "high": -0.01},
+    "gain_over_joint": {"value": -0.014, "low": -0.02, "high": 0.002},
+    "best": "single",
+    "advised": False,
+}
+
+
+def test_groups_are_compared_with_all_other_ways_to_train(page: str) -> None:
+    told = " ".join(interaction.grouping(GROUPS))
+    assert "one model a task did best on the validation split: mean score 0.646, then 2 models with 0.641." in told
+    assert told.endswith("Training in groups is not advised.")
+    lost = " ".join(interaction.grouping(GROUPS | {"best": "groups", "single": {"valid": 0.6, "test": 0.6}}))
+    assert "2 models did best on the validation split: mean score 0.641, then one model of all tasks with 0.630" in lost
+    assert "not advised: on the test split it loses 0.019 against one model a task and 0.014 against one model" in lost
+    shown = interaction.grouping(GROUPS | {"best": "groups", "advised": True})
+    assert shown[-1] == "Both splits agree, so training in these groups is advised:"
+    assert "<ol" not in page.partition("Which tasks to train together")[2].partition("<h3>")[0]
 
 
 def test_tasks_lie_by_department_and_likes_are_neighbours() -> None:
@@ -285,6 +291,10 @@ def test_nothing_claimed_nothing_compared(tmp_path: Path) -> None:
     for task in data["metrics"]["tasks"]:
         task |= dict.fromkeys(("value", "low", "high", "single_task", "trees", "difference", "difference_low"))
         task |= {"difference_high": float("nan"), "claimed": False, "reason": None}
+        task |= dict.fromkeys(("trees_difference", "trees_difference_low", "trees_difference_high"))
+    data["detail"]["comparisons"] = {
+        against: claims.comparison(data["metrics"]["tasks"], against, []) for against in claims.FIELDS
+    }
     tim = data["tim"]
     tim |= {"low": [[-1.0] * 8] * 8, "high": [[1.0] * 8] * 8, "evidence": [[False] * 8] * 8}
     tim["matrix"][0][1] = tim["single"][2] = None

@@ -95,6 +95,7 @@ def _registered(context: dg.AssetExecutionContext, workspace: Workspace) -> Step
             },
             given=[modality for modality in MODALITIES if is_given(modality, inputs.folder)],
             metrics=metrics,
+            comparisons=read_json(quality.folder / "detail.json")["comparisons"],
             tags={
                 "snapshot": context.partition_key,
                 "dagster.run_id": context.run_id,

@@ -120,7 +120,8 @@ def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
 
     def build(to: Path):
         facts = write_page(workspace.config, context.partition_key, steps, valid, embedded, to, run_url)
-        tracking.attach(version["run_id"], to / "report.html")
+        for file in ("report.html", "model_card.md"):
+            tracking.attach(version["run_id"], to / file)
         describe(version["version"], version["run_id"], (to / "model_card.md").read_text())
         return facts
 
