@@ -155,8 +155,9 @@ class LauncherConfig(_Section):
     Beyond this machine a job needs ``storage``, the shared folder that holds the out-folder and that every machine sees
     under this very path, and an MLflow server by ``MLFLOW_TRACKING_URI``. ``python`` is the interpreter there (empty:
     "python"; with Slurm this one). ``gpus``, ``cpus`` and ``memory_gb`` are asked of Ray, Kubernetes and Slurm;
-    ``workers`` bounds the processes that train models side by side on a CPU (0: by its cores); ``processes`` train the
-    joint model together, a GPU each where there are GPUs.
+    ``workers`` bounds the processes that train models side by side on a CPU, trees included (0: by its cores);
+    ``processes`` train the joint model together, a GPU each where there are GPUs. ``threads`` of each job's process
+    (0: what OMP_NUM_THREADS says, else a thread a core); their number can change the last digits of a result.
     """
 
     kind: Literal["local", "ray", "k8s", "slurm"] = "local"
@@ -167,6 +168,7 @@ class LauncherConfig(_Section):
     memory_gb: int = Field(16, ge=1)
     workers: int = Field(0, ge=0)
     processes: int = Field(1, ge=1)
+    threads: int = Field(0, ge=0)
     ray: RayConfig = RayConfig()
     k8s: KubernetesConfig = KubernetesConfig()
     slurm: SlurmConfig = SlurmConfig()

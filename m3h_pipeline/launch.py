@@ -42,6 +42,12 @@ _ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore",
     "TRANSFORMERS_VERBOSITY": "error",
 }
+# OpenMP's threads wait for one another awake for a moment, then asleep: on a busy machine they would otherwise burn the
+# time of the threads that they wait for. No result depends on it (docs/decisions/0018).
+WAIT_POLICY = {
+    "GOMP_SPINCOUNT": "1000",  # GNU's runtime, which PyTorch's wheels for Linux bring
+    "KMP_BLOCKTIME": "0",  # LLVM's and Intel's
+}
 # From a request to end to the kill, for a job to write its state. Slurm's own is KillWait, 30 by default.
 GRACE_SECONDS = 60
 _PACKAGES = {"ray": "dagster_ray", "k8s": "dagster_k8s"}
@@ -60,6 +66,21 @@ class Work:
     def name(self) -> str:
         """The same for each attempt at the same folder, so that what an earlier one left can be found."""
         return f"m3h-{step_key(str(self.to))[:16]}"
+
+
+def job_environment(settings: LauncherConfig) -> dict[str, str]:
+    """The variables that a job is started with, wherever it runs."""
+    threads = {"OMP_NUM_THREADS": str(settings.threads)} if settings.threads else {}
+    return {**_ENVIRONMENT, **WAIT_POLICY, **threads}
+
+
+def _local_environment(settings: LauncherConfig) -> dict[str, str]:
+    """The same beneath this process's own variables; the number of threads is what m3h.toml says."""
+    wanted = job_environment(settings)
+    environment = {**wanted, **os.environ}
+    if settings.threads:
+        environment["OMP_NUM_THREADS"] = wanted["OMP_NUM_THREADS"]
+    return environment
 
 
 class JobLauncher(dg.ConfigurableResource):
@@ -179,7 +200,7 @@ def _local(context: dg.OpExecutionContext, settings: LauncherConfig, work: Work)
     command = [sys.executable, *work.command]
     try:
         client = dg.PipesSubprocessClient(termination_timeout_seconds=GRACE_SECONDS)
-        client.run(context=context, command=command, env=_ENVIRONMENT | dict(os.environ))
+        client.run(context=context, command=command, env=_local_environment(settings))
     except Exception as error:
         # The client's own error is not among Dagster's public names.
         if str(error).endswith("process failed with code -9"):
@@ -204,7 +225,7 @@ def ray_job(settings: LauncherConfig, work: Work) -> Any:
         "entrypoint_num_cpus": settings.cpus,
         "entrypoint_num_gpus": work.gpus,
         "entrypoint_memory": settings.memory_gb * 2**30,
-        "runtime_env": {"env_vars": {**_ENVIRONMENT, "RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_SECONDS)}},
+        "runtime_env": {"env_vars": {**job_environment(settings), "RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_SECONDS)}},
         "metadata": {"m3h": work.name},
     }
 
@@ -229,7 +250,7 @@ def pod_spec(settings: LauncherConfig, work: Work) -> dict[str, Any]:
         "name": "m3h",
         "image": k8s.image,
         "command": [settings.python or "python", *work.command],
-        "env": [{"name": name, "value": value} for name, value in _ENVIRONMENT.items()],
+        "env": [{"name": name, "value": value} for name, value in job_environment(settings).items()],
         "envFrom": [{"secretRef": {"name": name}} for name in k8s.secrets],
         "resources": {"requests": {"cpu": str(settings.cpus), **memory, **gpus}, "limits": {**memory, **gpus}},
         "volumeMounts": [
@@ -260,7 +281,7 @@ def _slurm(context: dg.OpExecutionContext, settings: LauncherConfig, work: Work)
         forward_termination=False,
     )
     try:
-        client.run(context=context, command=srun(settings, work), env=_ENVIRONMENT | dict(os.environ))
+        client.run(context=context, command=srun(settings, work), env=_local_environment(settings))
     finally:
         _cancel(work.name)
 

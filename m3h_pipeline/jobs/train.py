@@ -138,6 +138,7 @@ def trees(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to:
         to=to / "models",
         resume=to / ".trees",
         on_progress=Progress("boosted trees:", log),
+        workers=config.get("workers", 0),
     )
     write_arrays(to / "predictions.safetensors", predictions)
     shutil.rmtree(to / ".trees")

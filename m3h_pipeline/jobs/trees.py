@@ -28,12 +28,13 @@ def fit_trees(
     to: Path,
     resume: Path,
     on_progress: Callable[[int, int], None] | None = None,
+    workers: int = 0,
 ) -> dict[str, np.ndarray]:
     """Predictions {task: [N] or [N, classes]} of one LightGBM model a task, early-stopped on the validation split.
 
     Finished models are kept in the folder ``resume``: the same call after a kill trains the others only. A clustering
     task has no labels, so trees have nothing to learn of it: it is left out. A task without both kinds of label in
-    training is predicted by its training mean.
+    training is predicted by its training mean. ``workers`` bounds the processes that train side by side; 0: one a core.
     """
     x_NF = tree_inputs(cohort)
     for folder in (to, resume):
@@ -42,8 +43,8 @@ def fit_trees(
     predictions: dict[str, np.ndarray] = {}
     # A process a core, not LightGBM's own threads, which gain nothing on cohorts of this size; nor threads of ours:
     # training in several threads at once has crashed inside LightGBM.
-    workers = min(cpu_count(), max(1, len(labelled)))
-    fitted = Parallel(n_jobs=workers, return_as="generator", **bound_to_this_process())(
+    n_jobs = min(workers or cpu_count(), max(1, len(labelled)))
+    fitted = Parallel(n_jobs=n_jobs, return_as="generator", **bound_to_this_process())(
         delayed(_fit_one)(x_NF, *_rows_and_labels(cohort, task), task, rounds, seed, kept, to / f"{task.name}.txt")
         for task, kept in zip(labelled, _kept(cohort, x_NF, labelled, rounds, seed, resume), strict=True)
     )

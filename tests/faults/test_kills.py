@@ -221,12 +221,19 @@ def test_single_task_models_go_on_after_a_kill(out, tmp_path):
 
 
 def test_trees_go_on_after_a_kill(out, tmp_path):
-    """What was finished is kept as it is; the rest is trained; all ends with the bytes of an unbroken run."""
+    """What was finished is kept as it is; the rest is trained; all ends with the bytes of an unbroken run.
+
+    The unbroken run has one worker, as `[launcher] workers` may say; the others have two.
+    """
     cohort, killed = step_of(out, "cohort"), tmp_path / "killed"
-    whole = job_by_hand(cohort, tmp_path / "whole", "trees")
+    children = tmp_path / "children"
+    count = f"open({str(children)!r}, 'a').write(f'{{len(psutil.Process().children())}} ')"
+    counting = f"import psutil; train.Progress = lambda *_: lambda *_: {count}"
+    whole = job_by_hand(cohort, tmp_path / "whole", "trees", counting)
+    two = {"workers": 2}
     # Killed as soon as it hears of a finished task.
     suicide = "import os; train.Progress = lambda *_: lambda *_: os.kill(os.getpid(), 9)"
-    assert job_by_hand(cohort, killed, "trees", suicide).wait(120) == -signal.SIGKILL
+    assert job_by_hand(cohort, killed, "trees", suicide, two).wait(120) == -signal.SIGKILL
     wait_until(lambda: not processes_of(killed), seconds=20)
     kept = sorted((killed / ".trees").glob("*.txt"))
     assert kept
@@ -235,9 +242,10 @@ def test_trees_go_on_after_a_kill(out, tmp_path):
         lost = kept.pop()
         lost.rename(lost.with_suffix(".partial")).write_text("tree")
     before = {file.name.rpartition("-")[0]: file.stat().st_mtime_ns for file in kept}
-    again = job_by_hand(cohort, killed, "trees")
+    again = job_by_hand(cohort, killed, "trees", "pass", two)
     for one in (whole, again):
         assert one.wait(120) == 0, one.communicate()
+    assert set(children.read_text().split()) == {"0"}, "more processes than [launcher] workers"
     files = ["predictions.safetensors", *(f"models/{task.name}.txt" for task in TASKS)]
     for file in files:
         assert (tmp_path / "whole" / file).read_bytes() == (killed / file).read_bytes()
