@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.paths import DEFAULT_OUT, out_option
 from m3h_pipeline.storage import keep_private
 
 _OUT = click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path(".m3h"), show_default=True,
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=DEFAULT_OUT, show_default=True,
     help="Folder that holds all state: snapshots, Dagster's and MLflow's storage, reports.",
 )  # fmt: skip
 
@@ -49,14 +50,40 @@ def main() -> None:
     keep_private()
 
 
-@main.command()
-@click.option(
+_SOURCE = click.option(
     "--source",
     type=click.Choice(["demo", "mimic-iv", "meds", "haim", "tables"]),
     help="Where the data comes from.  [default: demo]",
 )
-@click.option("--path", type=click.Path(path_type=Path), help="The folder that holds the data (not for the demo).")
-@click.option("--size", type=click.Choice(["full", "tiny"]), help="Of the demo: 1,500 stays, or 150 and six tasks.")
+_PATH = click.option(
+    "--path", type=click.Path(path_type=Path), help="The folder that holds the data (not for the demo)."
+)
+_SIZE = click.option(
+    "--size", type=click.Choice(["full", "tiny"]), help="Of the demo: 1,500 stays, or 150 and six tasks."
+)
+
+
+@main.command()
+@_SOURCE
+@_PATH
+@_SIZE
+@_OUT
+def init(source: str | None, path: Path | None, size: str | None, out: Path) -> None:
+    """Write m3h.toml, with every setting explained.
+
+    Each stands there with its default. Nothing is read or computed yet: edit the file, then `m3h run`.
+
+    Example: m3h init --source tables --path my-hospital --out my-run
+    """
+    from m3h_pipeline.run import write_settings
+
+    click.echo(f"{write_settings(out, source, path, size)} is written: edit it, then m3h run{out_option(out)}")
+
+
+@main.command()
+@_SOURCE
+@_PATH
+@_SIZE
 @click.option("--snapshot", metavar="DATE", help="The extraction's label.  [default: the last run's; at first today]")
 @_VERBOSE
 @_OUT
@@ -226,6 +253,45 @@ def forget(subject: str, yes: bool, out: Path) -> None:
     from m3h_pipeline.forgetting import forget_and_say
 
     sys.exit(forget_and_say(out.absolute(), subject, ask=None if yes else click.confirm))
+
+
+@main.group()
+def snapshot() -> None:
+    """See which snapshots there are, and drop a mistake.
+
+    A snapshot is what one run read from the source, under a date.
+
+    Example: m3h snapshot list --out my-run
+    """
+
+
+@snapshot.command("list")
+@_OUT
+def snapshot_list(out: Path) -> None:
+    """List all snapshots, and which versions use them.
+
+    Example: m3h snapshot list --out my-run
+    """
+    from m3h_pipeline.snapshot_command import overview
+
+    click.echo(overview(_known(out)))
+
+
+@snapshot.command("drop")
+@click.argument("label")
+@click.option("--yes", is_flag=True, help="Remove without asking.")
+@_OUT
+def snapshot_drop(label: str, yes: bool, out: Path) -> None:
+    """Remove the snapshot LABEL, such as one of a wrong date.
+
+    With its scores, and from Dagster's list of partitions. Not one of a version that is in use or waits for review;
+    what MLflow holds stays.
+
+    Example: m3h snapshot drop 2036-01-01 --out my-run
+    """
+    from m3h_pipeline.snapshot_command import drop
+
+    click.echo(drop(_known(out), label, ask=None if yes else click.confirm))
 
 
 @main.command("demo-hospital")

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from m3h_core.embedders import embedder_class
+from m3h_pipeline import config_file
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.snapshots import as_date
 from m3h_pipeline.sources import Settings, Source, open_source
 from m3h_pipeline.sources.prediction import need_mode
 
@@ -27,54 +28,91 @@ class _Section(BaseModel):
 
 
 class SourceConfig(_Section):
-    """Where the hospital's data comes from.
+    """Where the hospital's data comes from."""
 
-    Of a MEDS folder, ``codes`` is a file that says what its codes mean (empty: as MIMIC-IV-MEDS spells them), and
-    ``labels`` a folder of MEDS labels, which needs cohort.prediction = "given".
-    """
+    name: Literal["demo", "mimic-iv", "meds", "haim", "tables"] = Field(
+        "demo", description="What kind of source it is; one out-folder holds one source."
+    )
+    path: str = Field("", description="The folder that holds the data; the demo has none.")
+    codes: str = Field(
+        "", description="Of a MEDS folder: a file that says what its codes mean. Empty: as MIMIC-IV-MEDS spells them."
+    )
+    labels: str = Field(
+        "", description='Of a MEDS folder: a folder of MEDS labels, which needs cohort.prediction = "given".'
+    )
+    size: Literal["full", "tiny"] = Field("full", description="Of the demo: 1,500 stays, or 150 and six tasks.")
+    snapshot: str = Field(
+        "",
+        description="The date that the next run is labelled with, as 2026-01-31. Empty: the day of the run (the demo: "
+        f"{DEMO_SNAPSHOT}), which is then written here, so that a run that was stopped goes on under the same date.",
+    )
 
-    name: Literal["demo", "mimic-iv", "meds", "haim", "tables"] = "demo"
-    path: str = ""
-    codes: str = ""
-    labels: str = ""
-    size: Literal["full", "tiny"] = "full"
-    snapshot: str = DEMO_SNAPSHOT
+    @field_validator("snapshot", mode="before")
+    @classmethod
+    def _is_date(cls, snapshot: object) -> object:
+        # TOML has dates of its own, written without quotes.
+        if isinstance(snapshot, dt.date) and not isinstance(snapshot, dt.datetime):
+            return snapshot.isoformat()
+        if snapshot and as_date(str(snapshot)) is None:
+            raise ValueError(f"{str(snapshot)!r} is not a date; write it as 2026-01-31, or leave it empty for today's")
+        return snapshot
 
 
 class CohortConfig(_Section):
-    """Who is predicted, when, and how much memory and disk the work in DuckDB may take.
+    """Who is predicted, when, and how much memory and disk the work in DuckDB may take."""
 
-    ``prediction``: "admission" and "icu" (``prediction_hours`` after it), "image" (at each), "nightly" (at the local
-    hour ``nightly_at`` of each day in hospital) or "given" (the data says). ``holdout_months``: above 0, the test
-    split is who was admitted in that many last months; else it is decided by a hash of the patient's id. ``spill``: a
-    folder on a large disk for what does not fit into ``memory_limit``; empty: within the out-folder.
-    """
-
-    prediction: Literal["admission", "icu", "image", "nightly", "given"] = "admission"
-    prediction_hours: float = Field(24.0, gt=0)
-    nightly_at: str = "00:00"
-    timezone: str = "UTC"
-    holdout_months: int = Field(0, ge=0)
-    memory_limit: str = "4GB"
-    spill: str = ""
+    prediction: Literal["admission", "icu", "image", "nightly", "given"] = Field(
+        "admission",
+        description="When a stay is predicted: prediction_hours after the admission to the hospital or to intensive "
+        "care, at each image, at nightly_at of each day in hospital, or when the data says.",
+    )
+    prediction_hours: float = Field(24.0, gt=0, description="Hours after the admission that the prediction is made.")
+    nightly_at: str = Field("00:00", description="The local hour of nightly predictions.")
+    timezone: str = Field(
+        "UTC", description="The time zone of the source's times, such as Europe/Berlin. Of tables: cohort.yaml says it."
+    )
+    holdout_months: int = Field(
+        0,
+        ge=0,
+        description="Above 0: the test split is who was admitted in that many last months. 0: a hash of the patient's "
+        "id decides.",
+    )
+    memory_limit: str = Field("4GB", description="The memory that DuckDB may take; what does not fit goes to disk.")
+    spill: str = Field(
+        "", description="A folder on a large disk for what does not fit into memory_limit. Empty: in the out-folder."
+    )
 
 
 class EmbeddingConfig(_Section):
-    """The encoders; a checkpoint is a local path or a name on a model hub.
+    """The encoders, which turn each modality into vectors."""
 
-    ``encoders``: for a modality, the name of a class in m3h_core/embedders that takes the place of the usual one.
-    ``cache_gb`` bounds ``<out>/cache/embeddings``, where the vectors of notes and images are kept from night to night;
-    0 keeps none.
-    """
-
-    timeseries: Literal["statistics", "learned"] = "statistics"
-    language: str = "minilm"
-    language_revision: str = ""
-    vision: str = "mobilenetv3_small_100"
-    vision_weights: str = ""
-    image_size: int = Field(0, ge=0, le=1024, description="pixels a side; 0: the encoder's own choice")
-    cache_gb: float = Field(50, ge=0)
-    encoders: dict[str, str] = {}
+    timeseries: Literal["statistics", "learned"] = Field(
+        "statistics", description="Statistics of each signal, or a network that is trained on the events."
+    )
+    language: str = Field(
+        "minilm",
+        description="The encoder of notes: minilm (installed), a folder that holds a transformers checkpoint, or a "
+        "name on the model hub.",
+    )
+    language_revision: str = Field("", description="The revision of a checkpoint on the model hub. Empty: its newest.")
+    vision: str = Field("mobilenetv3_small_100", description="The encoder of images, by its name in timm.")
+    vision_weights: str = Field(
+        "",
+        description='A file of weights for it, or "pretrained" for those of the model hub. Empty: adapted to the '
+        "training split's own images.",
+    )
+    image_size: int = Field(0, ge=0, le=1024, description="Pixels a side of an image; 0: the encoder's own choice.")
+    cache_gb: float = Field(
+        50,
+        ge=0,
+        description="Bounds cache/embeddings, where the vectors of notes and images are kept from night to night; "
+        "0: none is kept.",
+    )
+    encoders: dict[str, str] = Field(
+        {},
+        description="For a modality, the name of a class in m3h_core/embedders that takes the place of its usual "
+        "encoder.",
+    )
 
     @field_validator("encoders")
     @classmethod
@@ -85,141 +123,175 @@ class EmbeddingConfig(_Section):
 
 
 class TrainingConfig(_Section):
-    """Training of every arm; ``coverage``: how often a set or an interval of the joint model is to hold the truth."""
+    """Training of every arm: joint, single-task and trees."""
 
-    seed: int = 0
-    epochs: int = Field(60, ge=1)
-    tree_rounds: int = Field(200, ge=1)
-    bootstrap: int = Field(500, ge=100)
-    coverage: float = Field(0.9, gt=0, lt=1)
+    seed: int = Field(0, description="Of all that is drawn at random.")
+    epochs: int = Field(60, ge=1, description="The most passes over the training split; a network may stop earlier.")
+    tree_rounds: int = Field(200, ge=1, description="The most trees that a model of boosted trees may have.")
+    bootstrap: int = Field(500, ge=100, description="Resamples of the test split that an interval is made of.")
+    coverage: float = Field(
+        0.9, gt=0, lt=1, description="How often a set or an interval of the joint model is to hold the truth."
+    )
 
 
 class TimConfig(_Section):
-    """Task interaction: of which tasks (0: all, else those with most labels), by which method, at what cost.
+    """Task interaction: which task helps which, measured how and at what cost."""
 
-    ``network`` is what the matrix is measured with: "light", a small network of which every pair can be trained, or
-    "model", the trained model's own, whose single-task and joint models are then used as they are. ``max_models``
-    bounds the models that are trained for the matrix (0: no bound). ``leave_out`` is how many tasks are left out of the
-    joint model in turn, with the same network, so that it is compared with the pairs like with like. ``groups`` is the
-    most models that the tasks are tried in (below 2: not tried), with the model's own network: it is a decision.
-    """
-
-    method: Literal["pairwise", "shapley", "affinity", "projection", "attention"] = "pairwise"
-    network: Literal["light", "model"] = "light"
-    tasks: int = Field(0, ge=0)
-    seeds: int = Field(2, ge=1)
-    max_models: int = Field(0, ge=0)
-    fdr: float = Field(0.05, gt=0, lt=1)
-    groups: int = Field(2, ge=0)
-    leave_out: int = Field(2, ge=0)
+    method: Literal["pairwise", "shapley", "affinity", "projection", "attention"] = Field(
+        "pairwise",
+        description="pairwise and shapley train models anew; the others are hints of the joint model's own, cheap and "
+        "no evidence.",
+    )
+    network: Literal["light", "model"] = Field(
+        "light",
+        description="What the matrix is measured with: a small network of which every pair can be trained, or the "
+        "trained model's own, whose single-task and joint models are then used as they are.",
+    )
+    tasks: int = Field(0, ge=0, description="How many tasks, those with most labels first; 0: all.")
+    seeds: int = Field(2, ge=1, description="How often each model is trained, from another start.")
+    max_models: int = Field(0, ge=0, description="The most models that are trained for the matrix; 0: no bound.")
+    fdr: float = Field(0.05, gt=0, lt=1, description="The false discovery rate of the effects that survive.")
+    groups: int = Field(
+        2,
+        ge=0,
+        description="The most models that the tasks are tried in, with the model's own network; below 2: not tried.",
+    )
+    leave_out: int = Field(
+        2,
+        ge=0,
+        description="How many tasks are left out of the joint model in turn, with the network of the pairs, so that "
+        "the two can be compared.",
+    )
 
 
 class ModalitiesConfig(_Section):
-    """``retrain``: what each modality adds is also told by the joint model trained anew on each subset of them.
+    """What each modality adds."""
 
-    With four modalities that is 14 more trainings of the joint model a night.
-    """
-
-    retrain: bool = False
+    retrain: bool = Field(
+        False,
+        description="Also train the joint model anew on each subset of the modalities: with four of them, 14 more "
+        "trainings a night.",
+    )
 
 
 class RayConfig(_Section):
-    """``address``: of the cluster's job server ("http://head:8265")."""
+    """Of [launcher] kind = "ray"."""
 
-    address: str = ""
+    address: str = Field("", description="Of the cluster's job server, such as http://head:8265.")
 
 
 class KubernetesConfig(_Section):
-    """What a job's pod is made of; the cluster is the one that the kubeconfig, or the pod we are in, names.
+    """Of [launcher] kind = "k8s": what a job's pod is made of.
 
-    ``claim``: the PersistentVolumeClaim that holds ``storage``; ``secrets``: names of Secrets whose keys become the
-    job's environment; ``pod``: more of a pod's spec, as Kubernetes writes it (nodeSelector, tolerations, ...).
+    The cluster is the one that the kubeconfig names, or the one that this pod is in.
     """
 
-    image: str = ""
-    namespace: str = "default"
-    claim: str = ""
-    secrets: list[str] = []
-    pod: dict[str, Any] = {}
+    image: str = Field("", description="The image that a job runs in.")
+    namespace: str = Field("default", description="The namespace of the jobs.")
+    claim: str = Field("", description="The PersistentVolumeClaim that holds launcher.storage.")
+    secrets: list[str] = Field([], description="Names of Secrets whose keys become the job's environment.")
+    pod: dict[str, Any] = Field(
+        {}, description="More of the pod's spec, as Kubernetes writes it (nodeSelector, tolerations, ...)."
+    )
 
 
 class SlurmConfig(_Section):
-    """``options``: more options of srun ("--partition=gpu", "--time=04:00:00")."""
+    """Of [launcher] kind = "slurm"."""
 
-    options: list[str] = []
+    options: list[str] = Field([], description='More options of srun, such as "--partition=gpu", "--time=04:00:00".')
 
 
 class LauncherConfig(_Section):
-    """Where training, task interaction and embedding jobs run, and what each may take there.
+    """Where embedding, training and task interaction run, and what each job may take there."""
 
-    Beyond this machine a job needs ``storage``, the shared folder that holds the out-folder and that every machine sees
-    under this very path, and an MLflow server by ``MLFLOW_TRACKING_URI``. ``python`` is the interpreter there (empty:
-    "python"; with Slurm this one). ``gpus``, ``cpus`` and ``memory_gb`` are asked of Ray, Kubernetes and Slurm;
-    ``workers`` bounds the processes that train models side by side on a CPU, trees included (0: by its cores);
-    ``processes`` train the joint model together, a GPU each where there are GPUs. ``threads`` of each job's process
-    (0: what OMP_NUM_THREADS says, else a thread a core); their number can change the last digits of a result.
-    """
-
-    kind: Literal["local", "ray", "k8s", "slurm"] = "local"
-    storage: str = ""
-    python: str = ""
-    gpus: int = Field(0, ge=0)
-    cpus: int = Field(4, ge=1)
-    memory_gb: int = Field(16, ge=1)
-    workers: int = Field(0, ge=0)
-    processes: int = Field(1, ge=1)
-    threads: int = Field(0, ge=0)
+    kind: Literal["local", "ray", "k8s", "slurm"] = Field(
+        "local",
+        description="This machine, or an engine, which also needs an MLflow server by MLFLOW_TRACKING_URI.",
+    )
+    storage: str = Field(
+        "",
+        description="Beyond this machine: the shared folder that holds the out-folder, which every machine sees under "
+        "this very path.",
+    )
+    python: str = Field("", description='The interpreter there. Empty: "python"; with Slurm, this one.')
+    gpus: int = Field(0, ge=0, description="GPUs that a job asks of Ray, Kubernetes or Slurm.")
+    cpus: int = Field(4, ge=1, description="Cores that a job asks of them.")
+    memory_gb: int = Field(16, ge=1, description="Gigabytes of memory that a job asks of them.")
+    workers: int = Field(
+        0,
+        ge=0,
+        description="The most processes that train models side by side on a CPU, trees included; 0: by its cores.",
+    )
+    processes: int = Field(
+        1, ge=1, description="Processes that train the joint model together, a GPU each where there are GPUs."
+    )
+    threads: int = Field(
+        0,
+        ge=0,
+        description="Threads of each job's process; 0: what OMP_NUM_THREADS says, else one a core. Their number can "
+        "change the last digits of a result.",
+    )
     ray: RayConfig = RayConfig()
     k8s: KubernetesConfig = KubernetesConfig()
     slurm: SlurmConfig = SlurmConfig()
 
 
 class ValidationConfig(_Section):
-    """What people decided about checks.
+    """What people decided about checks of the data."""
 
-    ``accepted``: what is right although a check stops or warns, as the check wrote it: a change against the last
-    snapshot ("2026-02-01 events distribution"), or a finding, for all snapshots ("events units glucose").
-    ``freshness``: "auto" judges it where the source says that its dates are real and of today.
-    """
-
-    accepted: list[Annotated[str, Field(pattern=r"^\S+ \w+ \S.*$")]] = []
-    freshness: Literal["auto", "on", "off"] = "auto"
+    accepted: list[Annotated[str, Field(pattern=r"^\S+ \w+ \S.*$")]] = Field(
+        [],
+        description="What is right although a check stops or warns, as the check wrote it: a change against the last "
+        'snapshot ("2026-02-01 events distribution"), or a finding, for all snapshots ("events units glucose").',
+    )
+    freshness: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether old data fails a check; auto: where the source says that its dates are real and of today.",
+    )
 
 
 class GateConfig(_Section):
-    """What a candidate must hold before a person is asked; see m3h_pipeline/gate.py.
+    """What a candidate must hold before a person is asked."""
 
-    ``margin``: what a task's primary metric may lose against the champion; ``subgroup_margin``: the same in a subgroup;
-    ``calibration_error``: the expected calibration error that is let pass, and what intervals may lack of ``coverage``
-    as the ``[training]`` section sets it;
-    ``level``: the chance that an equally good candidate is rejected by one check, all tasks together. ``strict``: each
-    task must be shown to keep its margin, which needs a large test split; otherwise their mean must, and no task may be
-    shown not to.
-    """
-
-    margin: float = Field(0.02, ge=0, lt=1)
-    subgroup_margin: float = Field(0.05, ge=0, lt=1)
-    calibration_error: float = Field(0.05, gt=0, lt=1)
-    level: float = Field(0.05, gt=0, lt=0.5)
-    bootstrap: int = Field(2000, ge=500)
-    strict: bool = False
+    margin: float = Field(0.02, ge=0, lt=1, description="What a task's primary metric may lose against the champion.")
+    subgroup_margin: float = Field(0.05, ge=0, lt=1, description="The same in a subgroup.")
+    calibration_error: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="The expected calibration error that is let pass, and what intervals may lack of "
+        "training.coverage.",
+    )
+    level: float = Field(
+        0.05,
+        gt=0,
+        lt=0.5,
+        description="The chance that an equally good candidate is rejected by one check, all tasks together.",
+    )
+    bootstrap: int = Field(2000, ge=500, description="Resamples of the test split that a check is made of.")
+    strict: bool = Field(
+        False,
+        description="Each task must be shown to keep its margin, which needs a large test split; else their mean must, "
+        "and no task may be shown not to.",
+    )
 
 
 class ReviewConfig(_Section):
-    """``auto_promote``: a candidate that passed the gate becomes the champion without a person."""
+    """Who decides on a candidate that passed the gate."""
 
-    auto_promote: bool = False
+    auto_promote: bool = Field(False, description="It becomes the champion without a person.")
 
 
 class NightlyConfig(_Section):
-    """When the nightly run starts: a cron line in a time zone (empty: that of the cohort).
+    """When the nightly run starts, which `m3h ui` does."""
 
-    ``late_after_hours``: since the last candidate, until the asset counts as overdue in Dagster.
-    """
-
-    cron: str = Field("0 2 * * *", pattern=r"^\S+( +\S+){4}$")
-    timezone: str = ""
-    late_after_hours: float = Field(26.0, ge=0.02)
+    cron: str = Field(
+        "0 2 * * *", pattern=r"^\S+( +\S+){4}$", description="A cron line: minute, hour, day, month, day of the week."
+    )
+    timezone: str = Field("", description="The time zone of cron. Empty: cohort.timezone.")
+    late_after_hours: float = Field(
+        26.0, ge=0.02, description="Hours since the last candidate after which Dagster shows it as overdue."
+    )
 
     @field_validator("timezone")
     @classmethod
@@ -233,34 +305,43 @@ class NightlyConfig(_Section):
 
 
 class NotifyConfig(_Section):
-    """Who is told of a failed night: a command that reads the message on its standard input, a web address, or both.
+    """Who is told of a failed night."""
 
-    The address gets the message as JSON, {"text": ...}, which Slack, Mattermost and Teams understand.
-    """
-
-    command: str = ""
-    webhook: str = Field("", pattern=r"^(https?://.*)?$")
+    command: str = Field("", description="A command that reads the message on its standard input.")
+    webhook: str = Field(
+        "",
+        pattern=r"^(https?://.*)?$",
+        description='A web address that gets it as JSON, {"text": ...}, which Slack, Mattermost and Teams understand.',
+    )
 
 
 class RetentionConfig(_Section):
-    """How many snapshots are kept; 0: no bound. See m3h_pipeline/snapshots.py for those that always are."""
+    """How long snapshots are kept; the newest, and those of versions in use or in review, always are."""
 
-    snapshots: int = Field(0, ge=0)
-    days: int = Field(0, ge=0)
+    snapshots: int = Field(0, ge=0, description="How many are kept; 0: no bound.")
+    days: int = Field(0, ge=0, description="How many days before the newest are kept; 0: no bound.")
 
 
 class MonitoringConfig(_Section):
-    """What counts as a change since the champion's training; see m3h_pipeline/monitoring.py.
+    """What counts as a change since the champion's training."""
 
-    ``distance``: the share of the samples that would have to change place for a distribution, or a share of missing
-    values, to be as before. ``drop``: what a score, or the share of labels within their sets and intervals, may lose.
-    ``fdr``: the false discovery rate, over the features or tasks that are tested. ``fewest``: of how many samples.
-    """
-
-    distance: float = Field(0.15, gt=0, lt=1)
-    drop: float = Field(0.05, ge=0, lt=1)
-    fdr: float = Field(0.05, gt=0, lt=1)
-    fewest: int = Field(50, ge=10)
+    distance: float = Field(
+        0.15,
+        gt=0,
+        lt=1,
+        description="The share of the samples that would have to change place for a distribution, or a share of "
+        "missing values, to be as before.",
+    )
+    drop: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="What a score, or the share of labels within their sets and intervals, may lose.",
+    )
+    fdr: float = Field(
+        0.05, gt=0, lt=1, description="The false discovery rate over the features or tasks that are tested."
+    )
+    fewest: int = Field(50, ge=10, description="The fewest samples that are compared.")
 
 
 class Config(_Section):
@@ -295,71 +376,86 @@ def load(out: Path) -> Config:
         raise InputError(f"{file} is not there: `m3h run --out {out}` writes it") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{file} is not valid TOML: {error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not in UTF-8: save it in that encoding") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise InputError(f"{file}: there is no setting {where}: delete the line, or mend its name") from None
-        raise InputError(f"{file}: {where}: {first['msg']}") from None
+        raise InputError(f"{file}: {where}: {_reason(error)}") from None
 
 
 def save(config: Config, out: Path) -> None:
-    """Write the configuration, under a temporary name first."""
+    """Write the configuration, under a temporary name first.
+
+    A new file holds every setting with what it means. In one that is there only the lines change whose values do:
+    comments, order and what a person left out stay.
+    """
+    file = out / FILE
+    if file.exists():
+        before = file.read_bytes().decode()
+        text = config_file.updated(before, load(out), config)
+        if text == before:
+            return
+    else:
+        text = config_file.written(config)
     partial = out / f".{FILE}.partial"
-    header = "# Written by `m3h run`; read by the command line and by Dagster. Edit it freely.\n"
-    partial.write_text(header + tomli_w.dumps(config.model_dump()))
-    partial.replace(out / FILE)
+    partial.write_bytes(text.encode())
+    partial.replace(file)
+
+
+def new(source: str | None, path: Path | None, size: str | None) -> Config:
+    """The configuration of a new out-folder, not yet written and not yet dated."""
+    name = source or "demo"
+    if name != "demo" and path is None:
+        raise InputError(f"--source {name} needs --path, the folder that holds the data")
+    # The tiny demo is for trying and testing: as little of everything as still runs every part.
+    small = Config(training=TrainingConfig(epochs=10, tree_rounds=20, bootstrap=100), tim=TimConfig(tasks=4))
+    place = str(path.resolve()) if path else ""
+    try:
+        chosen = SourceConfig.model_validate({"name": name, "path": place, "size": size or "full"})
+    except ValidationError as error:
+        raise InputError(f"--source {name}: {_reason(error)}") from None
+    return (small if size == "tiny" else Config()).model_copy(update={"source": chosen})
 
 
 def for_run(out: Path, source: str | None, path: Path | None, size: str | None, snapshot: str | None) -> Config:
     """The configuration of an out-folder with the command line's choices applied, not yet written.
 
-    One out-folder holds one source: another name, path or size is refused.
+    One out-folder holds one source: another name, path or size is refused. Without a date it is that of the last run,
+    before the first run today's.
     """
-    known = load(out) if (out / FILE).exists() else None
-    if snapshot is not None:
-        _check_date(snapshot)
-    if known is None:
-        name = source or "demo"
-        if name != "demo" and path is None:
-            raise InputError(f"--source {name} needs --path, the folder that holds the data")
-        today = DEMO_SNAPSHOT if name == "demo" else dt.date.today().isoformat()
-        # The tiny demo is for trying and testing: as little of everything as still runs every part.
-        small = Config(training=TrainingConfig(epochs=10, tree_rounds=20, bootstrap=100), tim=TimConfig(tasks=4))
-        return _validated(
-            small if size == "tiny" else Config(),
-            {
-                "name": name,
-                "path": str(path.resolve()) if path else "",
-                "size": size or "full",
-                "snapshot": snapshot or today,
-            },
-        )
+    if snapshot is not None and as_date(snapshot) is None:
+        raise InputError(f"--snapshot {snapshot!r} is not a date; write it as 2026-01-31")
+    config = _agreeing(out, source, path, size) if (out / FILE).exists() else new(source, path, size)
+    first = DEMO_SNAPSHOT if config.source.name == "demo" else dt.date.today().isoformat()
+    return dated(config, snapshot or config.source.snapshot or first)
+
+
+def dated(config: Config, snapshot: str) -> Config:
+    """The configuration with another date of the snapshot."""
+    return config.model_copy(update={"source": config.source.model_copy(update={"snapshot": snapshot})})
+
+
+def _agreeing(out: Path, source: str | None, path: Path | None, size: str | None) -> Config:
+    """What the out-folder holds, where the command line asks for nothing else."""
+    config = load(out)
     asked = {"name": source, "path": str(path.resolve()) if path else None, "size": size}
     for field, value in asked.items():
-        held = getattr(known.source, field)
+        held = getattr(config.source, field)
         if value is not None and value != held:
             raise InputError(
                 f"{out} holds the source with {field} = {held!r}, not {value!r}: "
                 "one out-folder holds one source; choose another folder with --out"
             )
-    if snapshot is None:
-        return known
-    return known.model_copy(update={"source": known.source.model_copy(update={"snapshot": snapshot})})
+    if config.source.name != "demo" and not config.source.path:
+        raise InputError(f"{out / FILE}: source.path is empty: write the folder that holds the data")
+    return config
 
 
-def _validated(config: Config, source: dict[str, str]) -> Config:
-    try:
-        return config.model_copy(update={"source": SourceConfig.model_validate(source)})
-    except ValidationError as error:
-        raise InputError(f"--source {source['name']}: {error.errors()[0]['msg']}") from None
-
-
-def _check_date(snapshot: str) -> None:
-    try:
-        dt.date.fromisoformat(snapshot)
-    except ValueError:
-        raise InputError(f"--snapshot {snapshot!r} is not a date; write it as 2026-01-31") from None
+def _reason(error: ValidationError) -> str:
+    return error.errors()[0]["msg"].removeprefix("Value error, ")
 
 
 def mlflow_uri(out: Path) -> str:

@@ -11,7 +11,7 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline.audit import POSTGRES_VARIABLE, postgres_address
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.pages import is_served, last_served
-from m3h_pipeline.paths import dagster_template
+from m3h_pipeline.paths import dagster_template, out_option
 from m3h_pipeline.snapshots import check_label, labels
 from m3h_pipeline.storage import close_to_others, locked
 
@@ -32,10 +32,11 @@ def run_once(
 ) -> int:
     """Materialise everything for one snapshot; the exit code is 0 only where every blocking check passed."""
     out = out.absolute()
-    config = prepare(out, source, path, size, snapshot)
+    config = prepare(out, source, path, size, snapshot, to_run=True)
     import dagster as dg
 
     from m3h_pipeline.definitions import MAIN_JOB, defs
+    from m3h_pipeline.defs.partitions import add_partition
     from m3h_pipeline.defs.schedules import COMMAND_TAG, RUN_LOCK
     from m3h_pipeline.launch import check
     from m3h_pipeline.liveness import bury
@@ -44,7 +45,7 @@ def run_once(
     # Shared: the steps' own locks keep two of these apart; the schedule sees that one is going.
     with locked(out / RUN_LOCK, shared=True), dg.DagsterInstance.get() as instance:
         bury(instance, out)
-        instance.add_dynamic_partitions("snapshot", [config.source.snapshot])
+        add_partition(instance, config.source.snapshot)
         result = defs.resolve_job_def(MAIN_JOB).execute_in_process(
             instance=instance,
             partition_key=config.source.snapshot,
@@ -64,7 +65,7 @@ def score_once(out: Path, version: str, alias: str, everyone: bool, snapshot: st
     out = out.absolute()
     config = configuration.load(out)
     known = labels(out)
-    label = snapshot or config.source.snapshot
+    label = snapshot or config.source.snapshot or max(known, default="")
     if label not in known:
         raise InputError(
             f"there is no snapshot {label} in {out}: it holds {', '.join(known) or 'none'}; `m3h run` first"
@@ -98,7 +99,9 @@ def score_once(out: Path, version: str, alias: str, everyone: bool, snapshot: st
         f"\nTable      {out / 'scores.duckdb'}, table scores"
     )
     if not facts["samples"].value:
-        print("Nobody is still in hospital, or new to this version: `m3h score --all` scores everyone.")
+        print(
+            f"Nobody is still in hospital, or new to this version: `m3h score --all{out_option(out)}` scores everyone."
+        )
     return 0
 
 
@@ -106,15 +109,43 @@ def _console(verbose: bool) -> dict[str, Any]:
     return {"console": {"config": {"verbose": verbose}}}
 
 
+def write_settings(out: Path, source: str | None, path: Path | None, size: str | None) -> Path:
+    """``m3h init``: write m3h.toml and nothing else; returns its path."""
+    file = out / configuration.FILE
+    if file.exists():
+        raise InputError(f"{file} is there already: edit it, or choose another folder with --out")
+    config = configuration.new(source, path, size)
+    if config.source.path and not Path(config.source.path).is_dir():
+        raise InputError(f"{config.source.path} is not a folder: name the one that holds the data with --path")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        configuration.save(config, out)
+    except OSError as error:
+        raise _not_writable(out, error) from None
+    return file
+
+
+def _not_writable(out: Path, error: OSError) -> InputError:
+    return InputError(f"{out} can't be written ({error.strerror}): choose another folder with --out")
+
+
 def prepare(
-    out: Path, source: str | None = None, path: Path | None = None, size: str | None = None, snapshot: str | None = None
+    out: Path,
+    source: str | None = None,
+    path: Path | None = None,
+    size: str | None = None,
+    snapshot: str | None = None,
+    to_run: bool = False,
 ) -> configuration.Config:
-    """Check the choices before anything is written, then set up the out-folder and this process's environment."""
+    """Check the choices before anything is written, then set up the out-folder and this process's environment.
+
+    ``to_run``: the snapshot that m3h.toml names is to be made now.
+    """
     config = configuration.for_run(out, source, path, size, snapshot)
     opened = configuration.source(config, out)
     configuration.settings(config, opened)
-    if snapshot is not None:
-        check_label(out, snapshot, opened)
+    if to_run or snapshot is not None:
+        check_label(out, config.source.snapshot, opened)
     # Where it was read before, its listing says whether it must be read again.
     if config.source.snapshot not in labels(out):
         opened.check()
@@ -125,7 +156,7 @@ def prepare(
         configuration.save(config, out)
         _configure(home / "dagster.yaml")
     except OSError as error:
-        raise InputError(f"{out} can't be written ({error.strerror}): choose another folder with --out") from None
+        raise _not_writable(out, error) from None
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ["M3H_OUT"] = str(out)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -196,9 +227,9 @@ def _standing(out: Path, number: str) -> str:
     version = standing.versions.get(number)
     words = standing.describe(number)
     if version and version.status == review.PENDING:
-        return f"{words}: m3h review approve {number} --out {out}"
+        return f"{words}: m3h review approve {number}{out_option(out)}"
     if version and version.by_gate:
-        return f"{words}: m3h review show {number} --out {out}"
+        return f"{words}: m3h review show {number}{out_option(out)}"
     return words
 
 
@@ -208,7 +239,7 @@ def _pages(out: Path) -> str:
     uri = configuration.mlflow_uri(out)
     mlflow_page = "its own server" if uri.startswith("http") else served.mlflow_page
     addresses = f"Dagster: {served.dagster_page}, MLflow: {mlflow_page}"
-    return addresses if is_served(out) else f"m3h ui --out {out}   ({addresses})"
+    return addresses if is_served(out) else f"m3h ui{out_option(out)}   ({addresses})"
 
 
 def _what_to_open(out: Path, result: dg.ExecuteInProcessResult) -> str:

@@ -188,6 +188,18 @@ def erase(out: Path, theirs: Theirs) -> int:
     return sum(rows.values())
 
 
+def drop_snapshot(out: Path, label: str) -> int:
+    """Take a snapshot out of the table of all nights' scores; returns how many rows it had there."""
+    if not (out / DATABASE).exists():
+        return 0
+    with duckdb.connect(out / DATABASE, read_only=True) as database:
+        counted = database.execute("SELECT count(*) FROM scores WHERE snapshot = ?", [label]).fetchone()
+    rows = counted[0] if counted else 0
+    if rows:
+        _rewrite(out, f"WHERE snapshot <> {literal(label)}")
+    return rows
+
+
 def has_scored(out: Path, subject_id: str) -> bool:
     """Whether a patient is in the table of all nights' scores."""
     return subject_id in _subjects(out)

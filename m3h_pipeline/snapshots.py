@@ -6,27 +6,65 @@ A snapshot is the label (a date) of one extraction; its steps lie in ``<out>/sna
 from __future__ import annotations
 
 import datetime as dt
+import re
+import shlex
 import shutil
 from collections.abc import Collection
 from pathlib import Path
 
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.paths import out_option
 from m3h_pipeline.sources import Source
 from m3h_pipeline.storage import alone, read_step
 
 
+def as_date(label: str) -> dt.date | None:
+    """The date that a label says, None where it is not one.
+
+    >>> as_date("2026-01-05")
+    datetime.date(2026, 1, 5)
+    >>> [as_date(wrong) for wrong in ("2026-1-5", "20260105", "2026-02-30", "tomorrow")]
+    [None, None, None, None]
+    """
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", label):
+        return None
+    try:
+        return dt.date.fromisoformat(label)
+    except ValueError:
+        return None
+
+
+def need_date(label: str, out: Path) -> dt.date:
+    """The date that a label says; an `InputError` where it is not one, as a partition of any name can be added."""
+    if date := as_date(label):
+        return date
+    raise InputError(
+        f"the snapshot {label!r} is not a date, written as 2026-01-31: nothing was read or written for it. Run a "
+        f"partition that is a date; `m3h snapshot drop {shlex.quote(label)}{out_option(out)}` removes this one"
+    )
+
+
 def labels(out: Path) -> list[str]:
-    """Labels of the snapshots that were ingested, from the earliest to the newest."""
-    parent = out / "snapshots"
-    return sorted(step.parent.parent.name for step in parent.glob("[!.]*/ingested/step.json"))
+    """Labels of the snapshots that were ingested, from the earliest to the newest; what is no date does not count."""
+    steps = (out / "snapshots").glob("[!.]*/ingested/step.json")
+    dated = [name for step in steps if as_date(name := step.parent.parent.name)]
+    # Of four digits, two and two: in this order they are dates in order.
+    return sorted(dated)
 
 
 def check_label(out: Path, label: str, source: Source) -> None:
-    """Refuse to write today's data under a label of the past; an `InputError` says what to do instead.
+    """Refuse a label that is no date, or the wrong one for today's data; an `InputError` says what to do instead.
 
-    The past is what lies before the newest snapshot: the first label may be any date, and the newest may be made anew
-    when its source was mended. An earlier snapshot may be computed again as long as its source is as it was then.
+    The past is what lies before the newest snapshot: the first label may be any date up to tomorrow (a day on, where
+    the hospital is ahead of this machine), and the newest may be made anew when its source was mended. An earlier
+    snapshot may be computed again as long as its source is as it was then. The demo has no today.
     """
+    date = need_date(label, out)
+    if date > dt.date.today() + dt.timedelta(days=1) and source.name != "demo":
+        raise InputError(
+            f"snapshot {label} lies in the future: nothing was read, since no night before it could run any more. "
+            f"Choose today's date, {dt.date.today()}"
+        )
     newest = max(labels(out), default=label)
     if label >= newest or source.supports_as_of:
         return
@@ -66,13 +104,19 @@ def surplus(known: Collection[str], needed: Collection[str], snapshots: int, day
 
 def remove(out: Path, snapshots: Collection[str]) -> list[str]:
     """Remove snapshots; none where a run is under way, which leaves it to the next one. Returns those that went."""
-    parent = out / "snapshots"
     try:
         with alone(out, wait=False):
-            for snapshot in snapshots:
-                (parent / snapshot).rename(parent / f".{snapshot}.removed")
-            for gone in parent.glob(".*.removed"):
-                shutil.rmtree(gone)
+            remove_folders(out, snapshots)
     except BlockingIOError:
         return []
     return list(snapshots)
+
+
+def remove_folders(out: Path, snapshots: Collection[str]) -> None:
+    """Remove the folders of snapshots, where there are, and what a killed removal left; for whoever holds `alone`."""
+    parent = out / "snapshots"
+    for snapshot in snapshots:
+        if (parent / snapshot).exists():
+            (parent / snapshot).rename(parent / f".{snapshot}.removed")
+    for removed in parent.glob(".*.removed"):
+        shutil.rmtree(removed)

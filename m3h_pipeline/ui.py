@@ -175,8 +175,9 @@ def _make_ready(out: Path, snapshot: str) -> None:
     """No dead run holds a place in a pool; the configured snapshot can be chosen in the UI before the first run."""
     import dagster as dg
 
+    from m3h_pipeline.defs.partitions import add_partition
     from m3h_pipeline.liveness import bury
 
     with dg.DagsterInstance.get() as instance:
         bury(instance, out)
-        instance.add_dynamic_partitions("snapshot", [snapshot])
+        add_partition(instance, snapshot)

@@ -14,6 +14,7 @@ from m3h_pipeline import tracking
 from m3h_pipeline.contracts import TABLES, load_contract
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.liveness import living
+from m3h_pipeline.snapshots import need_date
 from m3h_pipeline.sources import Source
 from m3h_pipeline.storage import Step, at_work, need_step, produce, step_key
 
@@ -70,7 +71,9 @@ class Workspace(dg.ConfigurableResource):
         return self.root / "cache" / "embeddings"
 
     def folder(self, context: dg.AssetExecutionContext, step: str) -> Path:
-        """Where a step of this run's snapshot lies."""
+        """Where a step of this run's snapshot lies; a run of a partition that is no date fails."""
+        with clearly():
+            need_date(context.partition_key, self.root)
         return self.root / "snapshots" / context.partition_key / step
 
     def step(self, context: dg.AssetExecutionContext, name: str) -> Step:

@@ -8,8 +8,10 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from m3h_pipeline import config as configuration
+from m3h_pipeline.defs.partitions import add_partition
 from m3h_pipeline.defs.resources import OUT_VARIABLE, Workspace
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.paths import out_option
 from m3h_pipeline.snapshots import labels
 from m3h_pipeline.storage import is_locked, read_step
 
@@ -58,7 +60,7 @@ def nightly(job: str) -> dg.ScheduleDefinition:
             return dg.SkipReason(f"run {going} is still going: a second one would compute the same steps")
         if reason := nothing_to_do(workspace, label):
             return dg.SkipReason(reason)
-        context.instance.add_dynamic_partitions("snapshot", [label])
+        add_partition(context.instance, label)
         remember(workspace, label)
         return dg.RunRequest(run_key=label, partition_key=label)
 
@@ -79,7 +81,10 @@ def nothing_to_do(workspace: Workspace, label: str) -> str | None:
     if newest is None:
         return None
     if label < newest:
-        return f"the snapshot {newest} is newer than this night, {label}"
+        return (
+            f"the snapshot {newest} is newer than this night, {label}; if its date is a mistake: "
+            f"m3h snapshot drop {newest}{out_option(workspace.root)}"
+        )
     step = read_step(workspace.root / "snapshots" / newest / "ingested")
     if label > newest and step and step.info.get("fingerprint") == workspace.source.fingerprint():
         return f"the source is as it was for the snapshot {newest}: there is nothing new to learn"
@@ -88,9 +93,7 @@ def nothing_to_do(workspace: Workspace, label: str) -> str | None:
 
 def remember(workspace: Workspace, label: str) -> None:
     """`m3h run` without a date goes on with this night's."""
-    config = workspace.config
-    source = config.source.model_copy(update={"snapshot": label})
-    configuration.save(config.model_copy(update={"source": source}), workspace.root)
+    configuration.save(configuration.dated(workspace.config, label), workspace.root)
 
 
 def overdue(config: configuration.Config) -> dg.FreshnessPolicy:

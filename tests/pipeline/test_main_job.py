@@ -47,6 +47,10 @@ def test_last_screen_says_what_to_open(finished):
     out, result = finished
     assert len(result.stdout.strip().splitlines()) <= 15
     assert str(out / "latest" / "report.html") in result.stdout
+    # Every command that is named can be copied as it stands.
+    commands = re.findall(r"m3h (?:ui|review \w+)[^,\n]*", result.stdout)
+    assert len(commands) == 2
+    assert all(f" --out {out}" in command for command in commands)
     assert "Traceback" not in result.stderr
     assert re.fullmatch(r"( *\d+:\d\d  \w+ +\d+\.\d s\n)+", result.stderr)  # quiet: a line a step
 

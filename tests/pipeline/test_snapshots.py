@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+import duckdb
 import polars as pl
 import pytest
+from click.testing import CliRunner, Result
 from mimic_folder import hospital, write
 from mlflow import MlflowClient
 
 from m3h_pipeline import config as configuration
-from m3h_pipeline import registry, storage, tracking
+from m3h_pipeline import registry, scoring, storage, tracking
+from m3h_pipeline.cli import main
 from m3h_pipeline.defs.ingestion.assets import ingest
+from m3h_pipeline.defs.partitions import add_partition
 from m3h_pipeline.defs.reports.assets import _retire
 from m3h_pipeline.defs.resources import Workspace
+from m3h_pipeline.defs.schedules import nothing_to_do
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.reports.publish import publish
 from m3h_pipeline.run import prepare
+from m3h_pipeline.snapshot_command import drop, overview
 from m3h_pipeline.snapshots import check_label, labels, remove, surplus
 from m3h_pipeline.sources import mimic_iv
 from m3h_pipeline.sources.mimic_iv import MimicIV
@@ -70,6 +78,24 @@ def test_a_backfill_is_refused_unless_the_source_can_replay_the_past(out):
     check_label(out, "2025-06-01", _Source(supports_as_of=True))
 
 
+def test_a_label_that_is_no_date_is_refused_and_stops_no_later_night(out):
+    for wrong in ("tomorrow", "2026-1-5", "20260105"):
+        with pytest.raises(InputError, match=rf"'{wrong}' is not a date.*m3h snapshot drop {wrong} --out"):
+            check_label(out, wrong, _Source())
+    # What an earlier version let in.
+    storage.produce(out / "snapshots" / "tomorrow" / "ingested", "key", lambda to: {"fingerprint": "as it was"})
+    assert labels(out) == DAYS[:2]
+    check_label(out, DAYS[2], _Source("changed"))
+
+
+def test_a_date_in_the_future_is_refused(out):
+    tomorrow, later = (dt.date.today() + dt.timedelta(days=days) for days in (1, 2))
+    check_label(out, tomorrow.isoformat(), _Source())
+    with pytest.raises(InputError, match=f"snapshot {later} lies in the future: .*Choose today's date"):
+        check_label(out, later.isoformat(), _Source())
+    check_label(out, later.isoformat(), _Source(name="demo"))
+
+
 # Through Dagster and the command line -------------------------------------------------------------------------------
 
 
@@ -91,7 +117,7 @@ def run(tmp_path, monkeypatch):
             raise_on_error=False,
         )
 
-    materialise.out, materialise.root = folder, root
+    materialise.out, materialise.root, materialise.instance = folder, root, instance
     return materialise
 
 
@@ -127,6 +153,16 @@ def test_a_backfill_in_the_ui_or_on_the_command_line_is_refused(run):
         prepare(run.out, snapshot="2025-06-01")
     assert (run.out / "m3h.toml").read_bytes() == before
     assert labels(run.out) == [DAYS[1]]
+
+
+def test_a_partition_that_is_no_date_fails_at_once_and_is_forgotten_by_the_next_run(run):
+    run.instance.add_dynamic_partitions("snapshot", ["tomorrow"])
+    assert "'tomorrow' is not a date" in _failure(run("tomorrow"))
+    assert not (run.out / "snapshots").exists()
+    assert run(DAYS[1]).success
+    add_partition(run.instance, DAYS[2])
+    assert "tomorrow" not in run.instance.get_dynamic_partitions("snapshot")
+    assert set(DAYS) <= set(run.instance.get_dynamic_partitions("snapshot"))
 
 
 def test_an_old_snapshot_stands_when_its_source_has_changed(run):
@@ -208,6 +244,20 @@ def test_snapshots_that_a_model_in_use_was_trained_on_are_kept(run):
     registry.mark_forgotten({"2": 1})
     assert client.get_model_version(tracking.MODEL_NAME, "2").tags["m3h.forgotten_patients"] == "1"
 
+    with pytest.raises(InputError, match=r"version 2 \(champion\) learned from it.*m3h review reject 2 --out"):
+        drop(run.out, days[1], ask=None)
+    with pytest.raises(InputError, match=r"version 5 \(waits for review\) learned from it"):
+        drop(run.out, days[4], ask=None)
+    assert labels(run.out) == days
+    used = [line for line in overview(run.out).splitlines() if "version" in line]
+    assert [(line.split()[0], line[line.index("version") :]) for line in used] == [
+        (days[0], "version 1 (previous)"),
+        (days[1], "version 2 (champion)"),
+        (days[2], "version 3"),
+        (days[3], "version 4"),
+        (days[4], "version 5 (waits for review)"),
+    ]
+
     workspace = Workspace(out=str(run.out))
     assert _retire(workspace) == []
     keeping = configuration.RetentionConfig(snapshots=2)
@@ -223,6 +273,73 @@ def test_retention_is_read_from_the_configuration(tmp_path):
     (tmp_path / "m3h.toml").write_text("[retention]\nsnapshots = -1\n")
     with pytest.raises(InputError, match=r"retention\.snapshots"):
         configuration.load(tmp_path)
+
+
+@pytest.fixture
+def mistaken(run) -> Path:
+    """An out-folder whose last snapshot has a date typed by mistake, which its scores and ``latest`` show."""
+    wrong = "2036-01-01"
+    for label in (DAYS[1], wrong):
+        folder = run.out / "snapshots" / label
+        storage.produce(folder / "ingested", "key", lambda to: {"fingerprint": "as it was"})
+
+        def write_report(to: Path, label: str = label) -> None:
+            storage.write_json(to / "metrics.json", {"snapshot": label})
+
+        def write_scores(to: Path, label: str = label) -> dict[str, str]:
+            row = {name: pl.Series(["1"]).cast(kind, strict=False) for name, kind in scoring.SCHEMA.items()
+                   if kind == pl.String}  # fmt: skip
+            some = pl.concat([pl.DataFrame(schema=scoring.SCHEMA), pl.DataFrame(row)], how="diagonal")
+            scoring.write_scores([some], to, version="1", snapshot=label)
+            return {"model_version": "1"}
+
+        report = storage.produce(folder / "report", "key", write_report)
+        scores = storage.produce(folder / "scores", "key", write_scores)
+        publish(run.out, report.folder, scores.folder / scoring.FILE)
+        scoring.keep(run.out, scores.folder / scoring.FILE)
+    config = configuration.load(run.out)
+    configuration.save(configuration.dated(config, wrong), run.out)
+    return run.out
+
+
+def test_a_mistaken_snapshot_is_listed_and_dropped_with_all_that_shows_it(mistaken):
+    def command(*arguments: str, **more: str) -> Result:
+        return CliRunner().invoke(main, ["snapshot", *arguments, "--out", str(mistaken)], **more)
+
+    with dg.DagsterInstance.get() as instance:
+        instance.add_dynamic_partitions("snapshot", [DAYS[1], "2036-01-01", "tomorrow"])
+    workspace = Workspace(out=str(mistaken))
+    assert "m3h snapshot drop 2036-01-01 --out" in str(nothing_to_do(workspace, DAYS[2]))
+
+    listed = command("list").stdout.splitlines()[1:]
+    assert [line.split()[0] for line in listed] == [DAYS[1], "2036-01-01", "tomorrow"]
+    assert listed[2].split()[1] == "no"
+    assert listed[2].endswith("not a date")
+
+    assert "nothing was removed" in command("drop", "2036-01-01", input="n\n").stdout
+    assert labels(mistaken) == [DAYS[1], "2036-01-01"]
+    with storage.at_work(mistaken):
+        busy = command("drop", "2036-01-01", "--yes")
+        assert (busy.exit_code, "a run is at work" in busy.stderr) == (1, True)
+
+    dropped = command("drop", "2036-01-01", "--yes")
+    assert dropped.exit_code == 0, dropped.output
+    assert "is removed, with 1 scores" in dropped.stdout
+    assert command("drop", "tomorrow", "--yes").exit_code == 0
+    assert [path.name for path in (mistaken / "snapshots").iterdir()] == [DAYS[1]]
+    with dg.DagsterInstance.get() as instance:
+        assert instance.get_dynamic_partitions("snapshot") == [DAYS[1]]
+    assert storage.read_json(mistaken / "latest" / "metrics.json") == {"snapshot": DAYS[1]}
+    assert pl.read_parquet(mistaken / "latest" / scoring.FILE)["snapshot"].to_list() == [DAYS[1]]
+    with duckdb.connect(mistaken / scoring.DATABASE, read_only=True) as database:
+        assert database.execute("SELECT snapshot FROM scores").fetchall() == [(DAYS[1],)]
+    assert configuration.load(mistaken).source.snapshot == ""
+    assert nothing_to_do(workspace, DAYS[2]) is None
+
+    for label in ("2036-01-01", "..", f"../snapshots/{DAYS[1]}"):
+        unknown = command("drop", label, "--yes")
+        assert (unknown.exit_code, f"it holds {DAYS[1]}" in unknown.stderr) == (1, True)
+    assert labels(mistaken) == [DAYS[1]]
 
 
 def replace_retention(config: configuration.Config, **bounds: int) -> configuration.Config:
