@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from m3h_pipeline import config as configuration
 from m3h_pipeline.audit import POSTGRES_VARIABLE, postgres_address
+from m3h_pipeline.encoders import check_encoders
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.pages import is_served, last_served
 from m3h_pipeline.paths import dagster_template, out_option
@@ -146,6 +147,8 @@ def prepare(
     configuration.settings(config, opened)
     if to_run or snapshot is not None:
         check_label(out, config.source.snapshot, opened)
+    if to_run and config.launcher.kind == "local":
+        check_encoders(config.embedding)
     # Where it was read before, its listing says whether it must be read again.
     if config.source.snapshot not in labels(out):
         opened.check()

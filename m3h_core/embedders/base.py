@@ -70,6 +70,9 @@ class Embedder(ABC):
         Needs no fit; what `fit` and `transform` make of it is the same. Encoders that cache nothing do nothing.
         """
 
+    def check(self) -> None:  # noqa: B027  (only encoders with a checkpoint need it)
+        """Raise ValueError where the encoder can't be had. Needs no fit; what needs no checkpoint does nothing."""
+
     def save(self, folder: str | Path) -> None:
         """Write ``embedder.json`` and ``embedder.safetensors`` into an existing or new folder."""
         self._check_fitted()

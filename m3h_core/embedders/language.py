@@ -146,6 +146,10 @@ class LanguageEmbedder(Embedder):
         for _ in self._pooled(items, range(len(items)), None):
             pass
 
+    def check(self) -> None:
+        """Load the checkpoint; raise ValueError where it can't be had."""
+        self._load()
+
     @staticmethod
     def content_key(text: str) -> bytes | None:
         """What the vector of a note is cached by; None for a note without a word."""

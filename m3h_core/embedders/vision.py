@@ -190,6 +190,10 @@ class VisionEmbedder(Embedder):
         for block in blocks(items, range(len(items)), _BLOCK, len):
             self._embed([image[-1] for sample in block.items for image in sample], store, lambda _: None)
 
+    def check(self) -> None:
+        """Load the network; raise ValueError where it or its weights can't be had."""
+        self._load()
+
     def content_key(self, source: str | Path | bytes) -> bytes | None:
         """What the vector of an image is cached by; None for a file that isn't there."""
         return self._file_keys([source])[0] or _content_key(source)

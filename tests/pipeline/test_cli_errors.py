@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from m3h_pipeline.cli import main
+from m3h_pipeline.config import EmbeddingConfig
+from m3h_pipeline.encoders import check_encoders
 
 
 def m3h(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
@@ -121,6 +123,27 @@ def test_another_sources_out_folder(hospital, tmp_path):
 def test_wrong_configuration(tmp_path):
     (tmp_path / "m3h.toml").write_text("[training]\nepochs = 0\n")
     assert_clear(m3h("run", "--out", tmp_path), "training.epochs")
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("vision = 'resnet1800'", "vision: timm has no model 'resnet1800'"),
+        ("language = '/nowhere/bert'", "language: checkpoint '/nowhere/bert' is neither a folder nor a hub name"),
+    ],
+)
+def test_an_encoder_that_can_t_be_had_is_refused_before_anything_is_read(tmp_path, hospital, setting, says):
+    settings = f"[source]\nname = 'mimic-iv'\npath = '{hospital}'\n\n[embedding]\n{setting}\n"
+    (tmp_path / "m3h.toml").write_text(settings)
+    result = CliRunner().invoke(main, ["run", "--out", str(tmp_path)])
+    assert result.exit_code == 1
+    assert f"Error: m3h.toml: [embedding] {says}" in result.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["m3h.toml"]
+    assert (tmp_path / "m3h.toml").read_text() == settings
+
+
+def test_an_encoder_that_can_be_had_is_let_pass():
+    check_encoders(EmbeddingConfig(image_size=64))
 
 
 def test_demo_hospital_does_not_overwrite(tmp_path):

@@ -81,7 +81,7 @@ from pathlib import Path
 import dagster as dg
 from m3h_core.embedders import load_embedder
 from m3h_pipeline import config as configuration
-from m3h_pipeline.defs.embeddings.assets import _options
+from m3h_pipeline.encoders import encoder_options
 from m3h_pipeline.features.items import modality_items
 from m3h_pipeline.jobs import FACTS
 from m3h_pipeline.launch import JobLauncher
@@ -92,7 +92,7 @@ configuration.save(config, root)
 assert configuration.load(root) == config
 to = root / "embedding"
 to.mkdir()
-job = {"modality": "language", "inputs": inputs, "options": _options("language", config.embedding),
+job = {"modality": "language", "inputs": inputs, "options": encoder_options("language", config.embedding),
        "cache": str(root / "cache"), "cache_bytes": 10**9}
 
 @dg.asset

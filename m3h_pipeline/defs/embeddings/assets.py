@@ -1,13 +1,12 @@
 """One embedding a modality, each fitted on the training split and computed in a job of its own."""
 
-from typing import Any
-
 import dagster as dg
 import polars as pl
 
-from m3h_pipeline.config import EmbeddingConfig, spill
+from m3h_pipeline.config import spill
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
+from m3h_pipeline.encoders import encoder_options
 from m3h_pipeline.features.items import is_given
 from m3h_pipeline.launch import JobLauncher
 from m3h_pipeline.storage import code_version
@@ -79,22 +78,6 @@ def as_of_inputs(context: dg.AssetExecutionContext, workspace: Workspace):
         yield materialized(step, {"dagster/row_count": rows}, asset_key=f"{modality}_inputs")
 
 
-def _options(modality: str, config: EmbeddingConfig) -> dict[str, Any]:
-    if modality in config.encoders:
-        return {"encoder": config.encoders[modality]}
-    if modality == "language":
-        return {"checkpoint": config.language, "revision": config.language_revision or None}
-    if modality == "vision":
-        return {
-            "model": config.vision,
-            "weights": config.vision_weights or None,
-            "image_size": config.image_size or None,
-        }
-    if modality == "timeseries":
-        return {"learned": config.timeseries == "learned"}
-    return {}
-
-
 def _embedding(modality: str) -> dg.AssetsDefinition:
     _, kinds, description = _MODALITIES[modality]
 
@@ -115,7 +98,7 @@ def _embedding(modality: str) -> dg.AssetsDefinition:
         inputs = workspace.step(context, "inputs")
         given = is_given(modality, inputs.folder)
         settings = workspace.config.embedding
-        options = {} if given else _options(modality, settings)
+        options = {} if given else encoder_options(modality, settings)
         job = {
             "modality": modality,
             "inputs": str(inputs.folder),

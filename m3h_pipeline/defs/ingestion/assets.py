@@ -11,6 +11,7 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline import forgetting
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, clearly, columns_of, materialized
+from m3h_pipeline.encoders import check_encoders
 from m3h_pipeline.lineage import unaccounted
 from m3h_pipeline.paths import contracts_folder
 from m3h_pipeline.snapshots import check_label
@@ -64,6 +65,9 @@ def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
     forgetting.finish(workspace.root)
     with clearly():
         check_label(workspace.root, context.partition_key, source)
+        # Elsewhere other paths and packages may be there than here.
+        if config.launcher.kind == "local":
+            check_encoders(config.embedding)
     fingerprint = source.fingerprint()
     settings = configuration.settings(config, source)
     # How much memory and disk the work may take decides nothing.
