@@ -121,7 +121,7 @@ def _volume(contract: Contract, valid: Path, occasion: Occasion) -> CheckResult:
     words = f"There are {count(new)} rows; the snapshot of {label} had {count(old)}, the contract allows {low:g} to "
     words += f"{high:g} times as many."
     if old < FEWEST and new < FEWEST:
-        return _passed("change_in_volume", bound.severity, words)
+        return _passed("change_in_volume", bound.severity, words, "too few rows")
     passed = low * old <= new <= high * old
     facts: dict[str, int | float | str] = {"rows": count(new), f"rows in {label}": count(old)}
     if old >= FEWEST and new >= FEWEST:
@@ -165,6 +165,9 @@ def _distribution(contract: Contract, valid: Path, occasion: Occasion) -> CheckR
     else:
         compared, problems = _columns(tables, contract, limits)
     facts: dict[str, int | float | str] = {"compared": compared, "shifted": len(problems), "bound": limits.distance}
+    if not compared:
+        words = f"There is too little to compare with the snapshot of {label}."
+        return _passed("distribution", bound.severity, words, "too few rows")
     if not problems:
         words = f"{compared} distributions are close to those of the snapshot of {label}."
         return CheckResult("distribution", True, bound.severity, words, facts)

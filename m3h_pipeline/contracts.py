@@ -23,6 +23,7 @@ import polars as pl
 import yaml
 
 from m3h_core.tasks import TaskSpec
+from m3h_pipeline.check_states import with_state
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import contracts_folder
 from m3h_pipeline.reports.words import FEWEST, count
@@ -198,7 +199,8 @@ class SplitResult:
 class CheckResult:
     """Verdict of one check, for people and for Dagster; ``observed`` holds counts and rule names, no patient's values.
 
-    ``severity``: "error" stops the pipeline, "warning" does not.
+    ``severity``: "error" stops the pipeline, "warning" does not. ``passed`` with a ``note`` in ``observed`` means that
+    nothing was judged (m3h_pipeline/check_states.py).
     """
 
     name: str
@@ -269,7 +271,7 @@ def validate(
         "kept": split.kept,
         "quarantined": split.quarantined_by_rule,
         "by_file": split.by_file,
-        "checks": [asdict(check) for check in checks],
+        "checks": [asdict(with_state(check)) for check in checks],
         "findings": [finding.to_dict() for finding in examined.findings if finding.check not in occasion.accepted],
     }
 
@@ -314,7 +316,7 @@ def _refused(contract: Contract, problems: Sequence[str], valid: Path) -> dict[s
         for name in check_names(contract.table)
         if name != "schema"
     ]
-    checks = [asdict(check) for check in (shape, *unjudged)]
+    checks = [asdict(with_state(check)) for check in (shape, *unjudged)]
     return {"kept": 0, "quarantined": {}, "by_file": {}, "checks": checks, "findings": []}
 
 

@@ -28,6 +28,7 @@ import polars as pl
 from m3h_core import Calibrator, Cohort, Held, TaskSpec
 from m3h_core.cohort import CALIBRATION, TEST, TRAIN
 from m3h_core.metrics import Score, evaluate_predictions
+from m3h_pipeline.check_states import said
 from m3h_pipeline.config import MonitoringConfig
 from m3h_pipeline.features.items import MODALITIES, is_given
 from m3h_pipeline.reports.quality import too_few
@@ -383,9 +384,9 @@ def _fallen(records: list[dict[str, Any]], config: MonitoringConfig) -> list[dic
 def verdicts(found: Mapping[str, Any]) -> dict[str, tuple[bool, str]]:
     """Each check's outcome and a sentence: inputs, missingness, scores, performance."""
     if found["reason"] and not found["performance"]:
-        nothing = (True, f"Nothing to compare: {found['reason']}.")
+        nothing = (True, said(f"{found['reason']}."))
         return dict.fromkeys(("inputs", "missingness", "scores", "performance"), nothing)
-    said = {
+    verdict_of = {
         check: _changed(found, key, what)
         for check, (key, what) in {
             "inputs": ("inputs", "feature"),
@@ -399,15 +400,18 @@ def verdicts(found: Mapping[str, Any]) -> dict[str, tuple[bool, str]]:
            if record["uncovered"] else "")
         for record in found["performance"] if record["fell"] or record["uncovered"]
     ]  # fmt: skip
+    if not found["performance"]:
+        verdict_of["performance"] = (True, said("No task has enough labels that have arrived since."))
+        return verdict_of
     judged = plural(len(found["performance"]), "task")
     good = f"{judged} with enough labels that have arrived since: none is worse than at the registration."
-    said["performance"] = (not worse, f"Worse since the registration: {listing(worse)}." if worse else good)
-    return said
+    verdict_of["performance"] = (not worse, f"Worse since the registration: {listing(worse)}." if worse else good)
+    return verdict_of
 
 
 def _changed(found: Mapping[str, Any], key: str, what: str) -> tuple[bool, str]:
     if found["reason"]:
-        return True, f"Nothing to compare: {found['reason']}."
+        return True, said(f"{found['reason']}.")
     changed = [record for record in found[key] if record["changed"]]
     compared = f"{plural(len(found[key]), what)} compared over {found['new']:,} new samples"
     if not changed:

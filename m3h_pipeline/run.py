@@ -57,7 +57,7 @@ def run_once(
     if not result.success:
         print(f"error: {_why(result)}", file=sys.stderr)
         return 1
-    print(_what_to_open(out, result))
+    print(_what_to_open(out, result, config.source.snapshot))
     return 0
 
 
@@ -245,8 +245,10 @@ def _pages(out: Path) -> str:
     return addresses if is_served(out) else f"m3h ui{out_option(out)}   ({addresses})"
 
 
-def _what_to_open(out: Path, result: dg.ExecuteInProcessResult) -> str:
+def _what_to_open(out: Path, result: dg.ExecuteInProcessResult, snapshot: str) -> str:
     """The last screen: what came out and what to open."""
+    from m3h_pipeline.reports.findings import last_screen
+
     facts = _facts(result)
     quality, version, cohort = facts["quality"], facts["model_version"], facts["cohort"]
     number = str(version["version"].value)
@@ -258,6 +260,7 @@ def _what_to_open(out: Path, result: dg.ExecuteInProcessResult) -> str:
             f"Learning   joint against single-task models: {quality['joint against single-task models'].value}",
             f"           joint against boosted trees: {quality['joint against boosted trees'].value}",
             f"Model      {version['name'].value} version {number} {_standing(out, number)}",
+            *last_screen(out, snapshot),
             f"Report     {out / 'latest' / 'report.html'}",
             f"Look on    {_pages(out)}",
         ]

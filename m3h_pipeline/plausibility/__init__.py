@@ -138,13 +138,14 @@ def _events(tables: Tables) -> _Found:
     units = rows.group_by("code", pl.col("unit").fill_null("")).len().sort("code", "unit").collect(engine="streaming")
     declared = several_units(units.iter_rows(), expected, "events")
     named = {finding.subject for finding in declared if finding.stops}
+    with_units = set(units.filter(pl.col("unit") != "")["code"])
     found = _values(rows, "events", ranges, with_units=True)
     clustered, judged = found["units"]
     counts = dict(units.group_by("code").agg(pl.col("len").sum()).iter_rows())
     # A code whose rows name two units is told once.
     beside = [finding for finding in clustered if finding.subject not in named]
     clusters = {finding.subject for finding in beside}
-    found["units"] = (beside + [one for one in declared if one.subject not in clusters], max(judged, len(declared)))
+    found["units"] = (beside + [one for one in declared if one.subject not in clusters], max(judged, len(with_units)))
     own_codes = [own["code"] for own in tables.signals if own["unit"] or own["low"] is not None]
     found["code_names"] = (code_names(counts, [s.code for s in known], own_codes, "events"), len(counts))
     labs = [signal.code for signal in known if signal.kind == "lab"]

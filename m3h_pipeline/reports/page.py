@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
+from m3h_pipeline.check_states import STATES, in_words
 from m3h_pipeline.reports import charts, claims, interaction, words
+from m3h_pipeline.reports.findings import Look
 from m3h_pipeline.reports.flow import flow_sentences
 
 if TYPE_CHECKING:
@@ -44,11 +46,11 @@ class LineageRow(TypedDict):
 
 
 class Check(TypedDict):
-    """One check of one table."""
+    """One check of one table; ``state``: one of `check_states.STATES`."""
 
     table: str
     name: str
-    passed: bool
+    state: str
     description: str
 
 
@@ -71,6 +73,7 @@ class ReportData(TypedDict):
     erased: dict[str, int]
     checks: list[Check]
     gate: dict[str, Any]
+    looks: list[Look]
     metrics: dict[str, Any]
     tim: dict[str, Any] | None
     trust: dict[str, Any]
@@ -127,6 +130,7 @@ def _render(data: Mapping[str, Any]) -> str:
         **data,
         palette=charts.PALETTE,
         script=script,
+        check_tally=in_words({state: sum(c["state"] == state for c in data["checks"]) for state in STATES}),
         # Nothing is fetched, and no script runs but this one, whatever a task's name holds.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         summary=claims.sentences(data["detail"]["comparisons"], tasks),

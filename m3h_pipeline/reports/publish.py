@@ -10,10 +10,12 @@ from typing import Any
 import polars as pl
 
 from m3h_core.cohort import SPLITS, Cohort
+from m3h_pipeline.check_states import state_of
 from m3h_pipeline.config import Config
 from m3h_pipeline.lineage import whole_lineage
 from m3h_pipeline.reports import words
 from m3h_pipeline.reports.card import model_card
+from m3h_pipeline.reports.findings import worth_a_look
 from m3h_pipeline.reports.flow import erased_since, sample_flow
 from m3h_pipeline.reports.page import ReportData, write_report
 from m3h_pipeline.reports.validation import write_validation
@@ -80,7 +82,7 @@ def _report_data(
     synthetic = config.source.name == "demo"
     version = steps["model_version"].info
     checks: list[Any] = [
-        {"table": table, **{key: check[key] for key in ("name", "passed", "description")}}
+        {"table": table, "name": check["name"], "state": state_of(check), "description": check["description"]}
         for table, step in valid.items()
         for check in step.info["checks"]
     ]
@@ -106,6 +108,7 @@ def _report_data(
         "erased": erased_since(valid),
         "checks": checks,
         "gate": read_json(steps["gate"].folder / "gate.json"),
+        "looks": worth_a_look(valid),
         "metrics": read_json(steps["quality"].folder / "metrics.json"),
         "tim": read_json(steps["tim"].folder / "tim.json"),
         "trust": read_json(steps["quality"].folder / "trust.json"),

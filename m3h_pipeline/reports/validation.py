@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from m3h_pipeline.check_states import in_words, state_of, tally
 from m3h_pipeline.contracts import check_descriptions, load_contract
 from m3h_pipeline.reports import charts, words
 from m3h_pipeline.reports.page import page_templates
@@ -47,7 +48,8 @@ def _table(table: str, step: Step) -> dict[str, Any]:
         "name": table,
         "kept": step.info["kept"],
         "quarantined": sum(quarantined.values()),
-        "checks": [{**check, "asks": about[check["name"]]} for check in checks],
+        "tally": in_words(tally(checks)),
+        "checks": [{**check, "asks": about[check["name"]], "state": state_of(check)} for check in checks],
         "rules": [
             {
                 "name": rule.name,

@@ -35,6 +35,12 @@ def test_it_says_what_failed_and_names_every_rule(page):
     assert all(rule.name in page for rule in load_contract("events").rules)
 
 
+def test_it_counts_what_was_not_judged_apart(page):
+    """There is no earlier snapshot, the source is not live, and two dozen stays are too few for the rest."""
+    assert "11 checks: 3 passed, 1 failed, 7 not judged." in re.sub(r"\s+", " ", page)
+    assert "<td>not judged</td><td>Not judged: there is no earlier snapshot to compare with.</td>" in page
+
+
 def test_it_loads_nothing_and_runs_nothing(page):
     assert not re.search(r"(src|href)=\"(?!#|data:)", page)
     assert "<script" not in page

@@ -51,6 +51,8 @@ def test_a_lab_that_vanishes(out: Path) -> None:
             assert names == {(f"valid_{t}", check) for t in TABLES for check in check_names(t)} | {
                 (table, "lineage") for table in TABLES
             }
+            states = {str(c.metadata["state"].value) for c in checks if c.description.startswith("Not judged: ")}
+            assert states == {"not judged"}
             failed = {f"{c.asset_key.to_user_string()} {c.check_name}": c.description for c in checks if not c.passed}
             return read_step(out / "snapshots" / day / "inputs") is not None, failed
 

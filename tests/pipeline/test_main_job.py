@@ -51,6 +51,7 @@ def test_last_screen_says_what_to_open(finished):
     commands = re.findall(r"m3h (?:ui|review \w+)[^,\n]*", result.stdout)
     assert len(commands) == 2
     assert all(f" --out {out}" in command for command in commands)
+    assert re.search(r"Data       checks: \d+ passed, \d+ not judged", result.stdout)
     assert "Traceback" not in result.stderr
     assert re.fullmatch(r"( *\d+:\d\d  \w+ +\d+\.\d s\n)+", result.stderr)  # quiet: a line a step
 

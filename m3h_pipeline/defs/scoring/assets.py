@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from m3h_pipeline import scoring, tracking
+from m3h_pipeline.check_states import NOT_JUDGED, PASSED, WARNED, is_said
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, clearly, materialized, mlflow_link
 from m3h_pipeline.errors import InputError
@@ -136,12 +137,24 @@ def monitoring(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Ma
     settings = config.monitoring.model_dump() | {"bootstrap": config.training.bootstrap}
     step = workspace.produce(context, "monitoring", [MONITORING_CODE, settings, inputs, scored, labels, learned], build)
     checks = [
-        dg.AssetCheckResult(check_name=check, passed=passed, description=words, severity=dg.AssetCheckSeverity.WARN)
+        dg.AssetCheckResult(
+            check_name=check,
+            passed=passed,
+            description=words,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"state": _state(passed, words)},
+        )
         for check, (passed, words) in step.info["checks"].items()
     ]
     farthest = _farthest(read_json(step.folder / "monitoring.json"))
     shown = {"champion": version or "none", "what changed most": dg.MetadataValue.md(farthest)}
     return materialized(step, shown, checks=checks)
+
+
+def _state(passed: bool, words: str) -> str:
+    if is_said(words):
+        return NOT_JUDGED
+    return PASSED if passed else WARNED
 
 
 def _farthest(found: dict[str, Any], most: int = 10) -> str:

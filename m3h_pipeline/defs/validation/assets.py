@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from m3h_pipeline.check_states import in_words, state_of, tally
 from m3h_pipeline.columns import Columns
 from m3h_pipeline.contracts import TABLES, CheckResult, check_descriptions
 from m3h_pipeline.defs.partitions import snapshots
@@ -74,6 +76,7 @@ def _validated(table: str) -> dg.AssetsDefinition:
                 "dagster/row_count": step.info["kept"],
                 "quarantined": sum(step.info["quarantined"].values()),
                 "quarantined by rule": dg.MetadataValue.json(step.info["quarantined"]),
+                "checks": in_words(tally(step.info["checks"])),
                 "all checks": dg.MetadataValue.path(str(page)),
             },
             checks=[_as_dagster(CheckResult(**check)) for check in step.info["checks"]],
@@ -115,7 +118,7 @@ def _as_dagster(check: CheckResult) -> dg.AssetCheckResult:
         passed=check.passed,
         severity=dg.AssetCheckSeverity.ERROR if check.severity == "error" else dg.AssetCheckSeverity.WARN,
         description=check.description,
-        metadata=check.observed,
+        metadata={"state": state_of(asdict(check)), **check.observed},
     )
 
 
