@@ -70,11 +70,14 @@ def registered() -> list[Registered]:
     return sorted(versions, key=lambda version: int(version.version))
 
 
-def need(alias: str = CHAMPION, version: str = "") -> Registered:
-    """The version of this number, else of this alias; an `InputError` says what to do where there is none."""
+def need(alias: str = CHAMPION, version: str = "", where: str = "") -> Registered:
+    """The version of this number, else of this alias; an `InputError` says what to do where there is none.
+
+    ``where``: what the commands that it names need so that they mean this out-folder.
+    """
     versions = registered()
     if not versions:
-        raise InputError("no model is registered yet: `m3h run` trains and registers one")
+        raise InputError(f"no model is registered yet: `m3h run{where}` trains and registers one")
     for known in versions:
         if known.version == version or (not version and alias in known.aliases):
             return known
@@ -83,7 +86,8 @@ def need(alias: str = CHAMPION, version: str = "") -> Registered:
         raise InputError(f"{tracking.MODEL_NAME} has no version {version}: {numbers}")
     raise InputError(
         f"no version of {tracking.MODEL_NAME} has the alias {alias!r}; {numbers}. Approve one (`m3h review approve "
-        "VERSION`, or the alias in MLflow's UI), or score with one that nobody has reviewed: `m3h score --version N`"
+        f"VERSION{where}`, or the alias in MLflow's UI), or score with one that nobody has reviewed: "
+        f"`m3h score --version N{where}`"
     )
 
 

@@ -69,12 +69,13 @@ def score_once(out: Path, version: str, alias: str, everyone: bool, snapshot: st
     label = snapshot or config.source.snapshot or max(known, default="")
     if label not in known:
         raise InputError(
-            f"there is no snapshot {label} in {out}: it holds {', '.join(known) or 'none'}; `m3h run` first"
+            f"there is no snapshot {label} in {out}: it holds {', '.join(known) or 'none'}; "
+            f"`m3h run{out_option(out)}` first"
         )
     from m3h_pipeline import registry, tracking
 
     tracking.connect(configuration.mlflow_uri(out), out / "mlflow" / "artifacts")
-    which = registry.need(alias, version)
+    which = registry.need(alias, version, out_option(out))
     prepare(out)
     import dagster as dg
 

@@ -20,7 +20,7 @@ import threading
 import weakref
 import zlib
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -64,12 +64,20 @@ def find_file(root: Path, *names: str) -> Path | None:
 
 
 def open_table(
-    root: Path, file: Path, needed: Iterable[str], other_names: Mapping[str, Sequence[str]] | None = None
+    root: Path,
+    file: Path,
+    needed: Iterable[str],
+    other_names: Mapping[str, Sequence[str]] | None = None,
+    others: Collection[str] | None = None,
 ) -> RawTable:
-    """Look at a file's header and first row; ``other_names``: column -> what others call it.
+    """Look at a file's header and first row.
+
+    ``other_names``: column -> what others call it. ``others``: the columns that it may have beside the needed ones,
+    where any more are no part of it; a single one of these is then likely to be the one that is missing.
 
     Raises `InputError` where the file is unreadable, lacks a needed column or has no rows.
     """
+    needed = list(needed)
     header, has_rows = _look(file)
     # Pandas writes its index as a column without a name.
     names = (name.strip().lower() or f"column{i}" for i, name in enumerate(header))
@@ -79,7 +87,11 @@ def open_table(
             raise InputError(f"{file} is separated by {mark}: save it with commas")
         raise InputError(
             f"{file} lacks the column {_some(missing)}; it has {_some(table.columns)}: "
-            + (renamings(missing, table.columns, other_names) or "export the table again, with its header")
+            + (
+                renamings(missing, table.columns, other_names)
+                or _left_over(missing, table.columns, needed, others)
+                or "export the table again, with its header"
+            )
         )
     if twins := sorted({name for name in table.columns if table.columns.count(name) > 1}):
         raise InputError(f"{file} has the column {', '.join(twins)} twice: export the table again")
@@ -102,8 +114,21 @@ def renamings(
     for name in missing:
         meant = [other for other in (other_names or {}).get(name, ()) if other in columns]
         meant = meant or difflib.get_close_matches(name, columns, 1, 0.75)
-        found += [f"rename {meant[0]} to {name}"] if meant else []
+        if meant:
+            found.append(f"rename {meant[0]} to {name}")
+            # One column can't be two.
+            columns.remove(meant[0])
     return ", ".join(found)
+
+
+def _left_over(
+    missing: Sequence[str], columns: Sequence[str], needed: Sequence[str], others: Collection[str] | None
+) -> str:
+    """What to rename, where one column is missing and one is there that nobody asked for."""
+    if others is None or len(missing) != 1:
+        return ""
+    unasked = [name for name in columns if name not in needed and name not in others]
+    return f"if {unasked[0]} is that column, rename it to {missing[0]}" if len(unasked) == 1 else ""
 
 
 def _some(names: Sequence[str], most: int = 40) -> str:

@@ -61,19 +61,31 @@ _REQUIRED = ("samples", "labels")
 # What these columns are called elsewhere (MIMIC-IV, OMOP and common sense), for the error that says what to rename.
 _OTHER_NAMES = {
     "stay_id": ("hadm_id", "encounter_id", "visit_id", "visit_occurrence_id", "admission_id", "case_id"),
-    "subject_id": ("patient_id", "patient", "person_id", "mrn", "pid"),
+    "subject_id": ("patient_id", "patient", "person_id", "mrn", "pid", "patient_number", "patientid"),
     "sample_id": ("stay_id", "hadm_id", "encounter_id", "visit_id"),
     "admit_time": ("admittime", "admission_time", "admission", "admitted", "visit_start_datetime", "start_time"),
     "discharge_time": ("dischtime", "discharge", "discharged", "visit_end_datetime", "end_time"),
-    "time": ("charttime", "datetime", "timestamp", "measurement_datetime", "starttime", "date"),
+    "time": (
+        *("charttime", "datetime", "timestamp", "measurement_datetime", "starttime", "date"),
+        *("measured_at", "taken_at", "collected_at", "collection_time", "event_time"),
+    ),
     "available_time": ("storetime", "result_time", "available_at", "known_time", "filed_time"),
-    "code": ("itemid", "measurement_concept_id", "signal", "label"),
-    "value": ("valuenum", "value_as_number", "label", "target"),
+    "code": (
+        *("itemid", "measurement_concept_id", "signal", "label"),
+        *("test", "test_name", "parameter", "variable", "analyte", "item", "name"),
+    ),
+    "value": (
+        *("valuenum", "value_as_number", "result", "result_value", "numeric_value"),
+        *("label", "target", "outcome", "class", "y"),
+    ),
     "unit": ("valueuom", "unit_source_value", "uom"),
+    "note_id": ("document_id", "doc_id", "id"),
+    "image_id": ("dicom_id", "study_id", "id"),
+    "view": ("viewposition", "projection"),
     "kind": ("category", "note_type", "type"),
     "text": ("note_text", "note", "report"),
     "path": ("file", "filename", "image_path"),
-    "task": ("name", "target", "label"),
+    "task": ("name", "target", "label", "outcome", "endpoint"),
     "vector": ("embedding", "features"),
 }
 _TIMES = {"admit_time", "discharge_time", "prediction_time", "time", "available_time"}
@@ -138,7 +150,8 @@ class Tables(Source):
             file = self._file(table)
             if file is None:
                 continue
-            raw = open_table(self.path, file, wanted.needed, _OTHER_NAMES)
+            others = {*wanted.optional, *cohort.columns.declared}
+            raw = open_table(self.path, file, wanted.needed, _OTHER_NAMES, others)
             unknown = set(raw.columns) - set(wanted.needed) - set(wanted.optional) - set(cohort.columns.declared)
             # A misspelt optional column would be left out in silence, and with available_time the future let in.
             absent = [name for name in wanted.optional if name not in raw.columns]

@@ -98,7 +98,7 @@ def test_without_a_champion_it_says_what_to_do(nights):
     result = nights.without_champion
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
-    assert "m3h review approve" in result.stderr
+    assert f"m3h review approve VERSION --out {nights.out}" in result.stderr
     assert "there are the versions 1" in result.stderr
     # The night itself is no failure, and says nothing of anybody.
     first = read_step(nights.out / "snapshots" / FIRST / "scores")
