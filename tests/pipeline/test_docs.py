@@ -18,7 +18,10 @@ from m3h_pipeline.config import Config
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data_contracts/README.md")),
+    *(
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data_contracts/README.md")
+    ),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 # Folders that a page may name a file of; others are a hospital's, or an out-folder's.
