@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from m3h_core.embedders.absent import AbsentEmbedder
 from m3h_core.embedders.base import Embedder, read_about
 from m3h_core.embedders.given import GivenEmbedder
 from m3h_core.embedders.language import LanguageEmbedder
@@ -31,6 +32,7 @@ from m3h_core.embedders.vision import VisionEmbedder
 
 __all__ = [
     "EMBEDDERS",
+    "AbsentEmbedder",
     "Embedder",
     "EventSequences",
     "GivenEmbedder",
@@ -55,7 +57,7 @@ EMBEDDERS: dict[str, type[Embedder]] = {
 
 # Those that can be chosen in their place, by name; made with ``min_rows``: what fewer rows hold is not kept.
 _OTHERS: tuple[type[Embedder], ...] = (SequenceEmbedder,)
-_CLASSES = {cls.__name__: cls for cls in (*EMBEDDERS.values(), *_OTHERS, GivenEmbedder)}
+_CLASSES = {cls.__name__: cls for cls in (*EMBEDDERS.values(), *_OTHERS, AbsentEmbedder, GivenEmbedder)}
 
 
 def embedder_class(modality: str, name: str) -> Callable[..., Embedder]:

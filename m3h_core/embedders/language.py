@@ -141,6 +141,11 @@ class LanguageEmbedder(Embedder):
         self._kept = None
         return vectors, present
 
+    def declared_width(self) -> int | None:
+        """The width that the checkpoint's configuration names, None where it names none; loads no model."""
+        file = self._checkpoint_folder() / "config.json"
+        return json.loads(file.read_text()).get("hidden_size") if file.exists() else None
+
     def fill_cache(self, items: Notes) -> None:
         """Embed the notes of N samples into the cache."""
         for _ in self._pooled(items, range(len(items)), None):

@@ -184,6 +184,11 @@ class VisionEmbedder(Embedder):
         self._kept = None
         return pooled, present
 
+    @staticmethod
+    def declared_width() -> int:
+        """The width where no image was fitted: the view's alone."""
+        return len(VIEWS)
+
     def fill_cache(self, items: Images) -> None:
         """Run the network on the images of N samples into the cache."""
         store = self._raw_store()

@@ -25,11 +25,14 @@ import polars as pl
 from m3h_core.cohort import TRAIN
 from m3h_core.embedders import (
     EMBEDDERS,
+    AbsentEmbedder,
     Embedder,
     GivenEmbedder,
+    LanguageEmbedder,
     SequenceEmbedder,
     TabularEmbedder,
     TimeseriesEmbedder,
+    VisionEmbedder,
     embedder_class,
     prune,
 )
@@ -81,6 +84,50 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
         "items computed": spread + computed + embedder.computed,
         "unreadable": dict(Counter(item.reason for item in embedder.unreadable)),
         "shards pruned": prune(cache, config["cache_bytes"]),
+    }
+    write_json(to / FACTS, facts)
+    return facts
+
+
+def absent_embedder(modality: str, inputs: Path, options: dict[str, Any]) -> AbsentEmbedder | None:
+    """What stands for the encoder of notes or images where nobody has any; None where its job is needed.
+
+    Loads no encoder, and neither torch nor transformers nor timm.
+    """
+    if modality not in ITEM_IDS or "encoder" in options or is_given(modality, inputs):
+        return None
+    if pl.scan_parquet(inputs / f"{modality}.parquet").select(pl.len()).collect().item():
+        return None
+    try:
+        width = _declared_width(modality, options)
+    except ValueError as error:  # a checkpoint that can't be had
+        raise InputError(f"{modality}: {error}") from error
+    return AbsentEmbedder(modality, width) if width else None
+
+
+def _declared_width(modality: str, options: dict[str, Any]) -> int | None:
+    if modality == VisionEmbedder.modality:
+        return VisionEmbedder.declared_width()
+    return LanguageEmbedder(**options).declared_width()
+
+
+def embed_nothing(embedder: AbsentEmbedder, inputs: Path, to: Path) -> dict[str, Any]:
+    """Write what the job would write where no sample has the modality; returns the same facts."""
+    started = time.monotonic()
+    samples = pl.read_parquet(inputs / "samples.parquet", columns=["split"])
+    vectors, present = embedder.transform(samples)
+    embedder.save(to / "embedder")
+    write_arrays(to / "embedding.safetensors", {"vectors": vectors, "present": present})
+    _write_quarantine(embedder, inputs, to / "quarantine.parquet")
+    facts = {
+        "samples": len(samples),
+        "present": 0,
+        "width": embedder.width,
+        "seconds": round(time.monotonic() - started, 1),
+        "encoder": dict(embedder.report),
+        "items computed": 0,
+        "unreadable": {},
+        "shards pruned": 0,
     }
     write_json(to / FACTS, facts)
     return facts

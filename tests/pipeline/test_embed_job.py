@@ -5,22 +5,30 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from m3h_core.embedders import EventSequences
+from m3h_core.embedders import EventSequences, load_embedder
 from m3h_core.embedders.store import VectorStore
+from m3h_pipeline.config import DEMO_SNAPSHOT
+from m3h_pipeline.defs.embeddings.assets import embeddings
+from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.features.items import erase_subjects, modality_items, take
-from m3h_pipeline.jobs.embed import embed
+from m3h_pipeline.jobs.embed import absent_embedder, embed, embed_nothing
+from m3h_pipeline.launch import JobLauncher
+from m3h_pipeline.run import prepare
+from m3h_pipeline.storage import produce
 
 N = 60
 
@@ -135,6 +143,51 @@ def test_what_has_no_vector_is_quarantined_with_a_reason(inputs, options, tmp_pa
         assert (to / "quarantine.parquet").stat().st_mode & 0o077 == 0
 
 
+def test_a_modality_that_nobody_has_is_written_as_its_job_would_write_it(inputs, options, tmp_path):
+    """The vectors' bytes decide the cohort, and so the models; only the encoder is left out."""
+    empty = tmp_path / "inputs"
+    shutil.copytree(inputs, empty)
+    for modality in ("language", "vision"):
+        pl.read_parquet(inputs / f"{modality}.parquet").clear().write_parquet(empty / f"{modality}.parquet")
+        job = config(modality, empty, options[modality], tmp_path / "cache", tmp_path / modality)
+        by_job = embed(job, lambda _: None)
+        assert absent_embedder(modality, inputs, options[modality]) is None
+        absent = absent_embedder(modality, empty, options[modality])
+        assert absent is not None
+        direct = tmp_path / "direct" / modality
+        direct.mkdir(parents=True)
+        facts = embed_nothing(absent, empty, direct)
+        same = ("samples", "present", "width", "items computed", "unreadable")
+        assert {name: facts[name] for name in same} == {name: by_job[name] for name in same}
+        for file in ("embedding.safetensors", "quarantine.parquet"):
+            assert (direct / file).read_bytes() == (tmp_path / modality / file).read_bytes(), (modality, file)
+        assert (direct / "quarantine.parquet").stat().st_mode & 0o077 == 0
+        # What a registered model loads: a later night's items count as missing.
+        vectors, present = load_embedder(direct / "embedder").transform(modality_items(modality, inputs))
+        assert vectors.shape == (N, by_job["width"])
+        assert not present.any()
+
+
+def test_a_modality_that_nobody_has_loads_no_encoder(inputs, options, tmp_path):
+    empty = tmp_path / "inputs"
+    shutil.copytree(inputs, empty)
+    for modality in ("language", "vision"):
+        pl.read_parquet(inputs / f"{modality}.parquet").clear().write_parquet(empty / f"{modality}.parquet")
+    code = f"""
+import sys
+from pathlib import Path
+from m3h_pipeline.launch import JobLauncher
+from m3h_pipeline.jobs.embed import absent_embedder, embed_nothing
+for modality, options in {[(name, options[name]) for name in ("language", "vision")]!r}:
+    to = Path({str(tmp_path)!r}, modality)
+    to.mkdir()
+    embed_nothing(absent_embedder(modality, Path({str(empty)!r}), options), Path({str(empty)!r}), to)
+print(*sorted({{"torch", "transformers", "timm", "torchvision"}}.intersection(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
 def test_items_are_read_from_disk_as_they_lie_there(inputs):
     order = pl.read_parquet(inputs / "samples.parquet")["sample_id"].to_list()
     rows = np.array([58, 3, 17, 0])
@@ -217,3 +270,31 @@ def test_without_a_cache_nothing_is_kept(inputs, options, tmp_path):
     facts = embed(job, lambda _: None)
     assert facts["items computed"] == N - 6
     assert not (tmp_path / "cache").exists()
+
+
+class _NoJob(JobLauncher):
+    def run(self, *_: object, **__: object) -> dict:
+        raise AssertionError("a job was started")
+
+
+def test_a_modality_that_nobody_has_starts_no_job(inputs, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    prepare(out, size="tiny")
+    monkeypatch.delenv("DAGSTER_HOME")
+
+    def build(to: Path) -> None:
+        shutil.copytree(inputs, to, dirs_exist_ok=True)
+        for modality in ("language", "vision"):
+            file = to / f"{modality}.parquet"
+            pl.read_parquet(file).clear().write_parquet(file)
+
+    produce(out / "snapshots" / DEMO_SNAPSHOT / "inputs", "given", build)
+    assets = [asset for asset in embeddings if asset.key.path[-1] in ("language_embedding", "vision_embedding")]
+    resources = {"workspace": Workspace(out=str(out)), "launcher": _NoJob(out=str(out))}
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("snapshot", [DEMO_SNAPSHOT])
+        done = dg.materialize(assets, partition_key=DEMO_SNAPSHOT, resources=resources, instance=instance)
+    for asset in ("language_embedding", "vision_embedding"):
+        (made,) = done.asset_materializations_for_node(asset)
+        assert made.metadata["samples with this modality"].value == 0
+        assert made.metadata["vectors"].value == "none: nobody has this modality"

@@ -1,5 +1,9 @@
 """One embedding a modality, each fitted on the training split and computed in a job of its own."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import dagster as dg
 import polars as pl
 
@@ -78,6 +82,12 @@ def as_of_inputs(context: dg.AssetExecutionContext, workspace: Workspace):
         yield materialized(step, {"dagster/row_count": rows}, asset_key=f"{modality}_inputs")
 
 
+def _origin(given: bool, facts: Mapping[str, Any]) -> str:
+    if given:
+        return "given by the hospital, only scaled"
+    return "computed by the encoder" if facts["present"] else "none: nobody has this modality"
+
+
 def _embedding(modality: str) -> dg.AssetsDefinition:
     _, kinds, description = _MODALITIES[modality]
 
@@ -95,6 +105,8 @@ def _embedding(modality: str) -> dg.AssetsDefinition:
     def embedding(
         context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
     ) -> dg.MaterializeResult:
+        from m3h_pipeline.jobs.embed import absent_embedder, embed_nothing
+
         inputs = workspace.step(context, "inputs")
         given = is_given(modality, inputs.folder)
         settings = workspace.config.embedding
@@ -107,12 +119,15 @@ def _embedding(modality: str) -> dg.AssetsDefinition:
             "cache": str(workspace.embedding_cache),
             "cache_bytes": int(settings.cache_gb * 1e9),
         }
-        step = workspace.produce(
-            context,
-            f"embedding/{modality}",
-            [CODE, inputs, options],
-            lambda to: launcher.run(context, "embed", job, to),
-        )
+
+        def embed(to: Path) -> dict[str, Any]:
+            absent = absent_embedder(modality, inputs.folder, options)
+            if absent is None:
+                return launcher.run(context, "embed", job, to)
+            context.log.info(f"{modality}: nobody has this modality, so no job is started")
+            return embed_nothing(absent, inputs.folder, to)
+
+        step = workspace.produce(context, f"embedding/{modality}", [CODE, inputs, options], embed)
         facts = step.info
         return materialized(
             step,
@@ -122,7 +137,7 @@ def _embedding(modality: str) -> dg.AssetsDefinition:
                 "share present": round(facts["present"] / max(facts["samples"], 1), 3),
                 "width": facts["width"],
                 "seconds": facts["seconds"],
-                "vectors": "given by the hospital, only scaled" if given else "computed by the encoder",
+                "vectors": _origin(given, facts),
                 "items run through the encoder": facts["items computed"],
                 "encoder": dg.MetadataValue.json(facts["encoder"]),
                 "unreadable items": dg.MetadataValue.json(facts["unreadable"]),
