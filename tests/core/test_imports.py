@@ -6,6 +6,8 @@ import sys
 import pytest
 
 import m3h_core
+from m3h_core._torchvision_guard import is_needed
+from m3h_core._torchvision_hook import add_to_environment
 
 HEAVY = ("torch", "transformers", "timm", "torchvision", "sklearn", "scipy")
 FOREIGN = ("m3h_pipeline", "dagster", "mlflow", "duckdb", "polars", "great_expectations", "pandas", "lightgbm")
@@ -25,6 +27,16 @@ def test_the_whole_core_needs_nothing_of_the_pipeline():
     loaded = _loaded("from m3h_core import *")
     assert not loaded.intersection((*FOREIGN, "transformers", "timm", "torchvision"))
     assert "torch" in loaded
+
+
+def test_timm_can_be_imported_in_the_environment(tmp_path):
+    """By a user's own program, that knows nothing of m3h_core; torch isn't loaded before it is asked for."""
+    there = add_to_environment(tmp_path)
+    assert there == is_needed() == (tmp_path / "m3h_torchvision.pth").exists()
+    started = f"import site; site.addsitedir({str(tmp_path)!r})"
+    assert not _loaded(started).intersection(HEAVY)
+    assert "timm" in _loaded(f"{started}; import timm; timm.create_model('resnet10t')")
+    assert "torchvision" in _loaded(f"{started}; from torchvision import transforms")
 
 
 @pytest.mark.parametrize("name", m3h_core.__all__)
