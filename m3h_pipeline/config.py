@@ -438,6 +438,11 @@ def dated(config: Config, snapshot: str) -> Config:
     return config.model_copy(update={"source": config.source.model_copy(update={"snapshot": snapshot})})
 
 
+def dated_as_before(config: Config, out: Path) -> Config:
+    """The configuration with the date of the snapshot that the out-folder has, if it has one."""
+    return dated(config, load(out).source.snapshot if (out / FILE).exists() else "")
+
+
 def _agreeing(out: Path, source: str | None, path: Path | None, size: str | None) -> Config:
     """What the out-folder holds, where the command line asks for nothing else."""
     config = load(out)

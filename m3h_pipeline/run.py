@@ -157,7 +157,9 @@ def prepare(
         home = out / "dagster"
         home.mkdir(parents=True, exist_ok=True)
         close_to_others(out)
-        configuration.save(config, out)
+        # What is only served or scored has no date yet: it is that of the first run.
+        is_new = to_run or snapshot is not None
+        configuration.save(config if is_new else configuration.dated_as_before(config, out), out)
         _configure(home / "dagster.yaml")
     except OSError as error:
         raise _not_writable(out, error) from None

@@ -145,6 +145,16 @@ def test_an_unchanged_source_costs_one_listing_and_reads_no_content(run, monkeyp
     assert "patients.csv.gz" in _failure(run(DAYS[1]))
 
 
+def test_the_date_is_that_of_the_first_run_and_not_of_the_pages_before_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    root = write(tmp_path / "hospital", hospital())
+    today = dt.date.today().isoformat()
+    assert prepare(tmp_path / "out", "mimic-iv", root).source.snapshot == today
+    assert configuration.load(tmp_path / "out").source.snapshot == ""
+    assert prepare(tmp_path / "out", to_run=True).source.snapshot == today
+    assert configuration.load(tmp_path / "out").source.snapshot == today
+
+
 def test_a_backfill_in_the_ui_or_on_the_command_line_is_refused(run):
     assert run(DAYS[1]).success
     assert "today's data would stand under an old date" in _failure(run("2025-06-01"))
