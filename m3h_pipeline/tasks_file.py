@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from m3h_core.tasks import TaskSpec
+from m3h_pipeline.encoding import conversion
 from m3h_pipeline.errors import InputError, did_you_mean
 from m3h_pipeline.paths import contracts_folder
 
@@ -112,7 +113,7 @@ def read_yaml(file: Path, needs: str = "lines like `key: value`") -> dict[str, A
     except FileNotFoundError:
         raise InputError(f"{file} is not there") from None
     except UnicodeDecodeError:
-        raise InputError(f"{file} is not UTF-8: save it so") from None
+        raise InputError(f"{file} is not in UTF-8: {conversion(file)}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""

@@ -31,6 +31,7 @@ import duckdb
 from isal import isal_zlib
 
 from m3h_pipeline.database import identifier, literal
+from m3h_pipeline.encoding import refuse_another_encoding
 from m3h_pipeline.errors import InputError
 
 SUFFIXES = (".csv.gz", ".csv", ".parquet")
@@ -192,6 +193,9 @@ class RawReader:
         self.checksums[table.name], is_text = look.result()
         if damaged and is_text:
             raise InputError(f"{table.file} can't be read: it is damaged; copy it again")
+        if not is_text:
+            # What was looked at when it was opened is its beginning.
+            refuse_another_encoding(table.file, limit=None)
         if rows is None or not is_text:
             return self._load_repaired(table, name, columns, wanted, where)
         return rows
@@ -297,8 +301,9 @@ def _look(file: Path) -> tuple[list[str], bool]:
     except (OSError, zlib.error, duckdb.Error) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged"
         raise InputError(f"{file} can't be read ({why}): copy it again") from None
+    refuse_another_encoding(file)
     if "\0" in first:
-        raise InputError(f'{file} is no UTF-8 text (a spreadsheet\'s "Unicode text"?): save it as CSV UTF-8')
+        raise InputError(f"{file} is no text: save it as CSV UTF-8")
     if not first.strip():
         raise InputError(f"{file} is empty: export the table again, with its header")
     return next(csv.reader([first])), has_rows

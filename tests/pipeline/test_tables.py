@@ -367,7 +367,7 @@ def test_a_folder_or_a_file_that_is_something_else(tmp_path):
     for content, says in [
         (text.replace(",", ";").encode(), "is separated by semicolons: save it with commas"),
         (text.replace(",", "\t").encode(), "is separated by tabs"),
-        (text.encode("utf-16"), "save it as CSV UTF-8"),
+        (text.encode("utf-16"), "is in UTF-16, not in UTF-8: convert it with `iconv -f UTF-16 -t UTF-8 "),
         (b"", "is empty"),
         (text.splitlines()[0].encode() + b"\n", "has a header but no rows"),
     ]:
