@@ -33,6 +33,7 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline import lineage as lineages
 from m3h_pipeline import registry, scoring, storage, tracking
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.location import settle_location
 
 FILE = "forgotten.json"
 REASON = "forgotten on request"
@@ -201,6 +202,7 @@ def forget(
 
 def forget_and_say(out: Path, subject_id: str, ask: Callable[[str], bool] | None) -> int:
     """``m3h forget``: ask, erase, print what went and which models had learned from the patient."""
+    settle_location(out)
     config = configuration.load(out)
     known = snapshots_of(out, subject_id)
     for snapshot, samples in known.items():

@@ -25,6 +25,7 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline import tracking
 from m3h_pipeline.audit import FOUND, Audit, Book, Line
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.location import settle_location
 from m3h_pipeline.notify import notify
 from m3h_pipeline.registry import CHAMPION
 
@@ -110,6 +111,7 @@ def connect(out: Path) -> MlflowClient:
     """MLflow's client; a server that is down is noticed within seconds, not minutes."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+    settle_location(out)
     from mlflow import MlflowClient
 
     uri = configuration.mlflow_uri(out)

@@ -11,6 +11,7 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline.audit import POSTGRES_VARIABLE, postgres_address
 from m3h_pipeline.encoders import check_encoders
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.location import record_location, settle_location
 from m3h_pipeline.pages import is_served, last_served
 from m3h_pipeline.paths import dagster_template, out_option
 from m3h_pipeline.snapshots import check_label, labels
@@ -64,6 +65,7 @@ def run_once(
 def score_once(out: Path, version: str, alias: str, everyone: bool, snapshot: str | None, verbose: bool = False) -> int:
     """``m3h score``: materialise scores and monitoring of a snapshot that was run; exit code 0 where it was scored."""
     out = out.absolute()
+    settle_location(out)
     config = configuration.load(out)
     known = labels(out)
     label = snapshot or config.source.snapshot or max(known, default="")
@@ -143,6 +145,7 @@ def prepare(
 
     ``to_run``: the snapshot that m3h.toml names is to be made now.
     """
+    settle_location(out)
     config = configuration.for_run(out, source, path, size, snapshot)
     opened = configuration.source(config, out)
     configuration.settings(config, opened)
@@ -160,6 +163,7 @@ def prepare(
         # What is only served or scored has no date yet: it is that of the first run.
         is_new = to_run or snapshot is not None
         configuration.save(config if is_new else configuration.dated_as_before(config, out), out)
+        record_location(out)
         _configure(home / "dagster.yaml")
     except OSError as error:
         raise _not_writable(out, error) from None

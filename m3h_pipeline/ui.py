@@ -15,6 +15,7 @@ from typing import IO
 
 from m3h_pipeline import config as configuration
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.location import settle_location
 from m3h_pipeline.pages import HOST, last_served, only_server, remember
 from m3h_pipeline.run import prepare
 from m3h_pipeline.servers import GRACE_SECONDS, adopt_orphans, end_descendants
@@ -28,6 +29,7 @@ def serve(out: Path, port: int | None = None, mlflow_port: int | None = None) ->
     `InputError` where another process serves the out-folder or a port is taken.
     """
     out = out.absolute()
+    settle_location(out)
     uri = configuration.mlflow_uri(out)
     # A server that runs elsewhere is used as it is.
     elsewhere = uri.startswith("http")
@@ -84,7 +86,7 @@ def _commands(out: Path, port: int, mlflow_port: int) -> list[list[str]]:
         *dagster,
         [
             *python, "mlflow", "server", "--host", HOST, "--port", str(mlflow_port),
-            "--default-artifact-root", (out / "mlflow" / "artifacts").as_uri(), "--workers", "1",
+            "--default-artifact-root", (out / "mlflow" / "artifacts").resolve().as_uri(), "--workers", "1",
         ],
     ]  # fmt: skip
 

@@ -14,6 +14,7 @@ from m3h_pipeline import tracking
 from m3h_pipeline.contracts import TABLES, load_contract
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.liveness import living
+from m3h_pipeline.location import settle_location
 from m3h_pipeline.snapshots import need_date
 from m3h_pipeline.sources import Source
 from m3h_pipeline.storage import Step, at_work, need_step, produce, step_key
@@ -33,6 +34,8 @@ class Workspace(dg.ConfigurableResource):
         if context.run_id is None:
             yield self
             return
+        with clearly():
+            settle_location(self.root)
         with living(self.root, context.run_id):
             yield self
 

@@ -50,6 +50,7 @@ def predict(config: dict[str, Any], log: Log) -> dict[str, Any]:
 def load(version: str, mlflow_config: dict[str, str]) -> tuple[FittedModel, dict[str, Embedder]]:
     """The model and the embedders of a registered version; an `InputError` where MLflow no longer holds them."""
     import mlflow
+    from safetensors import SafetensorError
 
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     tracking.connect(mlflow_config["uri"], Path(mlflow_config["artifacts"]))
@@ -57,7 +58,7 @@ def load(version: str, mlflow_config: dict[str, str]) -> tuple[FittedModel, dict
         folder = Path(mlflow.artifacts.download_artifacts(f"models:/{tracking.MODEL_NAME}/{version}")) / "artifacts"
         model = FittedModel.load(folder / "model")
         embedders = {part.name: load_embedder(part) for part in sorted((folder / "embedders").iterdir())}
-    except (mlflow.MlflowException, OSError, ValueError) as error:
+    except (mlflow.MlflowException, OSError, SafetensorError, ValueError) as error:
         raise InputError(f"version {version} can't be loaded from MLflow: {str(error).splitlines()[0]}") from error
     return model, embedders
 

@@ -60,6 +60,7 @@ def load(version: str) -> tuple[Path, Any]:
     """A registered version: its folder on this machine, and the loaded model; raises `InputError` where it can't be."""
     import mlflow
     from mlflow.exceptions import MlflowException
+    from safetensors import SafetensorError
 
     name = f"version {version} of {tracking.MODEL_NAME}"
     try:
@@ -71,7 +72,7 @@ def load(version: str) -> tuple[Path, Any]:
                 "install that later one, or let a version that this one wrote be the champion"
             )
         return folder, mlflow.pyfunc.load_model(str(folder))
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, SafetensorError) as error:
         raise InputError(
             f"{name} can't be loaded from MLflow ({str(error).splitlines()[0]}): see that its artefacts are there, or "
             "let another version be the champion"

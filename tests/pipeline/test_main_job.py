@@ -195,7 +195,15 @@ def test_second_run_takes_everything_as_it_is(finished):
     assert len(MlflowClient(f"sqlite:///{out}/mlflow/mlflow.db").search_model_versions("name='m3h'")) == 1
 
 
-def test_after_approval_the_next_run_says_champion_and_scores(finished, tmp_path):
+def score_anew(out: Path) -> pl.DataFrame:
+    """Scores that are computed, not taken as they were."""
+    for step in out.glob("snapshots/*/scores"):
+        shutil.rmtree(step)
+    run("score", "--out", out)
+    return pl.read_parquet(out / "latest" / "scores.parquet")
+
+
+def test_after_approval_the_next_run_says_champion_and_a_moved_or_copied_folder_scores_the_same(finished, tmp_path):
     assert "version 1 passed the gate and waits for review: m3h review approve 1 --out " in finished[1].stdout
     out = Path(shutil.copytree(finished[0], tmp_path / "out"))
     approved = run("review", "approve", "--reviewer", "Ada", "--out", out).stdout
@@ -205,6 +213,20 @@ def test_after_approval_the_next_run_says_champion_and_scores(finished, tmp_path
     assert "review" not in said
     scores = pl.read_parquet(out / "latest" / "scores.parquet")
     assert set(scores["model_version"]) == {"1"}
+
+    moved = out.rename(tmp_path / "moved")
+    assert score_anew(moved).equals(scores)
+    copied = Path(shutil.copytree(moved, tmp_path / "copied"))
+    # Whatever read the original now would fail, or score without images.
+    for file in (moved / "mlflow" / "artifacts").rglob("*.safetensors"):
+        file.write_bytes(b"not a model")
+    shutil.rmtree(moved / "demo-hospital" / "cxr")
+    assert scores["lacks"].list.contains("vision").mean() < 1
+    assert score_anew(copied).equals(scores)
+    shutil.rmtree(moved / "snapshots" / "2026-01-01" / "scores")
+    spoiled = run("score", "--out", moved, check=False)
+    assert spoiled.returncode == 1
+    assert "version 1 of m3h can't be loaded from MLflow" in spoiled.stderr
 
 
 def test_a_forgotten_patient_is_in_no_file_and_the_next_run_goes_on(finished, tmp_path):
