@@ -131,8 +131,10 @@ def review() -> None:
 def _known(out: Path) -> Path:
     """An out-folder that a run has written; no other is made by asking about it."""
     from m3h_pipeline import config
+    from m3h_pipeline.location import settle_location
 
     config.load(out)
+    settle_location(out)
     return out.absolute()
 
 

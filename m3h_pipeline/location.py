@@ -30,6 +30,7 @@ from m3h_pipeline.tracking import EXPERIMENT
 
 FILE = "location.json"
 BACKUP = "mlflow.db.before-move"
+_LOCK = ".location.lock"
 # How the columns of MLflow's tables are named that hold the address of artefacts.
 _ADDRESSES = ("uri", "location", "source", "root")
 
@@ -51,10 +52,12 @@ def settle_location(out: Path) -> None:
     if is_served(out):
         raise InputError(f"{where} while `m3h ui` serves it: end that first")
     try:
-        with storage.alone(out, wait=False):
+        # Two commands at once: the second finds it done.
+        with storage.locked(out / _LOCK):
             if not _is_here(out, here):
-                _move(out, old, here)
-                storage.write_json(out / FILE, {"path": str(here)})
+                with storage.alone(out, wait=False):
+                    _move(out, old, here)
+                    storage.write_json(out / FILE, {"path": str(here)})
     except BlockingIOError:
         raise InputError(f"{where} while a run is at work in it: wait for it to end") from None
     except OSError as error:
