@@ -104,7 +104,7 @@ def test_without_a_champion_it_says_what_to_do(nights):
     first = read_step(nights.out / "snapshots" / FIRST / "scores")
     assert first.info["samples"] == 0
     assert pl.read_parquet(first.folder / "scores.parquet").is_empty()
-    assert "There is no champion yet" in (nights.out / "latest" / "report.html").read_text()
+    assert "There was no champion when this page was written" in (nights.out / "latest" / "report.html").read_text()
 
 
 def test_every_row_is_calibrated_covered_and_says_by_which_version_and_without_what(nights):
