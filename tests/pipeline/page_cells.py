@@ -77,7 +77,9 @@ def check_numbers(page: str, files: Mapping[str, Any]) -> None:
 def _check_scores(page: str, tasks: list[dict[str, Any]]) -> None:
     shown = {cells[0]: cells for cells in table(page, "Scores of every task") if len(cells) > 8}
     for task in tasks:
-        name = next(start for start in shown if start.startswith(f"{words.name(task['task'])} "))
+        start = words.name(task["task"])
+        # The department follows, where there is one; another task's longer name may begin the same.
+        name = min((cell for cell in shown if f"{cell} ".startswith(f"{start} ")), key=len)
         cells = shown[name]
         if not task["claimed"]:
             assert cells[1:6] == [words.NOTHING] * 5
