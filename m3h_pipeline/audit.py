@@ -25,6 +25,8 @@ from m3h_pipeline.errors import InputError
 POSTGRES_VARIABLE = "DAGSTER_POSTGRES_URL"
 # The decision of a line that nobody made through m3h: an alias was found moved.
 FOUND = "found"
+# The decision of a line by which a person moved the anchor: of nothing else about that version.
+ANCHORED = "made anchor"
 _PATIENCE_SECONDS = 60
 _TABLE = sa.Table(
     "m3h_review",
@@ -69,9 +71,9 @@ class Book:
         return [Line(*row) for row in self._connection.execute(sa.select(_TABLE).order_by(_TABLE.c.id))]
 
     def last(self, version: str) -> Line | None:
-        """The last decision on a version."""
-        mine = (line for line in reversed(self.lines()) if line.version == version and line.decision != FOUND)
-        return next(mine, None)
+        """The last approval or rejection of a version."""
+        decided = [line for line in self.lines() if line.decision not in (FOUND, ANCHORED)]
+        return next((line for line in reversed(decided) if line.version == version), None)
 
     def champion(self) -> str | None:
         """Who was champion after the line that was settled last."""

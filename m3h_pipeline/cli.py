@@ -219,6 +219,24 @@ def rollback(reviewer: str | None, reason: str, out: Path) -> None:
     click.echo(roll_back(_known(out), reviewer, reason))
 
 
+@review.command()
+@click.argument("version")
+@_WHO
+@_WHY
+@_OUT
+def anchor(version: str, reviewer: str | None, reason: str, out: Path) -> None:
+    """Make VERSION the anchor.
+
+    Each candidate is held against it beside the champion, so that small losses can't add up. The first version that is
+    approved is it, until you move it here.
+
+    Example: m3h review anchor 7 --reason "the tasks were defined anew" --out my-run
+    """
+    from m3h_pipeline.anchor import move_anchor
+
+    click.echo(move_anchor(_known(out), version, reviewer, reason))
+
+
 @main.command()
 @click.option("--version", help="Score with this version.  [default: the one with the alias]")
 @click.option("--alias", default="champion", show_default=True, help="Score with the version that has this alias.")

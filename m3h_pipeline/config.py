@@ -253,8 +253,28 @@ class ValidationConfig(_Section):
 class GateConfig(_Section):
     """What a candidate must hold before a person is asked."""
 
-    margin: float = Field(0.02, ge=0, lt=1, description="What a task's primary metric may lose against the champion.")
-    subgroup_margin: float = Field(0.05, ge=0, lt=1, description="The same in a subgroup.")
+    margin: float = Field(
+        0.02,
+        ge=0,
+        lt=1,
+        description="What a task's primary metric may lose against the champion, the anchor and the "
+        "night's other arms.",
+    )
+    mean_margin: float = Field(
+        0.005,
+        ge=0,
+        lt=1,
+        description="What the mean of all tasks may be lower in the estimate, where it is shown to be lower at all.",
+    )
+    subgroup_margin: float = Field(
+        0.05, ge=0, lt=1, description="What a task may lose against the champion in a subgroup."
+    )
+    trivial_margin: float = Field(
+        0.02,
+        ge=0,
+        description="How far below a constant's score a task may be in the estimate, where its 95% "
+        "interval lies below it.",
+    )
     calibration_error: float = Field(
         0.05,
         gt=0,
@@ -262,11 +282,16 @@ class GateConfig(_Section):
         description="The expected calibration error that is let pass, and what intervals may lack of "
         "training.coverage.",
     )
+    calibration_labels: int = Field(
+        100,
+        ge=10,
+        description="The test labels from which on a task's calibration is judged, ten in each of ten bins.",
+    )
     level: float = Field(
         0.05,
         gt=0,
         lt=0.5,
-        description="The chance that an equally good candidate is rejected by one check, all tasks together.",
+        description="The chance that one rule rejects an equally good candidate, all tasks together.",
     )
     bootstrap: int = Field(2000, ge=500, description="Resamples of the test split that a check is made of.")
     strict: bool = Field(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3h_pipeline import scoring, tracking
+from m3h_pipeline.anchor import ANCHOR
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import contracts_folder
 
@@ -92,8 +93,15 @@ def need(alias: str = CHAMPION, version: str = "", where: str = "") -> Registere
 
 
 def snapshots_in_use() -> set[str]:
-    """Snapshots of versions that have an alias (champion, previous, challenger) or wait for review."""
-    return {version.snapshot for version in registered() if version.aliases or version.pending}
+    """Snapshots of versions that have an alias (champion, previous, challenger) or wait for review.
+
+    The anchor's is not among them: nobody compares with what it learned from, only with what it predicts.
+    """
+    return {
+        version.snapshot
+        for version in registered()
+        if version.pending or any(alias != ANCHOR for alias in version.aliases)
+    }
 
 
 def mark_forgotten(counts: Mapping[str, int]) -> None:

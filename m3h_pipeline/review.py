@@ -8,7 +8,8 @@ holds the audit table does the work, and the other finds it done. Every step can
 interrupted (by a kill, by MLflow going down) is done by the next command or tick.
 
 Aliases: ``champion`` is what scores, ``previous`` the one before, ``challenger`` the last candidate that passed the
-gate. An alias names one version, so there are never two champions. To reject the champion is to roll back.
+gate, ``anchor`` what candidates are held against beside the champion (m3h_pipeline/anchor.py). An alias names one
+version, so there are never two champions. To reject the champion is to roll back.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 from m3h_pipeline import config as configuration
 from m3h_pipeline import tracking
+from m3h_pipeline.anchor import ANCHOR, set_first_anchor
 from m3h_pipeline.audit import FOUND, Audit, Book, Line
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.gate.advice import rejecting, what_to_do
 from m3h_pipeline.location import settle_location
 from m3h_pipeline.notify import notify
 from m3h_pipeline.registry import CHAMPION
@@ -38,6 +41,8 @@ STATUS, REASON, BY = "validation_status", "validation_reason", "validation_by"
 GATE = "gate"
 # How many tasks the gate could judge.
 JUDGED = "m3h.gate_judged"
+# What to do about the gate's rejection.
+ADVICE = "m3h.gate_advice"
 AUTO = "m3h.toml: [review] auto_promote"
 UNKNOWN = "unknown (in MLflow)"
 _BY_HAND = "by hand in MLflow"
@@ -386,7 +391,10 @@ def _planned(standing: Standing, line: Line) -> tuple[str, str | None]:
         return "the version was deleted in MLflow before this could be carried out", champion
     if line.decision == APPROVED:
         kept = champion if champion != line.version else None
-        return "champion" + (f"; version {kept} is kept as previous" if kept else ""), line.version
+        outcome = "champion" + (f"; version {kept} is kept as previous" if kept else "")
+        if kept and ANCHOR not in standing.aliases:
+            outcome += f"; version {kept} becomes the anchor, for there was none"
+        return outcome, line.version
     if champion != line.version:
         return "not the champion", champion
     if back and back != line.version:
@@ -397,6 +405,8 @@ def _planned(standing: Standing, line: Line) -> tuple[str, str | None]:
 def _move(client: MlflowClient, aliases: Mapping[str, str], line: Line) -> None:
     """Bring the aliases to where the plan wants them; can be repeated after any of its calls."""
     former, champion = aliases.get(CHAMPION), line.champion or None
+    if champion and line.decision == APPROVED:
+        set_first_anchor(client, aliases, former, champion)
     if former != champion:
         if former and line.decision == APPROVED:
             # First the one that must not be lost. Until the next call the former one stays champion.
@@ -432,10 +442,12 @@ def conclude(client: MlflowClient, version: str, verdict: Mapping[str, Any]) -> 
         return known.status
     client.set_model_version_tag(tracking.MODEL_NAME, version, JUDGED, str(verdict["judged"]))
     if not verdict["passed"]:
-        reasons = "; ".join(f"{check['name']}: {check['reason']}" for check in verdict["checks"] if not check["passed"])
+        reasons = "; ".join(f"{check['name']}: {check['reason']}" for check in rejecting(verdict))
+        advice = what_to_do(verdict, version)
+        client.set_model_version_tag(tracking.MODEL_NAME, version, ADVICE, advice)
         if standing.aliases.get(CHALLENGER) == version:
             client.delete_registered_model_alias(tracking.MODEL_NAME, CHALLENGER)
-        _set_tags(client, version, REJECTED, GATE, reasons)
+        _set_tags(client, version, REJECTED, GATE, f"{reasons}. {advice}")
         return REJECTED
     client.set_registered_model_alias(tracking.MODEL_NAME, CHALLENGER, version)
     client.set_model_version_tag(tracking.MODEL_NAME, version, STATUS, PENDING)

@@ -239,7 +239,9 @@ def _standing(out: Path, number: str) -> str:
     if version and version.status == review.PENDING:
         return f"{words}: m3h review approve {number}{out_option(out)}"
     if version and version.by_gate:
-        return f"{words}: m3h review show {number}{out_option(out)}"
+        advice = version.tags.get(review.ADVICE, "")
+        to_do = f"\nTo do      {advice}" if advice else ""
+        return f"{words}: m3h review show {number}{out_option(out)}{to_do}"
     return words
 
 

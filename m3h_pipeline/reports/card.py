@@ -39,8 +39,7 @@ def model_card(data: ReportData | Mapping[str, Any]) -> str:
             "\n| Modality | Samples that have it | Share |\n|---|---:|---:|",
             *coverage,
             f"\n## Gate: {'passed' if verdict['passed'] else 'rejected'}, when this version was registered\n",
-            *(f"- {words.name(name)}: {'passed' if c['passed'] else '**failed**'}; {c['reason']}"
-              for name, c in checks.items()),
+            *(f"- {words.name(name)}: {_outcome(check)}; {check['reason']}" for name, check in checks.items()),
             "\n## Against single-task models and trees\n",
             *(f"- {sentence}" for sentence in claims.sentences(data["detail"]["comparisons"], tasks)),
             f"\n## Subgroups\n\n{_sentence(checks['no_subgroup_harmed']['reason'])}",
@@ -53,12 +52,19 @@ def model_card(data: ReportData | Mapping[str, Any]) -> str:
     )  # fmt: skip
 
 
+def _outcome(check: Mapping[str, Any]) -> str:
+    if check["passed"]:
+        return "passed"
+    return "warning" if check.get("severity") == "warn" else "**failed**"
+
+
 def _difference_words(champion: str | None) -> str:
     if champion is None:
         return "There was no champion to compare with. Intervals are 95%, over patients."
     return (
-        f"Difference: this version minus the champion ({champion}) of that day on the same patients, with bounds that "
-        "hold for all tasks at once. Intervals are 95%, over patients."
+        f"Difference: this version minus the champion ({champion}) of that day on the same patients, "
+        "with the gate's bounds: the lower ones hold for all tasks at once, and a task is shown to lose "
+        "more than the margin where its upper one lies below it. Intervals are 95%, over patients."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3h_core import Calibrator, Cohort, TaskSpec
-from m3h_core.metrics import simultaneous_bounds
+from m3h_core.metrics import (
+    Resamples,
+    evaluate_predictions,
+    primary_metric,
+    primary_replicates,
+    simultaneous_bounds,
+)
 from m3h_pipeline import gate
 from m3h_pipeline.config import GateConfig
+from m3h_pipeline.gate.calibrated import chance_of_coverage
+from m3h_pipeline.gate.comparisons import (
+    Candidate,
+    held_against,
+    not_worse_than_anchor,
+    not_worse_than_arm,
+    not_worse_than_champion,
+)
+from m3h_pipeline.gate.scoring import Pairs
+from m3h_pipeline.reports import words
 
 CONFIG = GateConfig(bootstrap=500)
 STRICT = GateConfig(bootstrap=500, strict=True)
@@ -61,13 +78,14 @@ def judge(
     candidate: gate.Predictions,
     champion: gate.Champion | None,
     config: GateConfig,
+    **more: Any,
 ) -> dict:
     """The gate's verdict on a candidate that travels with its own calibrator, where one can be fitted."""
     calibration = np.flatnonzero(cohort.split == 2)
     sound = [task for task in tasks if np.isfinite(candidate[task.name]).all()]
     known = {task.name: candidate[task.name][calibration] for task in sound}
     calibrator = Calibrator.fit(cohort.take(calibration), sound, known)
-    return gate.judge(cohort, tasks, candidate, calibrator, champion, config)
+    return gate.judge(cohort, tasks, candidate, calibrator, champion, config, **more)
 
 
 def verdicts(found: dict) -> dict[str, bool]:
@@ -200,6 +218,164 @@ def test_equal_candidates_are_seldom_rejected():
         failed += bool([one for one in found["tasks"] if one["state"] == "refuted"])
         failed += not verdicts(found)["no_subgroup_harmed"]
     assert failed <= 3  # of 60, at a level of .05 and with a margin on top
+
+
+def check(found: dict, name: str) -> dict:
+    return next(one for one in found["checks"] if one["name"] == name)
+
+
+def test_a_task_whose_own_interval_lies_below_a_constant_s_fails():
+    """Its bounds over all tasks at once reach above 0, and it passed as too uncertain to tell."""
+    cohort, good = hospital()
+    rng = np.random.default_rng(1)
+    few = np.flatnonzero(cohort.split == 3)[:34]
+    labelled = cohort.labelled["stay"] & ((cohort.split != 3) | np.isin(np.arange(len(cohort)), few))
+    cohort = replace(cohort, labelled={**cohort.labelled, "stay": labelled})
+    days = cohort.labels["stay"]
+    useless = good | {"stay": days.mean() + rng.normal(0, 0.8, len(days)) * days.std()}
+    task = TASKS[4]
+    score = evaluate_predictions(cohort, [task], useless)["stay"]
+    assert score.high < 0
+    draws = Resamples(cohort, 3, CONFIG.bootstrap, 0)
+    scored = [primary_replicates(cohort, one, useless[one.name], draws) for one in TASKS]
+    gains = np.stack(scored, axis=1) - [0.5, 0.5, 0.5, 0.5, 0, 0.5, 0]
+    values = np.array([primary_metric(cohort, one, useless[one.name]) for one in TASKS])
+    _, highs = simultaneous_bounds(values - [0.5, 0.5, 0.5, 0.5, 0, 0.5, 0], gains)
+    assert highs[4] > 0  # what let it pass
+
+    found = judge(cohort, TASKS, useless, None, CONFIG, intervals={"stay": (score.low, score.high)})
+    assert not found["passed"]
+    assert "stay" in reason(found, "better_than_trivial")
+    # In the report's own numbers.
+    assert words.interval(score.low, score.high) in reason(found, "better_than_trivial")
+    assert check(found, "better_than_trivial")["counts"]["refuted"] == 1
+
+
+def test_a_mean_prediction_is_not_rejected_for_the_chance_of_the_split():
+    """R2 of the training mean lies below 0 on any other split, by little."""
+    cohort, good = hospital()
+    test = np.flatnonzero(cohort.split == 3)
+    almost = cohort.labels["stay"][test].mean() + 0.1 * cohort.labels["stay"][test].std()
+    near_constant = almost + 1e-6 * np.arange(len(cohort))
+    found = judge(cohort, TASKS, good | {"stay": near_constant}, None, CONFIG)
+    assert check(found, "better_than_trivial")["counts"]["refuted"] == 0
+
+
+def test_clearly_below_single_task_fails_and_clearly_below_trees_warns():
+    cohort, good = hospital()
+    poor = good | {"b1": noisier(good["b1"], 1, 6.0)}
+    below_trees = judge(cohort, TASKS, poor, None, CONFIG, arms={"single_task": poor, "trees": good})
+    assert below_trees["passed"]
+    trees = check(below_trees, "not_worse_than_trees")
+    assert (trees["passed"], trees["severity"]) == (False, "warn")
+    assert "b1" in trees["reason"]
+    below_single = judge(cohort, TASKS, poor, None, CONFIG, arms={"single_task": good, "trees": poor})
+    assert not below_single["passed"]
+    assert "b1" in reason(below_single, "not_worse_than_single_task")
+    assert "m3h review approve 4" in gate.what_to_do(below_single, "4")
+    # Trees have no model of a clustering task; what they share is compared.
+    trees = {name: values for name, values in good.items() if name != "kind"}
+    level = judge(cohort, TASKS, good, None, CONFIG, arms={"single_task": good, "trees": trees})
+    assert all(one["passed"] for one in level["checks"])
+
+
+def test_small_losses_that_add_up_fail_against_the_anchor():
+    cohort, good = hospital()
+    names = [f"b{i}" for i in range(4)]
+    tasks = [task for task in TASKS if task.name in names]
+    anchor = {name: good[name] for name in names}
+    champion = {name: noisier(good[name], i, 0.6) for i, name in enumerate(names)}
+    candidate = {name: noisier(champion[name], 10 + i, 0.15) for i, name in enumerate(names)}
+    found = judge(cohort, tasks, candidate, gate.Champion("8", champion), CONFIG, anchor=gate.Champion("1", anchor))
+    assert verdicts(found)["not_worse_than_champion"]
+    assert not verdicts(found)["not_worse_than_anchor"]
+    assert "version 1, the anchor" in reason(found, "not_worse_than_anchor")
+    assert not found["passed"]
+
+
+def test_the_anchor_is_judged_once_where_it_is_the_champion_and_told_where_it_can_t_be_applied():
+    cohort, good = hospital()
+    champion = gate.Champion("1", good)
+    same = judge(cohort, TASKS, good, champion, CONFIG, anchor=champion)
+    assert "is the champion, judged there" in reason(same, "not_worse_than_anchor")
+    gone = gate.Champion("1", {}, "its artefacts are gone")
+    found = judge(cohort, TASKS, good, gate.Champion("2", good), CONFIG, anchor=gone)
+    assert found["passed"]
+    assert check(found, "not_worse_than_anchor")["severity"] == "warn"
+    assert not check(found, "not_worse_than_anchor")["passed"]
+    assert "its artefacts are gone" in reason(found, "not_worse_than_anchor")
+
+
+def test_calibration_is_judged_from_a_minimum_of_labels_on():
+    cohort, good = hospital()
+    few = np.isin(np.arange(len(cohort)), np.flatnonzero(cohort.split == 3)[:37])
+    labelled = cohort.labelled["b2"] & ((cohort.split != 3) | few)
+    small = replace(cohort, labelled={**cohort.labelled, "b2": labelled})
+    off = good | {"b2": np.where(cohort.split == 3, 0.02 + 0.01 * good["b2"], good["b2"])}
+    found = judge(small, TASKS, off, None, CONFIG)
+    assert verdicts(found)["calibrated"]
+    assert "1 task not judged, fewer than 100 test labels" in reason(found, "calibrated")
+    counts = check(found, "calibrated")["counts"]
+    states = [one["state"] for one in found["calibration"]]
+    assert counts == {
+        "judged": 5,
+        "above": states.count("above") + states.count("shown"),
+        "shown": 0,
+        "not judged": 1,
+    }
+    assert f"{counts['above']} off by more than 0.05 in the estimate" in reason(found, "calibrated")
+    # With labels for it the same is found.
+    assert not verdicts(judge(cohort, TASKS, off, None, CONFIG))["calibrated"]
+
+
+def test_coverage_counts_patients_not_their_stays():
+    """Sixty patients of ten stays that end alike are not six hundred."""
+    rng = np.random.default_rng(0)
+    inside = np.repeat(np.arange(60) < 45, 10)
+    patients = np.repeat(np.arange(60), 10)
+    apart = chance_of_coverage(inside, 0.85, 10_000, np.arange(600))
+    together = chance_of_coverage(inside, 0.85, 10_000, patients)
+    assert apart < 1e-6 < 0.01 < together
+    # Where each patient has one stay nothing changes, and order is of no matter.
+    order = rng.permutation(600)
+    assert chance_of_coverage(inside[order], 0.85, 10_000, patients[order]) == together
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), strict=st.booleans(), noise=st.floats(0.0, 3.0))
+def test_a_candidate_equal_to_what_it_is_held_against_never_fails(seed, strict, noise):
+    cohort, good = hospital(seed % 7, n=300)
+    tasks = TASKS[:5]
+    equal = {task.name: good[task.name] for task in tasks}
+    equal["b0"] = noisier(good["b0"], seed, noise)
+    config = CONFIG.model_copy(update={"strict": strict})
+    ours = Candidate.of(cohort, tasks, equal, Resamples(cohort, 3, 500, 0), config)
+    champion = gate.Champion("1", equal)
+    assert not_worse_than_champion(ours, champion)[1].passed
+    assert not_worse_than_anchor(ours, champion, None).passed
+    assert not_worse_than_arm(ours, "single_task", equal).passed
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    t=st.integers(1, 8),
+    more=st.lists(st.floats(0, 0.3), min_size=8, max_size=8),
+    strict=st.booleans(),
+)
+def test_what_loses_more_never_does_better(seed, t, more, strict):
+    """Where each task loses as much or more on every resample, no failure turns into a pass."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(-0.02, 0.03, t)
+    draws = values + rng.normal(0, rng.uniform(0.001, 0.05, t), (500, t))
+    config = CONFIG.model_copy(update={"strict": strict})
+
+    def passes(loss: np.ndarray) -> bool:
+        named = [(str(i), "AUROC", 0.5 + value, 0.5) for i, value in enumerate(values - loss)]
+        pairs = Pairs(named, draws - loss)
+        return held_against("a", config, pairs, "version 1", must_be_shown=True)[0].passed
+
+    assert passes(np.zeros(t)) or not passes(np.array(more[:t]))
 
 
 @settings(max_examples=40, deadline=None)

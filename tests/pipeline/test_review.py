@@ -15,7 +15,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from m3h_pipeline import config, review, tracking
-from m3h_pipeline.audit import POSTGRES_VARIABLE, Audit
+from m3h_pipeline.anchor import ANCHOR, move_anchor
+from m3h_pipeline.audit import ANCHORED, POSTGRES_VARIABLE, Audit
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.review import APPROVED, REJECTED, STATUS, Standing, decide, roll_back, settle
 
@@ -53,7 +54,13 @@ def client(out: Path) -> MlflowClient:
 
 
 def aliases(out: Path) -> dict[str, str]:
-    return dict(Standing.now(client(out)).aliases)
+    """Who is what; the anchor has tests of its own."""
+    standing = Standing.now(client(out)).aliases
+    return {alias: version for alias, version in standing.items() if alias != ANCHOR}
+
+
+def anchor(out: Path) -> str | None:
+    return Standing.now(client(out)).aliases.get(ANCHOR)
 
 
 def told(out: Path) -> list[tuple[str, str, str, str]]:
@@ -102,7 +109,9 @@ def test_who_and_why_can_be_said_in_mlflow_s_pages_too(out):
 
 
 def verdict(passed: bool, judged: int = 3) -> dict:
-    return {"passed": passed, "judged": judged, "checks": [{"name": "calibrated", "passed": passed, "reason": "off"}]}
+    check = {"name": "calibrated", "passed": passed, "reason": "off", "advice": "look at the curves"}
+    trees = {"name": "not_worse_than_trees", "passed": False, "reason": "below", "severity": "warn"}
+    return {"passed": passed, "judged": judged, "checks": [check, trees]}
 
 
 def test_the_gate_s_verdict_waits_for_a_person_or_is_a_rejection_with_reasons(out):
@@ -113,7 +122,11 @@ def test_the_gate_s_verdict_waits_for_a_person_or_is_a_rejection_with_reasons(ou
     at.set_model_version_tag(NAME, "3", STATUS, "pending")
     review.conclude(at, "3", verdict(False))
     tags = at.get_model_version(NAME, "3").tags
-    assert (tags[STATUS], tags[review.BY], tags[review.REASON]) == (REJECTED, "gate", "calibrated: off")
+    assert (tags[STATUS], tags[review.BY]) == (REJECTED, "gate")
+    # Why, and what to do about it.
+    override = 'To accept the version all the same: m3h review approve 3 --reason "..."'
+    assert tags[review.REASON] == f"calibrated: off. Look at the curves. {override}"
+    assert override in review.card(out, "3")
     assert settle(out) == []
     assert aliases(out) == {"challenger": "1"}
     # A person may overrule the gate, and the gate never overrules a person.
@@ -131,6 +144,53 @@ def test_nothing_promotes_itself_unless_configured_and_judged(out):
     review.conclude(at, "3", verdict(True, judged=0))
     assert settle(out, auto_promote=True) == []
     assert aliases(out) == {"champion": "2", "challenger": "3"}
+
+
+def test_the_first_approved_version_stays_the_anchor_until_a_person_moves_it(out):
+    for version in "12":
+        decide(out, APPROVED, version, "Ada", "")
+        settle(out)
+    roll_back(out, "Ada", "alarms")
+    settle(out)
+    decide(out, APPROVED, "3", "Ada", "")
+    settle(out)
+    assert anchor(out) == "1"
+    lines = told(out)
+    assert "version 2 is the anchor; it was version 1" in move_anchor(out, "2", "Ben", "new tasks")
+    assert anchor(out) == "2"
+    assert told(out) == [*lines, ("2", ANCHORED, "Ben", "new tasks")]
+    # The line says nothing about who scores: the next tick finds no champion moved by hand.
+    assert settle(out) == []
+    assert aliases(out) == {"champion": "3", "previous": "1"}
+    with pytest.raises(InputError, match="version 2 is the anchor already"):
+        move_anchor(out, "2", "Ben", "")
+    with pytest.raises(InputError, match="there is no version 9; there are: 1, 2, 3"):
+        move_anchor(out, "9", "Ben", "")
+
+
+def test_an_anchor_that_is_gone_is_set_anew_by_the_next_approval_which_says_so(out):
+    for version in "12":
+        decide(out, APPROVED, version, "Ada", "")
+        settle(out)
+    client(out).delete_model_version(NAME, "1")
+    assert anchor(out) is None
+    told_them = decide(out, APPROVED, "3", "Ada", "")
+    assert "version 2 becomes the anchor, for there was none" in told_them
+    assert anchor(out) == "2"
+
+
+def test_an_anchor_that_mlflow_refuses_leaves_no_line(out, monkeypatch):
+    def down(*_, **__):
+        raise MlflowException("connection refused")
+
+    decide(out, APPROVED, "1", "Ada", "")
+    settle(out)
+    lines = told(out)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", down)
+        with pytest.raises(InputError, match="can't be reached"):
+            move_anchor(out, "2", "Ada", "")
+    assert (told(out), anchor(out)) == (lines, "1")
 
 
 def test_the_sole_pending_version_is_the_default(out):
@@ -338,7 +398,10 @@ def test_a_champion_made_by_hand_is_left_and_written_down(out):
     file = out / "told.txt"
     config.save(config.Config(notify=config.NotifyConfig(command=f"cat > {file}")), out)
     hand = "version 2 was made champion by hand in MLflow, in the place of version 3"
-    approval = "version 1, approved by Ada: champion; version 2 is kept as previous"
+    approval = (
+        "version 1, approved by Ada: champion; version 2 is kept as previous; "
+        "version 2 becomes the anchor, for there was none"
+    )
     assert decide(out, APPROVED, "1", "Ada", "").splitlines() == [hand, approval]
     assert file.read_text() == f"M3H: {hand}"
     assert aliases(out) == {"champion": "1", "previous": "2"}
@@ -368,7 +431,7 @@ def test_the_command_line_lists_versions_and_decisions(out):
     shown = subprocess.run(
         [*command, "list", "--out", out], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
-    assert "version    1  approved                champion" in shown.stdout
+    assert "version    1  approved                anchor, champion" in shown.stdout
     assert "approved by Ada: good" in shown.stdout
     again = subprocess.run(
         [*command, "approve", "1", "--out", out], capture_output=True, text=True, check=False, env=dict(os.environ)

@@ -1,6 +1,7 @@
 """Registry: the joint model with its embedders becomes a version that the gate judges and people review."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,19 @@ from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized, mlflow_
 from m3h_pipeline.defs.schedules import overdue, settings
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import MODALITIES, is_given
-from m3h_pipeline.gate import CHECKS
+from m3h_pipeline.gate import ARMS, CHECKS, Champion, what_to_do
+from m3h_pipeline.gate.advice import rejecting
 from m3h_pipeline.launch import JobLauncher
+from m3h_pipeline.notify import notify
 from m3h_pipeline.storage import Step, code_version, read_json, write_json
 
 CODE = code_version("m3h_pipeline.registry", "m3h_pipeline.serving", "m3h_pipeline.monitoring", "m3h_core")
 GATE_CODE = code_version("m3h_pipeline.gate", "m3h_pipeline.jobs.champion", "m3h_core")
+PREDICTIONS = "predictions.safetensors"
 
 
 @dg.asset(
-    deps=["m3h_model", "quality"],
+    deps=["m3h_model", "single_task_models", "tree_models", "quality"],
     group_name="registry",
     owners=OWNERS,
     kinds={"mlflow"},
@@ -36,7 +40,8 @@ GATE_CODE = code_version("m3h_pipeline.gate", "m3h_pipeline.jobs.champion", "m3h
         for name, description in CHECKS.items()
     ],
     description="The joint model and its own embedders as a version in MLflow's registry. The gate's checks judge it "
-    "against the champion; what passes waits until a person says `m3h review approve`.",
+    "against the champion, the anchor and the night's other arms; what passes waits until a person says `m3h review "
+    "approve`.",
 )
 def model_version(
     context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
@@ -60,11 +65,19 @@ def model_version(
             "MLflow run": mlflow_link(workspace, tracking.run_route(version.info["run_id"])),
             "tasks judged": verdict["judged"],
             "champion then": verdict["champion"] or "none",
+            "anchor then": verdict["anchor"] or "none",
+            "what to do": what_to_do(verdict, number) or "nothing: it passed the gate",
         },
         gate.info | now,
         version.info,
         checks=[
-            dg.AssetCheckResult(check_name=check["name"], passed=check["passed"], description=check["reason"])
+            dg.AssetCheckResult(
+                check_name=check["name"],
+                passed=check["passed"],
+                severity=dg.AssetCheckSeverity[check["severity"].upper()],
+                description=check["reason"],
+                metadata=check["counts"],
+            )
             for check in verdict["checks"]
         ],
     )
@@ -110,46 +123,98 @@ def _registered(context: dg.AssetExecutionContext, workspace: Workspace) -> Step
 def _judged(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, version: Step) -> Step:
     """The gate's verdict, once a version: a champion of later nights does not judge it again."""
     cohort, joint = workspace.step(context, "cohort"), workspace.step(context, "joint")
-    inputs, config = workspace.step(context, "inputs"), workspace.config.gate
+    quality, config = workspace.step(context, "quality"), workspace.config.gate
+    arms = {arm: workspace.step(context, arm) for arm in ARMS}
+    number = version.info["version"]
 
     def build(to: Path) -> dict[str, Any]:
         from mlflow import MlflowClient
         from safetensors.numpy import load_file
 
         from m3h_core import Calibrator, Cohort, TaskSpec
-        from m3h_pipeline.gate import Champion, judge
-        from m3h_pipeline.jobs.champion import FILE
+        from m3h_pipeline.anchor import ANCHOR
+        from m3h_pipeline.gate import judge
         from m3h_pipeline.registry import CHAMPION
         from m3h_pipeline.review import Standing, conclude
 
-        number = version.info["version"]
-        holder = Standing.now(MlflowClient()).aliases.get(CHAMPION)
-        champion = None
-        if holder and holder != number:
-            job = {
-                "mlflow": {"uri": workspace.mlflow_uri, "artifacts": str(workspace.mlflow_artifacts)},
-                "version": holder,
-                "inputs": str(inputs.folder),
-                "cohort": str(cohort.folder),
-                "cache": str(workspace.embedding_cache),
-            }
-            try:
-                launcher.run(context, "champion", job, to)
-                champion = Champion(holder, load_file(to / FILE))
-                (to / FILE).unlink()  # a row a sample, of no further use
-            except InputError as error:
-                context.log.warning(f"the champion could not be applied: {error}")
-                champion = Champion(holder, {}, "it could not be applied to these samples; the run's log says why")
+        aliases = Standing.now(MlflowClient()).aliases
+        holders = {alias: aliases.get(alias) for alias in (CHAMPION, ANCHOR)}
+        others = {holder for holder in holders.values() if holder and holder != number}
+        applied = {
+            holder: _applied(context, workspace, launcher, holder, to, is_anchor=holder != holders[CHAMPION])
+            for holder in sorted(others)
+        }
+        records = read_json(cohort.folder / "tasks.json")
+        scores = read_json(quality.folder / "metrics.json")["tasks"]
         verdict = judge(
             Cohort.load(cohort.folder),
-            [TaskSpec.from_dict(record) for record in json.loads((cohort.folder / "tasks.json").read_text())],
-            load_file(joint.folder / "predictions.safetensors"),
+            [TaskSpec.from_dict(record) for record in records],
+            load_file(joint.folder / PREDICTIONS),
             Calibrator.load(joint.folder / "calibration"),
-            champion,
+            applied.get(holders[CHAMPION] or ""),
             config,
+            anchor=applied.get(holders[ANCHOR] or ""),
+            arms={arm: load_file(step.folder / PREDICTIONS) for arm, step in arms.items()},
+            intervals={
+                score["task"]: (score["low"], score["high"])
+                for score in scores
+                if score["low"] is not None and score["high"] is not None
+            },
         )
         write_json(to / "gate.json", verdict)
         return {"validation status": conclude(MlflowClient(), number, verdict)}
 
-    decided_by: list[object] = [GATE_CODE, config.model_dump(), version.info["version"], cohort, joint]
-    return workspace.produce(context, "gate", decided_by, build)
+    decided_by: list[object] = [GATE_CODE, config.model_dump(), number, cohort, joint, quality, *arms.values()]
+    step = workspace.produce(context, "gate", decided_by, build)
+    if not step.reused:
+        _tell(context, workspace, number, read_json(step.folder / "gate.json"))
+    return step
+
+
+def _applied(
+    context: dg.AssetExecutionContext,
+    workspace: Workspace,
+    launcher: JobLauncher,
+    holder: str,
+    to: Path,
+    *,
+    is_anchor: bool,
+) -> Champion:
+    """What a registered version predicts of tonight's test samples, or that it could not be applied."""
+    from safetensors.numpy import load_file
+
+    from m3h_pipeline.jobs.champion import FILE
+
+    job = {
+        "mlflow": {"uri": workspace.mlflow_uri, "artifacts": str(workspace.mlflow_artifacts)},
+        "version": holder,
+        "inputs": str(workspace.step(context, "inputs").folder),
+        "cohort": str(workspace.step(context, "cohort").folder),
+        "cache": str(workspace.embedding_cache),
+    }
+    folder = to / f"version-{holder}"
+    folder.mkdir(exist_ok=True)
+    try:
+        launcher.run(context, "champion", job, folder)
+        return Champion(holder, load_file(folder / FILE))
+    except InputError as error:
+        context.log.warning(f"version {holder} could not be applied: {error}")
+    except Exception as error:
+        # Of an old version's code anything may be expected, and an anchor must not end the night.
+        if not is_anchor:
+            raise
+        context.log.warning(f"version {holder}, the anchor, could not be applied ({type(error).__name__})")
+    finally:
+        # A row a sample, of no further use.
+        shutil.rmtree(folder)
+    return Champion(holder, {}, "it could not be applied to these samples; the run's log says why")
+
+
+def _tell(context: dg.AssetExecutionContext, workspace: Workspace, number: str, verdict: dict[str, Any]) -> None:
+    """Tell people of a rejection by ``[notify]``, and what to do about it."""
+    if verdict["passed"]:
+        return
+    names = ", ".join(check["name"] for check in rejecting(verdict))
+    message = f"M3H: version {number} (snapshot {context.partition_key}) was rejected by the gate: {names}."
+    for problem in notify(workspace.config.notify, f"{message} {what_to_do(verdict, number)}"):
+        context.log.warning(problem)
