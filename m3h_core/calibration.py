@@ -22,6 +22,7 @@ import numpy as np
 
 from m3h_core.checkpoint import write_json
 from m3h_core.cohort import CALIBRATION, Cohort
+from m3h_core.grouped import share_interval
 from m3h_core.tasks import Problem, TaskSpec
 
 # A map is fitted where two classes have so many labels.
@@ -201,7 +202,7 @@ class Calibrator:
 
 @dataclass(frozen=True)
 class Held:
-    """How often sets or intervals held the truth: the share of ``n`` labels, with a 95% interval over rows.
+    """How often sets or intervals held the truth: the share of ``n`` labels, with a 95% interval.
 
     ``size`` is the mean number of classes of a set, or the mean width of an interval in the task's unit. All are NaN
     where there is no label.
@@ -214,24 +215,32 @@ class Held:
     size: float
 
     @classmethod
-    def of(cls, task: TaskSpec, target: np.ndarray, said: np.ndarray) -> Held:
+    def of(
+        cls,
+        task: TaskSpec,
+        target: np.ndarray,
+        said: np.ndarray,
+        subjects: Sequence | np.ndarray | None = None,
+    ) -> Held:
         """Judge what was said of n labels: sets bool [n, C], or intervals [n, 2] for regression.
+
+        ``subjects`` [n]: whose rows they are. Rows of one subject tell less than those of several,
+        and the interval is wider for it; without it each row stands alone.
 
         >>> intervals = np.array([[0.0, 4.0], [1.0, 5.0], [2.0, 6.0], [3.0, 7.0]])
         >>> held = Held.of(TaskSpec("stay", "regression"), np.array([2.0, 2.0, 2.0, 2.0]), intervals)
         >>> held.coverage, round(held.low, 2), held.size
         (0.75, 0.19, 4.0)
         """
-        from scipy.stats import binomtest
-
         if not len(target):
             return cls(0, *[math.nan] * 4)
         if task.problem == "regression":
             inside, sizes = (said[:, 0] <= target) & (target <= said[:, 1]), said[:, 1] - said[:, 0]
         else:
             inside, sizes = said[np.arange(len(target)), target.astype(int)], said.sum(1)
-        share = binomtest(int(inside.sum()), len(target)).proportion_ci()
-        return cls(len(target), float(inside.mean()), float(share.low), float(share.high), float(sizes.mean()))
+        whose = np.arange(len(target)) if subjects is None else subjects
+        low, high = share_interval(inside, whose)
+        return cls(len(target), float(inside.mean()), low, high, float(sizes.mean()))
 
 
 def _checked(name: str, problem: Problem, n_classes: int, prediction: Any) -> np.ndarray:

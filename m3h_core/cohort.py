@@ -77,6 +77,11 @@ class Cohort:
         return len(self.sample_ids)
 
     @property
+    def subjects(self) -> np.ndarray:
+        """The subject of each sample [N]; without ``subject_ids`` each sample is one of its own."""
+        return np.asarray(self.sample_ids if self.subject_ids is None else self.subject_ids)
+
+    @property
     def widths(self) -> dict[str, int]:
         """Width of each modality's embedding."""
         return {name: int(values.shape[1]) for name, values in self.embeddings.items()}

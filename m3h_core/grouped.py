@@ -1,4 +1,4 @@
-"""Errors of shares and means over rows that come in groups: stays of one patient tell less than
+"""Errors of shares and means over rows that are grouped by subject: stays of one patient tell less than
 those of as many.
 
 How much less is seen in the rows themselves. An estimate's variance over groups, divided by what it
@@ -20,7 +20,7 @@ import numpy as np
 _TWO_SIDED = (0.025, 0.975)
 
 
-def effective_count(happened: np.ndarray, groups: Sequence | np.ndarray) -> float:
+def effective_count(happened: np.ndarray, subjects: Sequence | np.ndarray) -> float:
     """How many rows that stand alone tell as much of the share of ``happened`` [n] as these do.
 
     >>> effective_count(np.array([1, 0, 1, 0]), ["a", "b", "c", "d"])
@@ -30,7 +30,7 @@ def effective_count(happened: np.ndarray, groups: Sequence | np.ndarray) -> floa
     """
     happened = np.asarray(happened, dtype=np.float64)
     n = len(happened)
-    whose = np.unique(np.asarray(groups), return_inverse=True)[1]
+    whose = np.unique(np.asarray(subjects), return_inverse=True)[1]
     sizes = np.bincount(whose)
     if n < 2 or len(sizes) == n:
         return float(n)
@@ -46,7 +46,7 @@ def effective_count(happened: np.ndarray, groups: Sequence | np.ndarray) -> floa
 
 def share_interval(
     happened: np.ndarray,
-    groups: Sequence | np.ndarray,
+    subjects: Sequence | np.ndarray,
     method: Literal["exact", "wilson"] = "exact",
 ) -> tuple[float, float]:
     """The 95% interval of a share: Clopper and Pearson's, or Wilson's. From 0 to 1 where there is
@@ -62,7 +62,7 @@ def share_interval(
     happened = np.asarray(happened, dtype=np.float64)
     if not len(happened):
         return 0.0, 1.0
-    n = effective_count(happened, groups)
+    n = effective_count(happened, subjects)
     share = float(happened.mean())
     if method == "wilson":
         z = float(norm.ppf(_TWO_SIDED[1]))
@@ -75,7 +75,7 @@ def share_interval(
     return low, high
 
 
-def mean_interval(values: np.ndarray, groups: Sequence | np.ndarray) -> tuple[float, float]:
+def mean_interval(values: np.ndarray, subjects: Sequence | np.ndarray) -> tuple[float, float]:
     """The 95% interval of a mean, by Student's t over groups; NaN where there are fewer than two.
 
     >>> [round(end, 2) for end in mean_interval(np.array([1.0, 2.0, 3.0, 4.0]), range(4))]
@@ -84,7 +84,7 @@ def mean_interval(values: np.ndarray, groups: Sequence | np.ndarray) -> tuple[fl
     from scipy.stats import t
 
     values = np.asarray(values, dtype=np.float64)
-    whose = np.unique(np.asarray(groups), return_inverse=True)[1]
+    whose = np.unique(np.asarray(subjects), return_inverse=True)[1]
     count = int(whose.max()) + 1 if len(whose) else 0
     if count < 2:
         return float("nan"), float("nan")

@@ -353,7 +353,7 @@ def _coverage(task: TaskSpec, rows: pl.DataFrame, target: np.ndarray) -> dict[st
     else:
         classes = task.class_names or ("no", "yes")
         said = np.column_stack([rows["set"].list.contains(label).to_numpy() for label in classes])
-    held = Held.of(task, target, said)
+    held = Held.of(task, target, said, rows["subject_id"].to_numpy())
     return {"stated": stated, "coverage": round(held.coverage, 4), "coverage_high": round(held.high, 4)}
 
 

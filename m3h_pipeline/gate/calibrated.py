@@ -70,7 +70,7 @@ def calibrated(
     judged = [task for task in supervised if len(rows[task.name]) >= config.calibration_labels]
     chance = config.level / max(1, len(judged))
     rng = np.random.default_rng(0)
-    subjects = np.asarray(cohort.subject_ids if cohort.subject_ids is not None else cohort.sample_ids)
+    subjects = cohort.subjects
     found = []
     for task in supervised:
         at = rows[task.name]

@@ -266,5 +266,4 @@ def _patients(cohort: Cohort, inside: np.ndarray) -> int:
     from m3h_core.cohort import TEST
 
     rows = np.flatnonzero(inside & (cohort.split == TEST))
-    subjects = cohort.subject_ids if cohort.subject_ids is not None else cohort.sample_ids
-    return len({subjects[row] for row in rows})
+    return len(np.unique(cohort.subjects[rows]))

@@ -1,7 +1,8 @@
 """detail.json: what stands behind the one number of a task, and behind the model's, on the test split.
 
 Curves and thresholds of each task, subgroups, what each modality adds, and what sets phenotypes apart. Groups of fewer
-than 10 patients are nowhere described. Intervals are 95%: of scores from resampling subjects, of shares by Wilson.
+than 10 patients are nowhere described. Intervals are 95%: of scores from resampling subjects, of shares by
+Wilson, with the rows of a patient grouped.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m3h_core.cohort import TEST, proper_subsets
+from m3h_core.grouped import mean_interval, share_interval
 from m3h_pipeline.reports.quality import rounded, too_few
 from m3h_pipeline.reports.words import FEWEST
 
@@ -76,15 +78,17 @@ def _has_curves(task: TaskSpec) -> bool:
 def _curves(cohort: Cohort, task: TaskSpec, prediction: np.ndarray) -> dict[str, Any]:
     rows = np.flatnonzero(cohort.labelled[task.name])
     target, said = np.asarray(cohort.labels[task.name], dtype=np.float64)[rows], np.asarray(prediction)[rows]
+    subjects = cohort.subjects[rows]
     if task.problem == "regression":
-        return {"unit": task.unit, "bins": [_mean_bin(target[at], said[at]) for at in _bins(said)]}
+        bins = [_mean_bin(target[at], said[at], subjects[at]) for at in _bins(said)]
+        return {"unit": task.unit, "bins": bins}
     happened = target == 1
     points = operating_points(happened, said)
     return {
         "prevalence": rounded(happened.mean()),
-        "bins": [_share_bin(happened[at], said[at]) for at in _bins(said)],
+        "bins": [_share_bin(happened[at], said[at], subjects[at]) for at in _bins(said)],
         "points": points,
-        "thresholds": _thresholds(points, happened, said),
+        "thresholds": _thresholds(points, happened, said, subjects),
     }
 
 
@@ -97,21 +101,23 @@ def _bins(said: np.ndarray) -> list[np.ndarray]:
     return [rows for rows in bins if len(rows) >= FEWEST]
 
 
-def _share_bin(target: np.ndarray, said: np.ndarray) -> dict[str, float | None]:
-    low, high = wilson(int(target.sum()), len(target))
-    return {"predicted": rounded(said.mean()), "observed": rounded(target.mean()), "low": low, "high": high}
-
-
-def _mean_bin(target: np.ndarray, said: np.ndarray) -> dict[str, float | None]:
-    from scipy.stats import sem, t
-
-    reach = t.ppf(0.975, len(target) - 1) * sem(target)
-    mean = target.mean()
+def _share_bin(target: np.ndarray, said: np.ndarray, subjects: np.ndarray) -> dict[str, float | None]:
+    low, high = share_interval(target, subjects, "wilson")
     return {
         "predicted": rounded(said.mean()),
-        "observed": rounded(mean),
-        "low": rounded(mean - reach),
-        "high": rounded(mean + reach),
+        "observed": rounded(target.mean()),
+        "low": rounded(low),
+        "high": rounded(high),
+    }
+
+
+def _mean_bin(target: np.ndarray, said: np.ndarray, subjects: np.ndarray) -> dict[str, float | None]:
+    low, high = mean_interval(target, subjects)
+    return {
+        "predicted": rounded(said.mean()),
+        "observed": rounded(target.mean()),
+        "low": rounded(low),
+        "high": rounded(high),
     }
 
 
@@ -128,36 +134,30 @@ def operating_points(happened: np.ndarray, said: np.ndarray) -> list[dict[str, A
     for threshold in thresholds:
         flagged = said >= threshold
         if FEWEST <= flagged.sum() <= len(said) - FEWEST:
-            shares = {name: rounded(part / whole) for name, (part, whole) in _counts(happened, flagged).items()}
+            shares = {
+                name: rounded(counted[among].mean()) for name, (counted, among) in _shares(happened, flagged).items()
+            }
             points.append({"threshold": float(threshold), "flagged": rounded(flagged.mean())} | shares)
     return points
 
 
-def _counts(happened: np.ndarray, flagged: np.ndarray) -> dict[str, tuple[int, int]]:
-    """What each share is of."""
-    right, rightly_not = int((flagged & happened).sum()), int((~flagged & ~happened).sum())
+def _shares(happened: np.ndarray, flagged: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What each share counts, and among which rows: two masks [n]."""
     return {
-        "sensitivity": (right, int(happened.sum())),
-        "specificity": (rightly_not, int((~happened).sum())),
-        "ppv": (right, int(flagged.sum())),
-        "npv": (rightly_not, int((~flagged).sum())),
+        "sensitivity": (flagged, happened),
+        "specificity": (~flagged, ~happened),
+        "ppv": (happened, flagged),
+        "npv": (~happened, ~flagged),
     }
 
 
-def wilson(part: int, whole: int) -> tuple[float | None, float | None]:
-    """Wilson's 95% interval of a share.
-
-    >>> wilson(0, 10)
-    (0.0, 0.277533)
-    """
-    from scipy.stats import binomtest
-
-    found = binomtest(part, whole).proportion_ci(method="wilson")
-    return rounded(found.low), rounded(found.high)
-
-
-def _thresholds(points: Sequence[Mapping[str, Any]], happened: np.ndarray, said: np.ndarray) -> list[dict[str, Any]]:
-    """The points nearest to a share that is flagged, and the first that find a share; their shares with intervals."""
+def _thresholds(
+    points: Sequence[Mapping[str, Any]],
+    happened: np.ndarray,
+    said: np.ndarray,
+    subjects: np.ndarray,
+) -> list[dict[str, Any]]:
+    """The points nearest to a share that is flagged, and the first that find a share; with intervals."""
     chosen: dict[str, Mapping[str, Any]] = {}
     for share in _FLAGGED:
         near = min(points, key=lambda point: abs(point["flagged"] - share), default=None)
@@ -169,8 +169,11 @@ def _thresholds(points: Sequence[Mapping[str, Any]], happened: np.ndarray, said:
     rows = []
     for rule, point in chosen.items():
         row: dict[str, Any] = {"rule": rule, **point}
-        for name, (part, whole) in _counts(happened, said >= point["threshold"]).items():
-            row[f"{name}_low"], row[f"{name}_high"] = wilson(part, whole)
+        flagged = said >= point["threshold"]
+        for name, (counted, among) in _shares(happened, flagged).items():
+            low, high = share_interval(counted[among], subjects[among], "wilson")
+            row[f"{name}_low"] = rounded(low)
+            row[f"{name}_high"] = rounded(high)
         rows.append(row)
     return rows
 

@@ -177,7 +177,7 @@ def trust(
     for task in tasks:
         rows = np.flatnonzero(cohort.labelled[task.name] & (cohort.split == TEST))
         target = np.asarray(cohort.labels[task.name])[rows]
-        held = Held.of(task, target, said[task.name][rows])
+        held = Held.of(task, target, said[task.name][rows], cohort.subjects[rows])
         yes = target == 1
         has_yes = task.problem == "binary" and yes.sum() >= FEWEST
         positives = Held.of(task, target[yes], said[task.name][rows][yes]).coverage if has_yes else None
