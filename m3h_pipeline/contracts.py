@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-import yaml
 
 from m3h_core.tasks import TaskSpec
 from m3h_pipeline.check_states import with_state
@@ -29,6 +28,7 @@ from m3h_pipeline.paths import contracts_folder
 from m3h_pipeline.reports.words import FEWEST, count
 from m3h_pipeline.storage import owner_only
 from m3h_pipeline.tasks_file import load_signals
+from m3h_pipeline.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from m3h_pipeline.changes import Occasion
@@ -345,12 +345,7 @@ def check_descriptions(table: str) -> dict[str, str]:
 def load_contract(table: str, folder: Path | None = None) -> Contract:
     """Read and check ``<table>.odcs.yaml``; an `InputError` names the file, the place and what is wrong there."""
     file = (folder or contracts_folder()) / f"{table}.odcs.yaml"
-    try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, UnicodeDecodeError):
-        raise InputError(f"{file} is not there, or not UTF-8") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
+    document = read_yaml(file)
     _check_standard(file, document)
     tables = document.get("schema") or []
     if len(tables) != 1 or tables[0].get("name") != table:

@@ -14,13 +14,19 @@ class InputError(Exception):
     """
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+# A name that stands in a patient's data is told only where it is so similar to one that is known.
+SIMILAR = 0.75
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """A half sentence that names the most similar of the known names; empty where none is similar.
+
+    Names that come from the data, and not from a person's settings, need the ``cutoff`` SIMILAR.
 
     >>> did_you_mean("discharge_tme", ["admit_time", "discharge_time"])
     '; did you mean discharge_time?'
     >>> did_you_mean("age", ["admit_time"])
     ''
     """
-    close = difflib.get_close_matches(name, list(known), 1)
+    close = difflib.get_close_matches(name, list(known), 1, cutoff)
     return f"; did you mean {close[0]}?" if close else ""

@@ -7,15 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from m3h_core.tasks import TaskSpec
-from m3h_pipeline.encoding import conversion
 from m3h_pipeline.errors import InputError, did_you_mean
 from m3h_pipeline.paths import contracts_folder
+from m3h_pipeline.yaml_file import read_yaml
 
-# Ten times as fast, where PyYAML was built with it.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _RULE_KEYS = ("icd9", "icd10", "column", "derived_from")
 _TASK_KEYS = {"name", "problem", "department", "unit", "definition", "classes", *_RULE_KEYS}
 # Why notes of a kind that a task's labels come from are in nobody's inputs.
@@ -104,25 +100,6 @@ def load_signals(file: Path | None = None) -> list[Signal]:
         signals.append(Signal(mimic_iv=items, **entry))
     no_twins(file, [signal.code for signal in signals])
     return signals
-
-
-def read_yaml(file: Path, needs: str = "lines like `key: value`") -> dict[str, Any]:
-    """The mapping that a YAML file holds; an `InputError` says where it is none, and what it ``needs``."""
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_LOADER)
-    except FileNotFoundError:
-        raise InputError(f"{file} is not there") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{file} is not in UTF-8: {conversion(file)}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark else ""
-        what = str(getattr(error, "problem", None) or error).splitlines()[0]
-        hint = ": indent with spaces, YAML takes no tabs" if "\\t" in what or "tab character" in what else ""
-        raise InputError(f"{file} is not valid YAML{where}: {what}{hint}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{file} needs {needs}")
-    return content
 
 
 def entries(file: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

@@ -163,7 +163,8 @@ def listing_fingerprint(root: Path, files: Iterable[Path]) -> str:
     """Hash of relative path, size and time of change of files and of all files below folders."""
     digest = hashlib.sha256()
     for file in sorted(_all_files(files)):
-        stat = file.stat()
+        # Also a link that leads nowhere has a listing.
+        stat = file.stat() if file.exists() else file.lstat()
         digest.update(f"{file.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:32]
 

@@ -13,7 +13,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from m3h_core.tasks import PROBLEMS, TaskSpec
 from m3h_pipeline.columns import Columns
 from m3h_pipeline.errors import InputError, did_you_mean
-from m3h_pipeline.tasks_file import Signal, check_keys, entries, load_signals, no_twins, read_yaml
+from m3h_pipeline.regular_files import is_regular_file
+from m3h_pipeline.tasks_file import Signal, check_keys, entries, load_signals, no_twins
+from m3h_pipeline.yaml_file import read_yaml
 
 FILE = "cohort.yaml"
 _KEYS = {"timezone", "features", "audit", "categories", "tasks", "signals"}
@@ -49,7 +51,7 @@ class CohortFile:
 def load_cohort_file(folder: Path) -> CohortFile:
     """Read and check a folder's ``cohort.yaml``; an `InputError` names the key that is wrong and what to write."""
     file = folder / FILE
-    if not file.exists():
+    if not is_regular_file(file):
         raise InputError(
             f"{file} is not there: it says the time zone, the features and the tasks; copy the one in "
             "docs/sources/tables.md"

@@ -37,7 +37,8 @@ from m3h_pipeline.sources.prediction import NONE, need_mode
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable
 from m3h_pipeline.sources.splits import split_of
 from m3h_pipeline.sources.units import unit_rules
-from m3h_pipeline.tasks_file import GIVEN_AWAY, TaskRule, gives_away, limits_of, load_signals, load_tasks, read_yaml
+from m3h_pipeline.tasks_file import GIVEN_AWAY, TaskRule, gives_away, limits_of, load_signals, load_tasks
+from m3h_pipeline.yaml_file import read_yaml
 
 _SECTIONS = {
     "stays": {"id", "admission", "discharge", "end", "icu"},

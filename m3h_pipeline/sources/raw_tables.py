@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import difflib
 import fcntl
 import gzip
 import hashlib
@@ -33,12 +32,16 @@ from isal import isal_zlib
 from m3h_pipeline.database import identifier, literal
 from m3h_pipeline.encoding import refuse_another_encoding
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.regular_files import is_regular_file
+from m3h_pipeline.sources.headers import count_of, left_over, listed, looks_like_a_row, places, renamings, what_is_there
 
 SUFFIXES = (".csv.gz", ".csv", ".parquet")
 # A longer row is no row but a lost quote or a binary accident; the longest notes have some 60,000 characters.
 _LONGEST_ROW = 1_000_000
 _BLOCK = 1 << 16
 _PIPE = 1 << 20
+# HAIM's file has 4,900; one that has far more is no table of rows, and DuckDB takes minutes to say so.
+_MOST_COLUMNS = 20_000
 _UNDECODABLE = "\ufffd"
 # The column that a repaired copy has more.
 _MARK = "m3h_broken"
@@ -61,7 +64,7 @@ class RawTable:
 def find_file(root: Path, *names: str) -> Path | None:
     """The first of these tables that is there, as csv.gz, csv or Parquet."""
     candidates = (root / f"{name}{suffix}" for name in names for suffix in SUFFIXES)
-    return next((file for file in candidates if file.is_file()), None)
+    return next((file for file in candidates if is_regular_file(file)), None)
 
 
 def open_table(
@@ -80,60 +83,40 @@ def open_table(
     """
     needed = list(needed)
     header, has_rows = _look(file)
+    if len(header) > _MOST_COLUMNS:
+        raise InputError(
+            f"{file} has {len(header):,} columns, more than the {_MOST_COLUMNS:,} that a table may have: export it "
+            "again, and give long vectors as embeddings"
+        )
     # Pandas writes its index as a column without a name.
     names = (name.strip().lower() or f"column{i}" for i, name in enumerate(header))
     table = RawTable(file, file.relative_to(root).as_posix(), tuple(names))
+    vocabulary = {*needed, *(others or ())}.union(*(other_names or {}).values())
     if missing := [name for name in needed if name not in table.columns]:
         if len(table.columns) == 1 and (mark := _other_separator(table.columns[0])):
             raise InputError(f"{file} is separated by {mark}: save it with commas")
+        if looks_like_a_row(table.columns, needed):
+            raise InputError(
+                f"{file} lacks the column {listed(missing)}; its first line ({count_of(len(table.columns))}) looks "
+                "like a row, not like a header: export the table again with its header"
+            )
         raise InputError(
-            f"{file} lacks the column {_some(missing)}; it has {_some(table.columns)}: "
+            f"{file} lacks the column {listed(missing)}; {what_is_there(table.columns, vocabulary)}: "
             + (
-                renamings(missing, table.columns, other_names)
-                or _left_over(missing, table.columns, needed, others)
+                renamings(missing, (name for name in table.columns if name not in needed), other_names)
+                or left_over(missing, table.columns, needed, others)
                 or "export the table again, with its header"
             )
         )
     if twins := sorted({name for name in table.columns if table.columns.count(name) > 1}):
-        raise InputError(f"{file} has the column {', '.join(twins)} twice: export the table again")
+        named = f" {', '.join(twins)}" if vocabulary.issuperset(twins) else ""
+        raise InputError(
+            f"{file} has a column{named} twice (its columns {places(table.columns, twins)} have the same name): export "
+            "the table again"
+        )
     if not has_rows:
         raise InputError(f"{file} has a header but no rows: export the table again")
     return table
-
-
-def renamings(
-    missing: Iterable[str], columns: Iterable[str], other_names: Mapping[str, Sequence[str]] | None = None
-) -> str:
-    """What to rename, where a column that is there is likely to be meant.
-
-    >>> renamings(["admit_time", "unit"], ["admittime", "value"])
-    'rename admittime to admit_time'
-    >>> renamings(["stay_id"], ["visit"], {"stay_id": ["visit"]})
-    'rename visit to stay_id'
-    """
-    columns, found = list(columns), []
-    for name in missing:
-        meant = [other for other in (other_names or {}).get(name, ()) if other in columns]
-        meant = meant or difflib.get_close_matches(name, columns, 1, 0.75)
-        if meant:
-            found.append(f"rename {meant[0]} to {name}")
-            # One column can't be two.
-            columns.remove(meant[0])
-    return ", ".join(found)
-
-
-def _left_over(
-    missing: Sequence[str], columns: Sequence[str], needed: Sequence[str], others: Collection[str] | None
-) -> str:
-    """What to rename, where one column is missing and one is there that nobody asked for."""
-    if others is None or len(missing) != 1:
-        return ""
-    unasked = [name for name in columns if name not in needed and name not in others]
-    return f"if {unasked[0]} is that column, rename it to {missing[0]}" if len(unasked) == 1 else ""
-
-
-def _some(names: Sequence[str], most: int = 40) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def _other_separator(header: str) -> str | None:

@@ -9,6 +9,7 @@ time; and where either is a bare date, the end of that day, since nobody knows h
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,8 @@ from typing import Any, ClassVar
 
 from m3h_core.cohort import SPLITS
 from m3h_pipeline.database import literal, spill_folder, workbench
-from m3h_pipeline.errors import InputError, did_you_mean
+from m3h_pipeline.errors import SIMILAR, InputError, did_you_mean
+from m3h_pipeline.regular_files import is_regular_file
 from m3h_pipeline.sources.base import (
     EMBEDDINGS,
     EVENTS,
@@ -33,8 +35,9 @@ from m3h_pipeline.sources.base import (
 )
 from m3h_pipeline.sources.cohort_file import FILE, CohortFile, load_cohort_file
 from m3h_pipeline.sources.extraction import Extraction
+from m3h_pipeline.sources.headers import known_names, renamings, what_is_there
 from m3h_pipeline.sources.prediction import ENDED, NONE, NOT_YET, need_mode
-from m3h_pipeline.sources.raw_tables import SUFFIXES, RawReader, RawTable, find_file, open_table, renamings
+from m3h_pipeline.sources.raw_tables import SUFFIXES, RawReader, RawTable, find_file, open_table
 from m3h_pipeline.sources.units import normalised, unit_rules
 from m3h_pipeline.tasks_file import load_signals
 
@@ -134,10 +137,15 @@ class Tables(Source):
         specs = [task.to_dict() for task in cohort.tasks]
         (to / "tasks.json").write_text(json.dumps(specs, indent=1) + "\n")
         cohort.columns.save(to)
-        ignored = {
-            table: unread for table, raw in tables.items() if (unread := sorted(set(raw.columns) - set(columns[table])))
+        unread = {table: sorted(set(raw.columns) - set(columns[table])) for table, raw in tables.items()}
+        named = {table: known_names(names, _vocabulary(cohort)) for table, names in unread.items()}
+        others = {table: len(names) - len(named[table]) for table, names in unread.items()}
+        return {
+            **counts,
+            "absent": sorted(_FORMATS.keys() - tables.keys()),
+            "columns not read": {table: names for table, names in named.items() if names},
+            "columns not read, of unknown names": {table: count for table, count in others.items() if count},
         }
-        return {**counts, "absent": sorted(_FORMATS.keys() - tables.keys()), "columns not read": ignored}
 
     def _cohort(self) -> CohortFile:
         if not self.path.is_dir():
@@ -164,27 +172,48 @@ class Tables(Source):
             known = set(tables["samples"].columns) - set(_FORMATS["samples"].needed)
             raise InputError(
                 f"{self.path / FILE}: {tables['samples'].name} has no column {', '.join(lost)}"
-                + (did_you_mean(lost[0], known) or f"; it has {', '.join(tables['samples'].columns)}")
+                + (
+                    did_you_mean(lost[0], known, SIMILAR)
+                    or f"; {what_is_there(tables['samples'].columns, _vocabulary(cohort))}"
+                )
             )
         return tables
 
     def _file(self, table: str) -> Path | None:
         """The file of a table; an `InputError` where there are two, or one that is likely to be meant."""
-        found = [file for suffix in SUFFIXES if (file := self.path / f"{table}{suffix}").is_file()]
+        candidates = [self.path / f"{table}{suffix}" for suffix in SUFFIXES]
+        found = [file for file in candidates if is_regular_file(file)]
         if len(found) > 1:
             raise InputError(f"{self.path} has {' and '.join(file.name for file in found)}: keep one of them")
         if found:
             return found[0]
-        others = {file.name.lower(): file.name for file in self.path.iterdir() if file.is_file()}
-        stems = {name.split(".")[0]: name for name in others}
-        known = [stem for stem in stems if stem not in _FORMATS]
-        near = stems.get(table) or stems.get(did_you_mean(table, known).removeprefix("; did you mean ").rstrip("?"))
+        # No name of a file is told but one that is nearly the table's: what else lies there may be named by a patient.
+        stems = {_stem(file.name): file.name for file in self.path.iterdir() if file.is_file()}
+        stems.pop("", None)
+        candidates = [stem for stem in stems if stem not in _FORMATS]
+        near = [table] if table in stems else difflib.get_close_matches(table, candidates, 1, SIMILAR)
         if near or table in _REQUIRED:
             raise InputError(
                 f"{self.path} has no {table}.csv (or {table}.csv.gz, {table}.parquet)"
-                + (f": is it {others[near]}? Save it under that name" if near else f": write it; {_about(table)}")
+                + (f": is it {stems[near[0]]}? Save it under that name" if near else f": write it; {_about(table)}")
             )
         return None
+
+
+def _stem(name: str) -> str:
+    """A table's name without its ending, in lower case; empty where the ending is that of no table.
+
+    >>> _stem("Samples.csv.gz"), _stem("labels.txt")
+    ('samples', '')
+    """
+    return next((name.lower().removesuffix(end) for end in SUFFIXES if name.lower().endswith(end)), "")
+
+
+def _vocabulary(cohort: CohortFile) -> set[str]:
+    """Names of columns that are known: the format's, what others call them, and those that cohort.yaml declares."""
+    formats = (name for wanted in _FORMATS.values() for name in (*wanted.needed, *wanted.optional))
+    others = (name for names in _OTHER_NAMES.values() for name in names)
+    return {*formats, *others, *cohort.columns.declared}
 
 
 def _about(table: str) -> str:
@@ -386,7 +415,7 @@ class _Extraction(Extraction):
             row[0] for row in self.connection.execute("SELECT DISTINCT lower(as_text(kind)) FROM raw_notes").fetchall()
         ]
         if lost := sorted(set(kinds) - set(found)):
-            hint = did_you_mean(lost[0], [kind for kind in found if kind])
+            hint = did_you_mean(lost[0], [kind for kind in found if kind], SIMILAR)
             raise InputError(f"{self.folder / FILE}: derived_from: no note is of the kind {lost[0]!r}{hint}")
 
     def _image_columns(self) -> str | None:
@@ -455,7 +484,7 @@ class _Extraction(Extraction):
                         task.problem, "numbers, with a decimal point"
                     )
                 )
-            hint = did_you_mean(task.name, [name for name in labelled if name])
+            hint = did_you_mean(task.name, [name for name in labelled if name], SIMILAR)
             raise InputError(
                 f"{self.folder / FILE}: the task {task.name} has no label in {file.name}"
                 + (hint or f": add rows with {task.name} in the column task, or take the task out")

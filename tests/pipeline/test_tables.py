@@ -304,7 +304,7 @@ MISTAKES = [
     (rename("labels", "task", "Value"), "lacks the column task"),
     (rename("labels", "value", "result"), r"labels\.csv lacks the column value; .*: rename result to value"),
     (rename("events", "code", "test"), "rename test to code"),
-    (rename("labels", "value", "befund"), "if befund is that column, rename it to value"),
+    (rename("labels", "value", "befund"), "if its column 3 is that one, rename it to value"),
     (lambda tables, cohort: [rename("labels", *names)(tables, cohort) for names in (("task", "a"), ("value", "b"))],
      "lacks the column task, value; .*export the table again"),
     (say(timezone="Berlin"), "timezone 'Berlin' is not known; did you mean Europe/Berlin"),

@@ -18,7 +18,13 @@ from m3h_pipeline.snapshots import check_label
 from m3h_pipeline.sources import extract
 from m3h_pipeline.storage import Step, code_version, content_hash
 
-CODE = code_version("m3h_pipeline.sources", "m3h_pipeline.database", "m3h_pipeline.tasks_file", "m3h_pipeline.columns")
+CODE = code_version(
+    "m3h_pipeline.sources",
+    "m3h_pipeline.database",
+    "m3h_pipeline.tasks_file",
+    "m3h_pipeline.yaml_file",
+    "m3h_pipeline.columns",
+)
 DESCRIPTIONS = {
     "samples": "One row a hospital stay: who, when, the prediction time, the split (by subject), and the declared "
     "features and audit columns. The tabular modality.",

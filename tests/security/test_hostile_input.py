@@ -1,0 +1,152 @@
+"""Files that are made to hang, to fill the memory, or to pass for something else: each is answered in a paragraph."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tables_folder
+
+# Far more than a refusal needs on a busy machine, far less than what these files ask for.
+SECONDS = 60
+MEMORY = 6_000_000_000
+
+EXTRACT = """
+import sys
+from pathlib import Path
+from m3h_pipeline.errors import InputError
+from m3h_pipeline.sources import Settings, extract, open_source
+source = open_source("tables", Path(sys.argv[1]))
+try:
+    source.check()
+    extract(source, Path(sys.argv[2]), Settings(memory_limit="1GB"))
+except InputError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+def extracted(hospital: Path) -> subprocess.CompletedProcess[str]:
+    """What a process says that reads the folder, with little memory and time."""
+    to = hospital.parent / "out"
+    to.mkdir()
+    return subprocess.run(
+        [sys.executable, "-c", EXTRACT, hospital, to], capture_output=True, text=True, check=False, timeout=SECONDS,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
+    )  # fmt: skip
+
+
+def refused(hospital: Path) -> str:
+    """The paragraph that it ends with; nothing is left of what was written."""
+    result = extracted(hospital)
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    message = result.stderr.strip().splitlines()
+    assert len(message) == 1, result.stderr
+    assert not list((hospital.parent / "out").rglob("*spill*"))
+    return message[0]
+
+
+@pytest.fixture
+def hospital(tmp_path) -> Path:
+    return tables_folder.write(tmp_path / "hospital", tables_folder.hospital())
+
+
+# No regular files -----------------------------------------------------------------------------------------------------
+
+
+def put_socket(file: Path) -> None:
+    # The path of a socket may have 107 characters.
+    before = Path.cwd()
+    os.chdir(file.parent)
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(file.name)
+    finally:
+        os.chdir(before)
+
+
+KINDS: dict[str, Callable[[Path], None]] = {
+    "a named pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+    "a socket": put_socket,
+    "a device": lambda file: file.symlink_to("/dev/zero"),
+    "a link that leads nowhere": lambda file: file.symlink_to("gone"),
+}
+
+
+@pytest.mark.parametrize("name", ["events.csv", "labels.csv.gz", "cohort.yaml"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_is_refused_and_never_read(hospital, name, kind):
+    from m3h_pipeline.errors import InputError
+    from m3h_pipeline.sources import open_source
+
+    (hospital / name.removesuffix(".gz")).unlink()
+    KINDS[kind](hospital / name)
+    began = time.monotonic()
+    with pytest.raises(InputError, match=kind):
+        open_source("tables", hospital).check()
+    assert time.monotonic() - began < SECONDS
+
+
+def test_a_pipe_does_not_hang_the_command(hospital, tmp_path):
+    (hospital / "events.csv").unlink()
+    os.mkfifo(hospital / "events.csv")
+    command = [sys.executable, "-m", "m3h_pipeline.cli", "run", "--source", "tables", "--path", hospital]
+    result = subprocess.run(
+        [*command, "--out", tmp_path / "run"], capture_output=True, text=True, check=False, timeout=SECONDS
+    )
+    assert result.returncode == 1
+    assert "events.csv is a named pipe, not a file" in " ".join(result.stderr.split())
+    assert not (tmp_path / "run").exists()
+
+
+# YAML -----------------------------------------------------------------------------------------------------------------
+
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "timezone: UTC\nfeatures: [age]\ntimezone: Europe/Berlin\n",
+            r"the key timezone is there twice (lines 1 and 3)",
+        ),
+        ("tasks:\n- {name: a, problem: binary, name: b}\n", "the key name is there twice (lines 2 and 2)"),
+        (LAUGHS, "its aliases (*) unfold to more than 100,000 entries"),
+        ("a: &a [*a]\n", "an alias (*) stands within what it refers to"),
+        ("a: " + "[" * 100_000, "more than 50 levels within each other"),
+        ("- " * 100_000, "more than 50 levels within each other"),
+        ("a: 2024-02-31\n", "has a date or a number that is none"),
+        (f"a: {'9' * 10_000}\n", "has a date or a number that is none"),
+        ("a: !!python/object/apply:os.system ['id']\n", "could not determine a constructor"),
+        ("? [a, b]\n: 1\n", "a key must be a word"),
+    ],
+    ids=["twice", "twice within", "laughs", "itself", "deep", "deep lists", "no date", "no number", "code", "odd key"],
+)
+def test_a_yaml_file_that_is_made_to_deceive(tmp_path, text, says):
+    from m3h_pipeline.errors import InputError
+    from m3h_pipeline.yaml_file import read_yaml
+
+    file = tmp_path / "cohort.yaml"
+    file.write_text(text)
+    began = time.monotonic()
+    with pytest.raises(InputError) as error:
+        read_yaml(file)
+    assert says in str(error.value)
+    assert time.monotonic() - began < SECONDS
+
+
+def test_aliases_and_merged_keys_that_mean_something_are_read(tmp_path):
+    from m3h_pipeline.yaml_file import read_yaml
+
+    file = tmp_path / "cohort.yaml"
+    file.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: *a\n")
+    assert read_yaml(file) == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": {"x": 1, "y": 2}}
