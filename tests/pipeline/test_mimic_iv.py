@@ -617,7 +617,7 @@ def test_a_missing_column_is_named(tmp_path):
         row["value_number"] = row.pop("valuenum")
     with pytest.raises(
         InputError,
-        match=r"labevents\.csv\.gz lacks the column valuenum; it has subject_id, .* 1 of another name: rename value_nu",
+        match=r"labevents\.csv\.gz lacks the column valuenum; it has subject_id, .* 2 of another name: rename value_nu",
     ):
         open_source("mimic-iv", write(tmp_path, data)).check()
 
