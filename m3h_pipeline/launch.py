@@ -11,6 +11,7 @@ import getpass
 import importlib.util
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ import dagster as dg
 
 from m3h_pipeline import config as configuration
 from m3h_pipeline.config import LauncherConfig
+from m3h_pipeline.endings import explain_exit
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.jobs import CODE_PARTS, FACTS, last_words
 from m3h_pipeline.storage import code_version, step_key
@@ -113,9 +115,13 @@ class JobLauncher(dg.ConfigurableResource):
                 # Of a part of Pipes that Dagster itself uses.
                 warnings.simplefilter("ignore", dg.PreviewWarning)
                 _ENGINES[settings.kind](context.op_execution_context, settings, work)
-        except Exception:
-            if said.exists():
-                raise InputError(said.read_text()) from None
+        except Exception as error:
+            if said.exists() and (words := said.read_text()):
+                raise InputError(words) from None
+            ended = re.search(r"failed with code (\d+)$", str(error))
+            told = explain_exit(int(ended[1])) if ended else None
+            if told is not None:
+                raise InputError(told) from None
             raise
         file.unlink()
         return json.loads((to / FACTS).read_text())
@@ -192,6 +198,13 @@ _KILLED = (
     "m3h.toml, let no other run be at work, or take a machine with more. The next run goes on where this one stopped"
 )
 
+_ASKED = (
+    "the job was asked to end by a signal of its own, not through this run. Its state is kept: the next run goes on "
+    "where this one stopped"
+)
+# Of a job on this machine: killed; SIGTERM and SIGINT, as it answers them and before it can.
+_ENDED = {"-9": _KILLED, "143": _ASKED, "130": _ASKED, "-15": _ASKED, "-2": _ASKED}
+
 
 # Engines --------------------------------------------------------------------------------------------------------------
 
@@ -203,8 +216,9 @@ def _local(context: dg.OpExecutionContext, settings: LauncherConfig, work: Work)
         client.run(context=context, command=command, env=_local_environment(settings))
     except Exception as error:
         # The client's own error is not among Dagster's public names.
-        if str(error).endswith("process failed with code -9"):
-            raise dg.Failure(_KILLED) from error
+        for code, why in _ENDED.items():
+            if str(error).endswith(f"process failed with code {code}"):
+                raise dg.Failure(why) from error
         raise
 
 

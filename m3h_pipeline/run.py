@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3h_pipeline import config as configuration
 from m3h_pipeline.audit import POSTGRES_VARIABLE, postgres_address
 from m3h_pipeline.encoders import check_encoders
+from m3h_pipeline.endings import RunFailed, end_well, explain, wait_for_databases
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.location import record_location, settle_location
 from m3h_pipeline.pages import is_served, last_served
 from m3h_pipeline.paths import dagster_template, out_option
 from m3h_pipeline.snapshots import check_label, labels
-from m3h_pipeline.storage import close_to_others, locked
+from m3h_pipeline.storage import close_to_others, locked, read_step
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -33,9 +33,13 @@ def run_once(
     out: Path, source: str | None, path: Path | None, size: str | None, snapshot: str | None, verbose: bool = False
 ) -> int:
     """Materialise everything for one snapshot; the exit code is 0 only where every blocking check passed."""
-    out = out.absolute()
+    return end_well(lambda: _run(out.absolute(), source, path, size, snapshot, verbose))
+
+
+def _run(
+    out: Path, source: str | None, path: Path | None, size: str | None, snapshot: str | None, verbose: bool
+) -> int:
     config = prepare(out, source, path, size, snapshot, to_run=True)
-    import dagster as dg
 
     from m3h_pipeline.definitions import MAIN_JOB, defs
     from m3h_pipeline.defs.partitions import add_partition
@@ -45,7 +49,7 @@ def run_once(
 
     check(config.launcher, out)
     # Shared: the steps' own locks keep two of these apart; the schedule sees that one is going.
-    with locked(out / RUN_LOCK, shared=True), dg.DagsterInstance.get() as instance:
+    with locked(out / RUN_LOCK, shared=True), _instance() as instance:
         bury(instance, out)
         add_partition(instance, config.source.snapshot)
         result = defs.resolve_job_def(MAIN_JOB).execute_in_process(
@@ -56,15 +60,17 @@ def run_once(
             tags={COMMAND_TAG: "run"},
         )
     if not result.success:
-        print(f"error: {_why(result)}", file=sys.stderr)
-        return 1
+        raise RunFailed(_why(result, out / "snapshots" / config.source.snapshot))
     print(_what_to_open(out, result, config.source.snapshot))
     return 0
 
 
 def score_once(out: Path, version: str, alias: str, everyone: bool, snapshot: str | None, verbose: bool = False) -> int:
     """``m3h score``: materialise scores and monitoring of a snapshot that was run; exit code 0 where it was scored."""
-    out = out.absolute()
+    return end_well(lambda: _score(out.absolute(), version, alias, everyone, snapshot, verbose))
+
+
+def _score(out: Path, version: str, alias: str, everyone: bool, snapshot: str | None, verbose: bool) -> int:
     settle_location(out)
     config = configuration.load(out)
     known = labels(out)
@@ -79,12 +85,11 @@ def score_once(out: Path, version: str, alias: str, everyone: bool, snapshot: st
     tracking.connect(configuration.mlflow_uri(out), out / "mlflow" / "artifacts")
     which = registry.need(alias, version, out_option(out))
     prepare(out)
-    import dagster as dg
 
     from m3h_pipeline.definitions import SCORE_JOB, defs
 
     asked = {"config": {"version": which.version, "everyone": everyone}}
-    with dg.DagsterInstance.get() as instance:
+    with _instance() as instance:
         result = defs.resolve_job_def(SCORE_JOB).execute_in_process(
             instance=instance,
             partition_key=label,
@@ -92,8 +97,7 @@ def score_once(out: Path, version: str, alias: str, everyone: bool, snapshot: st
             run_config={"loggers": _console(verbose), "ops": {"scores": asked}},
         )
     if not result.success:
-        print(f"error: {_why(result)}", file=sys.stderr)
-        return 1
+        raise RunFailed(_why(result, out / "snapshots" / label))
     facts = _facts(result)["scores"]
     print(
         f"\nScored     {facts['samples'].value:,} samples of {label} with "
@@ -167,6 +171,7 @@ def prepare(
         _configure(home / "dagster.yaml")
     except OSError as error:
         raise _not_writable(out, error) from None
+    wait_for_databases()
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ["M3H_OUT"] = str(out)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -194,7 +199,19 @@ def _configure(file: Path) -> None:
         )
 
 
-def _why(result: dg.ExecuteInProcessResult) -> str:
+def _instance() -> dg.DagsterInstance:
+    """This out-folder's instance, for a run in this process.
+
+    What its steps print stays on the terminal. Dagster's capture of it would start two processes a step, which print a
+    traceback of their own at Ctrl-C.
+    """
+    import dagster as dg
+
+    captured = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+    return dg.DagsterInstance.local_temp(os.environ["DAGSTER_HOME"], overrides={"compute_logs": captured})
+
+
+def _why(result: dg.ExecuteInProcessResult, snapshot: Path) -> str:
     """The first failure in one paragraph: blocking checks by their descriptions, else the step's own message."""
     checked = [event.asset_check_evaluation_data for event in result.all_events
                if event.event_type_value == "ASSET_CHECK_EVALUATION"]  # fmt: skip
@@ -202,17 +219,43 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
         lines = [
             f"{check.asset_key.to_user_string()}: {check.check_name}: {check.description or 'failed'}"
                  for check in failed]  # fmt: skip
+        tables = {check.asset_key.to_user_string().removeprefix("valid_") for check in failed}
+        lines += _quarantined(snapshot, sorted(tables))
         return "a check failed, so nothing after it was computed and the earlier results stand\n  " + "\n  ".join(lines)
     for event in result.all_events:
         if event.is_step_failure:
             data = event.step_failure_data
             if data.user_failure_data is not None:
                 return str(data.user_failure_data.description)
-            error = data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            return f"{event.step_key}: {error.message.strip() if error else 'failed'}"
+            return explain(_all_messages(data.error)) or f"{event.step_key}: {_last_message(data.error)}"
     return "the run did not finish"
+
+
+def _quarantined(snapshot: Path, tables: list[str]) -> list[str]:
+    """Where the rows lie that a failed check speaks of; ``latest/`` is of the last run that was published."""
+    lines = []
+    for table in tables:
+        folder = snapshot / "valid" / table
+        step = read_step(folder)
+        if step and any(step.info["quarantined"].values()):
+            lines.append(f"rows in quarantine, with their reasons: {folder / 'quarantine.parquet'}")
+    return lines
+
+
+def _all_messages(error: Any) -> str:
+    """The messages of a step's error and of what it came from."""
+    lines = []
+    while error is not None:
+        lines.append(error.message.strip())
+        error = error.cause or error.context
+    return "\n".join(lines)
+
+
+def _last_message(error: Any) -> str:
+    """The message of what a step's error came from."""
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error else "failed"
 
 
 def _facts(result: dg.ExecuteInProcessResult) -> dict[str, Any]:

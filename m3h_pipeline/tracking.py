@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from m3h_pipeline.endings import explain, messages, wait_for_databases
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.pages import last_served
 
@@ -33,6 +34,7 @@ def connect(uri: str, artifacts: Path) -> None:
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+    wait_for_databases()
     mlflow.set_tracking_uri(uri)
     if not uri.startswith("http"):  # else the server decides
         artifacts.mkdir(parents=True, exist_ok=True)
@@ -70,6 +72,9 @@ def waited_for_once() -> Generator[None]:
         if not isinstance(error, MlflowException):
             raise
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+        told = explain(messages(error))
+        if told is not None:
+            raise InputError(told) from error
         raise InputError(
             f"MLflow failed: {error}. What was trained is kept: run again when it answers, and training goes on, in "
             "the same MLflow run"

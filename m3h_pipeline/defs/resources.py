@@ -12,6 +12,7 @@ import dagster as dg
 from m3h_pipeline import config as configuration
 from m3h_pipeline import tracking
 from m3h_pipeline.contracts import TABLES, load_contract
+from m3h_pipeline.endings import explain, messages
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.liveness import living
 from m3h_pipeline.location import settle_location
@@ -116,11 +117,16 @@ def for_this_out(resource: type[dg.ConfigurableResource]) -> dg.ResourceDefiniti
 
 @contextmanager
 def clearly() -> Generator[None]:
-    """A user's mistake becomes a Dagster failure that is not retried and has no traceback."""
+    """A user's mistake, or a full disk, becomes a Dagster failure that is not retried and has no traceback."""
     try:
         yield
     except InputError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
+    except Exception as error:
+        told = explain(messages(error))
+        if told is None:
+            raise
+        raise dg.Failure(description=told, allow_retries=False) from error
 
 
 def key_of(name: str, decided_by: list[object]) -> str:

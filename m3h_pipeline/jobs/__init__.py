@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
 
+from m3h_pipeline.endings import cause, explain, messages
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.storage import code_version, keep_private, locked
 
@@ -66,12 +67,20 @@ def job() -> Generator[tuple[dict[str, Any], Log]]:
             except Exception as error:
                 if _out_of_memory(error):
                     raise InputError(_OUT_OF_MEMORY) from error
+                told = explain(messages(error))
+                if told is not None:
+                    raise InputError(told) from error
                 raise
     except InputError as error:
         if DAGSTER_PIPES_CONTEXT_ENV_VAR in os.environ:
             with suppress(OSError):
                 last_words(file).write_text(str(error))
-        sys.exit(f"error: {error}")
+        code = cause(str(error))
+        if code is None:
+            sys.exit(f"error: {error}")
+        # Its last words may not have found room: the code says it too.
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(code)
 
 
 def last_words(config: Path) -> Path:

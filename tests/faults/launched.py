@@ -84,17 +84,27 @@ import os, sys
 import dagster as dg
 from pathlib import Path
 from m3h_pipeline.definitions import defs
+from m3h_pipeline.endings import RunFailed, end_well, wait_for_databases
 from m3h_pipeline.liveness import bury
-from m3h_pipeline.run import _why
+from m3h_pipeline.run import _instance, _why
 asset, snapshot = sys.argv[1:]
-with dg.DagsterInstance.get() as instance:
-    bury(instance, Path(os.environ["M3H_OUT"]))
-    instance.add_dynamic_partitions("snapshot", [snapshot])
-    job = defs.resolve_implicit_job_def_def_for_assets([dg.AssetKey(asset)])
-    done = job.get_subset(asset_selection={dg.AssetKey(asset)}).execute_in_process(
-        instance=instance, partition_key=snapshot, raise_on_error=False)
-if not done.success:
-    sys.exit(_why(done))
+out = Path(os.environ["M3H_OUT"])
+# What `m3h run` shows, or all that Dagster logs.
+config = {"loggers": {"console": {"config": {"verbose": False}}}} if "AS_M3H_RUN" in os.environ else {}
+
+def run():
+    with _instance() as instance:
+        bury(instance, out)
+        instance.add_dynamic_partitions("snapshot", [snapshot])
+        job = defs.resolve_implicit_job_def_def_for_assets([dg.AssetKey(asset)])
+        done = job.get_subset(asset_selection={dg.AssetKey(asset)}).execute_in_process(
+            instance=instance, partition_key=snapshot, raise_on_error=False, run_config=config)
+    if not done.success:
+        raise RunFailed(_why(done, out / "snapshots" / snapshot))
+    return 0
+
+wait_for_databases()
+sys.exit(end_well(run))
 """
 
 

@@ -1,0 +1,126 @@
+"""Ctrl-C, SIGTERM, a locked database and a full disk: one paragraph, no traceback, and a state to go on from."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from launched import (
+    epochs_done,
+    finish,
+    kill,
+    materialize,
+    prepared,
+    processes_of,
+    step_of,
+    wait_until,
+)
+
+from m3h_pipeline.endings import PATIENCE_VARIABLE, explain
+
+NEVER_SHOWN = ("Traceback", "DagsterExecutionInterrupted", "watch_orphans", "sqlalche", "failed with code")
+SHOWN = {"AS_M3H_RUN": "1"}
+
+
+@pytest.fixture
+def out(tmp_path) -> Iterator[Path]:
+    out = prepared(tmp_path / "out", training={"epochs": 60})
+    yield out
+    for pid in processes_of(out):  # where a test has failed
+        kill(pid)
+
+
+def error_of(run: subprocess.Popen[str], out: Path, code: int) -> str:
+    """The last line of a run that must end with an exit code; the log is emptied for the next one."""
+    ended = run.wait(120)
+    log = out / "run.log"
+    text = log.read_text()
+    log.write_text("")
+    assert ended == code, text[-4000:]
+    for word in NEVER_SHOWN:
+        assert word not in text, text[-4000:]
+    return text.splitlines()[-1]
+
+
+def locked(database: Path) -> sqlite3.Connection:
+    """A connection that keeps everybody else from writing and reading."""
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    return connection
+
+
+def test_a_training_that_is_interrupted_or_locked_out_says_so_and_goes_on(out):
+    run = materialize(out, **SHOWN)
+    wait_until(lambda: epochs_done(out) >= 1 or run.poll() is not None)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal sends it: to the job too
+    assert error_of(run, out, 130).startswith("stopped by Ctrl-C. What was finished is kept")
+    run = materialize(out, **SHOWN)
+    done = epochs_done(out)
+    wait_until(lambda: epochs_done(out) > done or run.poll() is not None)
+    kill(run.pid, signal.SIGTERM)
+    assert error_of(run, out, 143).startswith("stopped by SIGTERM. What was finished is kept")
+    assert not step_of(out, "joint").exists()
+    database = out / "mlflow" / "mlflow.db"
+    with closing(locked(database)):
+        run = materialize(out, **SHOWN, **{PATIENCE_VARIABLE: "0.5"})
+        said = error_of(run, out, 1)
+    assert said.startswith("error: a database stayed locked by another program: ")
+    assert "mlflow.db" in said
+    with closing(locked(database)) as lock:
+        run = materialize(out, **SHOWN)
+        wait_until(lambda: list(step_of(out, ".joint.partial").glob(".job.json")) or run.poll() is not None)
+        with pytest.raises(subprocess.TimeoutExpired):
+            run.wait(8)
+        lock.execute("ROLLBACK")
+    finish(run, out)
+    assert step_of(out, "joint").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of 24 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a file system can be mounted by root alone")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(small_disk, tmp_path):
+    out = prepared(small_disk / "out", training={"epochs": 5})
+    (out / "run.log").symlink_to(tmp_path / "run.log")
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space left"):
+        filler.write_bytes(bytes(24 << 20))
+    run = materialize(out, **SHOWN)
+    assert error_of(run, out, 1).startswith("error: the disk is full, or a quota is used up: ")
+    filler.unlink()
+    finish(materialize(out, **SHOWN), out)
+    assert step_of(out, "joint").exists()
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("duckdb.IOException: IO Error: Could not write file: No space left on device", "the disk is full"),
+        ("polars: ComputeError: Disk quota exceeded (os error 122)", "the disk is full"),
+        ("(sqlite3.OperationalError) database is locked", "a database stayed locked"),
+    ],
+)
+def test_the_words_of_the_libraries_are_known(message, told):
+    said = explain(f"RuntimeError: something\n{message}\n")
+    assert said is not None
+    assert said.startswith(told)
+    assert message in said
+
+
+def test_any_other_error_is_left_as_it_is():
+    assert explain("KeyError: 'disk'") is None
