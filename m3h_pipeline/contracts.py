@@ -25,6 +25,7 @@ from m3h_core.tasks import TaskSpec
 from m3h_pipeline.check_states import with_state
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import contracts_folder
+from m3h_pipeline.quarantine_csv import columns_of_rules, write_quarantine_csv
 from m3h_pipeline.reports.words import FEWEST, count
 from m3h_pipeline.storage import owner_only
 from m3h_pipeline.tasks_file import load_signals
@@ -305,6 +306,7 @@ def _refused(contract: Contract, problems: Sequence[str], valid: Path) -> dict[s
     owner_only(quarantine)
     names = ("row", "rule", "reason", "source_file")
     pl.DataFrame(schema={**dict.fromkeys(names, pl.String()), "source_row": pl.Int64()}).write_parquet(quarantine)
+    write_quarantine_csv(quarantine, {})
     text = (
         f"{'; '.join(problems)}. The source must deliver what data_contracts/{contract.table}.odcs.yaml says: mend "
         "the extraction, or change the contract and raise its version, then run again."
@@ -624,7 +626,7 @@ def split_rows(
     A row's reason is the first rule that it breaks: that of its sample being in quarantine, an unreadable field, then
     the contract's rules in their order; keys are compared last and among good rows only, so that a wrong row never
     takes the place of a good one. The quarantine has the columns row (all canonical columns as a JSON object of
-    strings), rule, reason, source_file and source_row; only its owner can read it.
+    strings), rule, reason, source_file and source_row; only its owner can read it, and the CSV file beside it.
 
     ``samples``: the valid samples (None for the samples themselves); ``quarantined_samples``: their quarantine.
     Raises `InputError` where a column is missing or has another type than the contract says.
@@ -661,6 +663,7 @@ def split_rows(
         "source_row",
     )
     _sink(wrong, to_quarantine)
+    write_quarantine_csv(to_quarantine, columns_of_rules(contract))
     return _count(rows, to_quarantine, [rule.name for rule in ordered])
 
 

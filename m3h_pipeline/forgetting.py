@@ -34,6 +34,7 @@ from m3h_pipeline import lineage as lineages
 from m3h_pipeline import registry, scoring, storage, tracking
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.location import settle_location
+from m3h_pipeline.quarantine_csv import csv_beside, write_quarantine_csv
 
 FILE = "forgotten.json"
 REASON = "forgotten on request"
@@ -408,6 +409,8 @@ def _drop(file: Path, theirs: Theirs) -> None:
     table.filter(~mine).sink_parquet(partial, compression="zstd", row_group_size=group, engine="streaming")
     partial.chmod(file.stat().st_mode & 0o777)
     os.replace(partial, file)
+    if csv_beside(file).exists():
+        write_quarantine_csv(file)
 
 
 def _write_lineage(ingested: Path, found: Mapping[str, pl.DataFrame]) -> None:

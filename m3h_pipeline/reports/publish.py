@@ -13,6 +13,7 @@ from m3h_core.cohort import SPLITS, Cohort
 from m3h_pipeline.check_states import state_of
 from m3h_pipeline.config import Config
 from m3h_pipeline.lineage import whole_lineage
+from m3h_pipeline.quarantine_csv import write_quarantine_csv
 from m3h_pipeline.reports import words
 from m3h_pipeline.reports.card import model_card
 from m3h_pipeline.reports.findings import worth_a_look
@@ -46,10 +47,13 @@ def write_page(
             shutil.copy(steps[step].folder / file, to / file)
     (to / "quarantine").mkdir(mode=0o700)
     for table, step in valid.items():
-        shutil.copy(step.folder / "quarantine.parquet", to / "quarantine" / f"{table}.parquet")
+        for ending in ("parquet", "csv"):
+            shutil.copy(step.folder / f"quarantine.{ending}", to / "quarantine" / f"{table}.{ending}")
     for modality, step in embedded.items():
         if step.info.get("unreadable"):
-            shutil.copy(step.folder / "quarantine.parquet", to / "quarantine" / f"{modality}_embedding.parquet")
+            file = to / "quarantine" / f"{modality}_embedding.parquet"
+            shutil.copy(step.folder / "quarantine.parquet", file)
+            write_quarantine_csv(file, {})
     lineage = whole_lineage(steps["ingested"].folder, {table: step.folder for table, step in valid.items()})
     lineage.write_parquet(to / "lineage.parquet")
     write_validation(snapshot, valid, to)

@@ -34,6 +34,8 @@ CREATE MACRO as_text(x) AS
 CREATE MACRO as_id(x) AS
     CASE WHEN contains(x, '.') THEN regexp_replace(nullif(trim(x), ''), '\\.0+$', '') ELSE as_text(x) END;
 CREATE MACRO as_number(x) AS CASE WHEN isfinite(TRY_CAST(x AS DOUBLE)) THEN TRY_CAST(x AS DOUBLE) END;
+CREATE MACRO printable(x) AS left(regexp_replace(replace(x, '”', '"'), '[\\x00-\\x1f\\x7f]', ' ', 'g'), 60);
+CREATE MACRO raw_of(x) AS coalesce(' (raw value “' || printable(x) || '”)', '');
 CREATE MACRO in_utc(x) AS {in_utc};
 CREATE MACRO from_utc(x) AS {from_utc};
 CREATE MACRO as_time(x) AS CASE
@@ -55,7 +57,8 @@ def parse_errors(checks: Mapping[str, tuple[str, str]], *others: str) -> str:
     ``checks``: column -> (function, what it is not). The result is null where nothing is wrong.
     """
     wrong = [
-        f"CASE WHEN as_text({column}) IS NOT NULL AND {function}({column}) IS NULL THEN '{column}: not a {kind}' END"
+        f"CASE WHEN as_text({column}) IS NOT NULL AND {function}({column}) IS NULL "
+        f"THEN '{column}: not a {kind}' || raw_of({column}) END"
         for column, (function, kind) in checks.items()
     ]
     return f"nullif(concat_ws('; ', {', '.join([*wrong, *others])}), '')"

@@ -452,7 +452,7 @@ _AVAILABLE = "CASE WHEN as_time(storetime) >= {time} THEN as_time(storetime) ELS
 _MEASUREMENT_ERRORS = parse_errors(
     {"charttime": TIME, "storetime": TIME, "valuenum": NUMBER},
     """CASE WHEN as_text(valuenum) IS NULL AND as_text(value) <> '___' AND as_number(value) IS NULL
-        THEN 'value: not a number' END""",
+        THEN 'value: not a number' || raw_of(value) END""",
 )
 # What is kept of a raw measurement, and what is read from there: most rows of a hospital are these, and nearly all are
 # right, so that only the others are looked at closely.

@@ -268,10 +268,11 @@ class _Extraction(Extraction):
         ]
         not_numbers = [
             f"CASE WHEN known(\"{name}\") IS NOT NULL AND as_quantity(\"{name}\") IS NULL THEN {literal(name)} || "
-            "': not a number' END" for name, kind in types.items() if kind == "DOUBLE"
+            f"': not a number' || raw_of(\"{name}\") END" for name, kind in types.items() if kind == "DOUBLE"
         ]  # fmt: skip
         wrong_split = (
-            f"CASE WHEN as_text(split) IS NOT NULL AND {_SPLIT} IS NULL THEN 'split: not one of {_SPLITS}' END"
+            f"CASE WHEN as_text(split) IS NOT NULL AND {_SPLIT} IS NULL "
+            f"THEN 'split: not one of {_SPLITS}' || raw_of(split) END"
         )
         wrong = _wrong(columns, not_numbers, [wrong_split] if split else [])
         self.connection.execute(
@@ -438,9 +439,10 @@ class _Extraction(Extraction):
         classes = [(task.name, name.lower(), float(i)) for task in tasks for i, name in enumerate(_class_names(task))]
         self.register("classes", classes, ["task", "name", "factor"])
         wrong = """CASE WHEN known(raw.value) IS NULL OR label IS NOT NULL OR problem IS NULL THEN NULL
-            WHEN problem = 'binary' THEN 'value: not 0 or 1'
-            WHEN problem = 'multiclass' THEN 'value: not one of the classes of its task in cohort.yaml'
-            ELSE 'value: not a number' END"""
+            WHEN problem = 'binary' THEN 'value: not 0 or 1' || raw_of(raw.value)
+            WHEN problem = 'multiclass'
+                THEN 'value: not one of the classes of its task in cohort.yaml' || raw_of(raw.value)
+            ELSE 'value: not a number' || raw_of(raw.value) END"""
         self.connection.execute(
             f"""CREATE TEMP TABLE placed_labels AS
             SELECT sample_id, task, label AS value, parse_errors, source_row,
@@ -599,7 +601,7 @@ def _times(columns: Sequence[str]) -> str:
 
 def _not_a(column: str, kind: str, function: str) -> str:
     return f"""CASE WHEN known(raw.{column}) IS NOT NULL AND {function}(raw.{column}) IS NULL
-        THEN '{column}: not a {kind}' END"""
+        THEN '{column}: not a {kind}' || raw_of(raw.{column}) END"""
 
 
 def _wrong(columns: Sequence[str], *others: Sequence[str]) -> str:
@@ -608,13 +610,14 @@ def _wrong(columns: Sequence[str], *others: Sequence[str]) -> str:
     for column in columns:
         if column in _TIMES:
             checks.append(
-                f"""CASE WHEN {column}_left_out THEN '{column}: no such local time, the clocks go forward'
+                f"""CASE WHEN {column}_left_out
+                    THEN '{column}: no such local time, the clocks go forward' || raw_of({column})
                 WHEN {column} IS NOT NULL AND {column}_utc IS NULL
-                THEN '{column}: not a date, write 2026-01-31 14:05:00' END"""
+                THEN '{column}: not a date, write 2026-01-31 14:05:00' || raw_of({column}) END"""
             )
         if column in _IDS:
             checks.append(
                 f"""CASE WHEN regexp_matches(trim({column}), '^[0-9][.,][0-9]+[eE][+][0-9]+$')
-                THEN '{column}: a spreadsheet wrote it as 1.2E+10, so digits are lost' END"""
+                THEN '{column}: a spreadsheet wrote it as 1.2E+10, so digits are lost' || raw_of({column}) END"""
             )
     return f"nullif(concat_ws('; ', {', '.join([*checks, *(check for more in others for check in more)])}), '')"

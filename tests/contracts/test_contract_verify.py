@@ -106,7 +106,9 @@ def test_validate_writes_both_parts_and_returns_json(tmp_path: Path) -> None:
         frame(table, good(table, tmp_path)).write_parquet(ingested)
         of = None if table == "samples" else tmp_path / "valid" / "samples" / "samples.parquet"
         facts[table] = validate(table, ingested, to, samples=of, tasks=[task.to_dict() for task in TASKS])
-        assert sorted(file.name for file in to.iterdir()) == sorted([f"{table}.parquet", "quarantine.parquet"])
+        assert sorted(file.name for file in to.iterdir()) == sorted(
+            [f"{table}.parquet", "quarantine.csv", "quarantine.parquet"]
+        )
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
     assert facts["labels"]["kept"] == 3 * STAYS
     assert all(CheckResult(**check).passed for table in facts.values() for check in table["checks"])

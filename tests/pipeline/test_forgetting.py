@@ -104,7 +104,8 @@ def _run(hospital: Path, out: Path, day: str) -> None:
         pl.DataFrame({"sample_id": list(ids), "prediction": draw.random(n)}).write_parquet(to / "predictions.parquet")
         (to / "quarantine").mkdir(mode=0o700)
         for table, step in valid.items():
-            shutil.copy(step.folder / "quarantine.parquet", to / "quarantine" / f"{table}.parquet")
+            for ending in ("parquet", "csv"):
+                shutil.copy(step.folder / f"quarantine.{ending}", to / "quarantine" / f"{table}.{ending}")
         whole_lineage(ingested.folder, {name: s.folder for name, s in valid.items()}).write_parquet(
             to / "lineage.parquet"
         )

@@ -248,12 +248,12 @@ def test_values_that_are_none_or_no_number(tmp_path):
     events = events.sort("source_row")
     assert events.select("source_row", "value", "parse_errors").rows() == [
         (3, 7.5, None),
-        (4, None, "value: not a number"),
-        (5, 5.0, "valuenum: not a number"),
-        (6, 5.0, "valuenum: not a number"),
-        (7, 100.0, "charttime: not a date"),
-        (8, 100.0, "charttime: not a date"),
-        (9, 100.0, "storetime: not a date"),
+        (4, None, "value: not a number (raw value “HEMOLYZED”)"),
+        (5, 5.0, "valuenum: not a number (raw value “five”)"),
+        (6, 5.0, "valuenum: not a number (raw value “nan”)"),
+        (7, 100.0, "charttime: not a date (raw value “2150-02-30 00:00:00”)"),
+        (8, 100.0, "charttime: not a date (raw value “yesterday”)"),
+        (9, 100.0, "storetime: not a date (raw value “infinity”)"),
     ]
     assert events["stay_id"].to_list() == ["23"] * 5 + [None, "23"]
     assert reasons(lineage, "hosp/labevents") == {None: 7, "no value": 2}
@@ -518,7 +518,7 @@ def test_wrong_admissions(tmp_path):
     samples = tables["samples"].sort("source_row")
     wrong = samples.filter(pl.col("source_row") > 5)
     assert wrong.select("sample_id", "parse_errors").rows() == [
-        ("41", "admittime: not a date"),
+        ("41", "admittime: not a date (raw value “soon”)"),
         ("42", None),
         ("43", "subject_id: not in patients"),
         ("44", "deathtime: before admittime"),

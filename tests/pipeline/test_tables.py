@@ -236,7 +236,7 @@ def test_columns_of_numbers_and_of_categories(tmp_path):
     kinds = found.valid("samples").schema
     assert (kinds["frailty"], kinds["ward"], kinds["floor"]) == (pl.Float64, pl.String, pl.Float64)
     assert found.reasons("samples") == [
-        ("unreadable_field", "These fields could not be read: frailty: not a number"),
+        ("unreadable_field", "These fields could not be read: frailty: not a number (raw value “often”)"),
     ]  # fmt: skip
 
 
@@ -460,7 +460,7 @@ def test_rows_that_are_broken_as_such(tmp_path):
     found = Passage(open_source("tables", root), tmp_path / "out")
     assert found.split["labels"].kept == len(lines) - 1
     assert sorted(reason.partition(": ")[2] for _, reason in found.reasons("labels")) == [
-        "row: 2 fields, expected 3", "value: not UTF-8; value: not a number",
+        "row: 2 fields, expected 3", "value: not UTF-8; value: not a number (raw value “\ufffd”)",
     ]  # fmt: skip
 
 

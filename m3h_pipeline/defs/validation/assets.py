@@ -18,7 +18,9 @@ from m3h_pipeline.snapshots import labels
 from m3h_pipeline.sources.base import SIGNALS
 from m3h_pipeline.storage import Step, code_version, content_hash, read_step
 
-CODE = code_version("m3h_pipeline.contracts", "m3h_pipeline.changes", "m3h_pipeline.plausibility")
+CODE = code_version(
+    "m3h_pipeline.contracts", "m3h_pipeline.changes", "m3h_pipeline.plausibility", "m3h_pipeline.quarantine_csv"
+)
 # What a table's step carries on to later steps, beside its rows.
 _BESIDE = {"samples": ["columns.json"], "labels": ["tasks.json"]}
 
