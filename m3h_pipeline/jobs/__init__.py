@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Generator
@@ -20,6 +21,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
 
 from m3h_pipeline.endings import cause, explain, messages
@@ -39,6 +41,8 @@ CODE_PARTS = ("m3h_core", "m3h_pipeline.jobs")
 _PR_SET_PDEATHSIG = 1
 _MOST_WORKERS = 8
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# How long a job that was asked to end, and has written its state, may take to leave: less than a launcher's patience.
+EXIT_SECONDS = 20.0
 
 
 @contextmanager
@@ -146,7 +150,20 @@ def softly() -> Generator[Callable[[], bool]]:
 
 
 def _leave(number: int, _: object) -> None:
-    sys.exit(128 + number)
+    code = 128 + number
+    # Python waits for every pool of processes to end by itself. One that a signal met at the wrong moment never does:
+    # its manager waits for workers that wait for work.
+    last_resort = threading.Timer(EXIT_SECONDS, _end_at_once, (code,))
+    last_resort.daemon = True
+    last_resort.start()
+    sys.exit(code)
+
+
+def _end_at_once(code: int) -> None:
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    os._exit(code)
 
 
 _OUT_OF_MEMORY = (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -124,3 +126,26 @@ def test_the_words_of_the_libraries_are_known(message, told):
 
 def test_any_other_error_is_left_as_it_is():
     assert explain("KeyError: 'disk'") is None
+
+
+STUCK = """
+import threading, time
+from m3h_pipeline import jobs
+jobs.EXIT_SECONDS = 1.0
+with jobs.job():
+    # As the manager of a pool of processes whose workers wait for work.
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_job_ends_though_a_pool_of_its_own_does_not(tmp_path):
+    config = tmp_path / "job.json"
+    config.write_text(json.dumps({"to": str(tmp_path / "result")}))
+    command = [sys.executable, "-c", STUCK, "--config", str(config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
