@@ -73,7 +73,13 @@ class Simulated:
         return drawn[:, self.patients].astype(np.float32)
 
 
-def simulate_pairs(seed: int, losses: Losses, rows: int, correlation: float, resamples: int) -> Pairs:
+def simulate_pairs(
+    seed: int,
+    losses: Losses,
+    rows: int,
+    correlation: float,
+    resamples: int,
+) -> Pairs:
     """A candidate and its champion on one hospital's test split."""
     rng = np.random.default_rng(seed)
     hospital = Simulated.of(rows, rng)
@@ -138,11 +144,12 @@ def count_useless(hospitals: int, rows: int, resamples: int) -> None:
     share = below / hospitals / TASKS
     print(f"\nuseless tasks whose own interval lies below trivial: {share:.2%} each")
     for useless in (1, 2, 5, 10):
-        print(f"  a candidate with {useless:>2} of them is rejected {1 - (1 - share) ** useless:6.1%}")
+        rejected = 1 - (1 - share) ** useless
+        print(f"  a candidate with {useless:>2} of them is rejected {rejected:6.1%}")
 
 
 def judge_calibration(draws: int) -> None:
-    """Print how often what is off by just the allowed error is rejected, at the level of one task of 40."""
+    """Print how often what is off by just the allowed error is rejected, one task of 40."""
     rng = np.random.default_rng(0)
     level = CONFIG.level / TASKS
     allowed = CONFIG.calibration_error
@@ -158,7 +165,8 @@ def judge_calibration(draws: int) -> None:
                 error = calibration_error(happened, probability)
                 chance = chance_of_error(probability, error, allowed, np.arange(rows), rng)
                 wrong += chance < level
-            print(f"  probabilities, {rows:>3} labels, prevalence {prevalence:.0%}: {wrong / draws:.2%}")
+            about = f"{rows:>3} labels, prevalence {prevalence:.0%}"
+            print(f"  probabilities, {about}: {wrong / draws:.2%}")
     for rows in (37, 100, 213):
         rank = int(np.ceil((rows + 1) * 0.9 - 1e-9))
         coverage = rng.beta(rank, rows + 1 - rank, 20_000) - allowed
@@ -174,7 +182,10 @@ def judge_calibration(draws: int) -> None:
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     parser.add_argument("--hospitals", type=int, default=300, help="simulated hospitals a scenario")
     parser.add_argument("--rows", type=int, nargs="+", default=[213], help="test rows")
     parser.add_argument("--correlations", type=float, nargs="+", default=[0.95, 0.85])

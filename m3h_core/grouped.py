@@ -1,5 +1,5 @@
-"""Errors of shares and means over rows that are grouped by subject: stays of one patient tell less than
-those of as many.
+"""Errors of shares and means over rows that are grouped by subject: a patient's stays tell less
+than those of as many patients.
 
 How much less is seen in the rows themselves. An estimate's variance over groups, divided by what it
 would be if each row stood alone, is the design effect; n rows count as n / design effect (Kish;
@@ -25,7 +25,7 @@ def effective_count(happened: np.ndarray, subjects: Sequence | np.ndarray) -> fl
 
     >>> effective_count(np.array([1, 0, 1, 0]), ["a", "b", "c", "d"])
     4.0
-    >>> effective_count(np.array([1, 1, 0, 0]), ["a", "a", "b", "b"])  # a pair says what one row would
+    >>> effective_count(np.array([1, 1, 0, 0]), ["a", "a", "b", "b"])  # a pair says as much as one
     2.0
     """
     happened = np.asarray(happened, dtype=np.float64)
@@ -42,6 +42,25 @@ def effective_count(happened: np.ndarray, subjects: Sequence | np.ndarray) -> fl
     together = np.bincount(whose, weights=happened - share)
     design = len(sizes) / (len(sizes) - 1) * float(np.square(together).sum()) / alone
     return n / min(max(design, 1.0), alike)
+
+
+def design_effect(categories: np.ndarray, subjects: Sequence | np.ndarray) -> float:
+    """By how much shares of ``categories`` [n] vary more than those of rows that stand alone.
+
+    Rao and Scott's first-order correction: the mean of the categories' design effects, the more
+    frequent a category the less it weighs. A chi-squared statistic of the counts is divided by it.
+
+    >>> design_effect(np.array([0, 1, 2, 0]), ["a", "b", "c", "d"])
+    1.0
+    >>> design_effect(np.array([0, 0, 1, 1, 2, 2]), ["a", "a", "b", "b", "c", "c"])
+    2.0
+    """
+    kinds, of_row = np.unique(np.asarray(categories), return_inverse=True)
+    if len(kinds) < 2:
+        return 1.0
+    weights = 1 - np.bincount(of_row) / len(of_row)
+    counts = [effective_count(of_row == kind, subjects) for kind in range(len(kinds))]
+    return float(np.average(len(of_row) / np.array(counts), weights=weights))
 
 
 def share_interval(

@@ -52,7 +52,12 @@ def move_anchor(out: Path, version: str, who: str | None, why: str) -> str:
     return f"version {version} is {outcome}; later candidates are held against it"
 
 
-def set_first_anchor(client: MlflowClient, aliases: Mapping[str, str], former: str | None, champion: str) -> None:
+def set_first_anchor(
+    client: MlflowClient,
+    aliases: Mapping[str, str],
+    former: str | None,
+    champion: str,
+) -> None:
     """Where there is no anchor, make it the former champion, else the one that is approved now; can
     be repeated."""
     if ANCHOR not in aliases:

@@ -9,7 +9,8 @@ Each night the samples that are new to the champion are counted into the same bi
 variation distance: the share of samples that would have to change place. Whether that can be chance is asked by a
 chi-squared test, by Fisher's for missing values, with the false discovery rate held over all features. A change counts
 where both say so: the test alone would call any difference one once a hospital is large enough, the distance alone
-would at first be mostly noise. Samples of one patient are taken as independent, which makes the tests too eager.
+would at first be mostly noise. Samples of one patient are no independent ones: counts are divided by their design
+effect, of which the reference holds that of its own.
 
 Performance is judged on labels that have arrived since: no version learned from a label that was not there.
 """
@@ -27,6 +28,7 @@ import polars as pl
 
 from m3h_core import Calibrator, Cohort, Held, TaskSpec
 from m3h_core.cohort import CALIBRATION, TEST, TRAIN
+from m3h_core.grouped import design_effect
 from m3h_core.metrics import Score, evaluate_predictions
 from m3h_pipeline.check_states import said
 from m3h_pipeline.config import MonitoringConfig
@@ -57,8 +59,10 @@ def write_reference(inputs: Path, cohort: Path, joint: Path, metrics: Mapping[st
     about = read_json(joint / "model" / "model.json")
     tasks = [TaskSpec.from_dict(record) for record in about["tasks"]]
     scores = Calibrator.load(joint / "calibration").calibrated(load_file(joint / "predictions.safetensors"))
-    order = pl.read_parquet(inputs / "samples.parquet", columns=["sample_id", "split"])
-    train = order.filter(pl.col("split") == TRAIN)["sample_id"]
+    order = pl.read_parquet(inputs / "samples.parquet")
+    learned = order.filter(pl.col("split") == TRAIN)
+    train = learned["sample_id"]
+    patients = learned["subject_id"].to_numpy()
     unseen = np.isin(loaded.split, (CALIBRATION, TEST))
     said = {task.name: _one_a_sample(task, scores[task.name][unseen]) for task in tasks}
     write_json(
@@ -66,8 +70,8 @@ def write_reference(inputs: Path, cohort: Path, joint: Path, metrics: Mapping[st
         {
             "format": _FORMAT,
             "tasks": [task.to_dict() for task in tasks],
-            "features": [_summary(*key, values) for key, values in observed(inputs, train).items()],
-            "scores": [_summary(task, "scores", values) for task, values in said.items()],
+            "features": [_summary(*key, values, patients) for key, values in observed(inputs, train).items()],
+            "scores": [_summary(task, "scores", values, loaded.subjects[unseen]) for task, values in said.items()],
             "performance": {
                 task["task"]: {field: task[field] for field in ("metric", "value", "low", "high", "n")}
                 for task in metrics["tasks"]
@@ -124,8 +128,11 @@ def _one_a_sample(task: TaskSpec, scores: np.ndarray) -> pl.Series:
     return pl.Series("class", np.array(task.class_names)[scores.argmax(1)])
 
 
-def _summary(feature: str, modality: str, values: pl.Series) -> Feature:
-    """How often a feature is known and its values fall into each bin, rounded so that no small group can be told."""
+def _summary(feature: str, modality: str, values: pl.Series, subjects: np.ndarray | None = None) -> Feature:
+    """How often a feature is known and its values fall into each bin, rounded so that no small group can be told.
+
+    ``subjects`` [n]: whose samples they are; from them, how much more than independent ones these vary.
+    """
     about: Feature = {"name": feature, "modality": modality, "n": _rounded(len(values))}
     known = values.drop_nulls()
     if values.dtype.is_numeric():
@@ -135,7 +142,19 @@ def _summary(feature: str, modality: str, values: pl.Series) -> Feature:
     else:
         about |= {"kind": "category", "categories": _categories(known.cast(pl.String))}
     about["known"] = _rounded(len(values) if len(values) - len(known) < FEWEST else len(known))
+    if subjects is not None:
+        about["design"] = {name: round(effect, 1) for name, effect in _designs(about, values, subjects).items()}
     return about | {"counts": [_rounded(int(n)) for n in _counted(about, known)]}
+
+
+def _designs(feature: Feature, values: pl.Series, subjects: np.ndarray) -> dict[str, float]:
+    """The design effect of the values' bins, and of which values are known."""
+    places = _places(feature, values)
+    is_known = places >= 0
+    return {
+        "values": design_effect(places[is_known], subjects[is_known]),
+        "known": design_effect(values.is_not_null().to_numpy(), subjects),
+    }
 
 
 def _rounded(n: int) -> int:
@@ -170,14 +189,19 @@ def _edges(known: np.ndarray) -> list[float]:
 
 def _counted(feature: Feature, values: pl.Series) -> np.ndarray:
     """How many values fall into each bin; the last one of categories is for all that have none."""
-    known = values.drop_nulls()
+    bins = feature["edges"] if feature["kind"] == "number" else feature["categories"]
+    places = _places(feature, values)
+    return np.bincount(places[places >= 0], minlength=len(bins) + 1)
+
+
+def _places(feature: Feature, values: pl.Series) -> np.ndarray:
+    """The bin [n] of each value, -1 where it is not known."""
     if feature["kind"] == "number":
-        numbers = known.cast(pl.Float64, strict=False).drop_nulls().to_numpy()
-        edges = feature["edges"]
-        return np.bincount(np.searchsorted(edges, numbers[np.isfinite(numbers)]), minlength=len(edges) + 1)
+        numbers = values.cast(pl.Float64, strict=False).fill_null(math.nan).to_numpy()
+        return np.where(np.isfinite(numbers), np.searchsorted(feature["edges"], numbers), -1)
     place = {category: i for i, category in enumerate(feature["categories"])}
-    at = [place.get(value, len(place)) for value in known.cast(pl.String)]
-    return np.bincount(at, minlength=len(place) + 1) if at else np.zeros(len(place) + 1, dtype=int)
+    of_row = [-1 if value is None else place.get(value, len(place)) for value in values.cast(pl.String)]
+    return np.array(of_row, dtype=int)
 
 
 # A night -------------------------------------------------------------------------------------------------------------
@@ -203,6 +227,8 @@ def monitor(
     else:
         new = scored.filter("new")
         samples = new["sample_id"].unique().sort()
+        whose = dict(zip(new["sample_id"], new["subject_id"], strict=True))
+        subjects = np.array([whose[sample] for sample in samples])
         found["new"] = len(samples) if len(samples) >= FEWEST else None
         tasks = [TaskSpec.from_dict(task) for task in reference["tasks"]]
         if len(samples) < config.fewest:
@@ -213,11 +239,16 @@ def monitor(
             features = [(f, seen.get((f["name"], f["modality"]))) for f in reference["features"]]
             absent = pl.Series([None] * len(samples), dtype=pl.Float64)
             filled = [(feature, absent if values is None else values) for feature, values in features]
-            found["inputs"] = _tested([_moved(*pair, config) for pair in filled], config)
-            found["missing"] = _tested([_gone(*pair, config) for pair in filled], config)
-            said = _said(new, tasks)
+            found["inputs"] = _tested([_moved(*pair, config, subjects) for pair in filled], config)
+            found["missing"] = _tested([_gone(*pair, config, subjects) for pair in filled], config)
+            said = _said(new, tasks, whose)
             found["scores"] = _tested(
-                [_moved(f, said[f["name"]], config) for f in reference["scores"] if f["name"] in said], config
+                [
+                    _moved(score, said[score["name"]][0], config, said[score["name"]][1])
+                    for score in reference["scores"]
+                    if score["name"] in said
+                ],
+                config,
             )
         found["performance"] = _performance(
             scored, labels, Cohort.load(learned), tasks, reference["performance"], config, bootstrap
@@ -226,7 +257,9 @@ def monitor(
     return found
 
 
-def _moved(feature: Feature, values: pl.Series, config: MonitoringConfig) -> dict[str, Any] | None:
+def _moved(
+    feature: Feature, values: pl.Series, config: MonitoringConfig, subjects: np.ndarray | None = None
+) -> dict[str, Any] | None:
     """How far the known values of a feature are from where they were; None where too few are known."""
     from scipy.stats import chi2_contingency
 
@@ -234,11 +267,15 @@ def _moved(feature: Feature, values: pl.Series, config: MonitoringConfig) -> dic
     used = (then > 0) | (now > 0)
     if min(then.sum(), now.sum()) < config.fewest or used.sum() < 2:
         return None
-    p_value = float(chi2_contingency([then[used], now[used]], correction=False).pvalue)
+    design_then, design_now = _two_designs(feature, values, subjects, "values")
+    table = [then[used] / design_then, now[used] / design_now]
+    p_value = float(chi2_contingency(table, correction=False).pvalue)
     return _difference(feature, 0.5 * np.abs(then / then.sum() - now / now.sum()).sum(), p_value, int(now.sum()))
 
 
-def _gone(feature: Feature, values: pl.Series, config: MonitoringConfig) -> dict[str, Any] | None:
+def _gone(
+    feature: Feature, values: pl.Series, config: MonitoringConfig, subjects: np.ndarray | None = None
+) -> dict[str, Any] | None:
     """How far the share of samples that lack a feature is from what it was."""
     from scipy.stats import fisher_exact
 
@@ -246,10 +283,18 @@ def _gone(feature: Feature, values: pl.Series, config: MonitoringConfig) -> dict
     if min(sum(then), sum(now)) < config.fewest:
         return None
     shares = [part[1] / sum(part) for part in (then, now)]
-    p_value = float(fisher_exact([then, now]).pvalue)
+    designs = _two_designs(feature, values, subjects, "known")
+    table = [[round(count / design) for count in part] for part, design in zip((then, now), designs, strict=True)]
+    p_value = float(fisher_exact(table).pvalue)
     record = _difference(feature, abs(shares[1] - shares[0]), p_value, sum(now))
     few = min(now) < FEWEST and min(now) > 0
     return record | {"then": round(shares[0], 3), "now": None if few else round(shares[1], 3)}
+
+
+def _two_designs(feature: Feature, values: pl.Series, subjects: np.ndarray | None, of: str) -> tuple[float, float]:
+    """The design effects of the reference and of tonight; 1 where nobody knows whose samples they are."""
+    then = feature.get("design", {}).get(of, 1.0)
+    return then, 1.0 if subjects is None else _designs(feature, values, subjects)[of]
 
 
 def _difference(feature: Feature, distance: float, p_value: float, n: int) -> dict[str, Any]:
@@ -272,9 +317,16 @@ def _significant(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def _said(scored: pl.DataFrame, tasks: Sequence[TaskSpec]) -> dict[str, pl.Series]:
-    """One score a sample of each task, as `_one_a_sample` gives it."""
-    return {task.name: _one_a_sample(task, _array(task, scored, "prediction")[1]) for task in tasks}
+def _said(
+    scored: pl.DataFrame, tasks: Sequence[TaskSpec], whose: Mapping[str, str]
+) -> dict[str, tuple[pl.Series, np.ndarray]]:
+    """One score a sample of each task, as `_one_a_sample` gives it, and whose samples they are."""
+    found = {}
+    for task in tasks:
+        samples, scores = _array(task, scored, "prediction")
+        subjects = np.array([whose[sample] for sample in samples])
+        found[task.name] = (_one_a_sample(task, scores), subjects)
+    return found
 
 
 def _array(task: TaskSpec, scored: pl.DataFrame, column: str) -> tuple[list[str], np.ndarray]:

@@ -10,9 +10,9 @@ def what_to_do(verdict: Mapping[str, Any], version: str) -> str:
     """The advice of the checks that a version failed, and how a person overrules the gate; empty
     where it passed.
 
-    >>> failed = {"name": "calibrated", "passed": False, "severity": "error", "advice": "look at death in the report"}
+    >>> failed = {"name": "calibrated", "passed": False, "advice": "look at death"}
     >>> what_to_do({"passed": False, "checks": [failed]}, "7")
-    'Look at death in the report. To accept the version all the same: m3h review approve 7 --reason "..."'
+    'Look at death. To accept the version all the same: m3h review approve 7 --reason "..."'
     """
     if verdict["passed"]:
         return ""

@@ -46,7 +46,8 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with six digits."""
-        return asdict(self) | {"estimate": None if self.estimate is None else round(self.estimate, 6)}
+        estimate = None if self.estimate is None else round(self.estimate, 6)
+        return asdict(self) | {"estimate": estimate}
 
 
 def calibrated(
@@ -85,10 +86,12 @@ def calibrated(
             p_value = chance_of_coverage(inside, bound, calibrator.about[task.name].n, subjects[at])
             estimate, is_above = float(inside.mean()), bool(inside.mean() < bound)
         else:
-            estimate, p_value = _error(task, target, probabilities[task.name][at], subjects[at], config, rng)
+            predicted = probabilities[task.name][at]
+            estimate, p_value = _error(task, target, predicted, subjects[at], config, rng)
             is_above = estimate > config.calibration_error
-        shown = is_above and p_value < chance
-        state = "shown" if shown else "above" if is_above else "within"
+        state = "above" if is_above else "within"
+        if is_above and p_value < chance:
+            state = "shown"
         found.append(Calibration(task.name, _kind(task), len(at), estimate, state))
     return _verdict(found, calibrator.coverage, config), found
 
@@ -108,9 +111,10 @@ def chance_of_error(
     never more.
 
     >>> rng, likely = np.random.default_rng(0), np.linspace(0.05, 0.95, 200)
-    >>> [round(chance_of_error(likely, error, 0.05, np.arange(200), rng), 1) for error in (0.05, 0.11, 0.3)]
+    >>> apart = np.arange(200)
+    >>> [round(chance_of_error(likely, error, 0.05, apart, rng), 1) for error in (0.05, 0.11, 0.3)]
     [1.0, 0.2, 0.0]
-    >>> chance_of_error(likely, 0.15, 0.05, np.arange(200) // 4, rng) > 0.05  # fifty patients of four stays each
+    >>> chance_of_error(likely, 0.15, 0.05, apart // 4, rng) > 0.05  # fifty patients of four stays
     True
     """
     if error <= allowed:
@@ -132,7 +136,12 @@ def chance_of_error(
     return larger / draws
 
 
-def chance_of_coverage(inside: np.ndarray, bound: float, n_calibration: int, patients: np.ndarray) -> float:
+def chance_of_coverage(
+    inside: np.ndarray,
+    bound: float,
+    n_calibration: int,
+    patients: np.ndarray,
+) -> float:
     """How likely intervals that hold the truth as often as ``bound`` were seen to hold it as
     seldom, or more seldom.
 
@@ -182,19 +191,21 @@ def _verdict(found: Sequence[Calibration], coverage: float, config: GateConfig) 
     }
     rest = ""
     if counts["not judged"]:
-        rest = (
-            f"; {plural(counts['not judged'], 'task')} not judged, fewer than {config.calibration_labels} test labels"
-        )
+        few = plural(counts["not judged"], "task")
+        rest = f"; {few} not judged, fewer than {config.calibration_labels} test labels"
     bound = config.calibration_error
     if wrong := [_named(one, coverage) for one in found if one.state == "shown"]:
         tasks = some([one.task for one in found if one.state == "shown"])
-        advice = f"look at the calibration of {tasks} in the report, or raise [gate] calibration_error"
-        return Verdict(_NAME, False, f"not calibrated: {some(wrong)}{rest}", advice=advice, counts=counts)
+        advice = f"look at the calibration of {tasks} in the report, or raise "
+        advice += "[gate] calibration_error"
+        reason = f"not calibrated: {some(wrong)}{rest}"
+        return Verdict(_NAME, False, reason, advice=advice, counts=counts)
     if not judged:
-        return Verdict(_NAME, True, f"no task has enough test labels to be judged{rest}", counts=counts)
+        reason = f"no task has enough test labels to be judged{rest}"
+        return Verdict(_NAME, True, reason, counts=counts)
     reason = (
-        f"{plural(judged, 'task')} judged: {counts['above']} off by more than {bound} in the estimate, none shown to "
-        f"be{rest}"
+        f"{plural(judged, 'task')} judged: {counts['above']} off by more than {bound} in the "
+        f"estimate, none shown to be{rest}"
     )
     return Verdict(_NAME, True, reason, counts=counts)
 

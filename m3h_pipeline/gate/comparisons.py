@@ -11,7 +11,16 @@ import numpy as np
 
 from m3h_pipeline.gate.rules import compare, mean_bounds
 from m3h_pipeline.gate.scoring import Pairs, Predictions, Scored, pair, predict_alike, score_tasks
-from m3h_pipeline.gate.verdict import ARMS, Champion, Compared, Verdict, named, some, with_interval
+from m3h_pipeline.gate.verdict import (
+    ARMS,
+    Champion,
+    Compared,
+    State,
+    Verdict,
+    named,
+    some,
+    with_interval,
+)
 from m3h_pipeline.reports.quality import too_few
 from m3h_pipeline.reports.words import FEWEST, number, plural
 
@@ -80,33 +89,38 @@ def better_than_trivial(
         return Verdict(name, True, "no task to judge"), []
     floors = {task.name: TRIVIAL[task.problem] for task in candidate.tasks}
     tasks = [(task, one.metric, one.value, floors[task]) for task, one in candidate.scored.items()]
-    gains = np.stack([one.replicates - floors[task] for task, one in candidate.scored.items()], axis=1)
-    own = {task: intervals.get(task) or interval(one.replicates) for task, one in candidate.scored.items()}
+    scored = candidate.scored.items()
+    gains = np.stack([one.replicates - floors[task] for task, one in scored], axis=1)
+    own = {task: intervals.get(task) or interval(one.replicates) for task, one in scored}
+    varies = dict(zip(candidate.scored, np.nanstd(gains, axis=0) > 0, strict=True))
     found = []
-    for one, spread in zip(compare(tasks, gains, 0.0, config.level), np.nanstd(gains, axis=0), strict=True):
+    for one in compare(tasks, gains, 0.0, config.level):
         high = own[one.task][1] - one.other
         below = high < 0 and one.difference < -config.trivial_margin
-        gains_nothing = spread == 0 and one.difference <= 0
-        refuted = below or gains_nothing
-        state = "refuted" if refuted else "shown" if one.low > 0 else "open"
+        gains_nothing = not varies[one.task] and one.difference <= 0
+        state: State = "shown" if one.low > 0 else "open"
+        if below or gains_nothing:
+            state = "refuted"
         found.append(replace(one, high=high, state=state))
     low, _ = mean_bounds(np.array([one.difference for one in found]), gains, config.level)
-    problems, advice = [], []
+    problems: list[str] = []
+    advice: list[str] = []
     if refuted := [with_interval(one, own[one.task]) for one in found if one.state == "refuted"]:
         problems.append(f"worse than a constant, or no better: {some(refuted)}")
         advice.append(
-            f"look at {_tasks(found, 'refuted')} in the report; a task that can't be learned is better left out of "
-            "the cohort's tasks, or [gate] trivial_margin is raised"
+            f"look at {_tasks(found, 'refuted')} in the report; a task that can't be learned is "
+            "better left out of the cohort's tasks, or [gate] trivial_margin is raised"
         )
-    if config.strict and (unsure := [with_interval(one, own[one.task]) for one in found if one.state == "open"]):
+    unsure = [with_interval(one, own[one.task]) for one in found if one.state == "open"]
+    if config.strict and unsure:
         problems.append(f"not shown to be better than a constant: {some(unsure)}")
         advice.append("set [gate] strict = false, or leave these tasks out of the cohort's tasks")
     if not config.strict and low <= 0:
         problems.append(
-            "all tasks together are not shown to be better than constants (lower bound of the mean gain "
-            f"{number(low, sign=True)})"
+            "all tasks together are not shown to be better than constants (lower bound of the mean "
+            f"gain {number(low, sign=True)})"
         )
-        advice.append("look at the report's data checks and training curves: next to nothing was learned")
+        advice.append("look at the report's data checks: next to nothing was learned")
     return _verdict(name, found, problems, advice, "shown to be better than a constant"), found
 
 
@@ -123,7 +137,7 @@ def not_worse_than_champion(
         advice = "make another version the champion, or approve this one by hand"
         return [], Verdict(name, False, reason, advice=advice), []
     if missing := sorted(set(champion.predictions) - set(candidate.predictions)):
-        advice = "bring these tasks back into the cohort, or approve the version if they were dropped on purpose"
+        advice = "bring these tasks back into the cohort, if they were not dropped on purpose"
         reason = f"the champion ({who}) also predicts {some(missing)}"
         return [], Verdict(name, False, reason, advice=advice), []
     pairs = candidate.paired(champion.predictions)
@@ -134,20 +148,27 @@ def not_worse_than_champion(
     return candidate.shared(champion.predictions), verdict, found
 
 
-def not_worse_than_anchor(candidate: Candidate, anchor: Champion | None, champion: Champion | None) -> Verdict:
+def not_worse_than_anchor(
+    candidate: Candidate,
+    anchor: Champion | None,
+    champion: Champion | None,
+) -> Verdict:
     """The same against the version that stays in its place while champions come and go.
 
     One that can't be applied any more is told and rejects nothing: it would reject every night.
     """
     name = "not_worse_than_anchor"
     if anchor is None:
-        return Verdict(name, True, "there is no anchor yet: the first version that is approved becomes it")
+        reason = "there is no anchor yet: the first version that is approved becomes it"
+        return Verdict(name, True, reason)
     who = f"version {anchor.version}, the anchor"
     if champion is not None and champion.version == anchor.version:
         return Verdict(name, True, f"{who}, is the champion, judged there")
     move = "`m3h review anchor VERSION` makes another version the anchor"
     if anchor.problem:
         return Verdict(name, False, f"not comparable with {who}: {anchor.problem}", "warn", move)
+    if not candidate.scored:
+        return Verdict(name, True, "no task to judge")
     pairs = candidate.paired(anchor.predictions)
     if not pairs.tasks:
         return Verdict(name, False, f"no claimed task is shared with {who}", "warn", move)
@@ -166,7 +187,11 @@ def not_worse_than_arm(candidate: Candidate, arm: str, predictions: Predictions 
     return replace(verdict, severity=ARMS[arm])
 
 
-def no_subgroup_harmed(candidate: Candidate, shared: Sequence[TaskSpec], champion: Champion | None) -> Verdict:
+def no_subgroup_harmed(
+    candidate: Candidate,
+    shared: Sequence[TaskSpec],
+    champion: Champion | None,
+) -> Verdict:
     """Against the champion within each group of the audit columns; only what is refuted counts."""
     name, config, cohort = "no_subgroup_harmed", candidate.config, candidate.cohort
     if champion is None:
@@ -185,18 +210,22 @@ def no_subgroup_harmed(candidate: Candidate, shared: Sequence[TaskSpec], champio
             if _patients(cohort, inside) < FEWEST:
                 small += 1
                 continue
-            part = replace(cohort, labelled={key: mask & inside for key, mask in cohort.labelled.items()})
+            labelled = {key: mask & inside for key, mask in cohort.labelled.items()}
+            part = replace(cohort, labelled=labelled)
             judged = [task for task in supervised if too_few(part, task) is None]
             ours = score_tasks(part, judged, candidate.predictions, candidate.draws)
             pairs = pair(ours, score_tasks(part, judged, champion.predictions, candidate.draws))
             for task, metric, value, other in pairs.tasks:
                 tasks.append((f"{task} ({attribute} {group})", metric, value, other))
             differences.extend(pairs.replicates.T)
-    hidden = f"; {plural(small, 'group')} of fewer than {FEWEST} patients not looked at" if small else ""
+    hidden = ""
+    if small:
+        hidden = f"; {plural(small, 'group')} of fewer than {FEWEST} patients not looked at"
     if not tasks:
         return Verdict(name, True, f"no subgroup has enough test labels to be judged{hidden}")
     found = compare(tasks, np.stack(differences, axis=1), config.subgroup_margin, config.level)
-    problems, advice = [], []
+    problems: list[str] = []
+    advice: list[str] = []
     if harmed := [named(one) for one in found if one.state == "refuted"]:
         problems.append(f"shown to lose more than {config.subgroup_margin}: {some(harmed)}{hidden}")
         advice.append("look at these groups in the report's audit, or raise [gate] subgroup_margin")
@@ -217,26 +246,29 @@ def held_against(
     found = compare(pairs.tasks, pairs.replicates, config.margin, config.level)
     mean = float(pairs.differences.mean())
     low, high = mean_bounds(pairs.differences, pairs.replicates, config.level)
-    problems, advice = [], []
+    problems: list[str] = []
+    advice: list[str] = []
     if refuted := [named(one) for one in found if one.state == "refuted"]:
         problems.append(f"shown to lose more than {config.margin} against {who}: {some(refuted)}")
         advice.append(f"look at {_tasks(found, 'refuted')} in the report, or raise [gate] margin")
-    if must_be_shown and config.strict and (unsure := [named(one) for one in found if one.state == "open"]):
+    unsure = [named(one) for one in found if one.state == "open"]
+    if must_be_shown and config.strict and unsure:
         problems.append(f"not shown to keep within {config.margin} of {who}: {some(unsure)}")
         advice.append("set [gate] strict = false: the test split is too small to show each task")
     if high < 0 and mean < -config.mean_margin:
         problems.append(
-            f"the mean of {plural(len(found), 'task')} is shown to be below that of {who}: {number(mean, sign=True)} "
-            f"(upper bound {number(high, sign=True)})"
+            f"the mean of {plural(len(found), 'task')} is shown to be below that of {who}: "
+            f"{number(mean, sign=True)} (upper bound {number(high, sign=True)})"
         )
-        advice.append("compare the tasks in the report: many have lost a little; or raise [gate] mean_margin")
+        advice.append("many tasks have lost a little: see the report; or raise [gate] mean_margin")
     elif must_be_shown and not config.strict and low < -config.margin:
         problems.append(
-            f"the mean of {plural(len(found), 'task')} is not shown to keep within {config.margin} of {who} (lower "
-            f"bound {number(low, sign=True)})"
+            f"the mean of {plural(len(found), 'task')} is not shown to keep within {config.margin} of "
+            f"{who} (lower bound {number(low, sign=True)})"
         )
         advice.append("a larger test split can tell; or raise [gate] margin")
-    return _verdict(name, found, problems, advice, f"shown to keep within {config.margin} of {who}"), found
+    shown_to_be = f"shown to keep within {config.margin} of {who}"
+    return _verdict(name, found, problems, advice, shown_to_be), found
 
 
 def _verdict(
@@ -250,12 +282,14 @@ def _verdict(
     if problems:
         return Verdict(name, False, "; ".join(problems), advice="; ".join(advice), counts=counts)
     rest = f"; {plural(counts['open'], 'task')} too uncertain to tell" if counts["open"] else ""
-    return Verdict(name, True, f"{plural(counts['shown'], 'task')} {shown_to_be}{rest}", counts=counts)
+    reason = f"{plural(counts['shown'], 'task')} {shown_to_be}{rest}"
+    return Verdict(name, True, reason, counts=counts)
 
 
 def _counts(found: Sequence[Compared]) -> dict[str, int]:
     states = [one.state for one in found]
-    return {"judged": len(found)} | {state: states.count(state) for state in ("shown", "open", "refuted")}
+    by_state = {state: states.count(state) for state in ("shown", "open", "refuted")}
+    return {"judged": len(found)} | by_state
 
 
 def _tasks(found: Sequence[Compared], state: str) -> str:

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from m3h_pipeline.config import GateConfig
 
 CHECKS = {
-    "finite": "Every prediction on the test split is a number, and so is every claimed task's metric.",
-    "better_than_trivial": "Claimed tasks do better than a model that knows nothing of the patient.",
-    "not_worse_than_champion": "No claimed task loses more than the margin against the champion, on the same patients, "
-    "and all together lose nothing that can be shown.",
+    "finite": "Every prediction on the test split is a number, so is every claimed task's metric.",
+    "better_than_trivial": "Claimed tasks do better than what knows nothing of the patient.",
+    "not_worse_than_champion": "No claimed task loses more than the margin against the champion, "
+    "on the same patients, and all together lose nothing that can be shown.",
     "not_worse_than_anchor": "The same against the anchor, a version that stays, so that small losses can't add up.",
-    "not_worse_than_single_task": "The joint model is not clearly below tonight's single-task models.",
-    "not_worse_than_trees": "The joint model is not clearly below tonight's boosted trees; a warning.",
-    "calibrated": "Probabilities mean what they say, and intervals hold the truth as often as stated.",
+    "not_worse_than_single_task": "Not clearly below tonight's single-task models.",
+    "not_worse_than_trees": "Not clearly below tonight's boosted trees; a warning.",
+    "calibrated": "Probabilities mean what they say, intervals hold the truth as often as stated.",
     "no_subgroup_harmed": "In no audited subgroup a claimed task loses more than the margin against the champion.",
 }
 
@@ -97,22 +97,30 @@ def _is_finite(cohort: Cohort, task: TaskSpec, predictions: Predictions) -> bool
     from m3h_core.cohort import CALIBRATION, TEST
 
     rows = np.concatenate([cohort.rows(CALIBRATION), cohort.rows(TEST)])
-    return task.name in predictions and bool(np.isfinite(np.asarray(predictions[task.name])[rows]).all())
+    if task.name not in predictions:
+        return False
+    return bool(np.isfinite(np.asarray(predictions[task.name])[rows]).all())
 
 
-def _finite(cohort: Cohort, tasks: Sequence[TaskSpec], claimed: Sequence[TaskSpec], candidate: Predictions) -> Verdict:
+def _finite(
+    cohort: Cohort,
+    tasks: Sequence[TaskSpec],
+    claimed: Sequence[TaskSpec],
+    candidate: Predictions,
+) -> Verdict:
     from m3h_core.metrics import primary_metric
 
     wrong = [task.name for task in tasks if not _is_finite(cohort, task, candidate)]
-    undefined = [
-        task.name
-        for task in claimed
-        if task.name not in wrong and not np.isfinite(primary_metric(cohort, task, candidate[task.name]))
-    ]
+    sound = [task for task in claimed if task.name not in wrong]
+    metrics = {task.name: primary_metric(cohort, task, candidate[task.name]) for task in sound}
+    undefined = [name for name, value in metrics.items() if not np.isfinite(value)]
     if wrong or undefined:
         problems = [f"predictions that are not numbers: {some(wrong)}"] if wrong else []
         problems += [f"no metric: {some(undefined)}"] if undefined else []
-        advice = f"look at the log of the training job and at the inputs of {some([*wrong, *undefined])}"
+        in_question = some([*wrong, *undefined])
+        advice = f"look at the log of the training job and at the inputs of {in_question}"
         return Verdict("finite", False, "; ".join(problems), advice=advice)
-    nothing = "" if claimed else "; no task has enough test labels to be judged, so the other checks say nothing"
-    return Verdict("finite", True, f"all predictions of {plural(len(tasks), 'task')} are numbers{nothing}")
+    reason = f"all predictions of {plural(len(tasks), 'task')} are numbers"
+    if not claimed:
+        reason += "; no task has enough test labels to be judged, so the other checks say nothing"
+    return Verdict("finite", True, reason)

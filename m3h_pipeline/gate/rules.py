@@ -29,9 +29,10 @@ def compare(
     """The rule for each of T comparisons (task, metric, value, other), with replicates [R, T] of
     their differences.
 
-    >>> draws = np.random.default_rng(0).normal([-0.1, 0.0, 0.0], [0.01, 0.2, 0.001], size=(2000, 3))
-    >>> found = compare([("a", "AUROC", 0.7, 0.8), ("b", "AUROC", 0.8, 0.8), ("c", "R2", 0.5, 0.5)], draws, 0.02, 0.05)
-    >>> [compared.state for compared in found]
+    >>> spread = [0.01, 0.2, 0.001]
+    >>> draws = np.random.default_rng(0).normal([-0.1, 0.0, 0.0], spread, size=(2000, 3))
+    >>> tasks = [("a", "AUROC", 0.7, 0.8), ("b", "AUROC", 0.8, 0.8), ("c", "R2", 0.5, 0.5)]
+    >>> [compared.state for compared in compare(tasks, draws, 0.02, 0.05)]
     ['refuted', 'open', 'shown']
     """
     from m3h_core.metrics import simultaneous_bounds
@@ -42,8 +43,8 @@ def compare(
     lows, _ = simultaneous_bounds(values, replicates, level)
     highs = upper_bounds(values, replicates, margin, level)
     found = []
-    for (task, metric, value, other), low, high in zip(tasks, lows.tolist(), highs.tolist(), strict=True):
-        found.append(Compared(task, metric, value, other, low, high, state_of(low, high, margin)))
+    for about, low, high in zip(tasks, lows.tolist(), highs.tolist(), strict=True):
+        found.append(Compared(*about, low, high, state_of(low, high, margin)))
     return found
 
 
@@ -61,7 +62,8 @@ def upper_bounds(values: np.ndarray, replicates: np.ndarray, margin: float, leve
     None is nearer than the task's own one-sided bound. With a margin of 0 they are those of max-t.
 
     >>> draws = np.random.default_rng(0).normal(size=(2000, 8))
-    >>> [float(upper_bounds(np.zeros(8), draws, margin, 0.05)[0].round(1)) for margin in (0.0, 0.5, 2.0)]
+    >>> bounds = [upper_bounds(np.zeros(8), draws, margin, 0.05) for margin in (0.0, 0.5, 2.0)]
+    >>> [float(highs[0].round(1)) for highs in bounds]
     [2.5, 2.0, 1.6]
     """
     from scipy.stats import norm
@@ -69,7 +71,7 @@ def upper_bounds(values: np.ndarray, replicates: np.ndarray, margin: float, leve
     spread = np.nanstd(replicates, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         reach = (values - replicates - margin) / spread
-    # A value that never varies is known, and one that is not defined in a resample is left out of it.
+    # A value that never varies is known; one that is not defined in a resample is left out of it.
     reach = np.where(np.isfinite(reach), reach, -np.inf)
     critical = np.quantile(reach.max(axis=1), 1 - level, method="higher")
     return values + max(float(norm.ppf(1 - level)), float(critical)) * spread

@@ -63,7 +63,10 @@ def score_tasks(
 def pair(candidate: Mapping[str, Scored], other: Mapping[str, Scored]) -> Pairs:
     """The tasks for which both metrics are defined."""
     shared = [name for name in candidate if name in other]
-    tasks = [(name, candidate[name].metric, candidate[name].value, other[name].value) for name in shared]
+    tasks = []
+    for name in shared:
+        ours = candidate[name]
+        tasks.append((name, ours.metric, ours.value, other[name].value))
     differences = [candidate[name].replicates - other[name].replicates for name in shared]
     return Pairs(tasks, np.stack(differences, axis=1) if differences else np.zeros((0, 0)))
 

@@ -13,8 +13,9 @@ from m3h_pipeline.reports.words import interval, listing, number
 State = Literal["shown", "open", "refuted"]
 Severity = Literal["error", "warn"]
 
-# The night's other arms that a candidate is held against, and what follows where it is clearly below one of them. A
-# warning, for as long as the shipped model contains no trees: "error" is the one word to change when it does.
+# The night's other arms that a candidate is held against, and what follows where it is clearly
+# below one of them. For as long as the shipped model contains no trees they only warn: "error" is the one
+# word to change when it does.
 ARMS: Mapping[str, Severity] = {"single_task": "error", "trees": "warn"}
 
 
@@ -64,7 +65,9 @@ class Compared:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with six digits."""
-        return {key: round(item, 6) if isinstance(item, float) else item for key, item in asdict(self).items()}
+        record = asdict(self)
+        numbers = {key: round(item, 6) for key, item in record.items() if isinstance(item, float)}
+        return record | numbers
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from tables_folder import COHORT, Tables, event, write
 from webserver import LAUNCH, STATUS, WORKSPACE, Dagster, free_port
 
 from m3h_pipeline import config as configuration
+from m3h_pipeline.anchor import ANCHOR
 from m3h_pipeline.audit import POSTGRES_VARIABLE, Audit
 from m3h_pipeline.review import STATUS as TAG
 from m3h_pipeline.review import Standing
@@ -179,7 +180,9 @@ class Hospital:
         return self.dagster.ask(FRESH)["assetNodes"][0]["freshnessStatusInfo"]["freshnessStatus"]
 
     def aliases(self) -> dict[str, str]:
-        return dict(Standing.now(self.mlflow).aliases)
+        """Who is what but for the anchor."""
+        standing = Standing.now(self.mlflow).aliases
+        return {alias: version for alias, version in standing.items() if alias != ANCHOR}
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +253,7 @@ def test_three_nights(nights):
     assert nights.aliases() == {"champion": "1", "challenger": "3"}
     nights.mlflow.set_model_version_tag("m3h", "3", TAG, "approved")
     nights.wait(lambda: nights.aliases() == {"champion": "3", "previous": "1"})
+    assert Standing.now(nights.mlflow).aliases[ANCHOR] == "1"
 
     rollback = [
         sys.executable,

@@ -66,7 +66,7 @@ def test_a_dump_restores_runs_versions_and_the_audit_table(postgres, tmp_path, m
         subprocess.run(["pg_restore", "--exit-on-error", "--no-owner", f"--dbname={address}", dump], check=True)
 
     assert Audit(out).lines() == before
-    assert dict(review.Standing.now(review.connect(out)).aliases) == {"champion": "1"}
+    assert dict(review.Standing.now(review.connect(out)).aliases) == {"anchor": "1", "champion": "1"}
     with dg.DagsterInstance.get() as instance:
         assert instance.get_dynamic_partitions("snapshot") == ["2026-01-01"]
         assert instance.get_run_by_id(run) is not None
