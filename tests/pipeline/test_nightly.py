@@ -242,6 +242,10 @@ def test_three_nights(nights):
     second = nights.mlflow.get_model_version("m3h", "2")
     assert (second.tags[TAG], second.tags["validation_by"]) == ("rejected", "gate")
     assert "not_worse_than_champion" in second.tags["validation_reason"]
+    told = nights.out / "told.txt"
+    assert "version 2 (snapshot 2026-03-02) was rejected by the gate" in told.read_text()
+    assert "m3h review approve 2" in told.read_text()
+    told.unlink()
     assert json.loads((nights.out / "latest" / "metrics.json").read_text())["snapshot"] == NIGHTS[1]
 
     # The third: the source was mended.
@@ -275,7 +279,6 @@ def test_three_nights(nights):
     # A night that fails is told, and a candidate that is overdue is seen.
     (nights.source / "samples.csv").unlink()
     assert nights.finish(nights.start("2026-03-04")) == "FAILURE"
-    told = nights.out / "told.txt"
     nights.wait(told.exists)
     assert "snapshot 2026-03-04) failed at ingest." in told.read_text()
     nights.wait(lambda: nights.fresh() == "DEGRADED")
