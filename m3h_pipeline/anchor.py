@@ -8,13 +8,13 @@ deleted, the next approval sets it anew.
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3h_pipeline import tracking
-from m3h_pipeline.audit import ANCHORED, Audit
+from m3h_pipeline.approval import digest_now
+from m3h_pipeline.audit import ANCHORED, Audit, system_user
 from m3h_pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,9 +42,11 @@ def move_anchor(out: Path, version: str, who: str | None, why: str) -> str:
         if former == version:
             raise InputError(f"version {version} is the anchor already")
         outcome = "the anchor" + (f"; it was version {former}" if former else "")
+        digest = digest_now(version)
+        user = system_user()
         with Audit(out).alone() as book:
             champion = book.champion()
-            line = book.write(version, ANCHORED, who or getpass.getuser(), why)
+            line = book.write(version, ANCHORED, who or user, why, digest=digest, system_user=user)
             book.plan(line, outcome, champion)
             book.settle(line)
             # Within the transaction: where this fails, no line is left.

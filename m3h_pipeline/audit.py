@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import pwd
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from m3h_pipeline.errors import InputError
 
 POSTGRES_VARIABLE = "DAGSTER_POSTGRES_URL"
+APPROVED, REJECTED = "approved", "rejected"
 # The decision of a line that nobody made through m3h: an alias was found moved.
 FOUND = "found"
 # The decision of a line by which a person moved the anchor: of nothing else about that version.
@@ -40,13 +42,19 @@ _TABLE = sa.Table(
     sa.Column("settled_at", sa.String(32)),
     sa.Column("outcome", sa.Text),
     sa.Column("champion", sa.String(32)),
+    sa.Column("digest", sa.String(64)),
+    sa.Column("system_user", sa.Text),
 )
+# Columns that tables of earlier versions lack: added where they are missing.
+_LATER = ("digest", "system_user")
 
 
 @dataclass(frozen=True)
 class Line:
     """One decision. ``outcome`` and ``champion`` (the version that is it afterwards, "" for none) are what is planned
-    until ``settled_at`` says when it was done; None as long as nothing was planned.
+    until ``settled_at`` says when it was done; None as long as nothing was planned. ``digest``: of the version's files
+    when it was approved; ``system_user``: as whom the command ran, whatever name was given. Both None in lines of
+    earlier versions.
     """
 
     id: int
@@ -58,6 +66,8 @@ class Line:
     settled_at: str | None
     outcome: str | None
     champion: str | None
+    digest: str | None = None
+    system_user: str | None = None
 
 
 class Book:
@@ -84,9 +94,26 @@ class Book:
         """One line as it is now."""
         return Line(*self._connection.execute(sa.select(_TABLE).where(_TABLE.c.id == number)).one())
 
-    def write(self, version: str, decision: str, who: str, why: str) -> int:
-        """A new line, not settled yet; returns its id."""
-        row = {"at": _now(), "version": version, "decision": decision, "who": who, "why": why}
+    def write(
+        self,
+        version: str,
+        decision: str,
+        who: str,
+        why: str,
+        *,
+        digest: str | None = None,
+        system_user: str | None = None,
+    ) -> int:
+        """A new line, not settled yet; returns its id. Control characters are taken out of names and reasons."""
+        row = {
+            "at": _now(),
+            "version": version,
+            "decision": decision,
+            "who": printable(who),
+            "why": printable(why),
+            "digest": digest,
+            "system_user": system_user,
+        }
         return self._connection.execute(sa.insert(_TABLE).values(row).returning(_TABLE.c.id)).scalar_one()
 
     def plan(self, line: int, outcome: str, champion: str | None) -> None:
@@ -117,6 +144,7 @@ class Audit:
                 event.listen(self._engine, "connect", _no_implicit_transactions)
             if not sa.inspect(self._engine).has_table(_TABLE.name):
                 self._make()
+            self._add_columns()
         except (SQLAlchemyError, ModuleNotFoundError) as error:
             raise InputError(
                 f"no audit table ({_first_line(error)}): see {POSTGRES_VARIABLE}; it needs m3h[postgres]"
@@ -157,6 +185,39 @@ class Audit:
         except SQLAlchemyError:  # another process made it at the same moment
             if not sa.inspect(self._engine).has_table(_TABLE.name):
                 raise
+
+    def _add_columns(self) -> None:
+        """Bring a table of an earlier version to today's columns; its lines keep their values."""
+        for name in self._missing():
+            kind = _TABLE.c[name].type.compile(self._engine.dialect)
+            try:
+                with self._engine.begin() as connection:
+                    connection.exec_driver_sql(f"ALTER TABLE {_TABLE.name} ADD COLUMN {name} {kind}")
+            except SQLAlchemyError:  # another process added it at the same moment
+                if name in self._missing():
+                    raise
+
+    def _missing(self) -> list[str]:
+        present = {column["name"] for column in sa.inspect(self._engine).get_columns(_TABLE.name)}
+        return [name for name in _LATER if name not in present]
+
+
+def printable(text: str) -> str:
+    r"""A text on one line, without characters that steer a terminal or hide others.
+
+    >>> printable("Ada\x1b[2K\n approved \u202eby  Ben")
+    'Ada[2K approved by Ben'
+    """
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
+
+
+def system_user() -> str:
+    """As whom this process runs, by the system's own account: no variable changes it."""
+    number = os.getuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:  # a container's number without a name
+        return str(number)
 
 
 def postgres_address(out: Path) -> str | None:

@@ -237,6 +237,22 @@ def anchor(version: str, reviewer: str | None, reason: str, out: Path) -> None:
     click.echo(move_anchor(_known(out), version, reviewer, reason))
 
 
+@review.command()
+@click.argument("version", required=False)
+@click.option("--to", type=click.Path(path_type=Path), help="Leave the files that were compared in this new folder.")
+@_OUT
+def verify(version: str | None, to: Path | None, out: Path) -> None:
+    """Compare the files of VERSION with those that were approved.
+
+    By default, the champion's. Exit code 1 where they differ.
+
+    Example: m3h review verify 7 --out my-run
+    """
+    from m3h_pipeline.approval import verify
+
+    click.echo(verify(_known(out), version, to))
+
+
 @main.command()
 @click.option("--version", help="Score with this version.  [default: the one with the alias]")
 @click.option("--alias", default="champion", show_default=True, help="Score with the version that has this alias.")
@@ -247,7 +263,8 @@ def anchor(version: str, reviewer: str | None, reason: str, out: Path) -> None:
 def score(version: str | None, alias: str, everyone: bool, snapshot: str | None, verbose: bool, out: Path) -> None:
     """Score a snapshot's samples with the champion.
 
-    Into latest/scores.parquet and scores.duckdb, in the out-folder.
+    Into latest/scores.parquet and scores.duckdb, in the out-folder. Scores of a version that nobody approved are a
+    trial: they lie elsewhere, and the command says where.
 
     Example: m3h score --all --out my-run
     """

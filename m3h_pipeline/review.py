@@ -14,7 +14,6 @@ version, so there are never two champions. To reject the champion is to roll bac
 
 from __future__ import annotations
 
-import getpass
 import os
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,21 +22,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3h_pipeline import config as configuration
-from m3h_pipeline import tracking
+from m3h_pipeline import tag_answers, tracking
 from m3h_pipeline.anchor import ANCHOR, set_first_anchor
-from m3h_pipeline.audit import FOUND, Audit, Book, Line
+from m3h_pipeline.approval import digest_now, mismatch
+from m3h_pipeline.audit import APPROVED, FOUND, REJECTED, Audit, Book, Line, printable, system_user
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.gate.advice import rejecting, what_to_do
 from m3h_pipeline.location import settle_location
 from m3h_pipeline.notify import notify
 from m3h_pipeline.registry import CHAMPION
+from m3h_pipeline.tag_answers import BY, PENDING, REASON, STATUS, SUPERSEDED
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PREVIOUS, CHALLENGER = "previous", "challenger"
-APPROVED, REJECTED, PENDING, SUPERSEDED = "approved", "rejected", "pending", "superseded"
-STATUS, REASON, BY = "validation_status", "validation_reason", "validation_by"
 GATE = "gate"
 # How many tasks the gate could judge.
 JUDGED = "m3h.gate_judged"
@@ -153,7 +152,7 @@ def decide(out: Path, decision: str, version: str | None, who: str | None, why: 
     def is_same(line: Line) -> bool:
         return line.decision == decision and version in (None, line.version)
 
-    return _decide(out, choose, is_same, who or getpass.getuser(), why)
+    return _decide(out, choose, is_same, who, why)
 
 
 def roll_back(out: Path, who: str | None, why: str) -> str:
@@ -175,14 +174,14 @@ def roll_back(out: Path, who: str | None, why: str) -> str:
     def is_same(line: Line) -> bool:
         return line.why.startswith(_ROLLBACK)
 
-    return _decide(out, choose, is_same, who or getpass.getuser(), f"{_ROLLBACK}{why}")
+    return _decide(out, choose, is_same, who, f"{_ROLLBACK}{why}")
 
 
 def _decide(
     out: Path,
     choose: Callable[[Standing], tuple[str, str]],
     is_same: Callable[[Line], bool],
-    who: str,
+    who: str | None,
     why: str,
 ) -> str:
     """Write the audit line and carry it out, after all that was decided before.
@@ -217,13 +216,32 @@ def _write_line(
     client: MlflowClient,
     choose: Callable[[Standing], tuple[str, str]],
     settled_then: Collection[int],
-    who: str,
+    who: str | None,
     why: str,
 ) -> int:
     standing = Standing.now(client)
     version, decision = choose(standing)
     _refuse_twice(book, standing, version, decision, settled_then)
-    return book.write(version, decision, who, why)
+    digest = _digest_to_approve(book, version) if decision == APPROVED else None
+    user = system_user()
+    return book.write(version, decision, who or user, why, digest=digest, system_user=user)
+
+
+def _digest_to_approve(book: Book, version: str) -> str:
+    """The digest of what a person approves; files that have changed since an earlier approval are refused."""
+    digest = digest_now(version)
+    last = book.last(version)
+    if last and last.decision == APPROVED and last.digest not in (None, digest):
+        raise InputError(mismatch(version, {"at": f"{last.at[:19]}Z", "by": last.who}))
+    return digest
+
+
+def _digest_where_readable(version: str) -> str | None:
+    """For an approval that no command waits for: without its files it stands, and scores nothing."""
+    try:
+        return digest_now(version)
+    except InputError:
+        return None
 
 
 def overview(out: Path) -> str:
@@ -234,14 +252,28 @@ def overview(out: Path) -> str:
     versions = [
         f"version {version.number:>4}  {version.status or 'not judged':<10}  {version.tags.get('snapshot', ''):<10}  "
         f"{', '.join(standing.named(version.number))}".rstrip()
+        + _answered(version)
         for version in standing.versions.values()
     ]
     lines = [
         f"{line.at[:19]}Z  version {line.version:>4}  {line.decision} by {line.who}: {line.why or 'no reason given'}\n"
-        f"{'':22}{line.outcome if line.settled_at else 'not carried out yet'}"
+        f"{'':22}{line.outcome if line.settled_at else 'not carried out yet'}{_on_record(line)}"
         for line in audit.lines()
     ]
     return "\n".join([*(versions or ["no version is registered yet"]), "", *(lines or ["nothing was decided yet"])])
+
+
+def _answered(version: Version) -> str:
+    words = tag_answers.mistake(version.tags)
+    return f"\n{'':14}{words}" if words else ""
+
+
+def _on_record(line: Line) -> str:
+    """As whom the command ran, and the beginning of the digest, where the line holds them."""
+    user = f"system user {line.system_user}" if line.system_user else ""
+    files = f"files {line.digest[:12]}" if line.digest else ""
+    facts = [fact for fact in (user, files) if fact]
+    return f" ({', '.join(facts)})" if facts else ""
 
 
 def card(out: Path, version: str | None) -> str:
@@ -277,7 +309,10 @@ def _refuse_twice(book: Book, standing: Standing, version: str, decision: str, s
         )
     known = standing.versions[version]
     is_champion = standing.aliases.get(CHAMPION) == version
-    if (decision == APPROVED and is_champion) or (decision == REJECTED == known.status and not known.by_gate):
+    has_digest = last is not None and last.decision == APPROVED and last.digest is not None
+    if (decision == APPROVED and is_champion and has_digest) or (
+        decision == REJECTED == known.status and not known.by_gate
+    ):
         raise InputError(f"version {version} is {'the champion' if is_champion else 'rejected'} already")
 
 
@@ -305,6 +340,7 @@ def _settle(audit: Audit, client: MlflowClient, *, auto_promote: bool) -> list[s
     said: list[str] = []
     with audit.alone() as book:
         standing = Standing.now(client)
+        said += tag_answers.answer(client, {number: known.tags for number, known in standing.versions.items()})
         _notice_decisions(book, standing)
         if auto_promote:
             _promote_unseen(book, standing)
@@ -324,11 +360,12 @@ def _notice_decisions(book: Book, standing: Standing) -> None:
         if version.status not in (APPROVED, REJECTED) or version.by_gate or (last and last.settled_at is None):
             continue
         if last is None or last.decision != version.status:
-            by = version.tags.get(BY, "")
+            by = printable(version.tags.get(BY, ""))
             # The name of an earlier decision is still there: nobody knows who changed the tag after it.
             who = by if by and by not in (GATE, last.who if last else "") else UNKNOWN
-            why = version.tags.get(REASON, "") if who == by else ""
-            book.write(version.number, version.status, who, why)
+            why = version.tags.get(REASON, "") if by and who == by else ""
+            digest = _digest_where_readable(version.number) if version.status == APPROVED else None
+            book.write(version.number, version.status, who, why, digest=digest)
 
 
 def _promote_unseen(book: Book, standing: Standing) -> None:
@@ -337,7 +374,8 @@ def _promote_unseen(book: Book, standing: Standing) -> None:
     if challenger is None or challenger.status != PENDING or challenger.tags.get(JUDGED, "0") == "0":
         return
     if book.last(challenger.number) is None:
-        book.write(challenger.number, APPROVED, AUTO, "passed the gate")
+        digest = _digest_where_readable(challenger.number)
+        book.write(challenger.number, APPROVED, AUTO, "passed the gate", digest=digest)
 
 
 def _notice_hand(book: Book, standing: Standing, next_line: Line | None) -> list[str]:

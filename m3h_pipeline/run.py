@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3h_pipeline import config as configuration
+from m3h_pipeline.approval import approval, not_approved
 from m3h_pipeline.audit import POSTGRES_VARIABLE, postgres_address
 from m3h_pipeline.encoders import check_encoders
 from m3h_pipeline.endings import RunFailed, end_well, explain, wait_for_databases
@@ -84,6 +85,8 @@ def _score(out: Path, version: str, alias: str, everyone: bool, snapshot: str | 
 
     tracking.connect(configuration.mlflow_uri(out), out / "mlflow" / "artifacts")
     which = registry.need(alias, version, out_option(out))
+    if alias == registry.CHAMPION and not version and approval(out, which.version) is None:
+        raise InputError(not_approved(which.version, out_option(out)))
     prepare(out)
 
     from m3h_pipeline.definitions import SCORE_JOB, defs
@@ -103,14 +106,25 @@ def _score(out: Path, version: str, alias: str, everyone: bool, snapshot: str | 
         f"\nScored     {facts['samples'].value:,} samples of {label} with "
         f"{tracking.MODEL_NAME} version {which.version}"
         f"\nModel      version {which.version} {_standing(out, which.version)}"
-        f"\nRows       {out / 'latest' / 'scores.parquet'}"
-        f"\nTable      {out / 'scores.duckdb'}, table scores"
+        f"\n{_where_scores_lie(out, facts, which.version)}"
     )
     if not facts["samples"].value:
         print(
             f"Nobody is still in hospital, or new to this version: `m3h score --all{out_option(out)}` scores everyone."
         )
     return 0
+
+
+def _where_scores_lie(out: Path, facts: dict[str, Any], version: str) -> str:
+    from m3h_pipeline.scoring import DATABASE, FILE
+
+    if facts["approved"].value:
+        return f"Rows       {out / 'latest' / FILE}\nTable      {out / DATABASE}, table scores"
+    return (
+        f"Rows       {Path(facts['folder'].value) / FILE}"
+        f"\nA trial: version {version} is not approved, so neither latest/{FILE} nor {DATABASE} holds these scores. "
+        f"`m3h review approve {version}{out_option(out)}` makes it the champion."
+    )
 
 
 def _console(verbose: bool) -> dict[str, Any]:

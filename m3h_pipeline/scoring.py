@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # calibration, sets, intervals, distances nor what a sample lacks.
 FORMAT = 2
 FILE, DATABASE = "scores.parquet", "scores.duckdb"
+# Within a snapshot: the scores of versions that nobody approved.
+TRIAL = "trial_scores"
 # One row a sample and task; of multiclass and clustering tasks one a class or cluster.
 SCHEMA: dict[str, Any] = {
     "sample_id": pl.String,

@@ -1,13 +1,14 @@
 """Predict the test samples of a snapshot with a registered version: its own embedders, its own model.
 
-Configuration: ``mlflow`` {uri, artifacts}, ``version``, ``inputs`` (folder of the as-of inputs), ``cohort`` (folder),
-``cache`` (folder of embeddings, which changes no result), ``to``. Writes ``champion.safetensors``: {task: [N] or [N,
-classes]} for every sample of the cohort, NaN outside the test split.
+Configuration: ``mlflow`` {uri, artifacts}, ``version``, ``approved`` (m3h_pipeline/approval.py), ``inputs`` (folder of
+the as-of inputs), ``cohort`` (folder), ``cache`` (folder of embeddings, which changes no result), ``to``. Writes
+``champion.safetensors``: {task: [N] or [N, classes]} for every sample of the cohort, NaN outside the test split.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from m3h_core import Cohort, FittedModel
 from m3h_core.cohort import TEST
 from m3h_core.embedders import Embedder, GivenEmbedder, load_embedder
 from m3h_pipeline import tracking
+from m3h_pipeline.approval import fetch_approved
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import is_given, modality_items, take
 from m3h_pipeline.jobs import FACTS, Log, job
@@ -32,7 +34,7 @@ def predict(config: dict[str, Any], log: Log) -> dict[str, Any]:
     inputs, cache = Path(config["inputs"]), Path(config["cache"])
     cohort = Cohort.load(config["cohort"])
     rows = cohort.rows(TEST)
-    model, embedders = load(version, config["mlflow"])
+    model, embedders = load(version, config["approved"], config["mlflow"])
     embeddings, present = {}, {}
     for name, embedder in embedders.items():
         embedder.cache = cache
@@ -47,17 +49,24 @@ def predict(config: dict[str, Any], log: Log) -> dict[str, Any]:
     return {"version": version, "samples": len(rows), "tasks": len(predictions)}
 
 
-def load(version: str, mlflow_config: dict[str, str]) -> tuple[FittedModel, dict[str, Embedder]]:
-    """The model and the embedders of a registered version; an `InputError` where MLflow no longer holds them."""
+def load(
+    version: str, approved: dict[str, Any], mlflow_config: dict[str, str]
+) -> tuple[FittedModel, dict[str, Embedder]]:
+    """The model and the embedders of a registered version.
+
+    Raises `InputError` where MLflow no longer holds them, or holds others than were ``approved``.
+    """
     import mlflow
     from safetensors import SafetensorError
 
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     tracking.connect(mlflow_config["uri"], Path(mlflow_config["artifacts"]))
     try:
-        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{tracking.MODEL_NAME}/{version}")) / "artifacts"
-        model = FittedModel.load(folder / "model")
-        embedders = {part.name: load_embedder(part) for part in sorted((folder / "embedders").iterdir())}
+        with tempfile.TemporaryDirectory(prefix="m3h-model-") as private:
+            folder = fetch_approved(version, approved, Path(private)) / "artifacts"
+            model = FittedModel.load(folder / "model")
+            parts = sorted((folder / "embedders").iterdir())
+            embedders = {part.name: load_embedder(part) for part in parts}
     except (mlflow.MlflowException, OSError, SafetensorError, ValueError) as error:
         raise InputError(f"version {version} can't be loaded from MLflow: {str(error).splitlines()[0]}") from error
     return model, embedders

@@ -1,6 +1,7 @@
 """Apply a registered version to the samples of a snapshot, from their raw inputs, as a server of the model would.
 
-Configuration: ``mlflow`` {uri, artifacts}, ``version``, ``snapshot``, ``inputs`` (folder of the as-of inputs),
+Configuration: ``mlflow`` {uri, artifacts}, ``version``, ``approved`` (m3h_pipeline/approval.py; null: a trial of a
+version that nobody approved), ``snapshot``, ``inputs`` (folder of the as-of inputs),
 ``samples`` (the validated table), ``learned`` (that of the snapshot it learned from; null: no longer there),
 ``everyone``, ``cache`` (folder), ``to``. Writes ``scores.parquet`` (m3h_pipeline/scoring.py) and, where the version has
 one, its ``reference.json``.
@@ -13,11 +14,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from m3h_pipeline import scoring, tracking
+from m3h_pipeline.approval import fetch_approved
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.jobs import FACTS, Log, every, job
 from m3h_pipeline.storage import write_json
@@ -25,11 +28,17 @@ from m3h_pipeline.storage import write_json
 
 def score(config: dict[str, Any], log: Log) -> dict[str, Any]:
     """Load, score, write; returns facts worth showing."""
+    # The model's code lies in this copy, and is read from it as long as the job runs.
+    with tempfile.TemporaryDirectory(prefix="m3h-model-") as private:
+        return _score(config, log, Path(private))
+
+
+def _score(config: dict[str, Any], log: Log, private: Path) -> dict[str, Any]:
     started = time.monotonic()
     to, cache = Path(config["to"]), Path(config["cache"])
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     tracking.connect(config["mlflow"]["uri"], Path(config["mlflow"]["artifacts"]))
-    folder, served = load(config["version"])
+    folder, served = load(config["version"], config["approved"], private)
     model = served.unwrap_python_model()
     for embedder in model.embedders.values():
         embedder.cache = cache
@@ -56,15 +65,18 @@ def score(config: dict[str, Any], log: Log) -> dict[str, Any]:
     }
 
 
-def load(version: str) -> tuple[Path, Any]:
-    """A registered version: its folder on this machine, and the loaded model; raises `InputError` where it can't be."""
+def load(version: str, approved: dict[str, Any] | None, private: Path) -> tuple[Path, Any]:
+    """A registered version: its folder within ``private``, and the model that was loaded from there.
+
+    Raises `InputError` where it can't be loaded, or where its files are not those that were ``approved``.
+    """
     import mlflow
     from mlflow.exceptions import MlflowException
     from safetensors import SafetensorError
 
     name = f"version {version} of {tracking.MODEL_NAME}"
     try:
-        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{tracking.MODEL_NAME}/{version}"))
+        folder = fetch_approved(version, approved, private)
         known = (mlflow.models.Model.load(folder).metadata or {}).get("format", 1)
         if known > scoring.FORMAT:
             raise InputError(

@@ -32,7 +32,9 @@ def empty_store(tmp_path_factory) -> Path:
         client = review.connect(out)
     client.create_registered_model(NAME)
     for number in "123":
-        client.create_model_version(NAME, source=f"file:///nowhere/{number}", tags={STATUS: "pending"})
+        source = tmp_path_factory.mktemp("model")
+        (source / "MLmodel").write_text(f"version {number}")
+        client.create_model_version(NAME, source=source.as_uri(), tags={STATUS: "pending"})
     return out / "mlflow" / "mlflow.db"
 
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -307,6 +308,36 @@ print(json.dumps([task.to_dict() for task in model.unwrap_python_model().model.t
     assert kept["set"].null_count() == kept["coverage"].null_count() == kept["distance"].null_count() == len(kept)
 
 
+def test_what_nobody_approved_is_a_trial_and_a_fresh_approval_makes_it_count(nights, tmp_path):
+    """A champion of an earlier version of the software: its audit line names no files."""
+    out = Path(shutil.copytree(nights.out, tmp_path / "out"))
+    with sqlite3.connect(out / "review.db") as database:
+        database.execute("UPDATE m3h_review SET digest = NULL")
+    before = (out / "latest" / "scores.parquet").read_bytes()
+
+    def say(*words: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "m3h_pipeline.cli", *words, "--out", str(out)]
+        return subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False, timeout=300)
+
+    refused = say("score", "--snapshot", SECOND)
+    assert refused.returncode == 1
+    assert "has no approval that names its files" in refused.stderr
+    assert f"m3h review approve 1 --out {out}" in refused.stderr
+    trial = say("score", "--version", "1", "--all", "--snapshot", SECOND)
+    assert trial.returncode == 0, trial.stderr
+    file = out / "snapshots" / SECOND / scoring.TRIAL / "version-1" / "scores.parquet"
+    assert str(file) in trial.stdout
+    assert "version 1 is not approved" in trial.stdout
+    assert file.stat().st_mode & 0o077 == 0
+    assert pl.read_parquet(file)["sample_id"].n_unique() == NEW
+    assert (out / "latest" / "scores.parquet").read_bytes() == before
+    assert (out / scoring.DATABASE).read_bytes() == (nights.out / scoring.DATABASE).read_bytes()
+    assert say("review", "approve", "1").returncode == 0
+    counted = say("score", "--snapshot", SECOND)
+    assert counted.returncode == 0, counted.stderr
+    assert str(out / "latest" / "scores.parquet") in counted.stdout
+
+
 def test_a_champion_that_can_t_be_loaded_costs_its_scores_and_no_more(nights):
     """Last in this file: the third night has no scores."""
     (weights,) = nights.out.glob("mlflow/artifacts/**/artifacts/model/model.safetensors")
@@ -319,11 +350,12 @@ def test_a_champion_that_can_t_be_loaded_costs_its_scores_and_no_more(nights):
         asked = subprocess.run(words, capture_output=True, text=True, env=dict(os.environ), check=False, timeout=300)
     finally:
         weights.with_suffix(".away").rename(weights)
-    assert "champion_applies False version 1 of m3h can't be loaded" in night.stdout
+    changed = "the files of version 1 of m3h in MLflow are not those that were approved"
+    assert f"champion_applies False {changed}" in night.stdout
     scores = read_step(nights.out / "snapshots" / THIRD / "scores")
     assert scores.info["samples"] == 0
-    assert "let another version be the champion" in scores.info["problem"]
+    assert changed in scores.info["problem"]
     # Who asks for the scores of just this version is told, and gets none.
     assert asked.returncode == 1
-    assert "can't be loaded" in asked.stderr
+    assert changed in asked.stderr
     assert "Traceback" not in asked.stderr

@@ -46,7 +46,10 @@ def test_a_dump_restores_runs_versions_and_the_audit_table(postgres, tmp_path, m
     client = review.connect(out)
     assert config.mlflow_uri(out) == postgres[1]
     client.create_registered_model(tracking.MODEL_NAME)
-    client.create_model_version(tracking.MODEL_NAME, source="file:///nowhere", tags={review.STATUS: "pending"})
+    source = tmp_path / "model"
+    source.mkdir()
+    (source / "MLmodel").write_text("")
+    client.create_model_version(tracking.MODEL_NAME, source=source.as_uri(), tags={review.STATUS: "pending"})
     review.decide(out, review.APPROVED, None, "Ada", "the first")
     review.settle(out)
     with dg.DagsterInstance.get() as instance:

@@ -9,6 +9,7 @@ import dagster as dg
 import polars as pl
 
 from m3h_pipeline import tracking
+from m3h_pipeline.approval import approval, held_against, not_approved
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized, mlflow_link
 from m3h_pipeline.defs.schedules import overdue, settings
@@ -21,7 +22,7 @@ from m3h_pipeline.notify import notify
 from m3h_pipeline.storage import Step, code_version, read_json, write_json
 
 CODE = code_version("m3h_pipeline.registry", "m3h_pipeline.serving", "m3h_pipeline.monitoring", "m3h_core")
-GATE_CODE = code_version("m3h_pipeline.gate", "m3h_pipeline.jobs.champion", "m3h_core")
+GATE_CODE = code_version("m3h_pipeline.gate", "m3h_pipeline.jobs.champion", "m3h_pipeline.approval", "m3h_core")
 PREDICTIONS = "predictions.safetensors"
 
 
@@ -185,9 +186,15 @@ def _applied(
 
     from m3h_pipeline.jobs.champion import FILE
 
+    find = held_against if is_anchor else approval
+    approved = find(workspace.root, holder)
+    if approved is None:
+        context.log.warning(not_approved(holder))
+        return Champion(holder, {}, "no approval names its files; the run's log says what to do")
     job = {
         "mlflow": {"uri": workspace.mlflow_uri, "artifacts": str(workspace.mlflow_artifacts)},
         "version": holder,
+        "approved": approved,
         "inputs": str(workspace.step(context, "inputs").folder),
         "cohort": str(workspace.step(context, "cohort").folder),
         "cache": str(workspace.embedding_cache),

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from m3h_pipeline import scoring, tracking
+from m3h_pipeline.approval import approval, not_approved
 from m3h_pipeline.check_states import NOT_JUDGED, PASSED, WARNED, is_said
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, clearly, materialized, mlflow_link
@@ -14,7 +15,7 @@ from m3h_pipeline.features.items import MODALITIES
 from m3h_pipeline.launch import JobLauncher
 from m3h_pipeline.storage import Step, at_work, code_version, read_json, read_step
 
-CODE = code_version("m3h_pipeline.scoring", "m3h_pipeline.jobs.score")
+CODE = code_version("m3h_pipeline.scoring", "m3h_pipeline.approval", "m3h_pipeline.jobs.score")
 MONITORING_CODE = code_version("m3h_pipeline.monitoring", "m3h_core.metrics", "m3h_core.calibration")
 _SHARED: dict[str, Any] = {"group_name": "scoring", "owners": OWNERS, "partitions_def": snapshots}
 _CHECKS = {
@@ -68,12 +69,16 @@ def scores(
         if asked:
             raise dg.Failure(description=str(error), allow_retries=False) from error
         return _nobody(context, workspace, str(error), applies=True)
+    approved = approval(workspace.root, which.version)
+    if approved is None and not asked:
+        return _nobody(context, workspace, not_approved(which.version), applies=False)
     learned = _learned(workspace, which.snapshot, which.cohort)
     # The demo lies in the past: nobody is still in hospital.
     everyone = config.everyone or workspace.config.source.name == "demo"
     job = {
         "mlflow": {"uri": workspace.mlflow_uri, "artifacts": str(workspace.mlflow_artifacts)},
         "version": which.version,
+        "approved": approved,
         "snapshot": context.partition_key,
         "inputs": str(inputs.folder),
         "samples": str(samples.folder / "samples.parquet"),
@@ -81,7 +86,8 @@ def scores(
         "everyone": everyone,
         "cache": str(workspace.embedding_cache),
     }
-    decided_by: list[object] = [CODE, which.version, which.training, learned, everyone, inputs, samples]
+    files = approved["digest"] if approved else None
+    decided_by: list[object] = [CODE, which.version, files, which.training, learned, everyone, inputs, samples]
 
     def build(to: Path) -> dict[str, Any]:
         try:
@@ -91,16 +97,22 @@ def scores(
                 raise
             raise NotApplicable(str(error)) from error
 
+    # What nobody approved lies where nobody takes it for the champion's scores.
+    name = "scores" if approved else f"{scoring.TRIAL}/version-{which.version}"
     try:
-        step = workspace.produce(context, "scores", decided_by, build)
+        step = workspace.produce(context, name, decided_by, build)
     except NotApplicable as error:
         # No reason to keep the rest of the night from people.
         return _nobody(context, workspace, str(error), applies=False)
-    with at_work(workspace.root):
-        scoring.keep(workspace.root, step.folder / scoring.FILE)
+    if approved:
+        with at_work(workspace.root):
+            scoring.keep(workspace.root, step.folder / scoring.FILE)
+    elif read_step(workspace.folder(context, "scores")) is None:
+        # What comes after finds a night without scores.
+        _nobody(context, workspace, f"version {which.version} is on trial", applies=True)
     card = mlflow_link(workspace, tracking.version_route(which.version))
     checks = [_applies(True, f"version {which.version} was applied")]
-    return materialized(step, {"model card": card}, step.info, checks=checks)
+    return materialized(step, {"model card": card, "approved": bool(approved)}, step.info, checks=checks)
 
 
 @dg.asset(
