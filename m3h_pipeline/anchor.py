@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3h_pipeline import tracking
-from m3h_pipeline.approval import digest_now
+from m3h_pipeline.approval import digest_now, held_against
 from m3h_pipeline.audit import ANCHORED, Audit, system_user
 from m3h_pipeline.errors import InputError
 
@@ -39,9 +39,9 @@ def move_anchor(out: Path, version: str, who: str | None, why: str) -> str:
             known = ", ".join(standing.versions) or "none"
             raise InputError(f"there is no version {version}; there are: {known}")
         former = standing.aliases.get(ANCHOR)
-        if former == version:
+        if former == version and held_against(out, version):
             raise InputError(f"version {version} is the anchor already")
-        outcome = "the anchor" + (f"; it was version {former}" if former else "")
+        outcome = "the anchor" + (f"; it was version {former}" if former not in (None, version) else "")
         digest = digest_now(version)
         user = system_user()
         with Audit(out).alone() as book:

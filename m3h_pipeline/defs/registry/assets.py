@@ -189,8 +189,9 @@ def _applied(
     find = held_against if is_anchor else approval
     approved = find(workspace.root, holder)
     if approved is None:
-        context.log.warning(not_approved(holder))
-        return Champion(holder, {}, "no approval names its files; the run's log says what to do")
+        words = f"no decision names its files: `m3h review anchor {holder}`" if is_anchor else not_approved(holder)
+        context.log.warning(words)
+        return Champion(holder, {}, "no decision names its files; the run's log says what to do")
     job = {
         "mlflow": {"uri": workspace.mlflow_uri, "artifacts": str(workspace.mlflow_artifacts)},
         "version": holder,
