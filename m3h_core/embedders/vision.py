@@ -10,6 +10,7 @@ import importlib.util
 import io
 import json
 import os
+import stat
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -491,12 +492,16 @@ def _content(source: str | Path | bytes) -> bytes:
     """The bytes of an image file; raises UnreadableImage."""
     try:
         if not isinstance(source, bytes):
-            if Path(source).stat().st_size > _MOST_BYTES:
+            found = Path(source).stat()
+            # A pipe would be waited for, and a device may have no end.
+            if not stat.S_ISREG(found.st_mode):
+                raise UnreadableImage("not a regular file")
+            if found.st_size > _MOST_BYTES:
                 raise UnreadableImage("too large a file")
             source = Path(source).read_bytes()
     except FileNotFoundError:
         raise UnreadableImage("no such file") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UnreadableImage(f"damaged or of an unknown kind ({type(error).__name__})") from None
     if not source:
         raise UnreadableImage("empty file")

@@ -25,6 +25,8 @@ _SIGNAL_KEYS = {"code", "unit", "low", "high"}
 _TASK_NAME = re.compile(r"\w[\w.-]{0,63}")
 # A declared column goes by the name that its table's header has.
 _COLUMN_NAME = re.compile(r"[^\x00-\x1f\"']{1,128}")
+# DuckDB's planning grows faster than the columns: of 1,000 it takes a minute.
+_MOST_COLUMNS = 500
 # What the samples table holds beside declared columns.
 _TAKEN = {
     "sample_id", "stay_id", "subject_id", "admit_time", "discharge_time", "prediction_time", "split",
@@ -104,6 +106,11 @@ def _columns(file: Path, features: tuple[str, ...], audit: tuple[str, ...]) -> C
         columns = Columns(features, audit)
     except InputError as error:
         raise InputError(f"{file}: {error}: take it out of features") from None
+    if len(columns.declared) > _MOST_COLUMNS:
+        raise InputError(
+            f"{file} names {len(columns.declared):,} features and audit columns, more than the {_MOST_COLUMNS} that can "
+            "be read as columns: take the most telling ones, and give wide data as vectors in embeddings"
+        )
     if taken := [name for name in columns.declared if name in _TAKEN or name.endswith(("_utc", "_left_out"))]:
         raise InputError(f"{file}: {taken[0]} can't be a feature or an audit column: the samples table uses that name")
     return columns

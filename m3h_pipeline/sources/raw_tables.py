@@ -12,6 +12,7 @@ import fcntl
 import gzip
 import hashlib
 import io
+import itertools
 import os
 import secrets
 import select
@@ -38,6 +39,13 @@ from m3h_pipeline.sources.headers import count_of, left_over, listed, looks_like
 SUFFIXES = (".csv.gz", ".csv", ".parquet")
 # A longer row is no row but a lost quote or a binary accident; the longest notes have some 60,000 characters.
 _LONGEST_ROW = 1_000_000
+# A file without ends of lines is refused before anybody holds such a line in memory.
+_ENDLESS_LINE = 100_000_000
+# Tables pack to a tenth or a twentieth. What is made to exhaust a machine packs to a thousandth; below these bytes,
+# read or not, it does no harm.
+_MOST_PACKED = 250
+_HARMLESS = 1_000_000_000
+_MOST_BLANK = 1 << 26
 _BLOCK = 1 << 16
 _PIPE = 1 << 20
 # HAIM's file has 4,900; one that has far more is no table of rows, and DuckDB takes minutes to say so.
@@ -278,7 +286,7 @@ def _look(file: Path) -> tuple[list[str], bool]:
             return [str(row[0]) for row in found], count[0][0] > 0
         with _text(file) as lines:
             first = lines.readline(_LONGEST_ROW)
-            has_rows = any(line.strip() for line in lines)
+            has_rows = _has_rows(lines)
     except EOFError:
         raise InputError(f"{file} ends too early, it was cut off: copy it again") from None
     except (OSError, zlib.error, duckdb.Error) as error:
@@ -287,9 +295,21 @@ def _look(file: Path) -> tuple[list[str], bool]:
     refuse_another_encoding(file)
     if "\0" in first:
         raise InputError(f"{file} is no text: save it as CSV UTF-8")
+    if len(first) == _LONGEST_ROW:
+        raise InputError(
+            f"{file} has a first line of more than {_LONGEST_ROW:,} characters: that is no header; export the table "
+            "again"
+        )
     if not first.strip():
         raise InputError(f"{file} is empty: export the table again, with its header")
+    csv.field_size_limit(_LONGEST_ROW)
     return next(csv.reader([first])), has_rows
+
+
+def _has_rows(lines: TextIO) -> bool:
+    """Whether anything follows, within what a table may have of empty lines."""
+    pieces = iter(lambda: lines.read(_BLOCK), "")
+    return any(piece.strip() for piece in itertools.islice(pieces, _MOST_BLANK // _BLOCK))
 
 
 def _text(file: Path) -> TextIO:
@@ -363,10 +383,12 @@ def _look_through(
     """
     digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
     is_text, cut, newline, last = True, b"", b"", b""
+    size = _Size(file, limited=into is not None)
     try:
         for block, content in _blocks(file):
             if ended.is_set():
                 break
+            size.add(len(block), content)
             digest.update(block)
             if into is None or not is_text:
                 continue
@@ -390,6 +412,36 @@ def _look_through(
         if into is not None:
             os.close(into)
     return digest.hexdigest(), is_text and not cut
+
+
+@dataclass
+class _Size:
+    """How much of a file was read, packed and unpacked, and how long its line is by now; not ``limited``: Parquet."""
+
+    file: Path
+    limited: bool
+    packed: int = 0
+    unpacked: int = 0
+    line: int = 0
+
+    def add(self, packed: int, content: bytes) -> None:
+        """Count a block; raises `InputError` where the file is none that a hospital exports."""
+        if not self.limited:
+            return
+        self.packed += packed
+        self.unpacked += len(content)
+        end = content.rfind(b"\n")
+        self.line = self.line + len(content) if end < 0 else len(content) - end - 1
+        if self.line > _ENDLESS_LINE:
+            raise InputError(
+                f"{self.file} has a line of more than {_ENDLESS_LINE // 1_000_000} MB: that is no row of a table; "
+                "export the table again"
+            )
+        if self.unpacked > _HARMLESS and self.unpacked > _MOST_PACKED * self.packed:
+            raise InputError(
+                f"{self.file} unpacks to more than {_MOST_PACKED} times its size ({self.unpacked / 1e9:.1f} GB so "
+                "far), as no table of records does: export the table again, or unpack it if it is right"
+            )
 
 
 def _blocks(file: Path) -> Iterator[tuple[bytes, bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import resource
 import socket
@@ -150,3 +151,66 @@ def test_aliases_and_merged_keys_that_mean_something_are_read(tmp_path):
     file = tmp_path / "cohort.yaml"
     file.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: *a\n")
     assert read_yaml(file) == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": {"x": 1, "y": 2}}
+
+
+# Tables that have no end ----------------------------------------------------------------------------------------------
+
+MEGABYTE = 1_000_000
+HEADER = b"stay_id,time,code,value,unit\n"
+ROW = b"s1,2024-01-11 09:00:00,lactate,1.5,mmol/L\n"
+
+
+def pack(file: Path, *parts: tuple[bytes, int]) -> None:
+    """A gzip file of parts that come so often each; each is packed once."""
+    with file.open("wb") as to:
+        for text, times in parts:
+            packed = gzip.compress(text, 9)
+            for _ in range(times):
+                to.write(packed)
+
+
+BOMBS = {
+    "one line": ([(HEADER, 1), (b"x" * 50 * MEGABYTE, 2000)], "has a line of more than 100 MB"),
+    "one header": ([(b"x" * 50 * MEGABYTE, 2000)], "has a first line of more than 1,000,000 characters"),
+    "rows": ([(HEADER, 1), (ROW * 100_000, 25_000)], "unpacks to more than 250 times its size"),
+    "empty lines": ([(HEADER, 1), (b"\n" * 50 * MEGABYTE, 2000)], "has a header but no rows"),
+    "zeros": ([(HEADER + ROW, 1), (b"\0" * 50 * MEGABYTE, 2000)], "has a line of more than 100 MB"),
+    "columns": ([(HEADER[:-1] + b",x" * 100_000 + b"\n", 1), (b"1\n", 1)], "columns, more than the 20,000"),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_table_that_unpacks_without_end_is_refused(hospital, bomb):
+    """A hundred gigabytes in a file of one or a hundred megabytes."""
+    parts, says = BOMBS[bomb]
+    (hospital / "events.csv").unlink()
+    pack(hospital / "events.csv.gz", *parts)
+    assert says in refused(hospital)
+
+
+def test_a_sparse_file_is_refused(hospital):
+    with (hospital / "events.csv").open("ab") as events:
+        events.truncate(100_000 * MEGABYTE)
+    assert "has a line of more than 100 MB" in refused(hospital)
+
+
+# Features -------------------------------------------------------------------------------------------------------------
+
+
+def with_features(root: Path, count: int) -> Path:
+    tables = tables_folder.hospital(30)
+    names = [f"lab{i}" for i in range(count)]
+    for i, sample in enumerate(tables["samples"]):
+        sample.update({name: i + 0.5 for name in names})
+    return tables_folder.write(root, tables, tables_folder.COHORT | {"features": names})
+
+
+def test_more_features_than_can_be_read_are_refused(tmp_path):
+    message = refused(with_features(tmp_path / "hospital", 3000))
+    assert "cohort.yaml names 3,001 features and audit columns, more than the 500" in message
+
+
+def test_a_hundred_features_are_read_in_seconds(tmp_path):
+    """They took minutes: DuckDB planned several joins for each."""
+    result = extracted(with_features(tmp_path / "hospital", 100))
+    assert result.returncode == 0, result.stderr
