@@ -14,6 +14,38 @@ class InputError(Exception):
     """
 
 
+# Libraries whose messages quote the value that they could not convert.
+_QUOTING = ("duckdb", "polars", "pyarrow", "pandas")
+# The same of Python and NumPy.
+_QUOTES = ("could not convert string", "invalid literal for")
+
+
+class ValueLeftOut(Exception):
+    """Stands for a library's error whose message may quote a patient's value; where it happened, the traceback says."""
+
+
+def without_values(error: BaseException) -> BaseException:
+    """The error itself, or what stands for it where its message, or that of its cause, may quote a patient's value.
+
+    >>> without_values(KeyError("a")), without_values(ValueError("could not convert string to float: 'Smith'"))
+    (KeyError('a'), ValueLeftOut('ValueError: its message is left out, since it may quote a value'))
+    """
+    chain = [error]
+    while cause := chain[-1].__cause__ or (None if chain[-1].__suppress_context__ else chain[-1].__context__):
+        chain.append(cause)
+    if not any(_may_quote(one) for one in chain):
+        return error
+    text = f"{type(error).__name__}: its message is left out, since it may quote a value"
+    left_out = ValueLeftOut(text).with_traceback(error.__traceback__)
+    left_out.__suppress_context__ = True
+    return left_out
+
+
+def _may_quote(error: BaseException) -> bool:
+    library = type(error).__module__.lstrip("_").split(".")[0]
+    return library in _QUOTING or any(words in str(error) for words in _QUOTES)
+
+
 # A name that stands in a patient's data is told only where it is so similar to one that is known.
 SIMILAR = 0.75
 

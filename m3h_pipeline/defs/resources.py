@@ -13,7 +13,7 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline import tracking
 from m3h_pipeline.contracts import TABLES, load_contract
 from m3h_pipeline.endings import explain, messages
-from m3h_pipeline.errors import InputError
+from m3h_pipeline.errors import InputError, without_values
 from m3h_pipeline.liveness import living
 from m3h_pipeline.location import settle_location
 from m3h_pipeline.snapshots import need_date
@@ -117,16 +117,22 @@ def for_this_out(resource: type[dg.ConfigurableResource]) -> dg.ResourceDefiniti
 
 @contextmanager
 def clearly() -> Generator[None]:
-    """A user's mistake, or a full disk, becomes a Dagster failure that is not retried and has no traceback."""
+    """A user's mistake, or a full disk, becomes a Dagster failure that is not retried and has no traceback.
+
+    A library's error loses the values that it quotes.
+    """
     try:
         yield
     except InputError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
     except Exception as error:
         told = explain(messages(error))
-        if told is None:
+        if told is not None:
+            raise dg.Failure(description=told, allow_retries=False) from error
+        left_out = without_values(error)
+        if left_out is error:
             raise
-        raise dg.Failure(description=told, allow_retries=False) from error
+        raise left_out from None
 
 
 def key_of(name: str, decided_by: list[object]) -> str:

@@ -25,7 +25,7 @@ import psutil
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
 
 from m3h_pipeline.endings import cause, explain, messages
-from m3h_pipeline.errors import InputError
+from m3h_pipeline.errors import InputError, without_values
 from m3h_pipeline.storage import code_version, keep_private, locked
 
 if TYPE_CHECKING:
@@ -74,7 +74,10 @@ def job() -> Generator[tuple[dict[str, Any], Log]]:
                 told = explain(messages(error))
                 if told is not None:
                     raise InputError(told) from error
-                raise
+                left_out = without_values(error)
+                if left_out is error:
+                    raise
+                raise left_out from None
     except InputError as error:
         if DAGSTER_PIPES_CONTEXT_ENV_VAR in os.environ:
             with suppress(OSError):

@@ -55,8 +55,8 @@ def several_units(rows: Iterable[tuple[str, str, int]], expected: Mapping[str, s
         affected = sum(others.values())
         whole = sum(counts.values())
         frequent = [spelt[key] for key in sorted(others, key=lambda key: -others[key]) if others[key] >= FEWEST]
-        named = listing(frequent[:_NAMED]) or "rare ones"
-        of_code = expected.get(code) or spelt[first]
+        named = listing([unit for unit in frequent if is_unit(unit_key(unit))][:_NAMED]) or "rare ones"
+        of_code = expected.get(code) or (spelt[first] if is_unit(first) else "the most frequent one")
         words = f"{rows_of(affected, whole)} are in another unit than {of_code} ({named}), which can't be converted"
         findings.append(Finding(table, "units", code, bool(frequent), affected, whole, words))
     return findings

@@ -108,8 +108,8 @@ def _columns(file: Path, features: tuple[str, ...], audit: tuple[str, ...]) -> C
         raise InputError(f"{file}: {error}: take it out of features") from None
     if len(columns.declared) > _MOST_COLUMNS:
         raise InputError(
-            f"{file} names {len(columns.declared):,} features and audit columns, more than the {_MOST_COLUMNS} that can "
-            "be read as columns: take the most telling ones, and give wide data as vectors in embeddings"
+            f"{file} names {len(columns.declared):,} features and audit columns, more than the {_MOST_COLUMNS} that "
+            "can be read as columns: take the most telling ones, and give wide data as vectors in embeddings"
         )
     if taken := [name for name in columns.declared if name in _TAKEN or name.endswith(("_utc", "_left_out"))]:
         raise InputError(f"{file}: {taken[0]} can't be a feature or an audit column: the samples table uses that name")

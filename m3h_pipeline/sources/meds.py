@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from m3h_core.tasks import Problem, TaskSpec
 from m3h_pipeline.database import literal, spill_folder, workbench
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import contracts_folder
+from m3h_pipeline.regular_files import is_regular_file
 from m3h_pipeline.sources.base import IMAGES, LABELS, NOTES, Settings, Source, listing_fingerprint
 from m3h_pipeline.sources.extraction import NOTES_ORDER
 from m3h_pipeline.sources.mimic_iv import (
@@ -52,6 +54,8 @@ _NO_ROLE = "a code without a role in the mapping"
 # A row's number in all files: that of its file above these bits, that within the file below.
 _BITS = 40
 _SPLITS = {"train": 0, "tuning": 1, "held_out": 3}
+# Parts of the names of files that are no patient's: a split, a number of few digits.
+_SHARD = re.compile(r"(?:train|tuning|held_out|test|data|part|shard|chunk|file|batch)?[-_.]?\d{0,5}")
 # The columns that may hold a MEDS label, and the problem that each makes where tasks.yaml does not know the task.
 _VALUES: dict[str, Problem] = {
     "boolean_value": "binary",
@@ -98,7 +102,7 @@ class Meds(Source):
         rules = _label_rules(labels, settings.tasks) if labels else load_tasks(only=settings.tasks)
         spill = spill_folder(to, settings.spill)
         with workbench(spill, settings.memory_limit) as connection:
-            tables = {file.relative_to(self.path).as_posix(): file for file in files}
+            tables = {f"data/{name}": file for name, file in shard_names(self.path / "data", files).items()}
             work = _MedsExtraction(
                 connection, RawReader(connection, spill), {}, settings, {}, rules=rules,
                 root=self.path, files=tables, roles=_roles(self._mapping_file()), label_files=labels,
@@ -125,11 +129,11 @@ class Meds(Source):
         if not files:
             raise InputError(f"{self.path} is no MEDS folder: it lacks data/**/*.parquet; name the folder that holds "
                              "data/ and metadata/")  # fmt: skip
-        for file in files:
-            _check_schema(file, DataSchema)
+        for name, file in shard_names(self.path / "data", files).items():
+            _check_schema(file, DataSchema, self.path / "data" / name)
         for name, schema in (("codes", CodeMetadataSchema), ("subject_splits", SubjectSplitSchema)):
             if (file := self.path / "metadata" / f"{name}.parquet").exists():
-                _check_schema(file, schema)
+                _check_schema(file, schema, file)
         return files
 
     def _label_files(self) -> dict[str, list[Path]]:
@@ -140,23 +144,45 @@ class Meds(Source):
             return {}
         found: dict[str, list[Path]] = {}
         for file in sorted(self.labels.rglob("*.parquet")):
-            _check_schema(file, LabelSchema)
+            _check_schema(file, LabelSchema, file)
             found.setdefault(file.relative_to(self.labels).parts[0].removesuffix(".parquet"), []).append(file)
         if not found:
             raise InputError(f"{self.labels} holds no labels: a task is a file TASK.parquet or a folder TASK of them")
         return found
 
 
-def _check_schema(file: Path, schema: Any) -> None:
-    """Hold a file's columns and types against a schema of the standard; its rows are judged later, by the contracts."""
+def shard_names(folder: Path, files: Sequence[Path]) -> dict[str, Path]:
+    """Name -> file, as metadata and messages tell it: its path in the folder where that can't name a patient.
+
+    Else the name is its place in the list of all files by name.
+
+    >>> root = Path("data")
+    >>> list(shard_names(root, [root / "train/0.parquet", root / "train/erika.parquet", root / "part-00007.parquet"]))
+    ['train/0.parquet', 'file 2 of 3 by name', 'part-00007.parquet']
+    """
+    names = {}
+    for number, file in enumerate(files, start=1):
+        path = file.relative_to(folder)
+        is_harmless = all(_SHARD.fullmatch(part) for part in path.with_suffix("").parts)
+        names[path.as_posix() if is_harmless else f"file {number} of {len(files)} by name"] = file
+    return names
+
+
+def _check_schema(file: Path, schema: Any, shown: Path) -> None:
+    """Hold a file's columns and types against a schema of the standard; its rows are judged later, by the contracts.
+
+    ``shown``: how messages call the file.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
     from flexible_schema.exceptions import SchemaValidationError
 
+    if not is_regular_file(file):
+        raise InputError(f"{shown} is not there")
     try:
         found = pq.read_schema(file)
     except (OSError, pa.ArrowException):
-        raise InputError(f"{file} can't be read (it is damaged): copy it again") from None
+        raise InputError(f"{shown} can't be read (it is damaged): copy it again") from None
     # An int32 id or a large string is as good.
     families = (
         pa.types.is_integer,
@@ -176,8 +202,20 @@ def _check_schema(file: Path, schema: Any) -> None:
     try:
         schema.validate(pa.schema(fields))
     except SchemaValidationError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{file} is not as MEDS' {schema.__name__} says: {reason}") from None
+        raise InputError(f"{shown} is not as MEDS' {schema.__name__} says: {_reason(error)}") from None
+
+
+def _reason(error: Any) -> str:
+    """What is wrong with a schema; columns that the standard doesn't know are counted: they may name a patient."""
+    reasons = []
+    if error.missing_req_cols:
+        reasons.append(f"Missing required columns: {', '.join(error.missing_req_cols)}")
+    if error.mistyped_cols:
+        types = [f"{name} (want {want}, got {got})" for name, want, got in error.mistyped_cols]
+        reasons.append(f"Columns with incorrect types: {', '.join(types)}")
+    if error.disallowed_extra_cols:
+        reasons.append(f"Columns that it does not have: {len(error.disallowed_extra_cols):,}")
+    return ". ".join(reasons) or "it has another layout"
 
 
 def _is_text(kind: Any) -> bool:
@@ -380,8 +418,8 @@ class _MedsExtraction(MimicExtraction):
             self.splits_from = f"the last {self.settings.holdout_months} months"
         elif file.exists():
             frame = pl.read_parquet(file)
-            if unknown := sorted(set(frame["split"]) - _SPLITS.keys()):
-                raise InputError(f"{file} has the split {', '.join(unknown)}; MEDS knows {', '.join(_SPLITS)}")
+            if unknown := int((~frame["split"].is_in(list(_SPLITS))).sum()):
+                raise InputError(f"{file} has {unknown:,} rows with another split; MEDS knows {', '.join(_SPLITS)}")
             _, valid, calibration, _ = self.settings.split
             shares = (0.0, valid / (valid + calibration), calibration / (valid + calibration), 0.0)
             given = [

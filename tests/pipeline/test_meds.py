@@ -128,7 +128,7 @@ def test_the_folders_own_splits(folder, tmp_path):
     _, counts = extract(open_source("meds", root), tmp_path / "b", holdout_months=1)
     assert counts["splits from"] == "the last 1 months"
     given.with_columns(split=pl.lit("test")).write_parquet(root / "metadata" / "subject_splits.parquet")
-    with pytest.raises(InputError, match="has the split test; MEDS knows train, tuning, held_out"):
+    with pytest.raises(InputError, match="rows with another split; MEDS knows train, tuning, held_out"):
         extract(open_source("meds", root), tmp_path / "c")
 
 
@@ -232,7 +232,7 @@ def test_wrong_records_go_to_quarantine_as_ever(folder, tmp_path):
     wrong = found["events"].filter((pl.col("unit") == "furlong") | (pl.col("stay_id") == "77"))
     assert len(wrong) == 2
     errors = found["events"]["parse_errors"].drop_nulls().sort().to_list()
-    assert errors == ["subject_id: not the patient of the stay", "value: not a number"]
+    assert errors == ["subject_id: not the patient of the stay", "value: not a number (raw value “HEMOLYZED”)"]
     # A stay that no admission makes is not there; the small hospital is too small for its own contract.
     inputs(tmp_path / "to", tmp_path / "inputs")
     quarantine = pl.read_parquet(tmp_path / "to-events" / "quarantine.parquet")

@@ -14,6 +14,13 @@ from pathlib import Path
 
 import pytest
 import tables_folder
+from passage import Passage
+from PIL import Image
+
+from m3h_core.embedders.vision import UnreadableImage, read_image
+from m3h_pipeline.errors import InputError
+from m3h_pipeline.sources import open_source
+from m3h_pipeline.yaml_file import read_yaml
 
 # Far more than a refusal needs on a busy machine, far less than what these files ask for.
 SECONDS = 60
@@ -85,8 +92,6 @@ KINDS: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("name", ["events.csv", "labels.csv.gz", "cohort.yaml"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_file_is_refused_and_never_read(hospital, name, kind):
-    from m3h_pipeline.errors import InputError
-    from m3h_pipeline.sources import open_source
 
     (hospital / name.removesuffix(".gz")).unlink()
     KINDS[kind](hospital / name)
@@ -133,8 +138,6 @@ LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10
     ids=["twice", "twice within", "laughs", "itself", "deep", "deep lists", "no date", "no number", "code", "odd key"],
 )
 def test_a_yaml_file_that_is_made_to_deceive(tmp_path, text, says):
-    from m3h_pipeline.errors import InputError
-    from m3h_pipeline.yaml_file import read_yaml
 
     file = tmp_path / "cohort.yaml"
     file.write_text(text)
@@ -146,7 +149,6 @@ def test_a_yaml_file_that_is_made_to_deceive(tmp_path, text, says):
 
 
 def test_aliases_and_merged_keys_that_mean_something_are_read(tmp_path):
-    from m3h_pipeline.yaml_file import read_yaml
 
     file = tmp_path / "cohort.yaml"
     file.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: *a\n")
@@ -201,7 +203,7 @@ def with_features(root: Path, count: int) -> Path:
     tables = tables_folder.hospital(30)
     names = [f"lab{i}" for i in range(count)]
     for i, sample in enumerate(tables["samples"]):
-        sample.update({name: i + 0.5 for name in names})
+        sample.update(dict.fromkeys(names, i + 0.5))
     return tables_folder.write(root, tables, tables_folder.COHORT | {"features": names})
 
 
@@ -214,3 +216,34 @@ def test_a_hundred_features_are_read_in_seconds(tmp_path):
     """They took minutes: DuckDB planned several joins for each."""
     result = extracted(with_features(tmp_path / "hospital", 100))
     assert result.returncode == 0, result.stderr
+
+
+# Images ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a socket", "a device"])
+def test_an_image_that_is_no_file_is_not_read(tmp_path, kind):
+    KINDS[kind](tmp_path / "image.png")
+    with pytest.raises(UnreadableImage, match="not a regular file"):
+        read_image(tmp_path / "image.png", 32)
+
+
+def test_images_out_of_the_folder_and_pipes_are_quarantined(tmp_path):
+    tables = tables_folder.hospital()
+    time_of_image = "2024-01-11 09:00:00"
+    paths = ["../secret.png", "images/../../secret.png", "pipe.png", "own..png"]
+    tables["images"] = [tables_folder.image("s1", f"i{i}", time_of_image, path) for i, path in enumerate(paths)]
+    found_here = Passage(open_source("tables", with_images(tmp_path, tables)), tmp_path / "out")
+    assert found_here.valid("images")["image_id"].to_list() == ["i3"]
+    reasons = [reason for _, reason in found_here.reasons("images")]
+    assert sum("path: leads out of the folder" in reason for reason in reasons) == 2
+    assert sum("There must be a readable file at the path" in reason for reason in reasons) == 1
+
+
+def with_images(root: Path, tables: tables_folder.Tables) -> Path:
+    """A hospital with one image and one pipe, and a file beside it that is nobody's image."""
+    folder = tables_folder.write(root / "hospital", tables)
+    Image.new("L", (8, 8)).save(root / "secret.png")
+    Image.new("L", (8, 8)).save(folder / "own..png")
+    os.mkfifo(folder / "pipe.png")
+    return folder

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
+import duckdb
 import haim_folder
+import meds_folder
 import mimic_folder
 import polars as pl
 import pytest
 import tables_folder
+from dagster._utils.error import serializable_error_info_from_exc_info
 
-from m3h_pipeline.errors import InputError
+from m3h_pipeline.defs.resources import clearly
+from m3h_pipeline.errors import InputError, ValueLeftOut
 from m3h_pipeline.sources import Source, open_source
 
 MARK = "mustermann"
@@ -107,3 +113,97 @@ def test_parquet_columns_that_are_called_like_a_patient(tmp_path):
     root = tables_folder.write(tmp_path / "hospital", tables_folder.hospital(), suffix=".parquet")
     pl.DataFrame({MARK: [1], "9999001": [2]}).write_parquet(root / "events.parquet")
     assert "looks like a row" in refused(open_source("tables", root))
+
+
+# Through Dagster ------------------------------------------------------------------------------------------------------
+
+
+class Night:
+    """A source's ingestion and validation under Dagster, in an out-folder, with all that was said."""
+
+    def __init__(self, out: Path, source: str, folder: Path) -> None:
+        self.out = out
+        command = [sys.executable, "-c", NIGHT, out, source, folder]
+        self.result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+    def traces(self) -> list[str]:
+        """Where a mark stands: in what was said, in Dagster's records, in steps' records or in the lineage."""
+        found = ["the terminal"] if holds_mark((self.result.stdout + self.result.stderr).encode()) else []
+        files = [file for file in self.out.rglob("*") if file.is_file()]
+        told = [
+            file for file in files if "snapshots" not in file.parts or file.name in ("step.json", "lineage.parquet")
+        ]
+        assert any(file.name == "step.json" for file in told) or self.result.returncode
+        assert any(file.suffix == ".db" for file in told)
+        for file in told:
+            content = file.read_bytes()
+            if file.suffix == ".parquet":
+                content += pl.read_parquet(file).write_json().encode()
+            if holds_mark(content):
+                found.append(file.relative_to(self.out).as_posix())
+        return found
+
+
+def holds_mark(content: bytes) -> bool:
+    return any(mark.encode() in content for mark in MARKS)
+
+
+NIGHT = """
+import sys
+from pathlib import Path
+from m3h_pipeline.run import prepare
+out, source, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+config = prepare(out, source, folder, None, "2026-01-02", to_run=True)
+import dagster as dg
+from m3h_pipeline.definitions import MAIN_JOB, defs
+from m3h_pipeline.defs.partitions import add_partition
+with dg.DagsterInstance.get() as instance:
+    add_partition(instance, config.source.snapshot)
+    keys = ["samples", "events", "notes", "images", "embeddings", "labels"]
+    wanted = dg.AssetSelection.assets(*keys, *(f"valid_{key}" for key in keys))
+    result = defs.resolve_job_def(MAIN_JOB).execute_in_process(
+        instance=instance, partition_key=config.source.snapshot, raise_on_error=False,
+        asset_selection=list(wanted.resolve(defs.resolve_asset_graph())))
+sys.exit(not result.success)
+"""
+
+
+def test_marks_in_cells_headers_and_names_of_files_stay_out_of_dagster(tmp_path):
+    tables = tables_folder.hospital(30)
+    for row in tables["samples"]:
+        row |= {f"{MARK}_score": 1, "filed_mustermann": "2024-01-01"}
+    for row in tables["events"]:
+        row[f"result_{MARK}"] = 1
+    tables["events"][3] |= {"code": MARK, "unit": MARK, "value": MARK}
+    tables["notes"][3] |= {"kind": MARK, "text": MARK, "time": MARK}
+    tables["labels"][3]["value"] = MARK
+    tables["images"] = [tables_folder.image("s1", MARK, "2024-01-11 09:00:00", f"../{MARK}.png", view=MARK)]
+    root = tables_folder.write(tmp_path / "hospital", tables)
+    (root / f"{MARK}.csv").write_text(ROW)
+    night = Night(tmp_path / "out", "tables", root)
+    assert night.result.returncode in (0, 1)
+    assert (tmp_path / "out/snapshots/2026-01-02/valid/labels/step.json").exists(), night.result.stderr
+    assert night.traces() == []
+
+
+def test_marks_in_a_meds_folder_stay_out_of_dagster(tmp_path):
+    mimic = mimic_folder.write(tmp_path / "mimic", mimic_folder.hospital())
+    root = meds_folder.as_meds(mimic, tmp_path / "meds")
+    for file in sorted((root / "data").rglob("*.parquet")):
+        rows = pl.read_parquet(file).with_columns(pl.lit(MARK).alias(MARK))
+        rows.with_columns(code=pl.col("code").replace("LAB//220045//bpm", MARK)).write_parquet(file)
+        file.rename(file.with_name(f"{MARK}-{file.name}"))
+    night = Night(tmp_path / "out", "meds", root)
+    assert (tmp_path / "out/snapshots/2026-01-02/ingested/step.json").exists(), night.result.stderr
+    assert night.traces() == []
+
+
+def test_an_error_of_a_library_loses_what_it_quotes(tmp_path):
+    """Through Dagster's own records of a failure, as an asset's step has them."""
+    with pytest.raises(ValueLeftOut) as error, clearly():
+        duckdb.sql(f"SELECT CAST('{MARK}' AS INT)").fetchall()
+    told = serializable_error_info_from_exc_info((type(error.value), error.value, error.value.__traceback__))
+    assert "ConversionException" in told.message
+    assert not holds_mark(told.message.encode())
+    assert told.cause is None
+    assert told.context is None
