@@ -209,8 +209,26 @@ _ENDED = {"-9": _KILLED, "143": _ASKED, "130": _ASKED, "-15": _ASKED, "-2": _ASK
 # Engines --------------------------------------------------------------------------------------------------------------
 
 
+# How a job starts on this machine. In a process group of its own: a terminal's Ctrl-C would otherwise reach its
+# workers, which answer with a traceback each, and the job twice; Dagster passes it on. And it ends with whoever
+# started it from its first moment on, not only once its imports are done.
+_START = """
+import ctypes, os, runpy, signal, sys
+os.setpgid(0, 0)
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+def _started_alone(command: list[str]) -> list[str]:
+    """The command of a module ("-m", its name, ...) as `_START` runs it; any other as it is."""
+    return [sys.executable, "-c", _START, *command[1:]] if command[0] == "-m" else [sys.executable, *command]
+
+
 def _local(context: dg.OpExecutionContext, settings: LauncherConfig, work: Work) -> None:
-    command = [sys.executable, *work.command]
+    command = _started_alone(work.command)
     try:
         client = dg.PipesSubprocessClient(termination_timeout_seconds=GRACE_SECONDS)
         client.run(context=context, command=command, env=_local_environment(settings))

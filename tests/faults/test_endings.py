@@ -84,6 +84,14 @@ def test_a_training_that_is_interrupted_or_locked_out_says_so_and_goes_on(out):
     assert step_of(out, "joint").exists()
 
 
+def test_the_workers_of_a_job_that_is_interrupted_print_nothing(out):
+    run = materialize(out, "tree_models", **SHOWN)
+    wait_until(lambda: any("loky" in command for command in processes_of(out).values()) or run.poll() is not None)
+    os.killpg(run.pid, signal.SIGINT)
+    assert error_of(run, out, 130).startswith("stopped by Ctrl-C. ")
+    wait_until(lambda: not processes_of(out), seconds=20)
+
+
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
     """A file system of 24 MiB."""

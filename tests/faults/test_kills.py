@@ -180,7 +180,8 @@ def test_mlflow_that_goes_away_ends_a_training_clearly_and_nothing_is_trained_ag
         wait_until(lambda: curves.exists() or job.poll() is not None)
     _, said = job.communicate(timeout=60)
     assert job.returncode == 1, said
-    assert said.startswith("error: MLflow failed: API request to"), said
+    # On a slow machine a line of progress comes first.
+    assert said.splitlines()[-1].startswith("error: MLflow failed: API request to"), said
     assert "Traceback" not in said
     epochs = len(curves.read_text().splitlines())
     with serve_mlflow(tmp_path / "mlflow") as uri:
