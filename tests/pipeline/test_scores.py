@@ -329,7 +329,7 @@ def test_what_nobody_approved_is_a_trial_and_a_fresh_approval_makes_it_count(nig
     assert str(file) in trial.stdout
     assert "version 1 is not approved" in trial.stdout
     assert file.stat().st_mode & 0o077 == 0
-    assert pl.read_parquet(file)["sample_id"].n_unique() == NEW
+    assert pl.read_parquet(file)["sample_id"].n_unique() == STAYS + NEW
     assert (out / "latest" / "scores.parquet").read_bytes() == before
     assert (out / scoring.DATABASE).read_bytes() == (nights.out / scoring.DATABASE).read_bytes()
     assert say("review", "approve", "1").returncode == 0
