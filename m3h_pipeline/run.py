@@ -297,6 +297,8 @@ def _standing(out: Path, number: str) -> str:
         return f"{words}: m3h review approve {number}{out_option(out)}"
     if version and version.by_gate:
         advice = version.tags.get(review.ADVICE, "")
+        command = f"m3h review approve {number}"
+        advice = advice.replace(command, f"{command}{out_option(out)}")
         to_do = f"\nTo do      {advice}" if advice else ""
         return f"{words}: m3h review show {number}{out_option(out)}{to_do}"
     return words

@@ -178,9 +178,15 @@ def not_worse_than_anchor(
 
 def not_worse_than_arm(candidate: Candidate, arm: str, predictions: Predictions | None) -> Verdict:
     """Against another arm of the same night: clearly below it is what is refuted; nothing must be
-    shown."""
+    shown.
+
+    Clustering is left out: no label says which groups are right, and a network that does nothing but
+    cluster draws tighter ones than a network whose layers serve other tasks too.
+    """
     name = f"not_worse_than_{arm}"
-    pairs = candidate.paired(predictions) if predictions is not None else None
+    supervised = [task for task in candidate.tasks if task.problem != "clustering"]
+    compared = replace(candidate, tasks=supervised)
+    pairs = compared.paired(predictions) if predictions is not None else None
     if pairs is None or not pairs.tasks:
         return Verdict(name, True, f"no claimed task is shared with {_ARM_NAMES[arm]}", ARMS[arm])
     verdict, _ = held_against(name, candidate.config, pairs, _ARM_NAMES[arm], must_be_shown=False)
