@@ -15,6 +15,7 @@ from m3h_pipeline import scoring, tracking
 from m3h_pipeline.anchor import ANCHOR
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.paths import contracts_folder
+from m3h_pipeline.storage import copy_private
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,9 +149,14 @@ def register(
             shutil.copytree(folder, gathered / name)
         import m3h_core
 
+        # MLflow keeps the modes of what it copies, and installed code can be read by everybody.
+        code = Path(scratch) / "m3h_core"
+        copy_private(Path(m3h_core.__file__).parent, code)
+        serving = Path(scratch) / "serving.py"
+        copy_private(Path(__file__).with_name("serving.py"), serving)
         info = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(Path(__file__).with_name("serving.py")),
+            python_model=str(serving),
             artifacts={
                 "model": str(model),
                 "embedders": str(gathered),
@@ -158,7 +164,7 @@ def register(
                 "reference": str(reference),
             },
             metadata={"format": scoring.FORMAT},
-            code_paths=[str(Path(m3h_core.__file__).parent)],
+            code_paths=[str(code)],
             pip_requirements=_pinned(_REQUIREMENTS),
             signature=_signature(features, given),
             input_example=_example(features, given),

@@ -262,6 +262,16 @@ def close_to_others(out: Path) -> None:
                 _close(path)
 
 
+def copy_private(source: Path, to: Path) -> None:
+    """Copy a file or a folder so that only its owner can read the copy, whatever the original's modes."""
+    if source.is_dir():
+        shutil.copytree(source, to, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copyfile(source, to)
+    for path in [to, *to.rglob("*")]:
+        _close(path)
+
+
 def _close(path: Path) -> None:
     if not path.is_symlink():
         with suppress(OSError):  # another user's: not ours to change
