@@ -28,7 +28,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 
 # What connecting to an out-folder leaves in this process, where a real one would end: the next would write into it.
-_LEFT_BEHIND = ("MLFLOW_TRACKING_URI", "DAGSTER_HOME", "M3H_OUT")
+_LEFT_BEHIND = ("MLFLOW_TRACKING_URI", "DAGSTER_HOME", "M3H_OUT", "M3H_MLFLOW_PAGE")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -172,7 +172,7 @@ def test_what_a_job_ends_with_is_what_the_run_ends_with(tmp_path):
     produce(step_of(out, "inputs"), "given", write_inputs)
     assert materialize(out, "language_embedding").wait(90) == 1
     last = (out / "run.log").read_text().splitlines()[-1]
-    assert last == "language: checkpoint '/nowhere' is neither a folder nor a hub name such as owner/model"
+    assert last == "error: language: checkpoint '/nowhere' is neither a folder nor a hub name such as owner/model"
 
 
 # Slurm ----------------------------------------------------------------------------------------------------------------

@@ -226,7 +226,7 @@ def test_after_approval_the_next_run_says_champion_and_a_moved_or_copied_folder_
     shutil.rmtree(moved / "snapshots" / "2026-01-01" / "scores")
     spoiled = run("score", "--out", moved, check=False)
     assert spoiled.returncode == 1
-    assert "version 1 of m3h can't be loaded from MLflow" in spoiled.stderr
+    assert "the files of version 1 of m3h in MLflow are not those that were approved" in spoiled.stderr
 
 
 def test_a_forgotten_patient_is_in_no_file_and_the_next_run_goes_on(finished, tmp_path):
