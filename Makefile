@@ -42,7 +42,7 @@ test: check
 	$(BIN)/pytest -n 2 --dist loadfile
 
 test-nights: setup
-	M3H_TEST_NIGHTS=1 $(BIN)/pytest tests/pipeline/test_nightly.py
+	M3H_TEST_NIGHTS=1 $(BIN)/pytest tests/defs/test_nightly.py
 
 check: setup
 	$(BIN)/ruff check .

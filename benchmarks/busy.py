@@ -1,12 +1,15 @@
-"""What other processes cost a training: the joint model's job alone, and beside many that never rest.
+"""What other processes cost a training: the joint model's job alone, and beside many that never
+rest.
 
     python benchmarks/busy.py COHORT [--policy spin limited passive] [--threads 1 2] [--spinning 15] [--epochs 60]
 
-COHORT is a snapshot's step ``cohort`` (``<out>/snapshots/<date>/cohort``). The policies are how OpenMP's threads wait
-for one another: "spin" as the runtime does by itself, "limited" as the launcher starts jobs, "passive" asleep at once.
+COHORT is a snapshot's step ``cohort`` (``<out>/snapshots/<date>/cohort``). The policies are how
+OpenMP's threads wait for one another: "spin" as the runtime does by itself, "limited" as the
+launcher starts jobs, "passive" asleep at once.
 
-Fair share: CPU seconds of the job alone x (spinning processes + the job's threads) / cores. Busy, a training is to take
-at most twice its fair share, and its predictions must be the same bytes in every row of as many threads.
+Fair share: CPU seconds of the job alone x (spinning processes + the job's threads) / cores. Busy, a
+training is to take at most twice its fair share, and its predictions must be the same bytes in
+every row of as many threads.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from m3h_pipeline.launch import WAIT_POLICY
+from m3h_pipeline.jobs.launchers import WAIT_POLICY
 
 LIMIT = 2.0
 POLICIES = {
@@ -78,36 +81,52 @@ def train(cohort: Path, policy: dict[str, str], threads: int, epochs: int) -> Me
     return Measured(wall, used.ru_utime + used.ru_stime, digest[:12])
 
 
-def train_beside(spinning: int, cohort: Path, policy: dict[str, str], threads: int, epochs: int) -> Measured:
+def train_beside(
+    spinning: int, cohort: Path, policy: dict[str, str], threads: int, epochs: int
+) -> Measured:
     """The same beside so many processes that never rest."""
     with ExitStack() as running:
         for _ in range(spinning):
-            process = running.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            process = running.enter_context(
+                subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            )
             running.callback(process.kill)
         return train(cohort, policy, threads, epochs)
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("cohort", type=Path)
     parser.add_argument("--policy", nargs="+", default=list(POLICIES), choices=list(POLICIES))
     parser.add_argument("--threads", nargs="+", type=int, default=[CORES])
     parser.add_argument("--spinning", type=int, default=15)
     parser.add_argument("--epochs", type=int, default=60)
     options = parser.parse_args()
-    print(f"{CORES} cores, {options.spinning} spinning processes, load at the start {os.getloadavg()[0]:.1f}")
-    print(f"{'policy':<9}{'threads':>8}{'quiet s':>9}{'CPU s':>8}{'busy s':>8}{'fair s':>8}{'ratio':>7}  predictions")
+    print(
+        f"{CORES} cores, {options.spinning} spinning processes, load at the start "
+        f"{os.getloadavg()[0]:.1f}"
+    )
+    print(
+        f"{'policy':<9}{'threads':>8}{'quiet s':>9}{'CPU s':>8}{'busy s':>8}{'fair s':>8}{'ratio':>7} "
+        " predictions"
+    )
     failed = False
     for threads in options.threads:
         seen = set()
         for name in options.policy:
             quiet = train(options.cohort, POLICIES[name], threads, options.epochs)
-            busy = train_beside(options.spinning, options.cohort, POLICIES[name], threads, options.epochs)
+            busy = train_beside(
+                options.spinning, options.cohort, POLICIES[name], threads, options.epochs
+            )
             fair = quiet.cpu * (options.spinning + threads) / CORES
             ratio = busy.wall / fair
             seen |= {quiet.predictions, busy.predictions}
-            figures = f"{quiet.wall:>9.1f}{quiet.cpu:>8.1f}{busy.wall:>8.1f}{fair:>8.1f}{ratio:>7.2f}"
+            figures = (
+                f"{quiet.wall:>9.1f}{quiet.cpu:>8.1f}{busy.wall:>8.1f}{fair:>8.1f}{ratio:>7.2f}"
+            )
             print(f"{name:<9}{threads:>8}{figures}  {busy.predictions}", flush=True)
             failed |= name == "limited" and ratio > LIMIT
         failed |= len(seen) > 1

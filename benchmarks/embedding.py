@@ -1,4 +1,5 @@
-"""Embeddings: speed against plain loops, what a second run costs, memory, and what the vectors are worth.
+"""Embeddings: speed against plain loops, what a second run costs, memory, and what the vectors are
+worth.
 
     python benchmarks/embedding.py [--part language vision again memory timeseries probe gpu] [--out DIR] [--repeats 3]
 
@@ -54,7 +55,7 @@ from m3h_core.metrics import interval, weighted_auroc
 from m3h_pipeline.features.items import modality_items, take
 
 SNAPSHOT = Path("snapshots") / "2026-01-01"
-# What the demo hospital's story (m3h_pipeline/sources/demo_hospital) says each modality knows.
+# What the demo hospital's story (m3h_pipeline/demo) says each modality knows.
 DRIVEN = {
     "timeseries": (
         "acute_kidney_injury", "chronic_kidney_disease", "cirrhosis", "anemia", "thrombocytopenia", "sepsis",
@@ -65,20 +66,22 @@ DRIVEN = {
 }  # fmt: skip
 WORDS = re.split(
     " ",
-    "patient reports pain in the chest on exertion no fever cough shortness of breath left lower lobe effusion heart "
-    "size is normal there is a small opacity unchanged since prior study history of hypertension diabetes kidney "
-    "disease on metoprolol lisinopril denies smoking drinks wine lives alone walks with cane knee replacement gout",
+    "patient reports pain in the chest on exertion no fever cough shortness of breath left lower "
+    "lobe effusion heart size is normal there is a small opacity unchanged since prior study "
+    "history of hypertension diabetes kidney disease on metoprolol lisinopril denies smoking "
+    "drinks wine lives alone walks with cane knee replacement gout",
 )
 
 
-# Data ---------------------------------------------------------------------------------------------------------------
+# Data ---------------------------------------------------------------------------------------------
 
 
 def notes(n: int, lengths: np.ndarray, seed: int = 0) -> list[list[tuple[float, str]]]:
     """One note a sample, of so many words each."""
     rng = np.random.default_rng(seed)
     return [
-        [(-1.0, f"{seed} {i} " + " ".join(rng.choice(WORDS, size)))] for i, size in zip(range(n), lengths, strict=True)
+        [(-1.0, f"{seed} {i} " + " ".join(rng.choice(WORDS, size)))]
+        for i, size in zip(range(n), lengths, strict=True)
     ]
 
 
@@ -87,14 +90,22 @@ def mixed(n: int, seed: int = 0) -> np.ndarray:
     return np.clip(np.random.default_rng(seed).lognormal(4.3, 0.9, n), 8, 2000).astype(int)
 
 
-def image_files(n: int, folder: Path, size: int = 448, prefix: str = "") -> list[list[tuple[float, str, str]]]:
-    """One JPEG a sample; they differ by a few bytes after the picture, so that drawing them takes no time."""
+def image_files(
+    n: int, folder: Path, size: int = 448, prefix: str = ""
+) -> list[list[tuple[float, str, str]]]:
+    """One JPEG a sample; they differ by a few bytes after the picture, so that drawing them takes
+    no time.
+    """
     rng = np.random.default_rng(0)
     y, x = np.mgrid[0:size, 0:size] / size
     pictures = []
     for _ in range(20):
         cx, cy = rng.uniform(0.3, 0.7, 2)
-        gray = 120 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 0.1) + 60 + 12 * rng.normal(size=x.shape)
+        gray = (
+            120 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 0.1)
+            + 60
+            + 12 * rng.normal(size=x.shape)
+        )
         stream = io.BytesIO()
         Image.fromarray(np.clip(gray, 0, 255).astype(np.uint8)).save(stream, "JPEG", quality=90)
         pictures.append(stream.getvalue())
@@ -108,7 +119,7 @@ def image_files(n: int, folder: Path, size: int = 448, prefix: str = "") -> list
     return files
 
 
-# Measuring ----------------------------------------------------------------------------------------------------------
+# Measuring ----------------------------------------------------------------------------------------
 
 
 def cpu_seconds(work: Callable[[], Any]) -> float:
@@ -130,14 +141,18 @@ def medians(works: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, f
 def against(value: float, limit: float, at_most: bool = False) -> str:
     """A ratio beside its limit; one that misses it is marked."""
     missed = value > limit if at_most else value < limit
-    return f"{value:.2f} (limit {'at most ' if at_most else ''}{limit:g}){' MISSED' if missed else ''}"
+    return (
+        f"{value:.2f} (limit {'at most ' if at_most else ''}{limit:g}){' MISSED' if missed else ''}"
+    )
 
 
-# Parts --------------------------------------------------------------------------------------------------------------
+# Parts --------------------------------------------------------------------------------------------
 
 
 def plain_language(embedder: LanguageEmbedder, items: list[list[tuple[float, str]]]) -> int:
-    """A plain loop: 32 notes at a time, all of their chunks padded to the longest; returns the useful tokens."""
+    """A plain loop: 32 notes at a time, all of their chunks padded to the longest; returns the
+    useful tokens.
+    """
     tokenizer, model = embedder._load()
     useful = 0
     for low in range(0, len(items), 32):
@@ -162,7 +177,10 @@ def measure_language(repeats: int) -> None:
         items = notes(256, lengths)
         tokens = plain_language(embedder, items)
         taken = medians(
-            {"plain": lambda i=items: plain_language(embedder, i), "ours": lambda i=items: embedder.transform(i)},
+            {
+                "plain": lambda i=items: plain_language(embedder, i),
+                "ours": lambda i=items: embedder.transform(i),
+            },
             repeats,
         )
         ratio = taken["plain"] / taken["ours"]
@@ -171,8 +189,13 @@ def measure_language(repeats: int) -> None:
 
 
 def measure_vision(repeats: int, scratch: Path) -> None:
-    """Print the cost of an image: decoding, the encoder's forward pass, and all that the embedder does."""
-    print("\nvision (mobilenetv3_small, JPEG)   ms an image: decode, forward, embedder; (decode + forward) / embedder")
+    """Print the cost of an image: decoding, the encoder's forward pass, and all that the embedder
+    does.
+    """
+    print(
+        "\nvision (mobilenetv3_small, JPEG)   ms an image: decode, forward, embedder; (decode + "
+        "forward) / embedder"
+    )
     items = image_files(512, scratch / "images")
     files = [row[0][2] for row in items]
     weights = scratch / "weights.safetensors"
@@ -181,7 +204,9 @@ def measure_vision(repeats: int, scratch: Path) -> None:
     save_model(VisionEmbedder()._load(), str(weights))
     for name, file in (("adapted, 128 px", None), ("weights, 224 px", weights)):
         embedder = VisionEmbedder(weights=file).fit(items[:64])
-        batch = torch.from_numpy(np.stack([read_image(file, embedder.image_size) for file in files[:32]]))
+        batch = torch.from_numpy(
+            np.stack([read_image(file, embedder.image_size) for file in files[:32]])
+        )
 
         def forward(embedder: VisionEmbedder = embedder, batch: torch.Tensor = batch) -> None:
             with torch.inference_mode():
@@ -216,7 +241,9 @@ def measure_again(scratch: Path) -> None:
     for name, (new, items, more) in cases.items():
         cache = scratch / "cache"
 
-        def run(items: list[Any], new: Callable[[], Any] = new, cache: Path = cache) -> tuple[float, Any]:
+        def run(
+            items: list[Any], new: Callable[[], Any] = new, cache: Path = cache
+        ) -> tuple[float, Any]:
             embedder = new()
             embedder.cache = cache
             embedder._load()  # so that what is compared is the work, not importing a library
@@ -227,7 +254,10 @@ def measure_again(scratch: Path) -> None:
         second = statistics.median(run(items)[0] for _ in range(5))
         _, embedder = run([*items, *more])
         ratio = against(first / second, 100)
-        print(f"{name:<18}{first:>12.1f}{second:>14.3f}   {ratio}; {embedder.computed} of {len(more)}", flush=True)
+        print(
+            f"{name:<18}{first:>12.1f}{second:>14.3f}   {ratio}; {embedder.computed} of {len(more)}",
+            flush=True,
+        )
 
 
 def measure_memory(scratch: Path) -> None:
@@ -242,7 +272,8 @@ def measure_memory(scratch: Path) -> None:
     for modality in ("language", "vision", "timeseries"):
         sizes = [_job_memory(modality, n, options[modality], scratch) for n in (1_000, 20_000)]
         print(
-            f"{modality:<14}{sizes[0]:>7.0f}{sizes[1]:>7.0f}   {against(sizes[1] / sizes[0], 1.2, at_most=True)}",
+            f"{modality:<14}{sizes[0]:>7.0f}{sizes[1]:>7.0f}   "
+            f"{against(sizes[1] / sizes[0], 1.2, at_most=True)}",
             flush=True,
         )
 
@@ -255,7 +286,11 @@ def _small_checkpoint(folder: Path) -> Path:
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=384, num_hidden_layers=1, num_attention_heads=6, intermediate_size=384
+        vocab_size=len(tokenizer),
+        hidden_size=384,
+        num_hidden_layers=1,
+        num_attention_heads=6,
+        intermediate_size=384,
     )
     BertModel(config).save_pretrained(folder)
     return folder
@@ -269,7 +304,13 @@ def _job_memory(modality: str, n: int, options: dict[str, Any], scratch: Path) -
         "cache_bytes": 10**10, "to": str(folder),
     }  # fmt: skip
     (folder / "job.json").write_text(json.dumps(job))
-    command = [sys.executable, "-m", "m3h_pipeline.jobs.embed", "--config", str(folder / "job.json")]
+    command = [
+        sys.executable,
+        "-m",
+        "m3h_pipeline.jobs.embed",
+        "--config",
+        str(folder / "job.json"),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -278,7 +319,9 @@ def _job_memory(modality: str, n: int, options: dict[str, Any], scratch: Path) -
 
 
 def apart(work: Callable[..., Any], *values: Any) -> None:
-    """Do it in a process of its own: the system takes the memory of whoever starts a process for its child's."""
+    """Do it in a process of its own: the system takes the memory of whoever starts a process for
+    its child's.
+    """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         pool.submit(work, *values).result()
 
@@ -312,7 +355,8 @@ def _write_inputs(modality: str, n: int, folder: Path) -> None:
 def measure_timeseries(repeats: int) -> None:
     """Print series a second of the statistics and of a plain loop."""
     rng = np.random.default_rng(0)
-    n, size = 500, 60_000
+    n = 500
+    size = 60_000
     codes = [f"signal_{i}" for i in range(40)]
     events = EventSequences(
         rng.integers(0, n, size),
@@ -333,7 +377,8 @@ def measure_timeseries(repeats: int) -> None:
                     value = events.value[mine][order]
                     result[i, j, :4] = value.max(), value.min(), value.mean(), value.var()
                     if len(value) > 1:
-                        step, moved = np.diff(value), np.abs(np.diff(value))
+                        step = np.diff(value)
+                        moved = np.abs(np.diff(value))
                         result[i, j, 4:8] = step.mean(), moved.mean(), moved.max(), moved.sum()
                         result[i, j, 8] = value[-1] - value[0]
                         result[i, j, 10] = np.polyfit(events.hours[mine][order], value, 1)[0]
@@ -356,14 +401,20 @@ def measure_gpu(scratch: Path) -> None:
     language._forward(tokens.chunks[:2000])
     bare = _wall(lambda: language._forward(tokens.chunks))
     whole = _wall(lambda: language.transform(items))
-    print(f"notes           {len(items) / bare:>9.0f}{len(items) / whole:>9.0f}   {against(bare / whole, 0.9)}")
+    print(
+        f"notes           {len(items) / bare:>9.0f}{len(items) / whole:>9.0f}   "
+        f"{against(bare / whole, 0.9)}"
+    )
     images = image_files(10_000, scratch / "gpu")
     vision = VisionEmbedder(model="resnet50", image_size=224).fit(images[:500])
     batch = torch.zeros(vision.batch_size, 3, 224, 224, device="cuda")
     with torch.inference_mode(), autocast():
         bare = _wall(lambda: [vision._features(batch) for _ in range(len(images) // len(batch))])
     whole = _wall(lambda: vision.transform(images))
-    print(f"images          {len(images) / bare:>9.0f}{len(images) / whole:>9.0f}   {against(bare / whole, 0.9)}")
+    print(
+        f"images          {len(images) / bare:>9.0f}{len(images) / whole:>9.0f}   "
+        f"{against(bare / whole, 0.9)}"
+    )
 
 
 def _wall(work: Callable[[], Any]) -> float:
@@ -374,17 +425,30 @@ def _wall(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-# What the vectors are worth -----------------------------------------------------------------------------------------
+# What the vectors are worth -----------------------------------------------------------------------
 
 
 def measure_probe(out: Path) -> None:
     """Print the probes' mean AUROC over the tasks that each modality drives."""
     if not (out / SNAPSHOT / "cohort" / "step.json").exists():
         subprocess.run(
-            [sys.executable, "-m", "m3h_pipeline.cli", "run", "--source", "demo", "--out", str(out)], check=True
+            [
+                sys.executable,
+                "-m",
+                "m3h_pipeline.cli.main",
+                "run",
+                "--source",
+                "demo",
+                "--out",
+                str(out),
+            ],
+            check=True,
         )
     cohort = Cohort.load(out / SNAPSHOT / "cohort")
-    tasks = [TaskSpec.from_dict(task) for task in json.loads((out / SNAPSHOT / "cohort" / "tasks.json").read_text())]
+    tasks = [
+        TaskSpec.from_dict(task)
+        for task in json.loads((out / SNAPSHOT / "cohort" / "tasks.json").read_text())
+    ]
     tasks = [task for task in tasks if task.problem == "binary"]
     vectors = {name: (cohort.embeddings[name], cohort.present[name]) for name in cohort.embeddings}
     items = modality_items("timeseries", out / SNAPSHOT / "inputs")
@@ -393,8 +457,14 @@ def measure_probe(out: Path) -> None:
     vectors["learned series"] = learned.transform(items)
     explained = learned.report["variance of hidden values explained"]
     draws = _resamples(cohort)
-    print(f"\nprobe: {len(cohort.rows(TRAIN))} training samples, {(cohort.split != TRAIN).sum()} for testing")
-    print(f"learned encoder: {seconds:.0f} s of training, explains {explained:.0%} of hidden values' variance")
+    print(
+        f"\nprobe: {len(cohort.rows(TRAIN))} training samples, {(cohort.split != TRAIN).sum()} for "
+        "testing"
+    )
+    print(
+        f"learned encoder: {seconds:.0f} s of training, explains {explained:.0%} of hidden values' "
+        "variance"
+    )
     modalities = ("tabular", "timeseries", "language", "vision")
     scored: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
 
@@ -403,50 +473,86 @@ def measure_probe(out: Path) -> None:
             scored[names] = _probe(cohort, tasks, [vectors[name] for name in names], draws)
         return scored[names]
 
-    def line(label: str, which: tuple[str, ...] | None, a: tuple[str, ...], b: tuple[str, ...]) -> None:
+    def line(
+        label: str, which: tuple[str, ...] | None, a: tuple[str, ...], b: tuple[str, ...]
+    ) -> None:
         chosen = which or tuple(task.name for task in tasks)
-        first, second = (np.mean([score(*names)[name] for name in chosen], axis=0) for names in (a, b))
+        first, second = (
+            np.mean([score(*names)[name] for name in chosen], axis=0) for names in (a, b)
+        )
         low, high = interval(first[1:] - second[1:])
-        difference = f"{first[0] - second[0]:+.3f} [{low:+.3f}, {high:+.3f}]" + ("" if low > 0 else "  (0 is inside)")
-        print(f"{label:<44}{len(chosen):>3}{first[0]:>8.3f}{second[0]:>8.3f}  {difference}", flush=True)
+        difference = f"{first[0] - second[0]:+.3f} [{low:+.3f}, {high:+.3f}]" + (
+            "" if low > 0 else "  (0 is inside)"
+        )
+        print(
+            f"{label:<44}{len(chosen):>3}{first[0]:>8.3f}{second[0]:>8.3f}  {difference}",
+            flush=True,
+        )
 
     print(f"{'':<44}{'n':>3}{'first':>8}{'second':>8}  first minus second [95%]")
     for modality in modalities[1:]:
-        line(f"tabular + {modality} against tabular", DRIVEN[modality], ("tabular", modality), ("tabular",))
+        line(
+            f"tabular + {modality} against tabular",
+            DRIVEN[modality],
+            ("tabular", modality),
+            ("tabular",),
+        )
     for modality in modalities:
         line(f"all four against {modality}", None, modalities, (modality,))
     pair = ("tabular", "timeseries"), ("tabular", "learned series")
     line("statistics against learned (+ tabular)", DRIVEN["timeseries"], *pair)
     line("statistics against learned (+ tabular)", None, *pair)
-    line("both against statistics (+ tabular)", None, ("tabular", "timeseries", "learned series"), pair[0])
+    line(
+        "both against statistics (+ tabular)",
+        None,
+        ("tabular", "timeseries", "learned series"),
+        pair[0],
+    )
 
 
 def _resamples(cohort: Cohort, n: int = 1000) -> np.ndarray:
-    """How often each sample outside train counts: once each, then in n resamples of the patients; [1 + n, N]."""
+    """How often each sample outside train counts: once each, then in n resamples of the patients;
+    [1 + n, N].
+    """
     rows = np.flatnonzero(cohort.split != TRAIN)
     _, subject = np.unique(np.asarray(cohort.subject_ids)[rows], return_inverse=True)
     rng = np.random.default_rng(0)
     weights = np.zeros((1 + n, len(cohort)), np.float32)
     weights[0, rows] = 1
     for draw in range(n):
-        counts = np.bincount(rng.integers(0, subject.max() + 1, subject.max() + 1), minlength=subject.max() + 1)
+        counts = np.bincount(
+            rng.integers(0, subject.max() + 1, subject.max() + 1), minlength=subject.max() + 1
+        )
         weights[1 + draw, rows] = counts[subject]
     return weights
 
 
 def _probe(
-    cohort: Cohort, tasks: list[TaskSpec], parts: list[tuple[np.ndarray, np.ndarray]], draws: np.ndarray
+    cohort: Cohort,
+    tasks: list[TaskSpec],
+    parts: list[tuple[np.ndarray, np.ndarray]],
+    draws: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """AUROC [1 + draws] of each task outside train, of a ridge regression on some modalities, each counted alike."""
-    train, blocks = cohort.split == TRAIN, []
+    """AUROC [1 + draws] of each task outside train, of a ridge regression on some modalities, each
+    counted alike.
+    """
+    train = cohort.split == TRAIN
+    blocks = []
     for vectors, present in parts:
-        block = np.column_stack([np.where(present[:, None], vectors, 0), ~present]).astype(np.float64)
+        block = np.column_stack([np.where(present[:, None], vectors, 0), ~present]).astype(
+            np.float64
+        )
         spread = block[train].std(0)
-        blocks.append((block - block[train].mean(0)) / np.where(spread > 1e-6, spread, np.inf) / block.shape[1] ** 0.5)
+        blocks.append(
+            (block - block[train].mean(0))
+            / np.where(spread > 1e-6, spread, np.inf)
+            / block.shape[1] ** 0.5
+        )
     x = np.concatenate(blocks, axis=1)
     scores = {}
     for task in tasks:
-        label, known = np.asarray(cohort.labels[task.name]), np.asarray(cohort.labelled[task.name])
+        label = np.asarray(cohort.labels[task.name])
+        known = np.asarray(cohort.labelled[task.name])
         ridge = fit_ridge(x[train & known], label[train & known][:, None])
         rows = np.flatnonzero(known & ~train)
         scores[task.name] = weighted_auroc(label[rows] > 0.5, ridge(x[rows])[:, 0], draws[:, rows])
@@ -466,7 +572,9 @@ PARTS: dict[str, Callable[[argparse.Namespace, Path], None]] = {
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--part", nargs="+", choices=PARTS, help="all where left out")
     parser.add_argument("--out", type=Path, help="a finished run of the demo hospital")
     parser.add_argument("--repeats", type=int, default=3)

@@ -20,10 +20,10 @@ from scipy.stats import binom, norm
 
 from m3h_core.metrics import calibration_error, interval, simultaneous_bounds, weighted_auroc
 from m3h_pipeline.config import GateConfig
-from m3h_pipeline.gate.calibrated import chance_of_coverage, chance_of_error
-from m3h_pipeline.gate.comparisons import held_against
-from m3h_pipeline.gate.rules import mean_bounds
-from m3h_pipeline.gate.scoring import Pairs
+from m3h_pipeline.registry.gate.calibrated import chance_of_coverage, chance_of_error
+from m3h_pipeline.registry.gate.comparisons import held_against
+from m3h_pipeline.registry.gate.rules import mean_bounds
+from m3h_pipeline.registry.gate.scoring import Pairs
 
 TASKS = 40
 AUROC = 0.78

@@ -1,17 +1,20 @@
-"""Ingestion at the size of a real hospital: against a DuckDB floor, against MIMIC-IV-MEDS, and against bare Polars.
+"""Ingestion at the size of a real hospital: against a DuckDB floor, against MIMIC-IV-MEDS, and
+against bare Polars.
 
     python benchmarks/ingestion.py [--events 2 20] [--formats csv.gz parquet] [--repeats 3]
     python benchmarks/ingestion.py --demo DIR [--peer PYTHON]
 
-The first form grows the demo hospital to so many million chart events, by copies of its stays under new ids, and reads
-it through the source `mimic-iv`. The floor is DuckDB alone: it scans the same event files, sorts the wanted rows and
-writes them, without placing, judging or accounting for any. Each runs in a process of its own, one after the other;
-printed are medians of wall, CPU and peak memory, and their ratios: wall at most 1.5 times the floor, memory at most
-6 GiB, and what a doubling of the rows costs.
+The first form grows the demo hospital to so many million chart events, by copies of its stays under
+new ids, and reads it through the source `mimic-iv`. The floor is DuckDB alone: it scans the same
+event files, sorts the wanted rows and writes them, without placing, judging or accounting for any.
+Each runs in a process of its own, one after the other; printed are medians of wall, CPU and peak
+memory, and their ratios: wall at most 1.5 times the floor, memory at most 6 GiB, and what a
+doubling of the rows costs.
 
-The second form reads the MIMIC-IV demo (PhysioNet, open): events of the codes of signals.yaml against MIMIC-IV-MEDS,
-where a Python that has it is named (`pip install MIMIC-IV-MEDS` in an environment of its own), and the 48-hour
-features against a bare Polars query; both must find the same rows.
+The second form reads the MIMIC-IV demo (PhysioNet, open): events of the codes of signals.yaml
+against MIMIC-IV-MEDS, where a Python that has it is named (`pip install MIMIC-IV-MEDS` in an
+environment of its own), and the 48-hour features against a bare Polars query; both must find the
+same rows.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ from pathlib import Path
 from typing import Any
 
 MEMORY_LIMIT = "4GB"
-WALL_TARGET, MEMORY_TARGET, PEER_TARGET = 1.5, 6.0, 0.2
+WALL_TARGET = 1.5
+MEMORY_TARGET = 6.0
+PEER_TARGET = 0.2
 # Below 150 stays the demo hospital has no wrong rows: what is measured is the way of good ones.
 _BASE_STAYS = 149
 _TABLES = ("hosp/patients", "hosp/admissions", "hosp/diagnoses_icd", "hosp/labevents", "icu/chartevents",
@@ -40,14 +45,17 @@ _TABLES = ("hosp/patients", "hosp/admissions", "hosp/diagnoses_icd", "hosp/labev
 _IDS = ("subject_id", "hadm_id", "stay_id")
 
 
-# What is measured: each a function of a folder, in a process of its own -----------------------------------------------
+# What is measured: each a function of a folder, in a process of its own ---------------------------
 
 
 def extract(root: Path, scratch: Path) -> int:
     """The source `mimic-iv`, all tables."""
-    from m3h_pipeline.sources import Settings, open_source
+    from m3h_pipeline.config import open_source
+    from m3h_pipeline.sources import Settings
 
-    return open_source("mimic-iv", root).extract(scratch, Settings(memory_limit=MEMORY_LIMIT))["events"]
+    return open_source("mimic-iv", root).extract(scratch, Settings(memory_limit=MEMORY_LIMIT))[
+        "events"
+    ]
 
 
 def floor(root: Path, scratch: Path) -> int:
@@ -58,26 +66,37 @@ def floor(root: Path, scratch: Path) -> int:
 def same_rows(root: Path, scratch: Path) -> int:
     """The same with all columns of `events`, in its order: each row with its number in its file."""
     order = "stay_id, time, code, value, available_time, unit, source_file, source_row"
-    return _floor(root, scratch, {"source_file": "{file}", "source_row": "row", "parse_errors": "NULL::VARCHAR"}, order)
+    return _floor(
+        root,
+        scratch,
+        {"source_file": "{file}", "source_row": "row", "parse_errors": "NULL::VARCHAR"},
+        order,
+    )
 
 
 def _floor(root: Path, scratch: Path, more: dict[str, str], order: str) -> int:
-    from m3h_pipeline.database import literal, workbench, write_parquet
-    from m3h_pipeline.tasks_file import load_signals
+    from m3h_pipeline.sources.tasks_file import load_signals
+    from m3h_pipeline.state.database import literal, workbench, write_parquet
 
     items = ", ".join(f"'{item}'" for signal in load_signals() for item in signal.mimic_iv)
     parts = []
     for table, time in (("icu/chartevents", "charttime"), ("hosp/labevents", "charttime"),
                         ("icu/procedureevents", "starttime")):  # fmt: skip
         file = next(root.glob(f"{table}.*"))
-        scan, row = f"read_parquet({literal(file)}, file_row_number = true)", "file_row_number + 1"
+        scan = f"read_parquet({literal(file)}, file_row_number = true)"
+        row = "file_row_number + 1"
         if file.suffix != ".parquet":
-            scan = f"read_csv({literal(file)}, all_varchar = true, header = true, delim = ',', quote = '\"')"
+            scan = (
+                f"read_csv({literal(file)}, all_varchar = true, header = true, delim = ',', quote "
+                "= '\"')"
+            )
             row = "row_number() OVER ()"
         if more:
             scan = f"(SELECT *, {row} AS row FROM {scan})"
         value, unit = ("1", "NULL") if "procedure" in table else ("valuenum", "valueuom")
-        columns = "".join(f", {sql.format(file=literal(file.name))} AS {name}" for name, sql in more.items())
+        columns = "".join(
+            f", {sql.format(file=literal(file.name))} AS {name}" for name, sql in more.items()
+        )
         parts.append(
             f"""SELECT hadm_id::VARCHAR AS stay_id, {time}::TIMESTAMP AS time, storetime::TIMESTAMP AS available_time,
             itemid::VARCHAR AS code, {value}::DOUBLE AS value, {unit}::VARCHAR AS unit{columns}
@@ -90,39 +109,55 @@ def _floor(root: Path, scratch: Path, more: dict[str, str], order: str) -> int:
 
 def two_days(root: Path, scratch: Path) -> int:
     """The source `mimic-iv`, predicting 48 hours after the admission."""
-    from m3h_pipeline.sources import Settings, open_source
+    from m3h_pipeline.config import open_source
+    from m3h_pipeline.sources import Settings
 
-    counts = open_source("mimic-iv", root).extract(scratch, Settings(memory_limit=MEMORY_LIMIT, prediction_hours=48))
+    counts = open_source("mimic-iv", root).extract(
+        scratch, Settings(memory_limit=MEMORY_LIMIT, prediction_hours=48)
+    )
     print(json.dumps(counts["placed by time"]))
     return counts["events"]
 
 
 def every_code(root: Path, scratch: Path) -> int:
-    """The source `mimic-iv` with as little cut off and labelled as can be: the events of the listed codes."""
-    from m3h_pipeline.sources import Settings, open_source
+    """The source `mimic-iv` with as little cut off and labelled as can be: the events of the listed
+    codes.
+    """
+    from m3h_pipeline.config import open_source
+    from m3h_pipeline.sources import Settings
 
-    settings = Settings(memory_limit=MEMORY_LIMIT, prediction_hours=0.001, tasks=["death_in_hospital"])
+    settings = Settings(
+        memory_limit=MEMORY_LIMIT, prediction_hours=0.001, tasks=["death_in_hospital"]
+    )
     return open_source("mimic-iv", root).extract(scratch, settings)["events"]
 
 
 def features(root: Path, scratch: Path) -> int:
-    """The first 48 hours' statistics of each sample and code, from the inputs that `as_of` writes."""
+    """The first 48 hours' statistics of each sample and code, from the inputs that `as_of`
+    writes.
+    """
     import polars as pl
 
     from m3h_pipeline.features.as_of import write_inputs
 
     write_inputs(dict.fromkeys(["samples", "events", "notes", "images"], root), scratch)
-    return _statistics(pl.scan_parquet(scratch / "timeseries.parquet").filter(pl.col("hours") >= -48), scratch)
+    return _statistics(
+        pl.scan_parquet(scratch / "timeseries.parquet").filter(pl.col("hours") >= -48), scratch
+    )
 
 
 def bare_features(root: Path, scratch: Path) -> int:
     """The same by one Polars query over the same events and samples."""
     import polars as pl
 
-    samples = pl.scan_parquet(root / "samples.parquet").select("sample_id", "stay_id", "prediction_time")
+    samples = pl.scan_parquet(root / "samples.parquet").select(
+        "sample_id", "stay_id", "prediction_time"
+    )
     known = pl.max_horizontal("time", "available_time") <= pl.col("prediction_time")
     recent = pl.col("time") >= pl.col("prediction_time").dt.offset_by("-48h")
-    events = pl.scan_parquet(root / "events.parquet").join(samples, on="stay_id").filter(known & recent)
+    events = (
+        pl.scan_parquet(root / "events.parquet").join(samples, on="stay_id").filter(known & recent)
+    )
     return _statistics(events, scratch)
 
 
@@ -131,7 +166,10 @@ def _statistics(events: Any, scratch: Path) -> int:
 
     value = pl.col("value").sort()
     frame = events.group_by("sample_id", "code").agg(
-        value.mean().alias("mean"), value.min().alias("min"), value.max().alias("max"), pl.len().alias("count")
+        value.mean().alias("mean"),
+        value.min().alias("min"),
+        value.max().alias("max"),
+        pl.len().alias("count"),
     )
     frame = frame.collect().sort("sample_id", "code")
     frame.write_parquet(scratch / "features.parquet")
@@ -149,11 +187,13 @@ MEASURED: dict[str, Callable[[Path, Path], int]] = {
 }
 
 
-# Measuring -----------------------------------------------------------------------------------------------------------
+# Measuring ----------------------------------------------------------------------------------------
 
 
 def measured(command: list[str], **how: Any) -> dict[str, float]:
-    """Wall and CPU seconds and peak GiB of a process, by what the system says of it when it ends."""
+    """Wall and CPU seconds and peak GiB of a process, by what the system says of it when it
+    ends.
+    """
     import time
 
     started = time.monotonic()
@@ -166,7 +206,10 @@ def measured(command: list[str], **how: Any) -> dict[str, float]:
         sys.exit(f"{' '.join(command[:4])} ended with {process.returncode}")
     facts = {"wall": time.monotonic() - started, "cpu": usage.ru_utime + usage.ru_stime,
              "memory": usage.ru_maxrss / 2**20}  # fmt: skip
-    return {**facts, "rows": float(out.split()[-1]) if out.split() and out.split()[-1].isdigit() else math.nan}
+    return {
+        **facts,
+        "rows": float(out.split()[-1]) if out.split() and out.split()[-1].isdigit() else math.nan,
+    }
 
 
 def run(what: str, root: Path, keep: Path | None = None) -> dict[str, float]:
@@ -178,7 +221,9 @@ def run(what: str, root: Path, keep: Path | None = None) -> dict[str, float]:
 
 
 def apart(work: Callable[..., Any], *values: Any) -> None:
-    """Do it in a process of its own: the system takes the memory of whoever starts a process for its child's."""
+    """Do it in a process of its own: the system takes the memory of whoever starts a process for
+    its child's.
+    """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         pool.submit(work, *values).result()
 
@@ -188,7 +233,7 @@ def medians(runs: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
 
-# Growing -------------------------------------------------------------------------------------------------------------
+# Growing ------------------------------------------------------------------------------------------
 
 
 def grow(base: Path, to: Path, copies: int, suffix: str) -> None:
@@ -202,17 +247,21 @@ def grow(base: Path, to: Path, copies: int, suffix: str) -> None:
             source = f"read_csv('{base / table}.csv.gz', all_varchar = true)"
             columns = [row[0] for row in connection.execute(f"DESCRIBE FROM {source}").fetchall()]
             ids = [
-                f"({name}::BIGINT + n * 100000000)::VARCHAR AS {name}" if name in _IDS else f'"{name}"'
+                f"({name}::BIGINT + n * 100000000)::VARCHAR AS {name}"
+                if name in _IDS
+                else f'"{name}"'
                 for name in columns
             ]
-            form = "FORMAT parquet" if suffix == ".parquet" else "FORMAT csv, HEADER, COMPRESSION gzip"
+            form = (
+                "FORMAT parquet" if suffix == ".parquet" else "FORMAT csv, HEADER, COMPRESSION gzip"
+            )
             rows = f"SELECT {', '.join(ids)} FROM range({copies}) t(n), {source}"
             connection.execute(f"COPY ({rows}) TO '{file}' ({form})")
 
 
 def sizes(millions: list[float], formats: list[str], repeats: int, scratch: Path) -> None:
     """Print the table of the grown hospitals."""
-    from m3h_pipeline.sources.demo_hospital import write_demo_hospital
+    from m3h_pipeline.demo import write_demo_hospital
 
     base = scratch / "base"
     apart(write_demo_hospital, base, _BASE_STAYS)
@@ -225,7 +274,10 @@ def sizes(millions: list[float], formats: list[str], repeats: int, scratch: Path
         for million in millions:
             root = scratch / "hospital"
             apart(grow, base, root, max(1, round(million * 1e6 / chart)), f".{suffix}")
-            runs = [[run(what, root) for what in ("floor", "same rows", "extract")] for _ in range(repeats)]
+            runs = [
+                [run(what, root) for what in ("floor", "same rows", "extract")]
+                for _ in range(repeats)
+            ]
             low, same, mine = (medians(list(of_one)) for of_one in zip(*runs, strict=True))
             assert low["rows"] == same["rows"] >= mine["rows"], "the floor has fewer rows"
             for fact in ("wall", "cpu"):
@@ -233,12 +285,16 @@ def sizes(millions: list[float], formats: list[str], repeats: int, scratch: Path
                       f"{same[fact]:>7.1f}{mine[fact] / low[fact]:>6.2f}{mine[fact] / same[fact]:>6.2f}"
                       f"{mine['memory']:>6.2f}{1e6 * mine[fact] / mine['rows']:>9.2f}", flush=True)  # fmt: skip
             shutil.rmtree(root)
-    print(f"targets: at most {WALL_TARGET} times the wall of the same rows and {MEMORY_TARGET:g} GiB, us a row level")
+    print(
+        f"targets: at most {WALL_TARGET} times the wall of the same rows and {MEMORY_TARGET:g} "
+        "GiB, us a row level"
+    )
 
 
-# The MIMIC-IV demo ----------------------------------------------------------------------------------------------------
+# The MIMIC-IV demo --------------------------------------------------------------------------------
 
-# The three tables whose events are signals, as MIMIC-IV-MEDS spells them; a lab has the time when it was taken.
+# The three tables whose events are signals, as MIMIC-IV-MEDS spells them; a lab has the time when
+# it was taken.
 _SPEC = """
 etl: {dataset_name: MIMIC-IV, raw_dataset_version: "2.2"}
 hosp/labevents:
@@ -267,15 +323,26 @@ def demo(root: Path, peer: Path | None, repeats: int, scratch: Path) -> None:
 
     ingested = scratch / "two-days"
     run("two days", root, keep=ingested)
-    made, bare = scratch / "features", scratch / "bare"
-    pairs = [(run("features", ingested, keep=made), run("bare", ingested, keep=bare)) for _ in range(repeats)]
+    made = scratch / "features"
+    bare = scratch / "bare"
+    pairs = [
+        (run("features", ingested, keep=made), run("bare", ingested, keep=bare))
+        for _ in range(repeats)
+    ]
     mine, other = (pl.read_parquet(folder / "features.parquet") for folder in (made, bare))
     assert mine.equals(other), "as_of and Polars find other features"
-    _line("48-hour features", "bare Polars", medians([a for a, _ in pairs]), medians([b for _, b in pairs]))
+    _line(
+        "48-hour features",
+        "bare Polars",
+        medians([a for a, _ in pairs]),
+        medians([b for _, b in pairs]),
+    )
     if peer is None:
         print("MIMIC-IV-MEDS was not named (--peer), so it was not run")
         return
-    events, meds, spec = scratch / "events", scratch / "meds", scratch / "spec.yaml"
+    events = scratch / "events"
+    meds = scratch / "meds"
+    spec = scratch / "spec.yaml"
     spec.write_text(_SPEC)
     pairs = []
     for _ in range(repeats):
@@ -298,27 +365,34 @@ def _line(what: str, peer: str, mine: dict[str, float], other: dict[str, float])
 
 
 def _same_rows(events: Path, meds: Path) -> int:
-    """Hold the two against each other: every record of a stay is in both, and nothing else is in ours but what was
-    placed by its time, which MEDS has without a stay."""
+    """Hold the two against each other: every record of a stay is in both, and nothing else is in
+    ours but what was placed by its time, which MEDS has without a stay.
+    """
     import polars as pl
 
-    from m3h_pipeline.tasks_file import load_signals
+    from m3h_pipeline.sources.tasks_file import load_signals
 
     signals = {str(item): signal.code for signal in load_signals() for item in signal.mimic_iv}
     item = pl.col("code").str.extract(r"//(\d+)(//|$)")
     theirs = pl.read_parquet(meds / "data" / "**" / "*.parquet").with_columns(
         item.replace_strict(signals, default=None).alias("signal"),
-        pl.when(pl.col("code").str.starts_with("PROCEDURE")).then(1.0).otherwise("numeric_value").alias("value"),
+        pl.when(pl.col("code").str.starts_with("PROCEDURE"))
+        .then(1.0)
+        .otherwise("numeric_value")
+        .alias("value"),
     )
     theirs = theirs.filter(pl.col("signal").is_not_null() & pl.col("value").is_not_null())
     samples = pl.read_parquet(events / "samples.parquet").select("stay_id", "subject_id")
     ours = pl.read_parquet(events / "events.parquet").join(samples, on="stay_id")
     record = [pl.col("time"), pl.col("value").cast(pl.Float32)]
-    known = theirs.select(pl.col("hadm_id").cast(pl.String).alias("stay_id"), "signal", *record).drop_nulls("stay_id")
+    known = theirs.select(
+        pl.col("hadm_id").cast(pl.String).alias("stay_id"), "signal", *record
+    ).drop_nulls("stay_id")
     found = ours.select("stay_id", pl.col("code").alias("signal"), *record)
     known = known.filter(pl.col("stay_id").is_in(samples["stay_id"].implode()))
     # MIMIC-IV-MEDS drops a record that is there twice; here the contract does, later.
-    known, found = known.unique(), found.unique()
+    known = known.unique()
+    found = found.unique()
     keys = found.columns
     missing = known.join(found, on=keys, how="anti")
     assert missing.is_empty(), f"{missing.height} records of MIMIC-IV-MEDS are not in ours"
@@ -332,12 +406,18 @@ def _same_rows(events: Path, meds: Path) -> int:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=float, nargs="+", default=[2, 20], help="millions of chart events")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--events", type=float, nargs="+", default=[2, 20], help="millions of chart events"
+    )
     parser.add_argument("--formats", nargs="+", default=["csv.gz", "parquet"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--demo", type=Path, help="the MIMIC-IV demo's folder")
-    parser.add_argument("--peer", type=Path, help="a Python in whose environment MIMIC-IV-MEDS is installed")
+    parser.add_argument(
+        "--peer", type=Path, help="a Python in whose environment MIMIC-IV-MEDS is installed"
+    )
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:

@@ -1,11 +1,13 @@
-"""What orchestration costs: the main job's wall on the demo hospital against the work in its steps, an executor a row.
+"""What orchestration costs: the main job's wall on the demo hospital against the work in its steps,
+an executor a row.
 
     python benchmarks/orchestration.py [--size tiny] [--executors in_process multiprocess]
 
-Each executor computes everything once, in an out-folder and a process of its own. From Dagster's event log: `steps`,
-the sum of what its steps took from start to success, and `covered`, the seconds in which at least one was at work (the
-multiprocess executor runs some side by side). `starting` is the part of `steps` in which a job's process was starting
-and importing, by what the job itself says that it took. Target: wall at most 1.2 times the steps without `starting`.
+Each executor computes everything once, in an out-folder and a process of its own. From Dagster's
+event log: `steps`, the sum of what its steps took from start to success, and `covered`, the seconds
+in which at least one was at work (the multiprocess executor runs some side by side). `starting` is
+the part of `steps` in which a job's process was starting and importing, by what the job itself says
+that it took. Target: wall at most 1.2 times the steps without `starting`.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ def multiprocess_main() -> dg.JobDefinition:
 
 def run_here(executor: str, size: str, out: Path) -> None:
     """The main job once, in this process; as `m3h run` for the executor that it uses."""
-    from m3h_pipeline.run import prepare, run_once
+    from m3h_pipeline.cli.run import prepare, run_once
 
     if executor == "in_process":
         sys.exit(run_once(out, "demo", None, size, None))
@@ -55,16 +57,24 @@ def run_here(executor: str, size: str, out: Path) -> None:
 
 def measured(executor: str, size: str, out: Path) -> dict[str, float]:
     """Wall, CPU (children included) and what the event log says of the steps."""
-    before, started = os.times(), time.monotonic()
+    before = os.times()
+    started = time.monotonic()
     command = [sys.executable, __file__, "--run", executor, "--size", size, "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wall, after = time.monotonic() - started, os.times()
+    wall = time.monotonic() - started
+    after = os.times()
     if done.returncode:
         sys.exit(done.stderr)
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    cpu = (
+        after.children_user + after.children_system - before.children_user - before.children_system
+    )
     with dg.DagsterInstance.from_config(str(out / "dagster")) as instance:
         (run,) = instance.get_runs()
-        stats = [step for step in instance.get_run_step_stats(run.run_id) if step.start_time and step.end_time]
+        stats = [
+            step
+            for step in instance.get_run_step_stats(run.run_id)
+            if step.start_time and step.end_time
+        ]
     spans = [(step.start_time or 0.0, step.end_time or 0.0) for step in stats]
     steps = sum(end - start for start, end in spans)
     starting = sum(
@@ -72,7 +82,13 @@ def measured(executor: str, size: str, out: Path) -> dict[str, float]:
         for step in stats
         if (took := seconds_of_jobs(out).get(step.step_key)) is not None
     )
-    return {"wall": wall, "CPU": cpu, "steps": steps, "covered": covered(spans), "starting": starting}
+    return {
+        "wall": wall,
+        "CPU": cpu,
+        "steps": steps,
+        "covered": covered(spans),
+        "starting": starting,
+    }
 
 
 # Steps that launch a job: their folders.
@@ -84,9 +100,12 @@ _FOLDERS: Mapping[str, str] = {
 
 def seconds_of_jobs(out: Path) -> dict[str, float]:
     """What each launched job says that it took, by its step."""
-    (snapshot,) = (folder for folder in (out / "snapshots").iterdir() if not folder.name.startswith("."))
+    (snapshot,) = (
+        folder for folder in (out / "snapshots").iterdir() if not folder.name.startswith(".")
+    )
     told: dict[str, Any] = {
-        step: json.loads((snapshot / folder / "step.json").read_text())["info"] for step, folder in _FOLDERS.items()
+        step: json.loads((snapshot / folder / "step.json").read_text())["info"]
+        for step, folder in _FOLDERS.items()
     }
     return {step: float(info["seconds"]) for step, info in told.items()}
 
@@ -97,7 +116,8 @@ def covered(spans: list[tuple[float, float]]) -> float:
     >>> covered([(0, 2), (1, 4), (5, 6)])
     5.0
     """
-    total, until = 0.0, float("-inf")
+    total = 0.0
+    until = float("-inf")
     for start, end in sorted(spans):
         total += max(0.0, end - max(start, until))
         until = max(until, end)
@@ -106,7 +126,9 @@ def covered(spans: list[tuple[float, float]]) -> float:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", default="full", choices=["full", "tiny"])
     parser.add_argument("--executors", nargs="+", default=list(EXECUTORS), choices=list(EXECUTORS))
     parser.add_argument("--run", choices=list(EXECUTORS), help=argparse.SUPPRESS)
@@ -115,13 +137,20 @@ def main() -> None:
     if options.run:
         run_here(options.run, options.size, options.out)
     columns = ("wall", "CPU", "steps", "covered", "starting")
-    print(f"{'':<14}" + "".join(f"{name:>10}" for name in columns) + f"{'ratio':>8}   (target {TARGET})")
+    print(
+        f"{'':<14}"
+        + "".join(f"{name:>10}" for name in columns)
+        + f"{'ratio':>8}   (target {TARGET})"
+    )
     with tempfile.TemporaryDirectory() as scratch:
         for executor in options.executors:
             told = measured(executor, options.size, Path(scratch) / executor)
             ratio = told["wall"] / (told["steps"] - told["starting"])
             print(
-                f"{executor:<14}" + "".join(f"{told[name]:>10.1f}" for name in columns) + f"{ratio:>8.2f}", flush=True
+                f"{executor:<14}"
+                + "".join(f"{told[name]:>10.1f}" for name in columns)
+                + f"{ratio:>8.2f}",
+                flush=True,
             )
 
 

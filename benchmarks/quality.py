@@ -1,12 +1,14 @@
-"""Quality on real patients: joint, single-task, trees, linear models and ablations on the Challenge 2012's 31 tasks.
+"""Quality on real patients: joint, single-task, trees, linear models and ablations on the Challenge
+2012's 31 tasks.
 
     python benchmarks/quality.py --data challenge2012-set-a.csv.gz [--seeds 5] [--settings full,curve,scarce,ablation]
 
-Settings: ``full``, all training rows; ``curve``, few training rows; ``scarce``, one task with few labels beside tasks
-with many, its near-twins cut like it; ``ablation``, the joint model with one part changed. A seed draws its own
-60/15/25 split and is the training seed. Validation rows serve early stopping and choices, test rows the scores alone.
-Predictions are kept in the cache folder, so that a run can be stopped at any time, and that changed library code trains
-the networks anew and leaves the trees. Prints markdown tables; ``--json`` writes all numbers.
+Settings: ``full``, all training rows; ``curve``, few training rows; ``scarce``, one task with few
+labels beside tasks with many, its near-twins cut like it; ``ablation``, the joint model with one
+part changed. A seed draws its own 60/15/25 split and is the training seed. Validation rows serve
+early stopping and choices, test rows the scores alone. Predictions are kept in the cache folder, so
+that a run can be stopped at any time, and that changed library code trains the networks anew and
+leaves the trees. Prints markdown tables; ``--json`` writes all numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +25,17 @@ from typing import Any
 from challenge2012 import arms as ways
 from challenge2012.arms import Arm, Predictions
 from challenge2012.cache import Store
-from challenge2012.data import BINARY, DETERMINED, REGRESSION, TASKS, Table, cohort_of, embedded, fewer_rows, scarce
+from challenge2012.data import (
+    BINARY,
+    DETERMINED,
+    REGRESSION,
+    TASKS,
+    Table,
+    cohort_of,
+    embedded,
+    fewer_rows,
+    scarce,
+)
 from challenge2012.statistics import (
     LEAST_SKILL,
     Estimate,
@@ -55,7 +67,16 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 SHARED_BOTTOM = {"attention": False, "linear_path": False, "borrowing": False}
 
 ARMS: dict[str, tuple[str, ...]] = {
-    "full": ("joint", "single", "shared-bottom", "xgboost", "lightgbm", "xgboost-4", "lightgbm-4", "linear"),
+    "full": (
+        "joint",
+        "single",
+        "shared-bottom",
+        "xgboost",
+        "lightgbm",
+        "xgboost-4",
+        "lightgbm-4",
+        "linear",
+    ),
     "curve": ("joint", "single", "lightgbm"),
     "scarce": ("joint", "no-attention", "single", "single-own-rows", "lightgbm", "linear"),
     "ablation": ("joint", *ABLATIONS, "single"),
@@ -78,7 +99,9 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Cell:
-    """One piece of work: an arm on one seed's cohort; ``keep`` are the tasks whose predictions are judged."""
+    """One piece of work: an arm on one seed's cohort; ``keep`` are the tasks whose predictions are
+    judged.
+    """
 
     part: str
     arm: Arm
@@ -90,7 +113,9 @@ class Cell:
 
 @dataclass
 class Results:
-    """What the arms predicted in one part, a setting or a point of the curve: {arm: one entry a seed}."""
+    """What the arms predicted in one part, a setting or a point of the curve: {arm: one entry a
+    seed}.
+    """
 
     predictions: dict[str, list[Predictions]] = field(default_factory=lambda: defaultdict(list))
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -115,13 +140,24 @@ def arm_of(name: str, changes: Mapping[str, Any]) -> Arm:
         "lightgbm-4": lambda: ways.lightgbm(name, averaged=4),
         "xgboost-4": lambda: ways.xgboost(name, averaged=4),
     }
-    return others[name]() if name in others else ways.joint(name, {**changes, **ABLATIONS.get(name, {})})
+    return (
+        others[name]()
+        if name in others
+        else ways.joint(name, {**changes, **ABLATIONS.get(name, {})})
+    )
 
 
 def cells(
-    setting: str, arms: Sequence[Arm], table: Table, raw: Cohort, seed: int, tasks: Sequence[TaskSpec]
+    setting: str,
+    arms: Sequence[Arm],
+    table: Table,
+    raw: Cohort,
+    seed: int,
+    tasks: Sequence[TaskSpec],
 ) -> Iterator[Cell]:
-    """The work of one setting and seed; ``raw`` is the seed's cohort before its inputs are embedded."""
+    """The work of one setting and seed; ``raw`` is the seed's cohort before its inputs are
+    embedded.
+    """
     if setting == "scarce":
         network = embedded(raw, table)
         for task in tasks:
@@ -131,14 +167,20 @@ def cells(
                     alone = arm.by_task or arm.name == "single"
                     yield Cell("scarce", arm, seed, cohort, [task] if alone else tasks, [task])
         return
-    parts = {f"curve {n}": fewer_rows(raw, n, seed) for n in CURVE} if setting == "curve" else {setting: raw}
+    parts = (
+        {f"curve {n}": fewer_rows(raw, n, seed) for n in CURVE}
+        if setting == "curve"
+        else {setting: raw}
+    )
     for part, cohort in parts.items():
         network = embedded(cohort, table)
         for arm in arms:
             yield Cell(part, arm, seed, cohort if arm.raw else network, tasks)
 
 
-def compute(options: argparse.Namespace, table: Table, cohorts: Sequence[Cohort]) -> dict[str, Results]:
+def compute(
+    options: argparse.Namespace, table: Table, cohorts: Sequence[Cohort]
+) -> dict[str, Results]:
     """All predictions that are asked for, by part; from the cache where they are there."""
     store = Store(options.cache)
     changes = {"epochs": options.epochs} if options.epochs else {}
@@ -147,31 +189,44 @@ def compute(options: argparse.Namespace, table: Table, cohorts: Sequence[Cohort]
         arms = [arm_of(name, changes) for name in ARMS[setting] if name in options.arms]
         for seed, raw in enumerate(cohorts):
             for cell in cells(setting, arms, table, raw, seed, options.tasks):
-                found, seconds = store.predictions(cell.arm, cell.cohort, cell.tasks, seed, cell.keep)
+                found, seconds = store.predictions(
+                    cell.arm, cell.cohort, cell.tasks, seed, cell.keep
+                )
                 results[cell.part].add(cell.arm.name, seed, found, seconds)
                 names = " ".join(task.name for task in cell.keep)
-                print(f"{cell.part} {cell.arm.name} seed {seed} {names} {seconds:.1f} s", file=sys.stderr, flush=True)
+                print(
+                    f"{cell.part} {cell.arm.name} seed {seed} {names} {seconds:.1f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
     print(f"{store.misses} fitted, {store.hits} from the cache", file=sys.stderr)
     return results
 
 
-# What the numbers say ------------------------------------------------------------------------------------------------
+# What the numbers say -----------------------------------------------------------------------------
 
 
-def summary(part: str, results: Results, cohorts: Sequence[Cohort], tasks: Sequence[TaskSpec]) -> dict[str, Any]:
+def summary(
+    part: str, results: Results, cohorts: Sequence[Cohort], tasks: Sequence[TaskSpec]
+) -> dict[str, Any]:
     """All numbers of one part, JSON-ready; an interval is [value, low, high]."""
     draws = [draws_of(cohort, RESAMPLES, seed) for seed, cohort in enumerate(cohorts)]
     kept = [task for task in tasks if part != "scarce" or task.name in SCARCE_TASKS]
-    scores = {arm: Scores.of(kept, cohorts, found, draws) for arm, found in results.predictions.items()}
+    scores = {
+        arm: Scores.of(kept, cohorts, found, draws) for arm, found in results.predictions.items()
+    }
     record: dict[str, Any] = {
         "seconds": dict(results.seconds),
         "tasks": {arm: _by_task(mine) for arm, mine in scores.items()},
         "means": {arm: _means(part, mine) for arm, mine in scores.items()},
     }
     if "joint" in scores:
-        joint, alone = scores["joint"], scores.get("single")
+        joint = scores["joint"]
+        alone = scores.get("single")
         against = {arm: other for arm, other in scores.items() if arm != "joint"}
-        record["joint minus"] = {arm: _compared(part, joint, other, alone) for arm, other in against.items()}
+        record["joint minus"] = {
+            arm: _compared(part, joint, other, alone) for arm, other in against.items()
+        }
         record["joint minus, by task"] = {
             arm: {name: astuple(estimate) for name, estimate in by_task(joint, other).items()}
             for arm, other in against.items()
@@ -197,11 +252,14 @@ def _means(part: str, scores: Scores) -> dict[str, tuple]:
 
 
 def _compared(part: str, joint: Scores, other: Scores, single: Scores | None) -> dict[str, Any]:
-    """Joint minus another arm, by group; relative only where the single-task model has been trained too."""
+    """Joint minus another arm, by group; relative only where the single-task model has been trained
+    too.
+    """
     record: dict[str, Any] = {}
     for group, mine in _groups(part, joint).items():
         names = [task.name for task in mine.tasks]
-        theirs, alone = other.subset(names), single.subset(names) if single else None
+        theirs = other.subset(names)
+        alone = single.subset(names) if single else None
         change = relative(mine, theirs, alone) if alone else None
         record[group] = {
             "difference": astuple(difference(mine, theirs)),
@@ -217,7 +275,7 @@ def _compared(part: str, joint: Scores, other: Scores, single: Scores | None) ->
     return record
 
 
-# Tables --------------------------------------------------------------------------------------------------------------
+# Tables -------------------------------------------------------------------------------------------
 
 
 def show(part: str, record: Mapping[str, Any]) -> str:
@@ -233,7 +291,9 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _number(estimate: Sequence[float] | None, sign: str = "", digits: int = 3, unit: str = "") -> str:
+def _number(
+    estimate: Sequence[float] | None, sign: str = "", digits: int = 3, unit: str = ""
+) -> str:
     if estimate is None:
         return ""
     value, low, high = (f"{part:{sign}.{digits}f}".replace("0.", ".", 1) for part in estimate)
@@ -273,7 +333,13 @@ def _difference_table(record: Mapping[str, Any]) -> str:
 
 
 def _skill_table(record: Mapping[str, Any]) -> str:
-    header = ["joint against", "difference of mean skill", "ratio of mean skills", "better / worse", "the same, FDR 5%"]
+    header = [
+        "joint against",
+        "difference of mean skill",
+        "ratio of mean skills",
+        "better / worse",
+        "the same, FDR 5%",
+    ]
     rows = [
         [
             arm, _number(change["skill"]["difference"], "+"), _number(change["skill"]["ratio"]),
@@ -285,12 +351,17 @@ def _skill_table(record: Mapping[str, Any]) -> str:
 
 
 def _task_table(record: Mapping[str, Any]) -> str:
-    arms, versus = record["tasks"], record.get("joint minus, by task", {})
+    arms = record["tasks"]
+    versus = record.get("joint minus, by task", {})
     shown = [arm for arm in ("single", "lightgbm") if arm in versus]
     header = ["task", *arms, *(f"joint minus {arm}" for arm in shown)]
     names = next(iter(arms.values()))
     rows = [
-        [name, *(f"{arms[arm][name][0]:.3f}" for arm in arms), *(_number(versus[arm][name], "+") for arm in shown)]
+        [
+            name,
+            *(f"{arms[arm][name][0]:.3f}" for arm in arms),
+            *(_number(versus[arm][name], "+") for arm in shown),
+        ]
         for name in names
     ]
     return _table(header, rows)
@@ -310,24 +381,41 @@ def names(text: str) -> list[str]:
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options, checked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="the Challenge 2012's set A as one table, a CSV file")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, help="the Challenge 2012's set A as one table, a CSV file"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--arms", type=names, default=[], help="only these")
     parser.add_argument("--settings", type=names, default=list(ARMS), help=", ".join(ARMS))
     parser.add_argument("--tasks", type=names, default=[], help="only these")
     parser.add_argument("--epochs", type=int, help="fewer, for a quick look")
-    parser.add_argument("--cache", type=Path, default=Path(".m3h/quality"), help="folder of predictions")
+    parser.add_argument(
+        "--cache", type=Path, default=Path(".m3h/quality"), help="folder of predictions"
+    )
     parser.add_argument("--json", type=Path, help="where all numbers go")
     options = parser.parse_args(arguments)
-    wrong = {*options.settings} - {*ARMS} | {*options.arms} - {arm for arms in ARMS.values() for arm in arms}
+    wrong = {*options.settings} - {*ARMS} | {*options.arms} - {
+        arm for arms in ARMS.values() for arm in arms
+    }
     wrong |= {*options.tasks} - {task.name for task in TASKS}
     if wrong:
         parser.error(f"unknown: {', '.join(sorted(wrong))}")
-    missing = [] if find_spec("xgboost") else [name for name in ARMS["full"] if name.startswith("xgboost")]
+    missing = (
+        []
+        if find_spec("xgboost")
+        else [name for name in ARMS["full"] if name.startswith("xgboost")]
+    )
     if missing:
-        print(f"left out, as the package xgboost is not installed: {', '.join(missing)}", file=sys.stderr)
-    options.arms = [name for arms in ARMS.values() for name in arms if not options.arms or name in options.arms]
+        print(
+            f"left out, as the package xgboost is not installed: {', '.join(missing)}",
+            file=sys.stderr,
+        )
+    options.arms = [
+        name for arms in ARMS.values() for name in arms if not options.arms or name in options.arms
+    ]
     options.arms = [name for name in options.arms if name not in missing]
     options.tasks = [task for task in TASKS if not options.tasks or task.name in options.tasks]
     return options
@@ -345,7 +433,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results = compute(options, table, cohorts)
     except KeyboardInterrupt:
         sys.exit("Stopped; the same command goes on where it was.")
-    records = {part: summary(part, found, cohorts, options.tasks) for part, found in results.items()}
+    records = {
+        part: summary(part, found, cohorts, options.tasks) for part, found in results.items()
+    }
     print("\n\n".join([NOTES, *(show(part, record) for part, record in records.items())]))
     if options.json:
         write_json(options.json, records)

@@ -2,9 +2,9 @@
 
     python benchmarks/report.py [--repeats 5]
 
-44 tasks, 5,000 test samples, all pairs of task interaction, 40 subgroups, 300 inputs compared: the made-up results of
-the tests (tests/pipeline/report_example.py). Time is from navigation to the load event, and to the frame after all
-folded parts were opened. Targets: 8 MB, 2 s.
+44 tasks, 5,000 test samples, all pairs of task interaction, 40 subgroups, 300 inputs compared: the
+made-up results of the tests (tests/support/report_example.py). Time is from navigation to the load
+event, and to the frame after all folded parts were opened. Targets: 8 MB, 2 s.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from playwright.sync_api import Browser, sync_playwright
 
 from m3h_pipeline.reports.page import write_report
 
-EXAMPLE = Path(__file__).parents[1] / "tests" / "pipeline" / "report_example.py"
-MEGABYTES, SECONDS = 8, 2
+EXAMPLE = Path(__file__).parents[1] / "tests" / "support" / "report_example.py"
+MEGABYTES = 8
+SECONDS = 2
 # Milliseconds since navigation began, once what was asked for has been painted.
-PAINTED = "() => new Promise((done) => requestAnimationFrame(() => setTimeout(() => done(performance.now()))))"
+PAINTED = (
+    "() => new Promise((done) => requestAnimationFrame(() => setTimeout(() => "
+    "done(performance.now()))))"
+)
 OPEN_ALL = "document.querySelectorAll('details').forEach((each) => each.open = true)"
 
 
@@ -48,7 +52,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         page = Path(folder) / "report.html"
         write_report(runpy.run_path(str(EXAMPLE))["example"](tim_tasks=44, full=True), page)
-        browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=options.chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
         times = [opening(browser, page) for _ in range(options.repeats)]
         browser.close()
         megabytes = page.stat().st_size / 1e6

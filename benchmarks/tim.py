@@ -1,14 +1,17 @@
-"""Task interaction: speed of the exact matrix, what cheap estimates are worth, and how often its intervals are right.
+"""Task interaction: speed of the exact matrix, what cheap estimates are worth, and how often its
+intervals are right.
 
     python benchmarks/tim.py [--part speed|estimators|coverage] [--data challenge2012-set-a.csv.gz] [--quick]
 
-CPU time on one thread. *Speed*: all single-task and pair models of T tasks through `fit_many`, against a loop of `fit`
-over the same models; a loop over more models than LOOPED is timed on so many and scaled (*). The share of the roofline
-is that of the floating-point operations which the networks need, over those of a large matrix product in the same time.
-*Estimators*: the rank correlation of cheap estimates with the exact matrix over several seeds, beside the highest that
-any estimate can expect (the square root of the matrix's own reliability, from its halves by seeds). *Coverage*: cohorts
-drawn again and again; the truth of a cell is its mean over other seeds on a large test population. A false edge is one
-called evidence whose truth has the other sign or is smaller than NOTHING.
+CPU time on one thread. *Speed*: all single-task and pair models of T tasks through `fit_many`,
+against a loop of `fit` over the same models; a loop over more models than LOOPED is timed on so
+many and scaled (*). The share of the roofline is that of the floating-point operations which the
+networks need, over those of a large matrix product in the same time. *Estimators*: the rank
+correlation of cheap estimates with the exact matrix over several seeds, beside the highest that any
+estimate can expect (the square root of the matrix's own reliability, from its halves by seeds).
+*Coverage*: cohorts drawn again and again; the truth of a cell is its mean over other seeds on a
+large test population. A false edge is one called evidence whose truth has the other sign or is
+smaller than NOTHING.
 """
 
 from __future__ import annotations
@@ -38,7 +41,14 @@ from m3h_core.tim.interaction import cells_of, pair_contrast
 LOOPED = 24
 SPEED_LIMIT = 3.0
 SPEED = FitConfig(
-    hidden=(32,), members=1, linear_path=False, borrowing=False, epochs=20, patience=20, dropout=0.1, modality_dropout=0
+    hidden=(32,),
+    members=1,
+    linear_path=False,
+    borrowing=False,
+    epochs=20,
+    patience=20,
+    dropout=0.1,
+    modality_dropout=0,
 )
 # A network that learns a planted cause from many labels and is led astray from few.
 PLAIN = FitConfig(
@@ -46,20 +56,34 @@ PLAIN = FitConfig(
     learning_rate=0.01, dropout=0.0, balance=0.0,
 )  # fmt: skip
 NOTHING = 0.005
-CEILING_SHARE, COST_SHARE = 0.9, 0.05
+CEILING_SHARE = 0.9
+COST_SHARE = 0.05
 
 
 def planted(
-    tasks: int, rows: int, features: int, seed: int = 0, *, group: int = 4, scarce: int = 80, test: int = 1500
+    tasks: int,
+    rows: int,
+    features: int,
+    seed: int = 0,
+    *,
+    group: int = 4,
+    scarce: int = 80,
+    test: int = 1500,
 ) -> tuple[Cohort, list[TaskSpec]]:
-    """Binary tasks in groups of one cause each, every second with ``scarce`` training labels only; 70 / 30 / test."""
+    """Binary tasks in groups of one cause each, every second with ``scarce`` training labels only;
+    70 / 30 / test.
+    """
     rng = np.random.default_rng(seed)
-    total, train = rows + test, int(0.7 * rows)
+    total = rows + test
+    train = int(0.7 * rows)
     x = rng.normal(size=(total, features)).astype(np.float32)
     split = np.repeat([0, 1, TEST], [train, rows - train, test])
-    labels, labelled = {}, {}
+    labels = {}
+    labelled = {}
     for t in range(tasks):
-        directions = np.random.default_rng([seed, t // group, 7]).normal(size=(features, 2)) / math.sqrt(features)
+        directions = np.random.default_rng([seed, t // group, 7]).normal(
+            size=(features, 2)
+        ) / math.sqrt(features)
         straight, bent = (x @ directions).T
         cause = 1.5 * straight + 3 * (np.abs(bent) - math.sqrt(2 / math.pi))
         labels[f"task_{t}"] = (cause + rng.logistic(size=total) > 0).astype(float)
@@ -74,7 +98,7 @@ def planted(
     return cohort, [TaskSpec(name, "binary") for name in labels]
 
 
-# Speed ---------------------------------------------------------------------------------------------------------------
+# Speed --------------------------------------------------------------------------------------------
 
 
 def models_of(tasks: Sequence[TaskSpec], config: FitConfig) -> list[Job]:
@@ -82,40 +106,62 @@ def models_of(tasks: Sequence[TaskSpec], config: FitConfig) -> list[Job]:
     return [([*members], config) for size in (1, 2) for members in combinations(tasks, size)]
 
 
-def operations(rows: int, features: int, jobs: Sequence[Job], config: FitConfig, epochs: int) -> float:
-    """Floating-point operations of the products of training: forward, and twice backward but for the inputs."""
+def operations(
+    rows: int, features: int, jobs: Sequence[Job], config: FitConfig, epochs: int
+) -> float:
+    """Floating-point operations of the products of training: forward, and twice backward but for
+    the inputs.
+    """
     first = 2 * 2 * features * config.hidden[0]
-    later = sum(3 * 2 * len(tasks) * config.width * (config.hidden[0] + len(tasks) + 1) for tasks, _ in jobs)
+    later = sum(
+        3 * 2 * len(tasks) * config.width * (config.hidden[0] + len(tasks) + 1) for tasks, _ in jobs
+    )
     return rows * epochs * (len(jobs) * first + config.members * later)
 
 
 def peak() -> float:
     """Floating-point operations a second of a large matrix product on this thread."""
-    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    a = torch.randn(1024, 1024)
+    b = torch.randn(1024, 1024)
     best = min(seconds(lambda: [a @ b for _ in range(20)]) for _ in range(5))
     return 20 * 2 * 1024**3 / best
 
 
 def measure_speed(counts: Sequence[int], features: int, rows: int, repeats: int) -> None:
     """Print what the exact matrix of T tasks costs beside the loop."""
-    print(f"\nspeed: {features} inputs, {rows} rows, hidden {SPEED.hidden}, {SPEED.epochs} epochs; CPU s, median")
+    print(
+        f"\nspeed: {features} inputs, {rows} rows, hidden {SPEED.hidden}, {SPEED.epochs} epochs; "
+        "CPU s, median"
+    )
     print(f"{'T':>3}{'models':>8}{'loop s':>10}{'fit_many s':>12}{'roofline':>10}   ratio")
-    roof, taken = peak(), []
+    roof = peak()
+    taken = []
     for count in counts:
         cohort, tasks = planted(count, rows, features, test=10)
         jobs = models_of(tasks, SPEED)
-        sample = [jobs[i] for i in np.linspace(0, len(jobs) - 1, min(LOOPED, len(jobs))).astype(int)]
+        sample = [
+            jobs[i] for i in np.linspace(0, len(jobs) - 1, min(LOOPED, len(jobs))).astype(int)
+        ]
         fit(cohort, *sample[0])  # the first run of a shape is slower
-        loops, banks = [], []
+        loops = []
+        banks = []
         for _ in range(repeats):
-            loops.append(seconds(lambda s=sample, c=cohort: [fit(c, *job) for job in s]) * len(jobs) / len(sample))
+            loops.append(
+                seconds(lambda s=sample, c=cohort: [fit(c, *job) for job in s])
+                * len(jobs)
+                / len(sample)
+            )
             banks.append(seconds(lambda j=jobs, c=cohort: fit_many(c, j)))
-        loop, bank = float(np.median(loops)), float(np.median(banks))
+        loop = float(np.median(loops))
+        bank = float(np.median(banks))
         share = operations(int(0.7 * rows), features, jobs, SPEED, SPEED.epochs) / bank / roof
         mark = "*" if len(sample) < len(jobs) else " "
         taken.append((len(jobs), bank))
         limit = SPEED_LIMIT if features >= 256 else None
-        print(f"{count:>3}{len(jobs):>8}{loop:>9.2f}{mark}{bank:>12.2f}{share:>10.2f}   {ratio(loop / bank, limit)}")
+        print(
+            f"{count:>3}{len(jobs):>8}{loop:>9.2f}{mark}{bank:>12.2f}{share:>10.2f}   "
+            f"{ratio(loop / bank, limit)}"
+        )
     if len(taken) > 1:
         slope = stats.linregress(*np.log(np.array(taken)).T).slope
         print(f"seconds grow with the number of models to the power of {slope:.2f}")
@@ -142,10 +188,12 @@ def measure_gpu() -> None:
     wall(lambda: fit(cohort, *sample[0]))
     loop = wall(lambda: [fit(cohort, *job) for job in sample]) * len(jobs) / len(sample)
     bank = wall(lambda: fit_many(cohort, jobs))
-    print(f"GPU, 990 models: {bank:.0f} s, limit 60; the loop* {loop:.0f} s, {ratio(loop / bank, 50)}")
+    print(
+        f"GPU, 990 models: {bank:.0f} s, limit 60; the loop* {loop:.0f} s, {ratio(loop / bank, 50)}"
+    )
 
 
-# Estimators ----------------------------------------------------------------------------------------------------------
+# Estimators ---------------------------------------------------------------------------------------
 
 
 def matrices(bench: Bench) -> np.ndarray:
@@ -155,7 +203,8 @@ def matrices(bench: Bench) -> np.ndarray:
     for s in range(len(bench.seeds)):
         for i, j in cells_of(n):
             found[s, i, j] = sum(
-                weight * bench.scored[members, s][task].test for (members, task), weight in pair_contrast(i, j).items()
+                weight * bench.scored[members, s][task].test
+                for (members, task), weight in pair_contrast(i, j).items()
             )
     return found
 
@@ -167,12 +216,16 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def reliability(by_seed: np.ndarray) -> float:
-    """Of the mean over all seeds, from the correlation of halves (Spearman and Brown), over several ways to halve."""
-    rng, seeds = np.random.default_rng(0), len(by_seed)
+    """Of the mean over all seeds, from the correlation of halves (Spearman and Brown), over several
+    ways to halve.
+    """
+    rng = np.random.default_rng(0)
+    seeds = len(by_seed)
     halves = []
     for _ in range(20):
         order = rng.permutation(seeds)
-        a, b = by_seed[order[: seeds // 2]].mean(0), by_seed[order[seeds // 2 : 2 * (seeds // 2)]].mean(0)
+        a = by_seed[order[: seeds // 2]].mean(0)
+        b = by_seed[order[seeds // 2 : 2 * (seeds // 2)]].mean(0)
         halves.append(rank_correlation(a, b))
     r = float(np.mean(halves))
     return max(0.0, 2 * r / (1 + r))
@@ -186,17 +239,28 @@ def overlap(a: np.ndarray, b: np.ndarray, share: float = 0.05) -> float:
     return len(top[0] & top[1]) / count
 
 
-def measure_estimators(name: str, cohort: Cohort, tasks: Sequence[TaskSpec], config: FitConfig, seeds: int) -> None:
-    """Print each estimate's correlation with the exact matrix; estimates use a seed that the matrix has not."""
+def measure_estimators(
+    name: str, cohort: Cohort, tasks: Sequence[TaskSpec], config: FitConfig, seeds: int
+) -> None:
+    """Print each estimate's correlation with the exact matrix; estimates use a seed that the matrix
+    has not.
+    """
     bench = Bench(cohort, tasks, config, range(1, seeds + 1), n_bootstrap=1)
     n = len(tasks)
-    spent = seconds(lambda: bench.train([*((i,) for i in range(n)), *combinations(range(n), 2)])) / seeds
+    spent = (
+        seconds(lambda: bench.train([*((i,) for i in range(n)), *combinations(range(n), 2)]))
+        / seeds
+    )
     by_seed = matrices(bench)
-    exact, reliable = by_seed.mean(0), reliability(by_seed)
+    exact = by_seed.mean(0)
+    reliable = reliability(by_seed)
     ceiling = math.sqrt(reliable)
     print(f"\nestimators: {name}, {n} tasks; exact over {seeds} seeds: {spent:.0f} CPU s a seed")
     target = CEILING_SHARE * ceiling
-    print(f"reliability {reliable:.2f}, ceiling {ceiling:.2f}, target {target:.2f} at {COST_SHARE:.0%} of the cost")
+    print(
+        f"reliability {reliable:.2f}, ceiling {ceiling:.2f}, target {target:.2f} at "
+        f"{COST_SHARE:.0%} of the cost"
+    )
     print(f"{'estimate':<26}{'Spearman':>9}{'of ceiling':>11}{'top 5%':>8}{'cost':>8}")
 
     def row(label: str, matrix: np.ndarray, cost: float) -> None:
@@ -224,7 +288,9 @@ def measure_estimators(name: str, cohort: Cohort, tasks: Sequence[TaskSpec], con
         if label != "one seed of pairs" and sum(config.hidden) < 8 * sum(small.hidden):
             continue
         single = Bench(cohort, tasks, small, (0,), n_bootstrap=1)
-        cost = seconds(lambda b=single: b.train([*((i,) for i in range(n)), *combinations(range(n), 2)]))
+        cost = seconds(
+            lambda b=single: b.train([*((i,) for i in range(n)), *combinations(range(n), 2)])
+        )
         row(label, matrices(single)[0], cost)
     ground = n + 1
     for share in (0.05, 0.1, 0.25):
@@ -234,24 +300,31 @@ def measure_estimators(name: str, cohort: Cohort, tasks: Sequence[TaskSpec], con
         row(f"budget: {share:.0%} of the pairs", run[0] + off, cost)
 
 
-def _estimated(cohort: Cohort, tasks: Sequence[TaskSpec], config: FitConfig, most: int) -> np.ndarray:
+def _estimated(
+    cohort: Cohort, tasks: Sequence[TaskSpec], config: FitConfig, most: int
+) -> np.ndarray:
     return task_interaction(
         cohort, tasks, config=config, seeds=(config.seed,), max_models=most, n_bootstrap=1
     ).matrix_TT
 
 
-# Coverage ------------------------------------------------------------------------------------------------------------
+# Coverage -----------------------------------------------------------------------------------------
 
 
-def classroom(seed: int, test: int, rows: int = 1000, features: int = 40) -> tuple[Cohort, list[TaskSpec]]:
-    """A learner with 50 labels, a teacher of the same cause with all, three tasks of other causes, one with 50 labels.
+def classroom(
+    seed: int, test: int, rows: int = 1000, features: int = 40
+) -> tuple[Cohort, list[TaskSpec]]:
+    """A learner with 50 labels, a teacher of the same cause with all, three tasks of other causes,
+    one with 50 labels.
 
     The rows before the test rows are the same for every size of the test split.
     """
-    rng, train = np.random.default_rng(seed), int(0.7 * rows)
+    rng = np.random.default_rng(seed)
+    train = int(0.7 * rows)
     mixing = np.linalg.qr(rng.normal(size=(features, features)))[0]
     kept = {name: rng.choice(train, 50, replace=False) for name in ("learner", "other")}
-    x, labels = rng.normal(size=(rows, features)), {}
+    x = rng.normal(size=(rows, features))
+    labels = {}
     noise = rng.logistic(size=(rows, 5))
     more = np.random.default_rng([seed, 1])
     x = np.vstack([x, more.normal(size=(test, features))]).astype(np.float32)
@@ -264,7 +337,14 @@ def classroom(seed: int, test: int, rows: int = 1000, features: int = 40) -> tup
     for name, rows_kept in kept.items():
         labelled[name][:train] = False
         labelled[name][rows_kept] = True
-    cohort = Cohort([str(i) for i in range(len(x))], split, {"x": x}, {"x": np.ones(len(x), bool)}, labels, labelled)
+    cohort = Cohort(
+        [str(i) for i in range(len(x))],
+        split,
+        {"x": x},
+        {"x": np.ones(len(x), bool)},
+        labels,
+        labelled,
+    )
     return cohort, [TaskSpec(name, "binary") for name in names]
 
 
@@ -272,12 +352,16 @@ def measure_coverage(repetitions: int, seeds: int, others: int, test: int, popul
     """Print how often intervals hold the truth, and how many edges called evidence are false."""
     rich = [(i, j) for i in (1, 2, 3) for j in (1, 2, 3) if i != j]
     inside: dict[str, list[bool]] = {"tasks with many labels": [], "tasks with few labels": []}
-    edges, false_edges, teachers = 0, 0, 0
+    edges = 0
+    false_edges = 0
+    teachers = 0
     for repetition in range(repetitions):
         cohort, tasks = classroom(repetition, test)
         found = task_interaction(cohort, tasks, config=replace(PLAIN, seed=0), seeds=range(seeds))
         wide, _ = classroom(repetition, population)
-        truth = measured_interaction(Bench(wide, tasks, PLAIN, range(100, 100 + others), n_bootstrap=1)).matrix_TT
+        truth = measured_interaction(
+            Bench(wide, tasks, PLAIN, range(100, 100 + others), n_bootstrap=1)
+        ).matrix_TT
         for cell in cells_of(5):
             kind = "tasks with many labels" if cell in rich else "tasks with few labels"
             inside[kind].append(bool(found.low_TT[cell] <= truth[cell] <= found.high_TT[cell]))
@@ -305,9 +389,13 @@ def _share(count: int, of: int) -> str:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--part", choices=["speed", "estimators", "coverage"], help="one part only")
-    parser.add_argument("--data", type=Path, help="Challenge 2012, set A, for the estimators on real records")
+    parser.add_argument(
+        "--data", type=Path, help="Challenge 2012, set A, for the estimators on real records"
+    )
     parser.add_argument("--features", type=int, default=256)
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--quick", action="store_true", help="the smallest sizes, once")
@@ -316,21 +404,32 @@ def main() -> None:
     quick = options.quick
     if options.part in (None, "speed"):
         measure_speed(
-            [6] if quick else [6, 12, 24, 44], options.features, 300 if quick else options.rows, 1 if quick else 3
+            [6] if quick else [6, 12, 24, 44],
+            options.features,
+            300 if quick else options.rows,
+            1 if quick else 3,
         )
     if options.part in (None, "estimators"):
         if quick:
-            measure_estimators("planted", *planted(4, 300, 16, test=200), replace(PLAIN, epochs=3), seeds=2)
+            measure_estimators(
+                "planted", *planted(4, 300, 16, test=200), replace(PLAIN, epochs=3), seeds=2
+            )
         else:
             measure_estimators("planted, network of 32", *planted(44, 1500, 64), PLAIN, seeds=6)
-            measure_estimators("planted, default network", *planted(12, 1500, 64), FitConfig(), seeds=4)
+            measure_estimators(
+                "planted, default network", *planted(12, 1500, 64), FitConfig(), seeds=4
+            )
         if options.data:
             from challenge2012.data import TASKS, Table, cohort_of, embedded
 
             table = Table.read(options.data)
             cohort = embedded(cohort_of(table, 0), table)
-            measure_estimators("Challenge 2012, network of 32", cohort, list(TASKS), light(FitConfig()), seeds=6)
-            measure_estimators("Challenge 2012, default network", cohort, list(TASKS), FitConfig(), seeds=4)
+            measure_estimators(
+                "Challenge 2012, network of 32", cohort, list(TASKS), light(FitConfig()), seeds=6
+            )
+            measure_estimators(
+                "Challenge 2012, default network", cohort, list(TASKS), FitConfig(), seeds=4
+            )
     if options.part in (None, "coverage"):
         measure_coverage(*((1, 2, 2, 100, 200) if quick else (40, 3, 20, 300, 20_000)))
 

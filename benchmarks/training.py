@@ -1,15 +1,17 @@
-"""Speed of training on one thread: `fit` against plain PyTorch, LibMTL and TorchJD; `fit_many` against a loop of `fit`.
+"""Speed of training on one thread: `fit` against plain PyTorch, LibMTL and TorchJD; `fit_many`
+against a loop of `fit`.
 
     python benchmarks/training.py [--part fit|bank] [--features 256 1024] [--models 1 16 64 300] [--repeats 3] [--quick]
 
 CPU time, the median of runs that take turns. A ratio is how many times faster ours is. Every
-contender trains a network of the same shape on the same tensors, for the same epochs, with a validation pass after
-each; data are ready before the clock starts, except in `fit_many` against `fit`, where preparing them is part of both.
+contender trains a network of the same shape on the same tensors, for the same epochs, with a
+validation pass after each; data are ready before the clock starts, except in `fit_many` against
+`fit`, where preparing them is part of both.
 
-LibMTL runs in its own Trainer (hard parameter sharing, equal weights), put on the CPU and fed whole batches of tensors
-instead of a DataLoader. It is not a dependency: clone it from GitHub and put it on PYTHONPATH; its last release on
-PyPI, 1.1.5, doesn't load beside a torchvision of today. TorchJD runs in the plain loop, with
-`backward` (faster here than `mtl_backward`) and `Sum`.
+LibMTL runs in its own Trainer (hard parameter sharing, equal weights), put on the CPU and fed whole
+batches of tensors instead of a DataLoader. It is not a dependency: clone it from GitHub and put it
+on PYTHONPATH; its last release on PyPI, 1.1.5, doesn't load beside a torchvision of today. TorchJD
+runs in the plain loop, with `backward` (faster here than `mtl_backward`) and `Sum`.
 """
 
 from __future__ import annotations
@@ -45,18 +47,27 @@ BANK_LIMITS = {256: 3.0, 1024: 1.8}
 NO_SLOWER = 0.95  # 1, but for the clock's noise
 # The loop over more models than these is timed on these and scaled.
 LOOPED = 30
-LEAST_SECONDS, MOST_TURNS = 3.0, 15
-N_ROWS, N_TASKS = 3000, 31
-TASKS = tuple(TaskSpec(f"task_{i}", "regression" if i >= N_TASKS - 2 else "binary") for i in range(N_TASKS))
+LEAST_SECONDS = 3.0
+MOST_TURNS = 15
+N_ROWS = 3000
+N_TASKS = 31
+TASKS = tuple(
+    TaskSpec(f"task_{i}", "regression" if i >= N_TASKS - 2 else "binary") for i in range(N_TASKS)
+)
 
 
 def cohort_of(features: int) -> Cohort:
-    """Rows whose labels hang on a few directions of one modality; a tenth of the labels is missing."""
+    """Rows whose labels hang on a few directions of one modality; a tenth of the labels is
+    missing.
+    """
     rng = np.random.default_rng(0)
     causes = rng.normal(size=(N_ROWS, 8))
     x = causes @ rng.normal(size=(8, features)) + rng.normal(size=(N_ROWS, features))
     scores = causes @ rng.normal(size=(8, N_TASKS)) + rng.normal(size=(N_ROWS, N_TASKS))
-    labels = {t.name: s if t.problem == "regression" else (s > 0) * 1.0 for t, s in zip(TASKS, scores.T, strict=True)}
+    labels = {
+        t.name: s if t.problem == "regression" else (s > 0) * 1.0
+        for t, s in zip(TASKS, scores.T, strict=True)
+    }
     return Cohort(
         sample_ids=[str(i) for i in range(N_ROWS)],
         split=np.arange(N_ROWS) % 5 == 0,  # four fifths train, a fifth valid
@@ -67,11 +78,13 @@ def cohort_of(features: int) -> Cohort:
     )
 
 
-# The contenders of `fit` --------------------------------------------------------------------------------------------
+# The contenders of `fit` --------------------------------------------------------------------------
 
 
 class Encoder(nn.Module):
-    """Trunk, a map for each task, attention where it is on: inputs [B, F] to task embeddings [B, T, D]."""
+    """Trunk, a map for each task, attention where it is on: inputs [B, F] to task embeddings [B, T,
+    D].
+    """
 
     def __init__(self, n_inputs: int, config: FitConfig) -> None:
         super().__init__()
@@ -81,7 +94,11 @@ class Encoder(nn.Module):
         self.trunk = nn.Sequential(*layers)
         self.maps = nn.Linear(config.hidden[-1], N_TASKS * config.width)
         self.width = config.width
-        self.mix = CrossTaskAttention(N_TASKS, config.width, self_bias="scaled") if config.attention else None
+        self.mix = (
+            CrossTaskAttention(N_TASKS, config.width, self_bias="scaled")
+            if config.attention
+            else None
+        )
 
     def forward(self, x_BF: Tensor) -> Tensor:
         x_BTD = F.relu(self.maps(self.trunk(x_BF))).view(-1, N_TASKS, self.width)
@@ -106,23 +123,33 @@ Backward = Callable[[Network, Tensor, Tensor, Tensor], Tensor]
 
 def losses_of(outputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
     """Losses [B, T]: cross-entropy, and squared error of the last two tasks."""
-    entropy = F.binary_cross_entropy_with_logits(outputs_BT[:, :-2], targets_BT[:, :-2], reduction="none")
+    entropy = F.binary_cross_entropy_with_logits(
+        outputs_BT[:, :-2], targets_BT[:, :-2], reduction="none"
+    )
     return torch.cat([entropy, (outputs_BT[:, -2:] - targets_BT[:, -2:]).square()], dim=1)
 
 
 def plain_loop(data: TrainingData, config: FitConfig, backward: Backward) -> Callable[[], None]:
-    """What a good engineer writes without a library: whole tensors, fused AdamW, the best weights kept."""
+    """What a good engineer writes without a library: whole tensors, fused AdamW, the best weights
+    kept.
+    """
     network = Network(data.x_train.shape[1], config)
     groups = [
         {"params": [p for p in network.parameters() if p.ndim > 1]},
         {"params": [p for p in network.parameters() if p.ndim == 1], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    x, y, w = data.x_train, data.targets.T.contiguous(), data.weights.T.contiguous()
-    valid_y, valid_mask = data.valid_targets.T.contiguous(), data.valid_mask.T.contiguous()
+    optimizer = torch.optim.AdamW(
+        groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    x = data.x_train
+    y = data.targets.T.contiguous()
+    w = data.weights.T.contiguous()
+    valid_y = data.valid_targets.T.contiguous()
+    valid_mask = data.valid_mask.T.contiguous()
 
     def loop() -> None:
-        best, kept = float("inf"), {}
+        best = float("inf")
+        kept = {}
         for _ in range(config.epochs):
             network.train()
             total = torch.zeros(N_TASKS)
@@ -132,9 +159,13 @@ def plain_loop(data: TrainingData, config: FitConfig, backward: Backward) -> Cal
                 optimizer.zero_grad()
             network.eval()
             with torch.no_grad():
-                valid = ((losses_of(network(data.x_valid), valid_y) * valid_mask).sum(0) / valid_mask.sum(0)).sum()
+                valid = (
+                    (losses_of(network(data.x_valid), valid_y) * valid_mask).sum(0)
+                    / valid_mask.sum(0)
+                ).sum()
             if valid.item() < best:
-                best, kept = valid.item(), {name: value.clone() for name, value in network.state_dict().items()}
+                best = valid.item()
+                kept = {name: value.clone() for name, value in network.state_dict().items()}
         network.load_state_dict(kept)
 
     return loop
@@ -173,10 +204,17 @@ def torchjd(data: TrainingData, config: FitConfig) -> Callable[[], None]:
 
 
 class Batches:
-    """What LibMTL takes for a DataLoader: shuffled batches of inputs [B, F] and {task: [B, 2], target and weight}."""
+    """What LibMTL takes for a DataLoader: shuffled batches of inputs [B, F] and {task: [B, 2],
+    target and weight}.
+    """
 
-    def __init__(self, x: Tensor, targets: Tensor, weights: Tensor, batch_size: int, shuffled: bool) -> None:
-        self.x, self.y, self.size, self.shuffled = x, torch.stack([targets, weights], -1), batch_size, shuffled
+    def __init__(
+        self, x: Tensor, targets: Tensor, weights: Tensor, batch_size: int, shuffled: bool
+    ) -> None:
+        self.x = x
+        self.y = torch.stack([targets, weights], -1)
+        self.size = batch_size
+        self.shuffled = shuffled
 
     def __len__(self) -> int:
         return math.ceil(len(self.x) / self.size)
@@ -184,7 +222,10 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         order = torch.randperm(len(self.x)) if self.shuffled else torch.arange(len(self.x))
         for rows in order.split(self.size):
-            yield self.x[rows], dict(zip((task.name for task in TASKS), self.y[:, rows], strict=True))
+            yield (
+                self.x[rows],
+                dict(zip((task.name for task in TASKS), self.y[:, rows], strict=True)),
+            )
 
 
 def libmtl(data: TrainingData, config: FitConfig) -> Callable[[], None]:
@@ -199,7 +240,8 @@ def libmtl(data: TrainingData, config: FitConfig) -> Callable[[], None]:
             self.regression = problem == "regression"
 
         def compute_loss(self, pred: Tensor, gt: Tensor) -> Tensor:
-            output, target = pred[:, 0], gt[:, 0]
+            output = pred[:, 0]
+            target = gt[:, 0]
             if self.regression:
                 return ((output - target).square() * gt[:, 1]).mean()
             return F.binary_cross_entropy_with_logits(output, target, gt[:, 1])
@@ -225,7 +267,12 @@ def libmtl(data: TrainingData, config: FitConfig) -> Callable[[], None]:
             return list(self.encoder(x_BF).unbind(1))
 
     about = {
-        t.name: {"metrics": ["none"], "metrics_fn": NoMetric(), "loss_fn": Loss(t.problem), "weight": [1]}
+        t.name: {
+            "metrics": ["none"],
+            "metrics_fn": NoMetric(),
+            "loss_fn": Loss(t.problem),
+            "weight": [1],
+        }
         for t in TASKS
     }
     with contextlib.redirect_stdout(io.StringIO()):
@@ -243,7 +290,9 @@ def libmtl(data: TrainingData, config: FitConfig) -> Callable[[], None]:
             arch_args={},
         )
     train = Batches(data.x_train, data.targets, data.weights, config.batch_size, shuffled=True)
-    valid = Batches(data.x_valid, data.valid_targets, data.valid_mask, len(data.x_valid), shuffled=False)
+    valid = Batches(
+        data.x_valid, data.valid_targets, data.valid_mask, len(data.x_valid), shuffled=False
+    )
 
     def loop() -> None:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -257,7 +306,7 @@ MODULES = {"LibMTL": "LibMTL", "TorchJD": "torchjd"}
 EPOCHS = {"TorchJD": 1}  # a gradient for each task: one epoch takes as long as ten of the others
 
 
-# Measuring ----------------------------------------------------------------------------------------------------------
+# Measuring ----------------------------------------------------------------------------------------
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -267,8 +316,12 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
-def medians(works: Mapping[str, Callable[[], Callable[[], object]]], repeats: int) -> dict[str, float]:
-    """Median CPU seconds of works that take turns, each made anew before its clock starts; short ones take more."""
+def medians(
+    works: Mapping[str, Callable[[], Callable[[], object]]], repeats: int
+) -> dict[str, float]:
+    """Median CPU seconds of works that take turns, each made anew before its clock starts; short
+    ones take more.
+    """
     taken: dict[str, list[float]] = {name: [] for name in works}
     for new in works.values():
         new()()  # the first run of a shape is slower
@@ -290,11 +343,14 @@ def ratio(value: float, limit: float | None) -> str:
 def measure_fit(features: list[int], repeats: int, epochs: int) -> None:
     """Print samples a second of one network under each contender."""
     print(
-        f"\nfit: hidden {FitConfig().hidden}, {N_TASKS} tasks, batch 128; thousand samples a second, and ours over it"
+        f"\nfit: hidden {FitConfig().hidden}, {N_TASKS} tasks, batch 128; thousand samples a "
+        "second, and ours over it"
     )
     print(f"{'attention':<11}{'inputs':>7}" + "".join(f"{name:>26}" for name in CONTENDERS))
     for attention in (False, True):
-        config = FitConfig(members=1, linear_path=False, attention=attention, epochs=epochs, patience=epochs)
+        config = FitConfig(
+            members=1, linear_path=False, attention=attention, epochs=epochs, patience=epochs
+        )
         for n in features:
             data = TrainingData.of(cohort_of(n), TASKS, config)
             runs = {
@@ -302,15 +358,26 @@ def measure_fit(features: list[int], repeats: int, epochs: int) -> None:
                 for name in CONTENDERS
                 if find_spec(MODULES.get(name, "torch"))
             }
-            taken = medians({name: partial(CONTENDERS[name], data, run) for name, run in runs.items()}, repeats)
-            rates = {name: len(data.x_train) * run.epochs / taken[name] / 1000 for name, run in runs.items()}
+            taken = medians(
+                {name: partial(CONTENDERS[name], data, run) for name, run in runs.items()}, repeats
+            )
+            rates = {
+                name: len(data.x_train) * run.epochs / taken[name] / 1000
+                for name, run in runs.items()
+            }
             cells = [f"{rates['ours']:.1f}"]
             for name in list(CONTENDERS)[1:]:
                 if name in rates:
-                    cells.append(f"{rates[name]:.1f}  {ratio(rates['ours'] / rates[name], FIT_LIMITS.get(name))}")
+                    cells.append(
+                        f"{rates[name]:.1f}  "
+                        f"{ratio(rates['ours'] / rates[name], FIT_LIMITS.get(name))}"
+                    )
                 else:
                     cells.append("not installed")
-            print(f"{'on' if attention else 'off':<11}{n:>7}" + "".join(f"{c:>26}" for c in cells), flush=True)
+            print(
+                f"{'on' if attention else 'off':<11}{n:>7}" + "".join(f"{c:>26}" for c in cells),
+                flush=True,
+            )
 
 
 def fit_each(cohort: Cohort, jobs: Sequence[Job]) -> None:
@@ -328,7 +395,10 @@ def measure_bank(
     repeats: int,
 ) -> None:
     """Print CPU seconds of `fit_many` and of the loop; the models are pairs of tasks."""
-    print(f"\nfit_many: {name}, pairs of tasks, {config.epochs} epochs; * the loop is timed on {LOOPED} and scaled")
+    print(
+        f"\nfit_many: {name}, pairs of tasks, {config.epochs} epochs; * the loop is timed on "
+        f"{LOOPED} and scaled"
+    )
     print(f"{'inputs':>7}{'models':>8}{'loop s':>9}{'fit_many s':>12}   ratio")
     for n in features:
         cohort = cohort_of(n)
@@ -341,32 +411,45 @@ def measure_bank(
             }
             taken = medians(works, repeats)
             loop = taken["loop"] * len(jobs) / len(looped)
-            limit = None if limits is None else limits.get(n, NO_SLOWER) if count >= 16 else NO_SLOWER
+            limit = (
+                None if limits is None else limits.get(n, NO_SLOWER) if count >= 16 else NO_SLOWER
+            )
             mark = "*" if len(looped) < len(jobs) else " "
             print(
-                f"{n:>7}{count:>8}{loop:>8.2f}{mark}{taken['many']:>12.2f}   {ratio(loop / taken['many'], limit)}",
+                f"{n:>7}{count:>8}{loop:>8.2f}{mark}{taken['many']:>12.2f}   "
+                f"{ratio(loop / taken['many'], limit)}",
                 flush=True,
             )
 
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--part", choices=["fit", "bank"], help="one part only")
     parser.add_argument("--features", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--models", type=int, nargs="+", default=[1, 16, 64, 300])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="one run of each, of the smallest sizes")
+    parser.add_argument(
+        "--quick", action="store_true", help="one run of each, of the smallest sizes"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    features, models, repeats = options.features, options.models, options.repeats
+    features = options.features
+    models = options.models
+    repeats = options.repeats
     if options.quick:
-        features, models, repeats = features[:1], models[:2], 1
+        features = features[:1]
+        models = models[:2]
+        repeats = 1
     if options.part != "bank":
         measure_fit(features, repeats, epochs=2 if options.quick else 3)
     if options.part != "fit":
         small = FitConfig(hidden=(32,), epochs=5, patience=5)
-        measure_bank("hidden (32,), else the default", small, features, models, BANK_LIMITS, repeats)
+        measure_bank(
+            "hidden (32,), else the default", small, features, models, BANK_LIMITS, repeats
+        )
         default = FitConfig(epochs=2, patience=2)
         measure_bank("the default network", default, features, models[:2], None, repeats=1)
 

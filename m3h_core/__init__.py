@@ -1,6 +1,7 @@
 """M3H: multimodal multitask machine learning for healthcare, as a PyTorch library.
 
-Every public name imports from here; each is loaded when first asked for, so that ``import m3h_core`` stays light.
+Every public name imports from here; each is loaded when first asked for, so that ``import
+m3h_core`` stays light.
 
 >>> from m3h_core import FitConfig, TaskSpec
 >>> FitConfig(seed=1).seed, TaskSpec("death", "binary").problem

@@ -1,9 +1,11 @@
-"""Let ``import torchvision`` pass beside a torch without CUDA; import this module before timm or transformers.
+"""Let ``import torchvision`` pass beside a torch without CUDA; import this module before timm or
+transformers.
 
-The package index's torchvision is a CUDA build. Beside a CPU build of torch its shared library does not load, and
-importing it stops at ``operator torchvision::nms does not exist``: timm and transformers' model classes stop with it.
-With the schemas of the two operators declared it imports; the operators themselves, which no encoder here uses, stay
-unusable. Where torch has CUDA, where torchvision is not installed or where its own library loads, nothing happens.
+The package index's torchvision is a CUDA build. Beside a CPU build of torch its shared library does
+not load, and importing it stops at ``operator torchvision::nms does not exist``: timm and
+transformers' model classes stop with it. With the schemas of the two operators declared it imports;
+the operators themselves, which no encoder here uses, stay unusable. Where torch has CUDA, where
+torchvision is not installed or where its own library loads, nothing happens.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ _declared: list[torch.library.Library] = []
 
 
 def _library_loads() -> bool:
-    """Whether torchvision's own operators can be had (it loads the same file when it is imported)."""
+    """Whether torchvision's own operators can be had (it loads the same file when it is
+    imported).
+    """
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
         return True

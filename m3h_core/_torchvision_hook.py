@@ -1,8 +1,9 @@
 """Call `m3h_core._torchvision_guard` before torchvision is imported, whoever imports it.
 
-m3h_core's encoders call the guard themselves. A user's own ``import timm`` in the same environment does not, so
-``make setup`` lets `add_to_environment` write a ``.pth`` file there, where torchvision needs it: Python imports this
-module at its start then, and the guard, with torch, only when torchvision is imported.
+m3h_core's encoders call the guard themselves. A user's own ``import timm`` in the same environment
+does not, so ``make setup`` lets `add_to_environment` write a ``.pth`` file there, where torchvision
+needs it: Python imports this module at its start then, and the guard, with torch, only when
+torchvision is imported.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class _TorchvisionFinder:
     """Finds torchvision as Python does, and has the guard called before its code runs."""
 
     @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name != "torchvision":
             return None
         spec = PathFinder.find_spec(name, path, target)
@@ -46,7 +49,8 @@ class _TorchvisionFinder:
 
 
 def add_to_environment(folder: Path | None = None) -> bool:
-    """Write the ``.pth`` file into the environment's site-packages where the guard is needed, else remove it.
+    """Write the ``.pth`` file into the environment's site-packages where the guard is needed, else
+    remove it.
 
     Returns whether it is there now.
     """

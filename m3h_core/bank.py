@@ -1,8 +1,9 @@
 """``fit_many``: many models trained as one wide model.
 
-Models of equal layout and configuration read the same batches: one matrix product serves all their first layers, and
-their later layers are batched products. They are trained in chunks whose weights, gradients and moments fit the
-processor's cache; each model stops early by itself and leaves the wide model.
+Models of equal layout and configuration read the same batches: one matrix product serves all their
+first layers, and their later layers are batched products. They are trained in chunks whose weights,
+gradients and moments fit the processor's cache; each model stops early by itself and leaves the
+wide model.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ OnProgress = Callable[[int, int], None]
 OnStop = Callable[[int], None]
 Job = tuple[Sequence[TaskSpec], FitConfig | None]
 
-# Weights, gradients and two moments of the models that are trained together: what a last-level cache holds.
+# Weights, gradients and two moments of the models that are trained together: what a last-level
+# cache holds.
 CHUNK_BYTES_CPU = 48_000_000
 CHUNK_BYTES_GPU = 4_000_000_000
 _CPU = torch.device("cpu")
@@ -42,50 +44,77 @@ def fit_many(
     workers: int = 1,
     devices: Sequence[str] = (),
 ) -> list[FittedModel]:
-    """Train a model for each (tasks, configuration), in the order given; the same models as :func:`fit` one by one.
+    """Train a model for each (tasks, configuration), in the order given; the same models as
+    :func:`fit` one by one.
 
-    ``on_progress`` receives (models done, models in all). With ``resume``, a folder, finished chunks are kept there:
-    the same call after a kill loses at most the chunks it was in. With ``workers``, on a CPU, so many chunks are
-    trained at once, each by a process and a thread of its own. On GPUs a process each trains chunks in turn: on all
-    that are visible where the configurations name none, else on these ``devices`` ("cuda:0", "cuda:2").
+    ``on_progress`` receives (models done, models in all). With ``resume``, a folder, finished
+    chunks are kept there: the same call after a kill loses at most the chunks it was in. With
+    ``workers``, on a CPU, so many chunks are trained at once, each by a process and a thread of its
+    own. On GPUs a process each trains chunks in turn: on all that are visible where the
+    configurations name none, else on these ``devices`` ("cuda:0", "cuda:2").
     """
     union: dict[str, TaskSpec] = {}
     for tasks, _ in jobs:
         for task in tasks:
             if union.setdefault(task.name, task) != task:
                 raise ValueError(f"two different tasks are called {task.name!r}")
-    trained = dict(Bank(cohort, list(union.values()), workers, devices).train(jobs, on_progress, resume))
+    trained = dict(
+        Bank(cohort, list(union.values()), workers, devices).train(jobs, on_progress, resume)
+    )
     return [trained[i] for i in range(len(jobs))]
 
 
 class Bank:
-    """Trains many models on one cohort, for subsets of some tasks; what they read of it is prepared once."""
+    """Trains many models on one cohort, for subsets of some tasks; what they read of it is prepared
+    once.
+    """
 
     def __init__(
-        self, cohort: Cohort, tasks: Sequence[TaskSpec], workers: int = 1, devices: Sequence[str] = ()
+        self,
+        cohort: Cohort,
+        tasks: Sequence[TaskSpec],
+        workers: int = 1,
+        devices: Sequence[str] = (),
     ) -> None:
-        self.cohort, self.tasks, self.workers, self.devices = cohort, list(tasks), workers, devices
+        self.cohort = cohort
+        self.tasks = list(tasks)
+        self.workers = workers
+        self.devices = devices
         self._prepared: dict[tuple[str, float, bool, int, int], TrainingData] = {}
 
     def data(self, config: FitConfig) -> TrainingData:
         """The cohort made ready for all tasks, as a configuration wants it."""
-        kind = (config.precision, config.balance, config.linear_path, config.cluster_components, config.max_clusters)
+        kind = (
+            config.precision,
+            config.balance,
+            config.linear_path,
+            config.cluster_components,
+            config.max_clusters,
+        )
         if kind not in self._prepared:
             self._prepared[kind] = TrainingData.of(self.cohort, self.tasks, config)
         return self._prepared[kind]
 
     def train(
-        self, jobs: Sequence[Job], on_progress: OnProgress | None = None, resume: str | Path | None = None
+        self,
+        jobs: Sequence[Job],
+        on_progress: OnProgress | None = None,
+        resume: str | Path | None = None,
     ) -> Iterator[tuple[int, FittedModel]]:
-        """The models of :func:`fit_many` as (place among the jobs, model), chunk by chunk as they are trained.
+        """The models of :func:`fit_many` as (place among the jobs, model), chunk by chunk as they
+        are trained.
 
-        For whoever is done with a model before the next chunk: a thousand of them may not fit into memory.
+        For whoever is done with a model before the next chunk: a thousand of them may not fit into
+        memory.
         """
         plan = [(tuple(tasks), config or FitConfig()) for tasks, config in jobs]
         places = self.places([config for _, config in plan])
-        # On a CPU the chunks are the same for any number of workers, and so are the models, to the last bit.
+        # On a CPU the chunks are the same for any number of workers, and so are the models, to the
+        # last bit.
         shares = len({place for place in places if place != _CPU})
-        chunks = _chunks(plan, sum(self.cohort.widths.values()) + len(self.cohort.widths), max(1, shares))
+        chunks = _chunks(
+            plan, sum(self.cohort.widths.values()) + len(self.cohort.widths), max(1, shares)
+        )
         train = self._side_by_side if min(len(places), len(chunks)) > 1 else self._one_by_one
         done = 0
 
@@ -96,14 +125,22 @@ class Bank:
                 on_progress(done, len(plan))
 
         works = (
-            _Chunk(self.data(plan[c[0]][1]), [plan[i][0] for i in c], plan[c[0]][1], resume, places[at % len(places)])
+            _Chunk(
+                self.data(plan[c[0]][1]),
+                [plan[i][0] for i in c],
+                plan[c[0]][1],
+                resume,
+                places[at % len(places)],
+            )
             for at, c in enumerate(chunks)
         )
         for at, models in train(works, stopped, len(places)):
             yield from zip(chunks[at], models, strict=True)
 
     def places(self, configs: Sequence[FitConfig]) -> list[torch.device | None]:
-        """Where chunks are trained, in turn, a process each; None: where their configuration says, by this process."""
+        """Where chunks are trained, in turn, a process each; None: where their configuration says,
+        by this process.
+        """
         if self.devices:
             return [torch.device(name) for name in self.devices]
         wanted = {config.torch_device for config in configs}
@@ -111,7 +148,9 @@ class Bank:
             return [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
         return [_CPU] * self.workers if wanted == {_CPU} else [None]
 
-    def _one_by_one(self, works: Iterable[_Chunk], stopped: OnStop, _: int) -> Iterator[tuple[int, list[FittedModel]]]:
+    def _one_by_one(
+        self, works: Iterable[_Chunk], stopped: OnStop, _: int
+    ) -> Iterator[tuple[int, list[FittedModel]]]:
         for at, work in enumerate(works):
             yield at, work.train(stopped)
 
@@ -128,7 +167,9 @@ class Bank:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Models of one configuration that are trained as one wide model; ``tasks`` are those of each."""
+    """Models of one configuration that are trained as one wide model; ``tasks`` are those of
+    each.
+    """
 
     data: TrainingData
     tasks: list[tuple[TaskSpec, ...]]
@@ -138,18 +179,27 @@ class _Chunk:
 
     def train(self, stopped: OnStop) -> list[FittedModel]:
         """Train them, or read them where they were kept."""
-        models, file = [self.data.new_model(tasks, self.config) for tasks in self.tasks], self._file()
+        models = [self.data.new_model(tasks, self.config) for tasks in self.tasks]
+        file = self._file()
         if file and file.exists():
             tensors, _ = read_tensors(file)
             for at, model in enumerate(models):
-                mine = {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{at}/")}
+                mine = {
+                    key.partition("/")[2]: value
+                    for key, value in tensors.items()
+                    if key.startswith(f"{at}/")
+                }
                 model.load_state_dict(mine)
             stopped(len(models))
         else:
             Trainer(self.data, models, on_stop=stopped, device=self.device).run()
             if file:
                 states = [model.state_dict() for model in models]
-                write_tensors(file, {f"{at}/{key}": v for at, s in enumerate(states) for key, v in s.items()}, {})
+                write_tensors(
+                    file,
+                    {f"{at}/{key}": v for at, s in enumerate(states) for key, v in s.items()},
+                    {},
+                )
         return [finished(model, self.data) for model in models]
 
     def _file(self) -> Path | None:
@@ -166,8 +216,11 @@ def _train_apart(at: int, work: _Chunk) -> tuple[int, list[FittedModel]]:
     return at, work.train(lambda _: None)
 
 
-def _chunks(plan: Sequence[tuple[Sequence[TaskSpec], FitConfig]], n_inputs: int, shares: int) -> list[list[int]]:
-    """Indices of the models that are trained together: equal layout and configuration, as many as fit.
+def _chunks(
+    plan: Sequence[tuple[Sequence[TaskSpec], FitConfig]], n_inputs: int, shares: int
+) -> list[list[int]]:
+    """Indices of the models that are trained together: equal layout and configuration, as many as
+    fit.
 
     Those of one layout are enough for so many ``shares``.
     """
@@ -181,7 +234,9 @@ def _chunks(plan: Sequence[tuple[Sequence[TaskSpec], FitConfig]], n_inputs: int,
     chunks = []
     for (layout, config, *_), members in groups.items():
         budget = CHUNK_BYTES_GPU if config.torch_device.type == "cuda" else CHUNK_BYTES_CPU
-        size = min(max(1, budget // (16 * _weights(layout, config))), math.ceil(len(members) / shares))
+        size = min(
+            max(1, budget // (16 * _weights(layout, config))), math.ceil(len(members) / shares)
+        )
         chunks += [members[start : start + size] for start in range(0, len(members), size)]
     return chunks
 

@@ -1,12 +1,14 @@
 """Borrowing: a task with few labels learns from what the model says of tasks with many.
 
-A shared trunk alone gives a task of 150 labels little: its head has to find, among all that the trunk computes, what
-150 rows can show. The other tasks' predictions are a short and meaningful summary of a patient to start from. So a
-second ridge regression reads the inputs and these predictions side by side, and the task takes as much of it as its
-validation rows bear out, nothing where it would not help. Tasks with labels enough do not borrow: on their own
-training rows, the predictions of a near relative are as good as the answer.
+A shared trunk alone gives a task of 150 labels little: its head has to find, among all that the
+trunk computes, what 150 rows can show. The other tasks' predictions are a short and meaningful
+summary of a patient to start from. So a second ridge regression reads the inputs and these
+predictions side by side, and the task takes as much of it as its validation rows bear out, nothing
+where it would not help. Tasks with labels enough do not borrow: on their own training rows, the
+predictions of a near relative are as good as the answer.
 
-Ours, not the paper's. Shapes: n training rows, m validation rows, F inputs, O outputs of the model, S of the lenders.
+Ours, not the paper's. Shapes: n training rows, m validation rows, F inputs, O outputs of the model,
+S of the lenders.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from m3h_core.tasks import TaskSpec
 
 # A lender has at least so many times the borrower's labels.
 _TIMES = 2
-# All lenders' outputs together count so many times as much, before any label is seen, as all inputs.
+# All lenders' outputs together count so many times as much, before any label is seen, as all
+# inputs.
 _CREDIT = 2.0
 # Of fewer labels nothing is learned.
 _LEAST_LABELS = 10
@@ -34,7 +37,8 @@ _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 def borrow(model: M3H, data: TrainingData) -> None:
     """Give each task of a trained model that has few labels what it can borrow, in place."""
     at = [{task.name: i for i, task in enumerate(data.tasks)}[task.name] for task in model.tasks]
-    labels_T, valid_T = (data.weights[at] > 0).sum(1), (data.valid_mask[at] > 0).sum(1)
+    labels_T = (data.weights[at] > 0).sum(1)
+    valid_T = (data.valid_mask[at] > 0).sum(1)
     lendable = [i for i in range(len(at)) if i not in model.layout.clustering]
     outputs: tuple[Tensor, Tensor] | None = None
     for i in lendable:
@@ -46,11 +50,21 @@ def borrow(model: M3H, data: TrainingData) -> None:
 
 @torch.no_grad()
 def _borrow_one(
-    model: M3H, data: TrainingData, task: int, row: int, lenders: list[int], train_On: Tensor, valid_Om: Tensor
+    model: M3H,
+    data: TrainingData,
+    task: int,
+    row: int,
+    lenders: list[int],
+    train_On: Tensor,
+    valid_Om: Tensor,
 ) -> None:
-    part, spec = model.layout.slices[task], model.tasks[task]
-    columns = [o for j in lenders for o in range(model.layout.slices[j].start, model.layout.slices[j].stop)]
-    mean_S, scale_S = train_On[columns].mean(1), train_On[columns].std(1).clamp_min(1e-6)
+    part = model.layout.slices[task]
+    spec = model.tasks[task]
+    columns = [
+        o for j in lenders for o in range(model.layout.slices[j].start, model.layout.slices[j].stop)
+    ]
+    mean_S = train_On[columns].mean(1)
+    scale_S = train_On[columns].std(1).clamp_min(1e-6)
     credit_S = (_CREDIT * data.x_train.shape[1] / len(columns)) ** 0.5 / scale_S
     known_n = data.weights[row] > 0
     lent = (train_On[columns][:, known_n].T - mean_S) * credit_S
@@ -60,7 +74,9 @@ def _borrow_one(
     assert path is not None
     weights_OF, weights_OS, bias_O = _apart(path, data.x_train.shape[1], mean_S, credit_S)
     borrowed_Om = weights_OF @ data.x_valid.T + weights_OS @ valid_Om[columns] + bias_O.unsqueeze(1)
-    share = _best_share(spec, valid_Om[part], borrowed_Om, data.valid_targets[row], data.valid_mask[row] > 0)
+    share = _best_share(
+        spec, valid_Om[part], borrowed_Om, data.valid_targets[row], data.valid_mask[row] > 0
+    )
     model.borrow_outputs[part, part] *= 1 - share
     model.borrow_outputs[part, columns] += share * weights_OS
     model.borrow_inputs[part] = share * weights_OF
@@ -72,20 +88,32 @@ def _outputs(model: M3H, x: Tensor) -> Tensor:
     return torch.cat([model.own_outputs(part) for part in x.split(_ROWS_AT_ONCE)], dim=1)
 
 
-def _apart(path: LinearPath, features: int, mean_S: Tensor, credit_S: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _apart(
+    path: LinearPath, features: int, mean_S: Tensor, credit_S: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """A path's weights [O, F] for the inputs, [O, S] for the lenders' own outputs, and bias [O]."""
     weights = torch.tensor(path.weights_OF).to(mean_S)
     on_outputs = weights[:, features:] * credit_S
-    return weights[:, :features], on_outputs, torch.tensor(path.bias_O).to(mean_S) - on_outputs @ mean_S
+    return (
+        weights[:, :features],
+        on_outputs,
+        torch.tensor(path.bias_O).to(mean_S) - on_outputs @ mean_S,
+    )
 
 
-def _best_share(task: TaskSpec, own_Om: Tensor, borrowed_Om: Tensor, target_m: Tensor, valid_m: Tensor) -> float:
+def _best_share(
+    task: TaskSpec, own_Om: Tensor, borrowed_Om: Tensor, target_m: Tensor, valid_m: Tensor
+) -> float:
     """How much of what is borrowed makes the validation loss least."""
 
     def loss(share: float) -> float:
         mixed = (1 - share) * own_Om[:, valid_m] + share * borrowed_Om[:, valid_m]
         if task.problem == "multiclass":
             return float(multiclass_loss(mixed, target_m[valid_m]).mean())
-        return float(scalar_loss(mixed[0], target_m[valid_m], torch.tensor(task.problem == "regression")).mean())
+        return float(
+            scalar_loss(
+                mixed[0], target_m[valid_m], torch.tensor(task.problem == "regression")
+            ).mean()
+        )
 
     return min(_SHARES, key=loss)

@@ -1,10 +1,12 @@
-"""Calibration: probabilities that mean what they say, and sets and intervals that hold the truth as often as stated.
+"""Calibration: probabilities that mean what they say, and sets and intervals that hold the truth as
+often as stated.
 
-Everything here is fitted on the calibration split alone, which neither training nor any choice has read. Probabilities
-are mapped by Platt scaling or a temperature; sets and intervals are split-conformal: whatever the model, their coverage
-holds for samples that are exchangeable with those of the calibration split, on average over such splits. (Several stays
-of one patient make it approximate.) Sets and intervals start from the predictions as they were, not from the mapped
-ones, because the map has seen the labels that the coverage is counted on.
+Everything here is fitted on the calibration split alone, which neither training nor any choice has
+read. Probabilities are mapped by Platt scaling or a temperature; sets and intervals are
+split-conformal: whatever the model, their coverage holds for samples that are exchangeable with
+those of the calibration split, on average over such splits. (Several stays of one patient make it
+approximate.) Sets and intervals start from the predictions as they were, not from the mapped ones,
+because the map has seen the labels that the coverage is counted on.
 
 Shapes: N samples of the cohort, n labelled rows of the calibration split, C classes.
 """
@@ -28,7 +30,8 @@ from m3h_core.tasks import Problem, TaskSpec
 # A map is fitted where two classes have so many labels.
 FEWEST_TO_MAP = 10
 
-# How far a map is believed to lie from none: half-width of the log slope's and the offset's Cauchy prior.
+# How far a map is believed to lie from none: half-width of the log slope's and the offset's Cauchy
+# prior.
 _PRIOR = 0.3
 
 _FORMAT = 1
@@ -40,10 +43,11 @@ _NEAREST = 1e-15
 class TaskCalibration:
     """What the calibration split says of one task.
 
-    ``counts`` are its labels, of each class for classification. ``mapped`` says whether they were enough to fit the
-    map: slope and offset on the logit for binary, slope (inverse temperature) on the log-probabilities for multiclass.
-    ``thresholds`` are the largest nonconformity that is let into a set, for each class, or into an interval, in the
-    task's unit; infinite where the labels are too few for the coverage.
+    ``counts`` are its labels, of each class for classification. ``mapped`` says whether they were
+    enough to fit the map: slope and offset on the logit for binary, slope (inverse temperature) on
+    the log-probabilities for multiclass. ``thresholds`` are the largest nonconformity that is let
+    into a set, for each class, or into an interval, in the task's unit; infinite where the labels
+    are too few for the coverage.
     """
 
     problem: Problem
@@ -54,21 +58,35 @@ class TaskCalibration:
     offset: float = 0.0
 
     @classmethod
-    def of(cls, task: TaskSpec, target: np.ndarray, prediction: np.ndarray, coverage: float) -> TaskCalibration:
+    def of(
+        cls, task: TaskSpec, target: np.ndarray, prediction: np.ndarray, coverage: float
+    ) -> TaskCalibration:
         """Fit on the labels [n] of a task and what was predicted for them, [n] or [n, C]."""
         if task.problem == "clustering":
             return cls(task.problem)
         if task.problem == "regression":
-            return cls(task.problem, (len(target),), (_conformal_quantile(np.abs(target - prediction), coverage),))
+            return cls(
+                task.problem,
+                (len(target),),
+                (_conformal_quantile(np.abs(target - prediction), coverage),),
+            )
         unlikely = _unlikelihood(task.problem, prediction)
         if not np.isin(target, range(unlikely.shape[1])).all():
-            raise ValueError(f"the labels of {task.problem} task {task.name!r} must be whole and from 0 to C - 1")
+            raise ValueError(
+                f"the labels of {task.problem} task {task.name!r} must be whole and from 0 to C - 1"
+            )
         by_class = [unlikely[target == c, c] for c in range(unlikely.shape[1])]
         counts = tuple(len(scores) for scores in by_class)
         thresholds = tuple(_conformal_quantile(scores, coverage) for scores in by_class)
         if sum(count >= FEWEST_TO_MAP for count in counts) < 2:
             return cls(task.problem, counts, thresholds)
-        return cls(task.problem, counts, thresholds, True, *_fitted_map(task.problem, target.astype(int), prediction))
+        return cls(
+            task.problem,
+            counts,
+            thresholds,
+            True,
+            *_fitted_map(task.problem, target.astype(int), prediction),
+        )
 
     @property
     def n(self) -> int:
@@ -77,8 +95,12 @@ class TaskCalibration:
 
     @property
     def covered(self) -> bool:
-        """Whether the labels are enough for the coverage, in each class; if not, some sets or intervals say nothing."""
-        return bool(self.thresholds) and all(math.isfinite(threshold) for threshold in self.thresholds)
+        """Whether the labels are enough for the coverage, in each class; if not, some sets or
+        intervals say nothing.
+        """
+        return bool(self.thresholds) and all(
+            math.isfinite(threshold) for threshold in self.thresholds
+        )
 
     def calibrated(self, prediction: np.ndarray) -> np.ndarray:
         """The mapped probabilities; the prediction itself where there is no map."""
@@ -94,10 +116,10 @@ class TaskCalibration:
 class Calibrator:
     """Calibrates a model's predictions, from the calibration split alone; travels as JSON.
 
-    ``about`` says for each task how many labels there were, and whether a map and the coverage could be fitted. All
-    methods take predictions as ``FittedModel.predict`` returns them, never those already calibrated, of any of the
-    tasks. They raise ValueError for a task that was not fitted, another number of classes, or values that are not
-    finite or no probabilities.
+    ``about`` says for each task how many labels there were, and whether a map and the coverage
+    could be fitted. All methods take predictions as ``FittedModel.predict`` returns them, never
+    those already calibrated, of any of the tasks. They raise ValueError for a task that was not
+    fitted, another number of classes, or values that are not finite or no probabilities.
 
     >>> n = 120
     >>> cohort = Cohort(
@@ -122,13 +144,18 @@ class Calibrator:
 
     @classmethod
     def fit(
-        cls, cohort: Cohort, tasks: Sequence[TaskSpec], predictions: Mapping[str, np.ndarray], coverage: float = 0.9
+        cls,
+        cohort: Cohort,
+        tasks: Sequence[TaskSpec],
+        predictions: Mapping[str, np.ndarray],
+        coverage: float = 0.9,
     ) -> Calibrator:
-        """Fit on predictions {task: [N], or [N, C] for multiclass and clustering} of every row of the cohort.
+        """Fit on predictions {task: [N], or [N, C] for multiclass and clustering} of every row of
+        the cohort.
 
-        Read are the labelled rows of the calibration split. With fewer than 10 labels in all but one class the
-        probabilities stay as they are; with fewer than coverage / (1 - coverage) labels (9 at 0.9) the set holds the
-        class always, and the interval is infinite.
+        Read are the labelled rows of the calibration split. With fewer than 10 labels in all but
+        one class the probabilities stay as they are; with fewer than coverage / (1 - coverage)
+        labels (9 at 0.9) the set holds the class always, and the interval is infinite.
         """
         if not 0 < coverage < 1:
             raise ValueError(f"coverage must lie between 0 and 1, not {coverage}")
@@ -138,7 +165,10 @@ class Calibrator:
                 raise ValueError(f"there are no predictions of task {task.name!r}")
             prediction = np.asarray(predictions[task.name])
             if len(prediction) != len(cohort):
-                raise ValueError(f"predictions of {task.name!r} have {len(prediction)} rows, the cohort {len(cohort)}")
+                raise ValueError(
+                    f"predictions of {task.name!r} have {len(prediction)} rows, the cohort "
+                    f"{len(cohort)}"
+                )
             rows = cohort.rows(CALIBRATION)
             labelled = cohort.labelled.get(task.name, np.zeros(len(cohort), dtype=bool))
             rows = rows[np.asarray(labelled)[rows]]
@@ -150,20 +180,25 @@ class Calibrator:
     def calibrated(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The predictions with calibrated probabilities; values and assignments are those given.
 
-        The map of a binary task is increasing, so that its ranking and its AUROC stay; that of a multiclass task keeps
-        the ranking of the classes of each row.
-        """
-        return {name: self.about[name].calibrated(known) for name, known in self._known(predictions)}
-
-    def sets(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Classes bool [N, C] that can't be ruled out, for each binary (C = 2: no, yes) and multiclass task.
-
-        The coverage holds within each class (Mondrian): of the patients who will have a rare diagnosis, 90% have it in
-        their set. Marginal coverage would be reached by always saying no. A set with all classes says that the model
-        can't tell; an empty one that the sample is unlike those of any class.
+        The map of a binary task is increasing, so that its ranking and its AUROC stay; that of a
+        multiclass task keeps the ranking of the classes of each row.
         """
         return {
-            name: _unlikelihood(self.about[name].problem, known) <= np.array(self.about[name].thresholds)
+            name: self.about[name].calibrated(known) for name, known in self._known(predictions)
+        }
+
+    def sets(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Classes bool [N, C] that can't be ruled out, for each binary (C = 2: no, yes) and
+        multiclass task.
+
+        The coverage holds within each class (Mondrian): of the patients who will have a rare
+        diagnosis, 90% have it in their set. Marginal coverage would be reached by always saying no.
+        A set with all classes says that the model can't tell; an empty one that the sample is
+        unlike those of any class.
+        """
+        return {
+            name: _unlikelihood(self.about[name].problem, known)
+            <= np.array(self.about[name].thresholds)
             for name, known in self._known(predictions)
             if self.about[name].problem in ("binary", "multiclass")
         }
@@ -181,21 +216,33 @@ class Calibrator:
         tasks = {name: asdict(task) for name, task in self.about.items()}
         for task in tasks.values():  # JSON has no infinity
             task["thresholds"] = [t if math.isfinite(t) else None for t in task["thresholds"]]
-        write_json(Path(folder) / "calibrator.json", {"format": _FORMAT, "coverage": self.coverage, "tasks": tasks})
+        write_json(
+            Path(folder) / "calibrator.json",
+            {"format": _FORMAT, "coverage": self.coverage, "tasks": tasks},
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> Calibrator:
         """Read what :meth:`save` wrote; no code is run from the file."""
         record = json.loads((Path(folder) / "calibrator.json").read_text())
         if record.get("format") != _FORMAT:
-            raise ValueError(f"{folder}: calibrator format {record.get('format')!r}, this version reads {_FORMAT}")
-        return cls(record["coverage"], {name: _task_from_json(task) for name, task in record["tasks"].items()})
+            raise ValueError(
+                f"{folder}: calibrator format {record.get('format')!r}, this version reads "
+                f"{_FORMAT}"
+            )
+        return cls(
+            record["coverage"],
+            {name: _task_from_json(task) for name, task in record["tasks"].items()},
+        )
 
     def _known(self, predictions: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
         if unknown := set(predictions) - set(self.about):
             raise ValueError(f"the calibrator was not fitted for the tasks {sorted(unknown)}")
         return [
-            (name, _checked(name, self.about[name].problem, len(self.about[name].counts), prediction))
+            (
+                name,
+                _checked(name, self.about[name].problem, len(self.about[name].counts), prediction),
+            )
             for name, prediction in predictions.items()
         ]
 
@@ -204,8 +251,8 @@ class Calibrator:
 class Held:
     """How often sets or intervals held the truth: the share of ``n`` labels, with a 95% interval.
 
-    ``size`` is the mean number of classes of a set, or the mean width of an interval in the task's unit. All are NaN
-    where there is no label.
+    ``size`` is the mean number of classes of a set, or the mean width of an interval in the task's
+    unit. All are NaN where there is no label.
     """
 
     n: int
@@ -235,9 +282,11 @@ class Held:
         if not len(target):
             return cls(0, *[math.nan] * 4)
         if task.problem == "regression":
-            inside, sizes = (said[:, 0] <= target) & (target <= said[:, 1]), said[:, 1] - said[:, 0]
+            inside = (said[:, 0] <= target) & (target <= said[:, 1])
+            sizes = said[:, 1] - said[:, 0]
         else:
-            inside, sizes = said[np.arange(len(target)), target.astype(int)], said.sum(1)
+            inside = said[np.arange(len(target)), target.astype(int)]
+            sizes = said.sum(1)
         whose = np.arange(len(target)) if subjects is None else subjects
         low, high = share_interval(inside, whose)
         return cls(len(target), float(inside.mean()), low, high, float(sizes.mean()))
@@ -248,9 +297,13 @@ def _checked(name: str, problem: Problem, n_classes: int, prediction: Any) -> np
     prediction = np.asarray(prediction)
     if problem == "clustering":
         return prediction
-    expected, width = (f"[N, {n_classes}]", (n_classes,)) if problem == "multiclass" else ("[N]", ())
+    expected, width = (
+        (f"[N, {n_classes}]", (n_classes,)) if problem == "multiclass" else ("[N]", ())
+    )
     if not prediction.ndim or prediction.shape[1:] != width:
-        raise ValueError(f"predictions of {name!r} must be {expected}, not of shape {prediction.shape}")
+        raise ValueError(
+            f"predictions of {name!r} must be {expected}, not of shape {prediction.shape}"
+        )
     if not np.isfinite(prediction).all():
         raise ValueError(f"predictions of {name!r} are not all finite")
     if problem == "regression":
@@ -270,7 +323,8 @@ def _unlikelihood(problem: Problem, prediction: np.ndarray) -> np.ndarray:
 def _conformal_quantile(scores: np.ndarray, coverage: float) -> float:
     """The ceil((n + 1) coverage)-th smallest of n scores; infinite where there is none.
 
-    A new score is as likely to fall into each of the n + 1 gaps between them: so many of these hold the coverage.
+    A new score is as likely to fall into each of the n + 1 gaps between them: so many of these hold
+    the coverage.
 
     >>> _conformal_quantile(np.arange(1.0, 10.0), 0.9), _conformal_quantile(np.arange(1.0, 9.0), 0.9)
     (9.0, inf)
@@ -280,19 +334,25 @@ def _conformal_quantile(scores: np.ndarray, coverage: float) -> float:
 
 
 def _scores(problem: Problem, prediction: np.ndarray) -> np.ndarray:
-    """Logits [n] of a binary task, log-probabilities [n, C] of a multiclass one; finite also at 0 and 1."""
+    """Logits [n] of a binary task, log-probabilities [n, C] of a multiclass one; finite also at 0
+    and 1.
+    """
     from scipy.special import logit
 
     inner = np.clip(prediction, _NEAREST, 1 - _NEAREST)
     return logit(inner) if problem == "binary" else np.log(inner)
 
 
-def _fitted_map(problem: Problem, target: np.ndarray, prediction: np.ndarray) -> tuple[float, float]:
-    """Slope and offset of the highest likelihood under a prior that leaves probabilities as they are.
+def _fitted_map(
+    problem: Problem, target: np.ndarray, prediction: np.ndarray
+) -> tuple[float, float]:
+    """Slope and offset of the highest likelihood under a prior that leaves probabilities as they
+    are.
 
-    Fitted is the logarithm of the slope, so that it is positive. The prior on either, a Cauchy of 0.3, weighs as
-    much as some hundred labels near 0 and little far away: a free map fits the chance of few labels and is worse than
-    none (docs/modelling.md has the figures), while predictions that are far off are mended.
+    Fitted is the logarithm of the slope, so that it is positive. The prior on either, a Cauchy of
+    0.3, weighs as much as some hundred labels near 0 and little far away: a free map fits the
+    chance of few labels and is worse than none (docs/modelling.md has the figures), while
+    predictions that are far off are mended.
     """
     from scipy.optimize import minimize
     from scipy.special import log_softmax
@@ -310,7 +370,9 @@ def _fitted_map(problem: Problem, target: np.ndarray, prediction: np.ndarray) ->
 
     # Without gradients: there are one or two parameters, and a rare class makes the loss flat.
     start = np.zeros(2 if problem == "binary" else 1)
-    log_slope, *offset = minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9}).x
+    log_slope, *offset = minimize(
+        loss, start, method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9}
+    ).x
     return float(np.exp(log_slope)), float(offset[0]) if offset else 0.0
 
 

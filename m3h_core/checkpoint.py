@@ -1,4 +1,6 @@
-"""Tensors and JSON on disk: written under a temporary name, then renamed, so that a kill leaves nothing half-done."""
+"""Tensors and JSON on disk: written under a temporary name, then renamed, so that a kill leaves
+nothing half-done.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 
-def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
-    """Write one safetensors file whose metadata holds ``about`` as JSON; it is there in full or not at all."""
+def write_tensors(
+    file: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]
+) -> None:
+    """Write one safetensors file whose metadata holds ``about`` as JSON; it is there in full or not
+    at all.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.tmp")
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -24,7 +30,9 @@ def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor], about: Mappin
     os.replace(temporary, file)
 
 
-def read_tensors(file: Path, device: torch.device | str = "cpu") -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_tensors(
+    file: Path, device: torch.device | str = "cpu"
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """What :func:`write_tensors` wrote: the tensors and ``about``."""
     with safe_open(file, framework="pt", device=str(device)) as stored:
         about = json.loads((stored.metadata() or {})["about"])
@@ -41,7 +49,9 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def fingerprint(*parts: Any) -> str:
-    """A hash of arrays, tensors and JSON-ready values: whether finished work belongs to the work asked for."""
+    """A hash of arrays, tensors and JSON-ready values: whether finished work belongs to the work
+    asked for.
+    """
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, torch.Tensor):

@@ -1,7 +1,8 @@
-"""Clusters: where they start from, how many there are, whether they come again, and what their patients have.
+"""Clusters: where they start from, how many there are, whether they come again, and what their
+patients have.
 
-Shapes: N samples of the cohort, n training rows, m rows to judge by, D width of an embedding, F inputs, c clusters,
-R resamples, l rows of a split where an outcome is labelled.
+Shapes: N samples of the cohort, n training rows, m rows to judge by, D width of an embedding, F
+inputs, c clusters, R resamples, l rows of a split where an outcome is labelled.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ _ROWS_TO_JUDGE = 2000
 class Enrichment:
     """How often, or how much, an outcome is seen in one cluster, beside all others.
 
-    ``inside`` and ``outside`` are shares for a binary outcome and means in the task's unit for regression, over the
-    ``n`` labelled rows in the cluster and those outside; ``difference`` is inside minus outside with a 95% interval
-    over subjects. ``q_value`` is the p-value adjusted for all comparisons that were made (Benjamini-Hochberg).
-    Where either side has fewer than 10 patients the comparison is suppressed: ``n`` is None and all numbers are NaN.
+    ``inside`` and ``outside`` are shares for a binary outcome and means in the task's unit for
+    regression, over the ``n`` labelled rows in the cluster and those outside; ``difference`` is
+    inside minus outside with a 95% interval over subjects. ``q_value`` is the p-value adjusted for
+    all comparisons that were made (Benjamini-Hochberg). Where either side has fewer than 10
+    patients the comparison is suppressed: ``n`` is None and all numbers are NaN.
     """
 
     cluster: int
@@ -61,27 +63,33 @@ def k_means_centres(z_nD: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     return _k_means(z_nD, n_clusters, seed).cluster_centers_
 
 
-def choose_n_clusters(z_nD: np.ndarray, judged_mD: np.ndarray, space_mF: np.ndarray, largest: int) -> int:
+def choose_n_clusters(
+    z_nD: np.ndarray, judged_mD: np.ndarray, space_mF: np.ndarray, largest: int
+) -> int:
     """The number of clusters from 2 to ``largest`` with the best mean silhouette.
 
-    k-means is fitted on the rows ``z_nD``; judged are the clusters of the rows ``judged_mD``, in the space ``space_mF``
-    of the same rows. 2 where nothing can be judged.
+    k-means is fitted on the rows ``z_nD``; judged are the clusters of the rows ``judged_mD``, in
+    the space ``space_mF`` of the same rows. 2 where nothing can be judged.
     """
     rows = np.arange(0, len(judged_mD), max(1, -(-len(judged_mD) // _ROWS_TO_JUDGE)))
-    best, chosen = -np.inf, 2
+    best = -np.inf
+    chosen = 2
     for k in range(2, min(largest, len(z_nD)) + 1):
         clusters = _k_means(z_nD, k, seed=0).predict(judged_mD[rows])
         silhouette = float(np.mean(silhouette_rows(space_mF[rows], clusters)))
         if silhouette > best:
-            best, chosen = silhouette, k
+            best = silhouette
+            chosen = k
     return chosen
 
 
 def cluster_stability(assignments: Sequence[np.ndarray]) -> float:
-    """Mean adjusted Rand index of each pair of clusterings of the same rows: 1 where they agree, near 0 by chance.
+    """Mean adjusted Rand index of each pair of clusterings of the same rows: 1 where they agree,
+    near 0 by chance.
 
-    ``assignments``, one for each seed, are clusters [N], or soft assignments [N, c] of which the likeliest counts; what
-    a cluster is called makes no difference. Raises ValueError for fewer than two, or for different rows.
+    ``assignments``, one for each seed, are clusters [N], or soft assignments [N, c] of which the
+    likeliest counts; what a cluster is called makes no difference. Raises ValueError for fewer than
+    two, or for different rows.
 
     >>> cluster_stability([np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0])])
     1.0
@@ -105,12 +113,14 @@ def cluster_enrichment(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> list[Enrichment]:
-    """What sets the clusters of a task apart: each cluster of a split against all others, for each outcome.
+    """What sets the clusters of a task apart: each cluster of a split against all others, for each
+    outcome.
 
-    ``prediction`` [N] or [N, c] as ``FittedModel.predict`` returns it. Outcomes are binary and regression tasks; others
-    are left out. The test is Fisher's for binary and Mann-Whitney's for regression, on the first labelled row of each
-    subject, because rows of one patient are not independent. Clusters come in order, and within them outcomes. Raises
-    ValueError for a task that is no clustering, or another number of rows.
+    ``prediction`` [N] or [N, c] as ``FittedModel.predict`` returns it. Outcomes are binary and
+    regression tasks; others are left out. The test is Fisher's for binary and Mann-Whitney's for
+    regression, on the first labelled row of each subject, because rows of one patient are not
+    independent. Clusters come in order, and within them outcomes. Raises ValueError for a task that
+    is no clustering, or another number of rows.
 
     >>> cohort = Cohort(
     ...     sample_ids=[str(i) for i in range(40)], split=np.full(40, 3), embeddings={}, present={},
@@ -123,7 +133,9 @@ def cluster_enrichment(
     if task.problem != "clustering":
         raise ValueError(f"task {task.name!r} is {task.problem}, not clustering")
     if len(prediction) != len(cohort):
-        raise ValueError(f"predictions of {task.name!r} have {len(prediction)} rows, the cohort {len(cohort)}")
+        raise ValueError(
+            f"predictions of {task.name!r} have {len(prediction)} rows, the cohort {len(cohort)}"
+        )
     clusters = hard_clusters(prediction)
     names = np.unique(clusters[cohort.rows(split)])
     draws = Resamples(cohort, split, n_bootstrap, seed)
@@ -132,11 +144,18 @@ def cluster_enrichment(
         for outcome in outcomes
         if outcome.problem in ("binary", "regression")
     ]
-    return _adjusted([found for of_cluster in zip(*by_outcome, strict=True) for found in of_cluster])
+    return _adjusted(
+        [found for of_cluster in zip(*by_outcome, strict=True) for found in of_cluster]
+    )
 
 
 def _enriched(
-    cohort: Cohort, clusters: np.ndarray, names: np.ndarray, outcome: TaskSpec, draws: Resamples, split: int
+    cohort: Cohort,
+    clusters: np.ndarray,
+    names: np.ndarray,
+    outcome: TaskSpec,
+    draws: Resamples,
+    split: int,
 ) -> list[Enrichment]:
     """One outcome in each of the clusters, without the adjusted p-values."""
     rows = cohort.rows(split)
@@ -149,14 +168,24 @@ def _enriched(
     found = []
     for cluster in names:
         inside_l = clusters[rows] == cluster
-        a, b = target_l[first][inside_l[first]], target_l[first][~inside_l[first]]
+        a = target_l[first][inside_l[first]]
+        b = target_l[first][~inside_l[first]]
         if min(len(a), len(b)) < FEWEST_TO_DESCRIBE:
             found.append(Enrichment(int(cluster), outcome.name))
             continue
-        inside, outside = target_l[inside_l].mean(), target_l[~inside_l].mean()
+        inside = target_l[inside_l].mean()
+        outside = target_l[~inside_l].mean()
         difference = _mean(weights_Rl, target_l, inside_l) - _mean(weights_Rl, target_l, ~inside_l)
-        numbers = (inside, outside, inside - outside, *interval(difference), _p_value(outcome, a, b))
-        found.append(Enrichment(int(cluster), outcome.name, int(inside_l.sum()), *map(float, numbers)))
+        numbers = (
+            inside,
+            outside,
+            inside - outside,
+            *interval(difference),
+            _p_value(outcome, a, b),
+        )
+        found.append(
+            Enrichment(int(cluster), outcome.name, int(inside_l.sum()), *map(float, numbers))
+        )
     return found
 
 
@@ -164,16 +193,22 @@ def _mean(weights_Rl: np.ndarray, target_l: np.ndarray, there_l: np.ndarray) -> 
     """Weighted means [R] of some rows; NaN where these have no weight."""
     weights = weights_Rl[:, there_l].astype(np.float64)
     total = weights.sum(1)
-    return np.divide(weights @ target_l[there_l], total, out=np.full(len(total), np.nan), where=total > 0)
+    return np.divide(
+        weights @ target_l[there_l], total, out=np.full(len(total), np.nan), where=total > 0
+    )
 
 
 def _p_value(outcome: TaskSpec, a: np.ndarray, b: np.ndarray) -> float:
-    """The probability of a difference as large, if the outcome has the same distribution in both groups."""
+    """The probability of a difference as large, if the outcome has the same distribution in both
+    groups.
+    """
     from scipy.stats import fisher_exact, mannwhitneyu
 
     if outcome.problem == "regression":
         return float(mannwhitneyu(a, b).pvalue)
-    return float(fisher_exact([[(a == 1).sum(), (a != 1).sum()], [(b == 1).sum(), (b != 1).sum()]]).pvalue)
+    return float(
+        fisher_exact([[(a == 1).sum(), (a != 1).sum()], [(b == 1).sum(), (b != 1).sum()]]).pvalue
+    )
 
 
 def _adjusted(found: list[Enrichment]) -> list[Enrichment]:

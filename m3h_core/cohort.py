@@ -12,7 +12,10 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-TRAIN, VALID, CALIBRATION, TEST = 0, 1, 2, 3
+TRAIN = 0
+VALID = 1
+CALIBRATION = 2
+TEST = 3
 SPLITS = {"train": TRAIN, "valid": VALID, "calibration": CALIBRATION, "test": TEST}
 
 _FORMAT = 1
@@ -22,10 +25,11 @@ _FORMAT = 1
 class Cohort:
     """N samples as arrays.
 
-    Shapes: ``split`` int8 [N] (0 train, 1 valid, 2 calibration, 3 test); ``embeddings`` {modality: float32 [N, F_m]};
-    ``present`` {modality: bool [N]}; ``labels`` {task: float [N]} (for multiclass the index of the class);
-    ``labelled`` {task: bool [N]}; ``subject_ids`` strings [N]; ``groups`` {attribute: strings [N]}, for audits only.
-    A row that is not present or not labelled may hold anything: it is never read.
+    Shapes: ``split`` int8 [N] (0 train, 1 valid, 2 calibration, 3 test); ``embeddings`` {modality:
+    float32 [N, F_m]}; ``present`` {modality: bool [N]}; ``labels`` {task: float [N]} (for
+    multiclass the index of the class); ``labelled`` {task: bool [N]}; ``subject_ids`` strings [N];
+    ``groups`` {attribute: strings [N]}, for audits only. A row that is not present or not labelled
+    may hold anything: it is never read.
 
     >>> cohort = Cohort(
     ...     sample_ids=["a", "b"], split=np.array([0, 3]),
@@ -53,21 +57,30 @@ class Cohort:
         for name, table in (("embeddings", self.embeddings), ("labels", self.labels)):
             for key, values in table.items():
                 _check_length(f"{name}[{key!r}]", values, n)
-        for name, mask, of in (("present", self.present, self.embeddings), ("labelled", self.labelled, self.labels)):
+        for name, mask, of in (
+            ("present", self.present, self.embeddings),
+            ("labelled", self.labelled, self.labels),
+        ):
             if set(mask) != set(of):
                 raise ValueError(f"{name} has the keys {sorted(mask)}, expected {sorted(of)}")
             for key, values in mask.items():
                 _check_length(f"{name}[{key!r}]", values, n)
                 if np.asarray(values).dtype != np.bool_:
-                    raise ValueError(f"{name}[{key!r}] must be bool, not {np.asarray(values).dtype}")
+                    raise ValueError(
+                        f"{name}[{key!r}] must be bool, not {np.asarray(values).dtype}"
+                    )
         for key, values in self.embeddings.items():
             if values.ndim != 2:
                 raise ValueError(f"embeddings[{key!r}] must be [N, F], not of shape {values.shape}")
             if not np.isfinite(values[self.present[key]]).all():
-                raise ValueError(f"embeddings[{key!r}] has values that are not finite in rows that are present")
+                raise ValueError(
+                    f"embeddings[{key!r}] has values that are not finite in rows that are present"
+                )
         for key, values in self.labels.items():
             if not np.isfinite(np.asarray(values)[self.labelled[key]]).all():
-                raise ValueError(f"labels[{key!r}] has values that are not finite in rows that are labelled")
+                raise ValueError(
+                    f"labels[{key!r}] has values that are not finite in rows that are labelled"
+                )
         if self.subject_ids is not None:
             _check_length("subject_ids", self.subject_ids, n)
         for key, values in (self.groups or {}).items():
@@ -116,7 +129,9 @@ class Cohort:
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {"split": self.split}
         for name in self.embeddings:
-            arrays[f"embeddings/{name}"] = np.ascontiguousarray(self.embeddings[name], dtype=np.float32)
+            arrays[f"embeddings/{name}"] = np.ascontiguousarray(
+                self.embeddings[name], dtype=np.float32
+            )
             arrays[f"present/{name}"] = np.ascontiguousarray(self.present[name])
         for name in self.labels:
             arrays[f"labels/{name}"] = np.ascontiguousarray(self.labels[name], dtype=np.float64)
@@ -138,7 +153,9 @@ class Cohort:
         folder = Path(folder)
         about = json.loads((folder / "cohort.json").read_text())
         if about.get("format") != _FORMAT:
-            raise ValueError(f"{folder}: cohort format {about.get('format')!r}, this version reads {_FORMAT}")
+            raise ValueError(
+                f"{folder}: cohort format {about.get('format')!r}, this version reads {_FORMAT}"
+            )
         with safe_open(folder / "cohort.safetensors", framework="numpy") as arrays:
             return cls(
                 sample_ids=about["sample_ids"],
@@ -158,7 +175,8 @@ def _check_length(name: str, values: Sequence | np.ndarray, n: int) -> None:
 
 
 def proper_subsets(cohort: Cohort) -> list[tuple[str, ...]]:
-    """The subsets of the modalities that some sample has, the largest first, without the whole and the empty one.
+    """The subsets of the modalities that some sample has, the largest first, without the whole and
+    the empty one.
 
     >>> vectors = {"tabular": np.zeros((2, 1)), "vision": np.zeros((2, 1))}
     >>> there = dict.fromkeys(vectors, np.ones(2, dtype=bool))

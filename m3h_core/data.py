@@ -1,4 +1,5 @@
-"""What training reads of a cohort, as tensors. Everything fitted here is fitted on the training split alone.
+"""What training reads of a cohort, as tensors. Everything fitted here is fitted on the training
+split alone.
 
 Shapes: N samples, n training rows, m validation rows, F inputs, C components.
 """
@@ -22,7 +23,8 @@ from m3h_core.tasks import TaskSpec
 
 # With fewer validation rows than this, the number of clusters is chosen on the training rows.
 FEWEST_TO_JUDGE_CLUSTERS = 20
-# With fewer validation labels than this, a task's share of network, linear path or loan is not chosen by them.
+# With fewer validation labels than this, a task's share of network, linear path or loan is not
+# chosen by them.
 LEAST_TO_JUDGE = 10
 
 
@@ -30,14 +32,14 @@ LEAST_TO_JUDGE = 10
 class TrainingData:
     """A cohort made ready for a list of tasks.
 
-    ``x_train`` [n, F], ``x_valid`` [m, F]; ``targets`` and ``weights`` [tasks, n], ``valid_targets`` and ``valid_mask``
-    [tasks, m]. A weight is 0 where not labelled, else (n / labelled rows of the task) ** balance: at balance 1 the mean
-    over any batch is an unbiased estimate of the mean over the labelled rows, and no batch is a special case for
-    having no label.
-    ``components`` [C, n] and ``valid_components`` [C, m] are what clustering tasks reconstruct (C = 0 without one), and
-    ``n_clusters`` their number of clusters where it is not given: chosen on the validation rows, in the inputs, so that
-    it is the same however and beside whatever the task is trained.
-    ``linear`` is the tasks' linear path, where the configuration asks for one.
+    ``x_train`` [n, F], ``x_valid`` [m, F]; ``targets`` and ``weights`` [tasks, n],
+    ``valid_targets`` and ``valid_mask`` [tasks, m]. A weight is 0 where not labelled, else (n /
+    labelled rows of the task) ** balance: at balance 1 the mean over any batch is an unbiased
+    estimate of the mean over the labelled rows, and no batch is a special case for having no label.
+    ``components`` [C, n] and ``valid_components`` [C, m] are what clustering tasks reconstruct (C =
+    0 without one), and ``n_clusters`` their number of clusters where it is not given: chosen on the
+    validation rows, in the inputs, so that it is the same however and beside whatever the task is
+    trained. ``linear`` is the tasks' linear path, where the configuration asks for one.
     """
 
     tasks: tuple[TaskSpec, ...]
@@ -58,29 +60,39 @@ class TrainingData:
 
     @classmethod
     def of(cls, cohort: Cohort, tasks: Sequence[TaskSpec], config: FitConfig) -> TrainingData:
-        """Prepare a cohort for these tasks, in the configuration's precision; raises ValueError for wrong labels."""
+        """Prepare a cohort for these tasks, in the configuration's precision; raises ValueError for
+        wrong labels.
+        """
         _check_labels(cohort, tasks)
-        train, valid = cohort.rows(TRAIN), cohort.rows(VALID)
+        train = cohort.rows(TRAIN)
+        valid = cohort.rows(VALID)
         if not len(train):
             raise ValueError("the cohort has no row in the training split")
         widths = cohort.widths
         mean, inverse_scale = (torch.tensor(v, dtype=config.dtype) for v in _standardizer(cohort))
         x_train, x_valid = (
-            standardized(*cohort_tensors(cohort, rows), widths, mean, inverse_scale) for rows in (train, valid)
+            standardized(*cohort_tensors(cohort, rows), widths, mean, inverse_scale)
+            for rows in (train, valid)
         )
         about = {task.name: _About.of(cohort, task) for task in tasks}
         columns = [
-            (*about[task.name].column(cohort, task, train), *about[task.name].column(cohort, task, valid))
+            (
+                *about[task.name].column(cohort, task, train),
+                *about[task.name].column(cohort, task, valid),
+            )
             for task in tasks
         ]
         targets, there, valid_targets, valid_mask = (
             torch.tensor(np.array(part), dtype=config.dtype) for part in zip(*columns, strict=True)
         )
         weights = there * (len(train) / there.sum(1, keepdim=True).clamp_min(1)) ** config.balance
-        components, valid_components = x_train.new_zeros(0, len(train)), x_valid.new_zeros(0, len(valid))
+        components = x_train.new_zeros(0, len(train))
+        valid_components = x_valid.new_zeros(0, len(valid))
         n_clusters = 0
         if any(task.problem == "clustering" for task in tasks):
-            components, valid_components = _components(x_train, x_valid, widths, config.cluster_components)
+            components, valid_components = _components(
+                x_train, x_valid, widths, config.cluster_components
+            )
         if any(task.problem == "clustering" and not task.n_classes for task in tasks):
             by_valid = len(valid) >= FEWEST_TO_JUDGE_CLUSTERS
             n_clusters = choose_n_clusters(
@@ -98,15 +110,26 @@ class TrainingData:
 
     def fingerprint(self) -> str:
         """A hash of all that training reads."""
-        tensors = [self.x_train, self.x_valid, self.targets, self.weights, self.valid_targets, self.valid_mask]
+        tensors = [
+            self.x_train,
+            self.x_valid,
+            self.targets,
+            self.weights,
+            self.valid_targets,
+            self.valid_mask,
+        ]
         if self.linear:
             tensors.append(self.linear.weights)
         return fingerprint(self.modalities, [task.to_dict() for task in self.tasks], *tensors)
 
     def new_model(self, tasks: Sequence[TaskSpec], config: FitConfig) -> M3H:
-        """An untrained model whose standardisation is fitted and whose heads start at the tasks' base rates."""
+        """An untrained model whose standardisation is fitted and whose heads start at the tasks'
+        base rates.
+        """
         tasks = [
-            replace(task, classes=self.n_clusters) if task.problem == "clustering" and not task.n_classes else task
+            replace(task, classes=self.n_clusters)
+            if task.problem == "clustering" and not task.n_classes
+            else task
             for task in tasks
         ]
         model = M3H(self.modalities, tasks, config)
@@ -118,25 +141,31 @@ class TrainingData:
                     continue
                 if self.linear:
                     rows = self.linear.rows[task.name]
-                    model.linear_weight[part], model.head_bias[:, part] = (
-                        self.linear.weights[rows],
-                        self.linear.bias[rows],
-                    )
+                    model.linear_weight[part] = self.linear.weights[rows]
+                    model.head_bias[:, part] = self.linear.bias[rows]
                 else:
-                    model.head_bias[:, part] = torch.tensor(self.about[task.name].prior, dtype=config.dtype)
+                    model.head_bias[:, part] = torch.tensor(
+                        self.about[task.name].prior, dtype=config.dtype
+                    )
         return model
 
     def units(self, tasks: Sequence[TaskSpec]) -> dict[str, tuple[float, float]]:
         """Mean and standard deviation of the training labels of each regression task."""
-        return {t.name: (self.about[t.name].mean, self.about[t.name].scale) for t in tasks if t.problem == "regression"}
+        return {
+            t.name: (self.about[t.name].mean, self.about[t.name].scale)
+            for t in tasks
+            if t.problem == "regression"
+        }
 
 
 @dataclass(frozen=True)
 class LinearTable:
-    """The linear paths of all tasks, one output under the other; the last of the P rows is 0, for what has none.
+    """The linear paths of all tasks, one output under the other; the last of the P rows is 0, for
+    what has none.
 
-    ``weights`` [P, F] and ``bias`` [P]; ``train`` [P, n] and ``valid`` [P, m] are their outputs without the bias, left
-    out where a training row is labelled. ``rows`` holds the rows of each task.
+    ``weights`` [P, F] and ``bias`` [P]; ``train`` [P, n] and ``valid`` [P, m] are their outputs
+    without the bias, left out where a training row is labelled. ``rows`` holds the rows of each
+    task.
     """
 
     weights: Tensor
@@ -155,9 +184,14 @@ class LinearTable:
         labelled: Tensor,
         about: Mapping[str, _About],
     ) -> LinearTable:
-        x_nF, features = x_train.double().numpy(), x_train.shape[1]
+        x_nF = x_train.double().numpy()
+        features = x_train.shape[1]
         paths = fit_linear_paths(tasks, x_nF, targets.double().numpy(), labelled.numpy())
-        weights, bias, train, rows, count = [], [], [], {}, 0
+        weights = []
+        bias = []
+        train = []
+        rows = {}
+        count = 0
         for task, path in zip(tasks, paths, strict=True):
             if task.problem == "clustering":
                 continue
@@ -195,11 +229,14 @@ class _About:
         if task.problem == "clustering":
             return cls()
         rows = cohort.rows(TRAIN)
-        known = np.asarray(cohort.labels[task.name], dtype=np.float64)[rows][cohort.labelled[task.name][rows]]
+        known = np.asarray(cohort.labels[task.name], dtype=np.float64)[rows][
+            cohort.labelled[task.name][rows]
+        ]
         if task.problem == "regression":
             if not len(known):
                 return cls()
-            mean, deviation = float(known.mean()), float(known.std())
+            mean = float(known.mean())
+            deviation = float(known.std())
             return cls(mean, deviation if deviation > 1e-12 * max(1.0, abs(mean)) else 1.0)
         # One row of each class is added, so that a class not seen is rare and not impossible.
         counts = np.bincount(known.astype(int), minlength=max(2, task.n_outputs)) + 1.0
@@ -207,19 +244,28 @@ class _About:
         prior = np.log(share[1:] / share[0]) if task.problem == "binary" else np.log(share)
         return cls(prior=tuple(prior.tolist()))
 
-    def column(self, cohort: Cohort, task: TaskSpec, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def column(
+        self, cohort: Cohort, task: TaskSpec, rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Standardised targets and whether they are known, of some rows."""
         if task.problem == "clustering":
             return np.zeros(len(rows)), np.ones(len(rows))
         there = np.asarray(cohort.labelled[task.name])[rows]
         values = np.asarray(cohort.labels[task.name], dtype=np.float64)[rows]
-        return np.where(there, (np.where(there, values, 0) - self.mean) / self.scale, 0), there.astype(float)
+        return np.where(
+            there, (np.where(there, values, 0) - self.mean) / self.scale, 0
+        ), there.astype(float)
 
 
 def cohort_tensors(cohort: Cohort, rows: np.ndarray) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Embeddings and presence of some rows, as the network takes them."""
-    embeddings = {name: torch.from_numpy(np.asarray(values[rows])) for name, values in cohort.embeddings.items()}
-    return embeddings, {name: torch.from_numpy(np.asarray(there[rows])) for name, there in cohort.present.items()}
+    embeddings = {
+        name: torch.from_numpy(np.asarray(values[rows]))
+        for name, values in cohort.embeddings.items()
+    }
+    return embeddings, {
+        name: torch.from_numpy(np.asarray(there[rows])) for name, there in cohort.present.items()
+    }
 
 
 def _check_labels(cohort: Cohort, tasks: Sequence[TaskSpec]) -> None:
@@ -232,15 +278,21 @@ def _check_labels(cohort: Cohort, tasks: Sequence[TaskSpec]) -> None:
         classes = {"binary": 2, "multiclass": task.n_outputs}.get(task.problem)
         if classes and not np.isin(known, range(classes)).all():
             raise ValueError(
-                f"the labels of {task.problem} task {task.name!r} must be whole and from 0 to {classes - 1}"
+                f"the labels of {task.problem} task {task.name!r} must be whole and from 0 to "
+                f"{classes - 1}"
             )
 
 
 def _standardizer(cohort: Cohort) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and inverse standard deviation of each input over the training rows that have it; 0 for a constant one."""
-    means, inverses = [], []
+    """Mean and inverse standard deviation of each input over the training rows that have it; 0 for
+    a constant one.
+    """
+    means = []
+    inverses = []
     for name, values in cohort.embeddings.items():
-        known = np.asarray(values, dtype=np.float64)[np.asarray(cohort.present[name]) & (cohort.split == TRAIN)]
+        known = np.asarray(values, dtype=np.float64)[
+            np.asarray(cohort.present[name]) & (cohort.split == TRAIN)
+        ]
         mean = known.mean(0) if len(known) else np.zeros(values.shape[1])
         deviation = known.std(0) if len(known) else np.zeros(values.shape[1])
         varies = deviation > 1e-6 * np.maximum(1.0, np.abs(mean))
@@ -249,13 +301,16 @@ def _standardizer(cohort: Cohort) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(means), np.concatenate(inverses)
 
 
-def _components(x: Tensor, x_valid: Tensor, widths: Mapping[str, int], count: int) -> tuple[Tensor, Tensor]:
+def _components(
+    x: Tensor, x_valid: Tensor, widths: Mapping[str, int], count: int
+) -> tuple[Tensor, Tensor]:
     """Leading principal components of the inputs of both splits, each modality counted alike.
 
     Scaled to a mean variance of 1, with their relative sizes kept.
     """
     weights = torch.cat([torch.full((w,), w**-0.5) for w in widths.values()]).to(x)
-    weighted, weighted_valid = x[:, : len(weights)] * weights, x_valid[:, : len(weights)] * weights
+    weighted = x[:, : len(weights)] * weights
+    weighted_valid = x_valid[:, : len(weights)] * weights
     centre = weighted.mean(0)
     z = (weighted - centre).double()
     if len(z) < z.shape[1]:  # the matrix of the smaller side has the same leading values
@@ -266,4 +321,6 @@ def _components(x: Tensor, x_valid: Tensor, widths: Mapping[str, int], count: in
     count = min(count, x.shape[1])
     vectors = torch.nn.functional.pad(vectors, (max(0, count - len(values)), 0))
     top = (vectors[:, -count:].flip(1) / values[-count:].mean().clamp_min(1e-12).sqrt()).to(x)
-    return ((weighted - centre) @ top).T.contiguous(), ((weighted_valid - centre) @ top).T.contiguous()
+    return ((weighted - centre) @ top).T.contiguous(), (
+        (weighted_valid - centre) @ top
+    ).T.contiguous()

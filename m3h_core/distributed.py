@@ -1,7 +1,8 @@
-"""Several processes that train one model: each reads its part of every batch, and all take the same step.
+"""Several processes that train one model: each reads its part of every batch, and all take the same
+step.
 
-They are started by PyTorch's own launcher (torchrun) and joined by ``torch.distributed``; one that trains alone is a
-team of one, for which nothing here costs anything.
+They are started by PyTorch's own launcher (torchrun) and joined by ``torch.distributed``; one that
+trains alone is a team of one, for which nothing here costs anything.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Team:
 
     @torch.no_grad()
     def add(self, tensors: Sequence[Tensor], stop: bool) -> bool:
-        """Put the sum over all processes into each tensor, in one message; returns whether any was asked to ``stop``.
+        """Put the sum over all processes into each tensor, in one message; returns whether any was
+        asked to ``stop``.
 
         >>> Team().add([torch.ones(2)], stop=False)
         False

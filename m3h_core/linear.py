@@ -1,18 +1,21 @@
-"""The linear path in closed form: for each task a ridge regression, its strength chosen by leaving each row out.
+"""The linear path in closed form: for each task a ridge regression, its strength chosen by leaving
+each row out.
 
-It is fitted before the network. Every other of the network's members, from the first, learns what it leaves over, the
-rest learn all, and in the end each task mixes its network with it as far as validation bears out. With few labels the
-ridge is nearly all that can be learned, with many it is a start; how strong it has to be, a task's own labels say.
-Training rows are given the prediction of the map that was fitted without them: the network must not learn to undo what
-the ridge has overfitted.
+It is fitted before the network. Every other of the network's members, from the first, learns what
+it leaves over, the rest learn all, and in the end each task mixes its network with it as far as
+validation bears out. With few labels the ridge is nearly all that can be learned, with many it is a
+start; how strong it has to be, a task's own labels say. Training rows are given the prediction of
+the map that was fitted without them: the network must not learn to undo what the ridge has
+overfitted.
 
-Rows are left out one by one, not patient by patient: where patients have several stays in the training split, the
-strength is chosen a little too weak, for joint and single-task models alike.
+Rows are left out one by one, not patient by patient: where patients have several stays in the
+training split, the strength is chosen a little too weak, for joint and single-task models alike.
 
-The cost is one decomposition of the smaller side, cubic in it, for each set of rows that are labelled alike.
+The cost is one decomposition of the smaller side, cubic in it, for each set of rows that are
+labelled alike.
 
-Shapes: n training rows, m labelled ones, F inputs, O outputs (a binary or regression task has one, a multiclass task
-one for each class), k singular values.
+Shapes: n training rows, m labelled ones, F inputs, O outputs (a binary or regression task has one,
+a multiclass task one for each class), k singular values.
 """
 
 from __future__ import annotations
@@ -34,7 +37,9 @@ _STEEPEST = 10.0
 
 @dataclass(frozen=True)
 class Ridge:
-    """A linear map ``x @ weights_FO + bias_O``; ``left_out_mO`` is what it says of each row when fitted without it."""
+    """A linear map ``x @ weights_FO + bias_O``; ``left_out_mO`` is what it says of each row when
+    fitted without it.
+    """
 
     weights_FO: np.ndarray
     bias_O: np.ndarray
@@ -47,9 +52,11 @@ class Ridge:
 
 @dataclass(frozen=True)
 class LinearPath:
-    """A task's linear path, in logits or standardised units: weights [O, F], bias [O], and what training rows see.
+    """A task's linear path, in logits or standardised units: weights [O, F], bias [O], and what
+    training rows see.
 
-    ``train_On`` is, without the bias, the left-out prediction of rows that are labelled and the prediction of others.
+    ``train_On`` is, without the bias, the left-out prediction of rows that are labelled and the
+    prediction of others.
     """
 
     weights_OF: np.ndarray
@@ -58,21 +65,27 @@ class LinearPath:
 
 
 def fit_ridge(x_mF: np.ndarray, y_mO: np.ndarray) -> Ridge:
-    """Ridge regressions of several outputs on the same rows, each of the strength with the least left-out error.
+    """Ridge regressions of several outputs on the same rows, each of the strength with the least
+    left-out error.
 
-    Leaving a row out costs nothing: its residual is the fitted one divided by 1 minus the row's leverage.
+    Leaving a row out costs nothing: its residual is the fitted one divided by 1 minus the row's
+    leverage.
 
     >>> x = np.linspace(-1, 1, 9)[:, None]
     >>> ridge = fit_ridge(x, 2 * x + 1)
     >>> ridge(np.array([[0.5]])).round(1), bool(abs(ridge.left_out_mO - 2 * x - 1).max() < 0.1)
     (array([[2.]]), True)
     """
-    centre_F, centre_O = x_mF.mean(0), y_mO.mean(0)
-    x, y = x_mF - centre_F, y_mO - centre_O
+    centre_F = x_mF.mean(0)
+    centre_O = y_mO.mean(0)
+    x = x_mF - centre_F
+    y = y_mO - centre_O
     values_k, left_mk, right_Fk = _decomposed(x)
-    projected_kO, squared_mk = left_mk.T @ y, left_mk**2
+    projected_kO = left_mk.T @ y
+    squared_mk = left_mk**2
     best_O = np.full(y.shape[1], np.inf)
-    weights_FO, left_out_mO = np.zeros((x.shape[1], y.shape[1])), np.zeros_like(y)
+    weights_FO = np.zeros((x.shape[1], y.shape[1]))
+    left_out_mO = np.zeros_like(y)
     for strength in STRENGTHS:
         kept_k = values_k**2 / (values_k**2 + strength * len(x))
         freedom_m = np.maximum(1 - squared_mk @ kept_k - 1 / len(x), _LEAST_FREEDOM)
@@ -88,17 +101,20 @@ def fit_ridge(x_mF: np.ndarray, y_mO: np.ndarray) -> Ridge:
 def fit_linear_paths(
     tasks: Sequence[TaskSpec], x_nF: np.ndarray, targets_Tn: np.ndarray, labelled_Tn: np.ndarray
 ) -> list[LinearPath | None]:
-    """The linear path of each task; None for clustering and where there are too few labels to leave one out.
+    """The linear path of each task; None for clustering and where there are too few labels to leave
+    one out.
 
-    Binary and multiclass targets are regressed as 0 and 1; a logistic (softmax) regression on the left-out predictions
-    turns these into logits, flat where they do not rise with the labels.
+    Binary and multiclass targets are regressed as 0 and 1; a logistic (softmax) regression on the
+    left-out predictions turns these into logits, flat where they do not rise with the labels.
     """
     paths: list[LinearPath | None] = [None] * len(tasks)
     groups: dict[bytes, list[int]] = {}
     for i, task in enumerate(tasks):
         if task.problem != "clustering" and labelled_Tn[i].sum() >= 3:
             groups.setdefault(labelled_Tn[i].tobytes(), []).append(i)
-    for members in groups.values():  # tasks with the same labelled rows share the decomposition of the inputs
+    for (
+        members
+    ) in groups.values():  # tasks with the same labelled rows share the decomposition of the inputs
         rows = labelled_Tn[members[0]]
         columns = [_columns(tasks[i], targets_Tn[i, rows]) for i in members]
         ridge = fit_ridge(x_nF[rows], np.hstack(columns))
@@ -117,8 +133,11 @@ def _columns(task: TaskSpec, target_m: np.ndarray) -> np.ndarray:
     return target_m[:, None].astype(np.float64)
 
 
-def _path(task: TaskSpec, ridge: Ridge, x_nF: np.ndarray, y_mO: np.ndarray, rows: np.ndarray) -> LinearPath:
-    slope, level_O = 1.0, np.zeros(y_mO.shape[1])
+def _path(
+    task: TaskSpec, ridge: Ridge, x_nF: np.ndarray, y_mO: np.ndarray, rows: np.ndarray
+) -> LinearPath:
+    slope = 1.0
+    level_O = np.zeros(y_mO.shape[1])
     if task.problem == "binary":
         slope, level_O = _logit_scale(ridge.left_out_mO[:, 0], y_mO[:, 0])
     elif task.problem == "multiclass":
@@ -133,13 +152,16 @@ def _path(task: TaskSpec, ridge: Ridge, x_nF: np.ndarray, y_mO: np.ndarray, rows
 
 
 def _logit_scale(score_m: np.ndarray, y_m: np.ndarray) -> tuple[float, np.ndarray]:
-    """Slope and level of the logit of ``y`` in a score: logistic regression; slope 0 where it would be negative.
+    """Slope and level of the logit of ``y`` in a score: logistic regression; slope 0 where it would
+    be negative.
 
-    A ridge that learns nothing predicts the mean of the *other* rows, which falls where the label rises.
+    A ridge that learns nothing predicts the mean of the *other* rows, which falls where the label
+    rises.
     """
     from sklearn.linear_model import LogisticRegression
 
-    spread, positives = float(score_m.std()), float(y_m.sum())
+    spread = float(score_m.std())
+    positives = float(y_m.sum())
     # A row of each class is added, so that a class that was not seen is rare and not impossible.
     flat = float(np.log((positives + 1) / (len(y_m) - positives + 1)))
     if not 0 < positives < len(y_m) or spread < 1e-12:
@@ -152,11 +174,14 @@ def _logit_scale(score_m: np.ndarray, y_m: np.ndarray) -> tuple[float, np.ndarra
 
 
 def _softmax_scale(score_mC: np.ndarray, y_mC: np.ndarray) -> tuple[float, np.ndarray]:
-    """One slope and a level for each class: the logits of a softmax that starts at the classes' shares."""
+    """One slope and a level for each class: the logits of a softmax that starts at the classes'
+    shares.
+    """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
 
-    mean_C, spread = score_mC.mean(0), float(score_mC.std(0).max())
+    mean_C = score_mC.mean(0)
+    spread = float(score_mC.std(0).max())
     counts_C = y_mC.sum(0) + 1
     flat_C = np.log(counts_C / counts_C.sum())
 
@@ -177,6 +202,7 @@ def _decomposed(x_mF: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     wide = x_mF.shape[0] < x_mF.shape[1]
     squared, vectors = np.linalg.eigh(x_mF @ x_mF.T if wide else x_mF.T @ x_mF)
     kept = squared > 1e-10 * max(float(squared[-1]), 1e-300)
-    values, vectors = np.sqrt(squared[kept]), vectors[:, kept]
+    values = np.sqrt(squared[kept])
+    vectors = vectors[:, kept]
     others = (x_mF.T if wide else x_mF) @ (vectors / values)
     return (values, vectors, others) if wide else (values, others, vectors)

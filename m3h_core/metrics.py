@@ -1,8 +1,9 @@
 """Scores with intervals: the one place where predictions are judged, whichever model made them.
 
-The primary metric of each problem class is higher-is-better: AUROC; macro one-vs-rest AUROC; R2; silhouette of the
-hard clusters in the fixed standardised input space. Intervals come from resampling subjects, not rows, and the same
-resamples serve every task and every model, so that differences are paired.
+The primary metric of each problem class is higher-is-better: AUROC; macro one-vs-rest AUROC; R2;
+silhouette of the hard clusters in the fixed standardised input space. Intervals come from
+resampling subjects, not rows, and the same resamples serve every task and every model, so that
+differences are paired.
 
 Shapes: N samples of the cohort, n rows that are scored, R resamples, C classes, F inputs.
 """
@@ -30,9 +31,11 @@ _CELLS_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class Score:
-    """A task's primary metric with a 95% interval over subjects; NaN where it is not defined on these rows.
+    """A task's primary metric with a 95% interval over subjects; NaN where it is not defined on
+    these rows.
 
-    ``n`` counts the rows that were scored (0: none was labelled). ``others`` holds further metrics by name:
+    ``n`` counts the rows that were scored (0: none was labelled). ``others`` holds further metrics
+    by name:
 
     - binary: AUPRC, positives; where all predictions lie in [0, 1] also ECE and Brier score
     - multiclass: accuracy; where all predictions lie in [0, 1] also ECE (of the likeliest class)
@@ -69,9 +72,9 @@ def evaluate_predictions(
 ) -> dict[str, Score]:
     """Scores of predictions {task: [N] or [N, C], for every row of the cohort} on one split.
 
-    Probabilities for classification (any increasing score will do for the primary metric), the task's unit for
-    regression, soft or one-hot assignments for clustering. A task without a label in the split has the value NaN and
-    n = 0; one with a single kind of label has NaN and its n.
+    Probabilities for classification (any increasing score will do for the primary metric), the
+    task's unit for regression, soft or one-hot assignments for clustering. A task without a label
+    in the split has the value NaN and n = 0; one with a single kind of label has NaN and its n.
     """
     draws = Resamples(cohort, split, n_bootstrap, seed)
     scores = {}
@@ -79,7 +82,9 @@ def evaluate_predictions(
         part = _Scored.of(cohort, task, predictions[task.name], split)
         replicates = part.replicates(draws)
         low, high = interval(replicates)
-        scores[task.name] = Score(METRICS[task.problem], part.value(), low, high, len(part.rows), part.others(cohort))
+        scores[task.name] = Score(
+            METRICS[task.problem], part.value(), low, high, len(part.rows), part.others(cohort)
+        )
     return scores
 
 
@@ -92,7 +97,8 @@ def compare_predictions(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, Difference]:
-    """The primary metric of ``predictions_a`` minus that of ``predictions_b``, on the same resamples of subjects.
+    """The primary metric of ``predictions_a`` minus that of ``predictions_b``, on the same
+    resamples of subjects.
 
     Tasks that one of the two does not predict are left out.
     """
@@ -100,7 +106,10 @@ def compare_predictions(
     differences = {}
     for task in tasks:
         if task.name in predictions_a and task.name in predictions_b:
-            a, b = (_Scored.of(cohort, task, p[task.name], split) for p in (predictions_a, predictions_b))
+            a, b = (
+                _Scored.of(cohort, task, p[task.name], split)
+                for p in (predictions_a, predictions_b)
+            )
             low, high = interval(a.replicates(draws) - b.replicates(draws))
             differences[task.name] = Difference(a.value() - b.value(), low, high, len(a.rows))
     return differences
@@ -121,7 +130,8 @@ class Resamples:
         for r in range(n):
             drawn = rng.integers(0, max(n_subjects, 1), n_subjects)
             counts[r] = np.bincount(drawn, minlength=n_subjects) if n_subjects else 0
-        self._counts, self._subject_of = counts, subject_of
+        self._counts = counts
+        self._subject_of = subject_of
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -137,7 +147,9 @@ class Resamples:
 
 
 def interval(replicates: np.ndarray) -> tuple[float, float]:
-    """The 95% percentile interval of those replicates in which the metric was defined; NaN where there is none."""
+    """The 95% percentile interval of those replicates in which the metric was defined; NaN where
+    there is none.
+    """
     known = replicates[np.isfinite(replicates)]
     if not len(known):
         return float("nan"), float("nan")
@@ -148,11 +160,13 @@ def interval(replicates: np.ndarray) -> tuple[float, float]:
 def simultaneous_bounds(
     values: np.ndarray, replicates: np.ndarray, level: float = 0.05
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One-sided lower and upper bounds [T] that hold for all T values at once, each side with probability 1 - level.
+    """One-sided lower and upper bounds [T] that hold for all T values at once, each side with
+    probability 1 - level.
 
-    ``replicates`` [R, T] are the values in R resamples that all T share (NaN where one is not defined). Each bound lies
-    a number of standard errors away, and that number is the (1 - level) quantile of the largest studentised deviation
-    among the T (max-t): it grows with the number of values, less where they hang together.
+    ``replicates`` [R, T] are the values in R resamples that all T share (NaN where one is not
+    defined). Each bound lies a number of standard errors away, and that number is the (1 - level)
+    quantile of the largest studentised deviation among the T (max-t): it grows with the number of
+    values, less where they hang together.
 
     >>> draws = np.random.default_rng(0).normal(size=(2000, 8))
     >>> alone, _ = simultaneous_bounds(np.zeros(1), draws[:, :1])
@@ -161,7 +175,8 @@ def simultaneous_bounds(
     >>> alone.round(1), among_eight[:1].round(1), same_eight_times[:1].round(1)
     (array([-1.6]), array([-2.4]), array([-1.6]))
     """
-    values, replicates = np.asarray(values, dtype=np.float64), np.asarray(replicates, dtype=np.float64)
+    values = np.asarray(values, dtype=np.float64)
+    replicates = np.asarray(replicates, dtype=np.float64)
     if replicates.ndim != 2 or replicates.shape[1:] != values.shape:
         raise ValueError(f"replicates must be [R, {len(values)}], not {replicates.shape}")
     if not np.isfinite(replicates).any(axis=0).all():
@@ -171,32 +186,41 @@ def simultaneous_bounds(
         deviation = (replicates - values) / spread
     # A value that never varies is known; one that is not defined in a resample is left out of it.
     deviation = np.where(np.isfinite(deviation), deviation, 0.0)
-    upward, downward = (float(np.quantile(side.max(axis=1), 1 - level)) for side in (deviation, -deviation))
+    upward, downward = (
+        float(np.quantile(side.max(axis=1), 1 - level)) for side in (deviation, -deviation)
+    )
     return values - max(upward, 0.0) * spread, values + max(downward, 0.0) * spread
 
 
-def primary_metric(cohort: Cohort, task: TaskSpec, prediction: np.ndarray, split: int = TEST) -> float:
+def primary_metric(
+    cohort: Cohort, task: TaskSpec, prediction: np.ndarray, split: int = TEST
+) -> float:
     """The primary metric alone, without an interval."""
     return _Scored.of(cohort, task, prediction, split).value()
 
 
-def primary_replicates(cohort: Cohort, task: TaskSpec, prediction: np.ndarray, draws: Resamples, split: int = TEST):
+def primary_replicates(
+    cohort: Cohort, task: TaskSpec, prediction: np.ndarray, draws: Resamples, split: int = TEST
+):
     """The primary metric [R] in each resample."""
     return _Scored.of(cohort, task, prediction, split).replicates(draws)
 
 
 def weighted_auroc(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """AUROC [R] of n rows under R sets of weights [R, n]; ties count half; NaN where one kind has no weight.
+    """AUROC [R] of n rows under R sets of weights [R, n]; ties count half; NaN where one kind has
+    no weight.
 
     >>> weighted_auroc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8]), np.ones((1, 4)))
     array([0.75])
     """
     positive = np.asarray(positive) == 1
     order = np.argsort(score, kind="stable")
-    ranked, is_positive = np.asarray(score)[order], positive[order]
+    ranked = np.asarray(score)[order]
+    is_positive = positive[order]
     # Positions of the first and one past the last row of each positive's group of equal scores.
     mine = ranked[is_positive]
-    start, end = np.searchsorted(ranked, mine, "left"), np.searchsorted(ranked, mine, "right")
+    start = np.searchsorted(ranked, mine, "left")
+    end = np.searchsorted(ranked, mine, "right")
     result = np.empty(len(weights))
     step = max(1, _CELLS_AT_ONCE // max(1, len(order)))
     for at in range(0, len(weights), step):
@@ -226,10 +250,11 @@ def weighted_r2(target: np.ndarray, prediction: np.ndarray, weights: np.ndarray)
 
 
 def calibration_error(happened: np.ndarray, probability: np.ndarray) -> float:
-    """Expected calibration error (ECE): mean distance between probability and share over ten bins of equal count.
+    """Expected calibration error (ECE): mean distance between probability and share over ten bins
+    of equal count.
 
-    ``happened`` 0 or 1 [n], ``probability`` [n]; equal probabilities share a bin. With few rows it lies above 0 even
-    for a calibrated model.
+    ``happened`` 0 or 1 [n], ``probability`` [n]; equal probabilities share a bin. With few rows it
+    lies above 0 even for a calibrated model.
 
     >>> calibration_error(np.array([0, 0, 0, 1]), np.full(4, 0.25)), calibration_error(np.array([0, 1]), np.ones(2))
     (0.0, 0.5)
@@ -239,7 +264,8 @@ def calibration_error(happened: np.ndarray, probability: np.ndarray) -> float:
 
 
 def input_space(cohort: Cohort) -> np.ndarray:
-    """The fixed space [N, F] in which clusters are judged: all modalities, standardised on the training split.
+    """The fixed space [N, F] in which clusters are judged: all modalities, standardised on the
+    training split.
 
     Each modality counts alike however wide it is; a missing one lies at its mean.
     """
@@ -249,7 +275,8 @@ def input_space(cohort: Cohort) -> np.ndarray:
         known = np.asarray(values, dtype=np.float64)[there & (cohort.split == TRAIN)]
         if not len(known):
             continue
-        mean, deviation = known.mean(0), known.std(0)
+        mean = known.mean(0)
+        deviation = known.std(0)
         varies = deviation > 1e-6 * np.maximum(1.0, np.abs(mean))
         z = np.zeros((len(cohort), int(varies.sum())))
         z[there] = (np.asarray(values)[there][:, varies] - mean[varies]) / deviation[varies]
@@ -264,7 +291,9 @@ def hard_clusters(assignment: np.ndarray) -> np.ndarray:
 
 
 def silhouette_rows(space: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """The silhouette [n] of each row; all NaN where there are fewer than two clusters or only single rows."""
+    """The silhouette [n] of each row; all NaN where there are fewer than two clusters or only
+    single rows.
+    """
     from sklearn.metrics import silhouette_samples
 
     if not 2 <= len(np.unique(clusters)) < len(clusters):
@@ -285,7 +314,10 @@ class _Scored:
     def of(cls, cohort: Cohort, task: TaskSpec, prediction: np.ndarray, split: int) -> _Scored:
         prediction = np.asarray(prediction)
         if len(prediction) != len(cohort):
-            raise ValueError(f"predictions of {task.name!r} have {len(prediction)} rows, the cohort {len(cohort)}")
+            raise ValueError(
+                f"predictions of {task.name!r} have {len(prediction)} rows, the cohort "
+                f"{len(cohort)}"
+            )
         rows = cohort.rows(split)
         if task.problem == "clustering":
             rows = rows[:: max(1, -(-len(rows) // SILHOUETTE_ROWS))]
@@ -296,7 +328,12 @@ class _Scored:
             rows = rows[:0]
             return cls(task, rows, np.zeros(0), prediction[rows])
         rows = rows[np.asarray(cohort.labelled[task.name])[rows]]
-        return cls(task, rows, np.asarray(cohort.labels[task.name], dtype=np.float64)[rows], prediction[rows])
+        return cls(
+            task,
+            rows,
+            np.asarray(cohort.labels[task.name], dtype=np.float64)[rows],
+            prediction[rows],
+        )
 
     def value(self) -> float:
         return float(self._metric(np.ones((1, len(self.rows)), dtype=np.float32))[0])
@@ -315,16 +352,23 @@ class _Scored:
             if np.isnan(self.target).any():
                 return np.full(len(weights), np.nan)
             total = weights.sum(1, dtype=np.float64)
-            return np.divide(weights @ self.target, total, out=np.full(len(weights), np.nan), where=total > 0)
+            return np.divide(
+                weights @ self.target, total, out=np.full(len(weights), np.nan), where=total > 0
+            )
         per_class = np.stack(
-            [weighted_auroc(self.target == c, self.prediction[:, c], weights) for c in range(self.prediction.shape[1])]
+            [
+                weighted_auroc(self.target == c, self.prediction[:, c], weights)
+                for c in range(self.prediction.shape[1])
+            ]
         )
         known = np.isfinite(per_class)
         total = np.where(known, per_class, 0).sum(0)
         return np.divide(total, known.sum(0), out=np.full(len(weights), np.nan), where=known.any(0))
 
     def others(self, cohort: Cohort) -> dict[str, float]:
-        """Further metrics, from scikit-learn but for the ECE; empty where the primary metric is not defined."""
+        """Further metrics, from scikit-learn but for the ECE; empty where the primary metric is not
+        defined.
+        """
         from sklearn import metrics
 
         if not np.isfinite(self.value()):
@@ -344,7 +388,9 @@ class _Scored:
         if self.task.problem == "multiclass":
             right = self.prediction.argmax(1) == self.target
             found = {"accuracy": float(right.mean())}
-            return found | ({"ECE": calibration_error(right, self.prediction.max(1))} if probabilities else {})
+            return found | (
+                {"ECE": calibration_error(right, self.prediction.max(1))} if probabilities else {}
+            )
         found = {
             "AUPRC": float(metrics.average_precision_score(self.target, self.prediction)),
             "positives": float((self.target == 1).sum()),

@@ -1,11 +1,14 @@
-"""M3H: modality embeddings -> shared trunk -> a map for each task -> cross-task attention -> a head for each task.
+"""M3H: modality embeddings -> shared trunk -> a map for each task -> cross-task attention -> a head
+for each task.
 
-Shapes: B batch, F inputs (all modalities side by side, then a flag for each missing one), H trunk, T tasks, D width of
-a task's embedding, O outputs of all tasks side by side, K networks in parallel (members of one model, or of many).
+Shapes: B batch, F inputs (all modalities side by side, then a flag for each missing one), H trunk,
+T tasks, D width of a task's embedding, O outputs of all tasks side by side, K networks in parallel
+(members of one model, or of many).
 
-The network is written for K networks of equal shape at once, with the batch as the last dimension: activations are
-[K, features, B]. One matrix product then serves the first layers of all K (they read the same input) and every later
-product is one batched call, whether K is the few members of one model or hundreds of models in a bank.
+The network is written for K networks of equal shape at once, with the batch as the last dimension:
+activations are [K, features, B]. One matrix product then serves the first layers of all K (they
+read the same input) and every later product is one batched call, whether K is the few members of
+one model or hundreds of models in a bank.
 """
 
 from __future__ import annotations
@@ -24,28 +27,33 @@ from m3h_core.losses import soft_assignment
 from m3h_core.tasks import TaskSpec
 from m3h_core.weighting import Weighting, check_weighting
 
-# Standardised inputs beyond this many standard deviations are cut: one typing error must not steer a layer.
+# Standardised inputs beyond this many standard deviations are cut: one typing error must not steer
+# a layer.
 CLIP = 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """Everything that shapes a model and its training; equal configurations and data give equal numbers on a CPU.
+    """Everything that shapes a model and its training; equal configurations and data give equal
+    numbers on a CPU.
 
-    The network: ``hidden`` are the widths of the trunk (empty: the paper's form, task maps straight from the fused
-    embeddings); ``width`` that of a task's embedding; ``members`` networks, which share their first layer, are
-    averaged; ``linear_path`` adds to each head a ridge regression on the inputs, fitted before the network in closed
-    form (see linear.py); ``borrowing`` lets a task with few labels read the outputs of tasks with many (see
-    borrowing.py); ``attention=False`` cuts the tasks apart after the trunk; ``residual`` adds a task's own value to
-    what it attends to (ours).
+    The network: ``hidden`` are the widths of the trunk (empty: the paper's form, task maps straight
+    from the fused embeddings); ``width`` that of a task's embedding; ``members`` networks, which
+    share their first layer, are averaged; ``linear_path`` adds to each head a ridge regression on
+    the inputs, fitted before the network in closed form (see linear.py); ``borrowing`` lets a task
+    with few labels read the outputs of tasks with many (see borrowing.py); ``attention=False`` cuts
+    the tasks apart after the trunk; ``residual`` adds a task's own value to what it attends to
+    (ours).
 
-    Training: ``averaging`` is the share that the moving average of the weights keeps at each epoch; ``balance`` says
-    how a task with few labels is weighted, from 1 (the sum of the tasks' mean losses, as in the paper: every task
-    counts alike) to 0 (every label counts alike); ``weighting`` how the tasks' losses are weighed as they are learned
-    (see weighting.py: "equal", "uncertainty", or one of the methods that combine the tasks' gradients, which train
-    models one by one); ``patience`` is the number of epochs without a better validation loss after which training
-    stops; ``batch_size`` is that of a large cohort (one of fewer than 16 batches is read in smaller ones). Clusters
-    start at epoch ``cluster_start`` and their targets are renewed every ``cluster_refresh`` epochs.
+    Training: ``averaging`` is the share that the moving average of the weights keeps at each epoch;
+    ``balance`` says how a task with few labels is weighted, from 1 (the sum of the tasks' mean
+    losses, as in the paper: every task counts alike) to 0 (every label counts alike); ``weighting``
+    how the tasks' losses are weighed as they are learned (see weighting.py: "equal", "uncertainty",
+    or one of the methods that combine the tasks' gradients, which train models one by one);
+    ``patience`` is the number of epochs without a better validation loss after which training
+    stops; ``batch_size`` is that of a large cohort (one of fewer than 16 batches is read in smaller
+    ones). Clusters start at epoch ``cluster_start`` and their targets are renewed every
+    ``cluster_refresh`` epochs.
 
     >>> FitConfig(seed=3).learning_rate == FitConfig().learning_rate
     True
@@ -92,11 +100,21 @@ class FitConfig:
         for name in ("dropout", "input_dropout", "modality_dropout", "averaging"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
-        for name in ("epochs", "patience", "batch_size", "width", "members", "cluster_refresh", "cluster_components"):
+        for name in (
+            "epochs",
+            "patience",
+            "batch_size",
+            "width",
+            "members",
+            "cluster_refresh",
+            "cluster_components",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.precision not in ("float32", "float64", "bfloat16"):
-            raise ValueError(f"precision {self.precision!r} is not one of float32, float64, bfloat16")
+            raise ValueError(
+                f"precision {self.precision!r} is not one of float32, float64, bfloat16"
+            )
 
     @property
     def torch_device(self) -> torch.device:
@@ -137,10 +155,13 @@ class Layout:
     def of(cls, n_inputs: int, tasks: Sequence[TaskSpec], config: FitConfig) -> Layout:
         """The layout of a network for these tasks.
 
-        A clustering task's head reconstructs leading components of the inputs (what shapes its embedding).
+        A clustering task's head reconstructs leading components of the inputs (what shapes its
+        embedding).
         """
         outputs = tuple(
-            min(config.cluster_components, n_inputs) if task.problem == "clustering" else task.n_outputs
+            min(config.cluster_components, n_inputs)
+            if task.problem == "clustering"
+            else task.n_outputs
             for task in tasks
         )
         clustering = tuple(i for i, task in enumerate(tasks) if task.problem == "clustering")
@@ -167,7 +188,9 @@ class Layout:
 
 
 class Activations(NamedTuple):
-    """What a forward pass leaves: outputs [K, O, B], task embeddings [K, T, D, B], weights [K, S, T, B] or None."""
+    """What a forward pass leaves: outputs [K, O, B], task embeddings [K, T, D, B], weights [K, S,
+    T, B] or None.
+    """
 
     outputs: Tensor
     embeddings: Tensor
@@ -175,14 +198,18 @@ class Activations(NamedTuple):
 
 
 def initial_parameters(layout: Layout, config: FitConfig) -> dict[str, Tensor]:
-    """Parameters of ``config.members`` networks, each with a leading dimension, drawn from ``config.seed``.
+    """Parameters of ``config.members`` networks, each with a leading dimension, drawn from
+    ``config.seed``.
 
-    Members share the first layer, where nearly all weights of a wide input lie, and differ by the sign with which
-    they read each of its units, by their further layers and by dropout. What the tasks share is drawn first: models
-    of one seed start from the same trunk whatever their tasks.
+    Members share the first layer, where nearly all weights of a wide input lie, and differ by the
+    sign with which they read each of its units, by their further layers and by dropout. What the
+    tasks share is drawn first: models of one seed start from the same trunk whatever their tasks.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    k, d, t, o = config.members, layout.width, layout.n_tasks, layout.n_outputs
+    k = config.members
+    d = layout.width
+    t = layout.n_tasks
+    o = layout.n_outputs
 
     def normal(*shape: int, fan_in: int, gain: float = 1.0, networks: int = k) -> Tensor:
         draws = torch.randn(networks, *shape, generator=generator, dtype=torch.float64)
@@ -190,14 +217,18 @@ def initial_parameters(layout: Layout, config: FitConfig) -> dict[str, Tensor]:
 
     sizes = layout.hidden
     parameters = {}
-    first = normal(layout.first, layout.n_inputs, fan_in=layout.n_inputs, gain=math.sqrt(2), networks=1)
+    first = normal(
+        layout.first, layout.n_inputs, fan_in=layout.n_inputs, gain=math.sqrt(2), networks=1
+    )
     parameters["first_weight"] = first
     parameters["first_bias"] = torch.zeros(1, layout.first, dtype=config.dtype)
     if k > 1:
         signs = torch.randint(0, 2, (k, layout.first), generator=generator) * 2 - 1
         parameters["member_scale"] = signs.to(config.dtype)
     for i in range(1, len(sizes)):
-        parameters[f"trunk_{i}_weight"] = normal(sizes[i], sizes[i - 1], fan_in=sizes[i - 1], gain=math.sqrt(2))
+        parameters[f"trunk_{i}_weight"] = normal(
+            sizes[i], sizes[i - 1], fan_in=sizes[i - 1], gain=math.sqrt(2)
+        )
         parameters[f"trunk_{i}_bias"] = torch.zeros(k, sizes[i], dtype=config.dtype)
     for name in ("query", "key", "value"):
         parameters[f"w_{name}"] = normal(d, d, fan_in=d)
@@ -212,13 +243,20 @@ def initial_parameters(layout: Layout, config: FitConfig) -> dict[str, Tensor]:
 
 
 def run(
-    p: Mapping[str, Tensor], layout: Layout, config: FitConfig, x_BF: Tensor, drop: Sequence[Tensor] = ()
+    p: Mapping[str, Tensor],
+    layout: Layout,
+    config: FitConfig,
+    x_BF: Tensor,
+    drop: Sequence[Tensor] = (),
 ) -> Activations:
     """K networks on one batch, without the linear path: what they add to it.
 
     ``drop`` holds a mask [members, H, B] for each trunk layer, already scaled.
     """
-    k, batch, t, d = p["head_bias"].shape[0], x_BF.shape[0], layout.n_tasks, layout.width
+    k = p["head_bias"].shape[0]
+    batch = x_BF.shape[0]
+    t = layout.n_tasks
+    d = layout.width
     models, rows, _ = p["first_weight"].shape
     first = (p["first_weight"].reshape(models * rows, -1) @ x_BF.T).view(models, rows, batch)
     h = relu(first + p["first_bias"].unsqueeze(-1))
@@ -226,18 +264,22 @@ def run(
         scale = p["member_scale"].view(models, k // models, layout.first, 1)
         h = (h.unsqueeze(1) * scale).view(k, layout.first, batch)
     for i in range(1, len(layout.hidden)):
-        h = torch.baddbmm(p[f"trunk_{i}_bias"].unsqueeze(-1), p[f"trunk_{i}_weight"], _dropped(h, drop, i - 1)).relu()
+        h = torch.baddbmm(
+            p[f"trunk_{i}_bias"].unsqueeze(-1), p[f"trunk_{i}_weight"], _dropped(h, drop, i - 1)
+        ).relu()
     if layout.hidden:
         bias = p["map_bias"].reshape(k, t * d, 1)
         weight = p["map_weight"].reshape(k, t * d, -1)
         h = torch.baddbmm(bias, weight, _dropped(h, drop, len(layout.hidden) - 1)).relu()
     x = h.reshape(k, t, d, batch)
 
-    # With linear heads neither keys, values nor O are needed: scores and outputs are x . u_t and x . g_o.
+    # With linear heads neither keys, values nor O are needed: scores and outputs are x . u_t and x
+    # . g_o.
     g = p["head_weight"] @ p["w_value"].transpose(1, 2)
     weights = None
     if t == 1 or not config.attention:
-        # One product for all tasks: the gradient of each x[:, i] would be as large as x, most of it zeros.
+        # One product for all tasks: the gradient of each x[:, i] would be as large as x, most of it
+        # zeros.
         own = x if layout.n_outputs == t else x.index_select(1, owners(layout, x.device))
         y = (g.unsqueeze(2) @ own).squeeze(2)
     else:
@@ -245,7 +287,10 @@ def run(
         both = torch.cat([u, g], dim=1).unsqueeze(1).expand(k, t, t + layout.n_outputs, d)
         scores, values = torch.matmul(both, x).split([t, layout.n_outputs], dim=2)
         weights = attention_weights(
-            scores, alpha=config.alpha, normalization=config.normalization, self_bias=config.self_bias
+            scores,
+            alpha=config.alpha,
+            normalization=config.normalization,
+            self_bias=config.self_bias,
         )
         owner = owners(layout, x.device)
         spread = weights if layout.n_outputs == t else weights.index_select(2, owner)
@@ -275,7 +320,9 @@ def _dropped(h: Tensor, drop: Sequence[Tensor], layer: int) -> Tensor:
 
 def owners(layout: Layout, device: torch.device) -> Tensor:
     """The task [O] of each output."""
-    return torch.repeat_interleave(torch.arange(layout.n_tasks), torch.tensor(layout.outputs)).to(device)
+    return torch.repeat_interleave(torch.arange(layout.n_tasks), torch.tensor(layout.outputs)).to(
+        device
+    )
 
 
 def standardized(
@@ -300,9 +347,12 @@ def standardized(
         if name not in embeddings:
             x_BF[:, i] = 1
             continue
-        values, there = embeddings[name].to(x_BF), present[name].to(mean.device)
+        values = embeddings[name].to(x_BF)
+        there = present[name].to(mean.device)
         if values.shape != (batch, width):
-            raise ValueError(f"embeddings[{name!r}] must be [{batch}, {width}], not {list(values.shape)}")
+            raise ValueError(
+                f"embeddings[{name!r}] must be [{batch}, {width}], not {list(values.shape)}"
+            )
         z = ((values - mean[part]) * inverse_scale[part]).clamp(-CLIP, CLIP)
         x_BF[:, part] = torch.where(there.unsqueeze(1), z, 0)
         x_BF[:, i] = (~there).to(x_BF)
@@ -312,10 +362,11 @@ def standardized(
 class M3H(nn.Module):
     """The network: any subset of the modalities of a patient in, an output for each task out.
 
-    A modality that is missing is not passed off as zeros: its share of the first layer is replaced by a learned
-    token. Inputs are standardised inside (``mean`` and ``inverse_scale`` are set by :func:`m3h_core.fit` from the
-    training split), and the linear path is a buffer too, ``linear_weight`` [O, F]: it is fitted, not trained. Every
-    parameter has a leading dimension: the members, whose outputs are averaged.
+    A modality that is missing is not passed off as zeros: its share of the first layer is replaced
+    by a learned token. Inputs are standardised inside (``mean`` and ``inverse_scale`` are set by
+    :func:`m3h_core.fit` from the training split), and the linear path is a buffer too,
+    ``linear_weight`` [O, F]: it is fitted, not trained. Every parameter has a leading dimension:
+    the members, whose outputs are averaged.
 
     >>> import torch
     >>> tasks = [TaskSpec("death", "binary"), TaskSpec("destination", "multiclass", classes=3)]
@@ -335,60 +386,89 @@ class M3H(nn.Module):
     head_bias: Tensor
 
     def __init__(
-        self, modalities: Mapping[str, int], tasks: Sequence[TaskSpec], config: FitConfig | None = None
+        self,
+        modalities: Mapping[str, int],
+        tasks: Sequence[TaskSpec],
+        config: FitConfig | None = None,
     ) -> None:
         super().__init__()
         names = [task.name for task in tasks]
         if not tasks or len(set(names)) < len(names):
             raise ValueError(f"tasks must be at least one and have different names, got {names}")
         if not modalities or min(modalities.values()) < 1:
-            raise ValueError(f"modalities must be at least one, each at least 1 wide, got {dict(modalities)}")
-        self.modalities, self.tasks, self.config = dict(modalities), tuple(tasks), config or FitConfig()
+            raise ValueError(
+                f"modalities must be at least one, each at least 1 wide, got {dict(modalities)}"
+            )
+        self.modalities = dict(modalities)
+        self.tasks = tuple(tasks)
+        self.config = config or FitConfig()
         features = sum(modalities.values())
         self.layout = Layout.of(features + len(modalities), tasks, self.config)
         self.register_buffer("mean", torch.zeros(features, dtype=self.config.dtype))
         self.register_buffer("inverse_scale", torch.ones(features, dtype=self.config.dtype))
         if self.config.linear_path:
-            linear = torch.zeros(self.layout.n_outputs, self.layout.n_inputs, dtype=self.config.dtype)
+            linear = torch.zeros(
+                self.layout.n_outputs, self.layout.n_inputs, dtype=self.config.dtype
+            )
             self.register_buffer("linear_weight", linear)
         if self.config.borrowing:
-            outputs, inputs = self.layout.n_outputs, self.layout.n_inputs
+            outputs = self.layout.n_outputs
+            inputs = self.layout.n_inputs
             self.register_buffer("borrow_outputs", torch.eye(outputs, dtype=self.config.dtype))
-            self.register_buffer("borrow_inputs", torch.zeros(outputs, inputs, dtype=self.config.dtype))
+            self.register_buffer(
+                "borrow_inputs", torch.zeros(outputs, inputs, dtype=self.config.dtype)
+            )
             self.register_buffer("borrow_bias", torch.zeros(outputs, dtype=self.config.dtype))
         for name, value in initial_parameters(self.layout, self.config).items():
             self.register_parameter(name, nn.Parameter(value))
         generator = torch.Generator().manual_seed(self.config.seed)
         for i in self.layout.clustering:
             shape = (tasks[i].n_classes or 2, self.config.members * self.config.width)
-            centres = torch.randn(shape, generator=generator, dtype=torch.float64).to(self.config.dtype)
+            centres = torch.randn(shape, generator=generator, dtype=torch.float64).to(
+                self.config.dtype
+            )
             self.register_parameter(f"centres_{i}", nn.Parameter(centres))
 
-    def forward(self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Outputs by task, from embeddings {modality: [B, F_m]} and present {modality: bool [B]}.
 
-        Binary: logit [B]; multiclass: logits [B, classes]; regression: standardised value [B]; clustering: soft
-        assignment [B, clusters]. A modality that is left out counts as missing for every row.
+        Binary: logit [B]; multiclass: logits [B, classes]; regression: standardised value [B];
+        clustering: soft assignment [B, clusters]. A modality that is left out counts as missing for
+        every row.
         """
         p = dict(self.named_parameters())
         x_BF = self.inputs(embeddings, present)
         state = run(p, self.layout, self.config, x_BF)
         y_OB = self._own(state, x_BF)
         if self.config.borrowing:
-            y_OB = self.borrow_outputs @ y_OB + self.borrow_inputs @ x_BF.T + self.borrow_bias.unsqueeze(1)
+            y_OB = (
+                self.borrow_outputs @ y_OB
+                + self.borrow_inputs @ x_BF.T
+                + self.borrow_bias.unsqueeze(1)
+            )
         return self._by_task(p, state, y_OB)
 
-    def distances(self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Distances [B, clusters] from the centres of each clustering task, in its embedding; none for other tasks."""
+    def distances(
+        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Distances [B, clusters] from the centres of each clustering task, in its embedding; none
+        for other tasks.
+        """
         p = dict(self.named_parameters())
         state = run(p, self.layout, self.config, self.inputs(embeddings, present))
         return {
-            self.tasks[i].name: torch.cdist(attended(p, self.config, state, i).flatten(0, 1).T, p[f"centres_{i}"])
+            self.tasks[i].name: torch.cdist(
+                attended(p, self.config, state, i).flatten(0, 1).T, p[f"centres_{i}"]
+            )
             for i in self.layout.clustering
         }
 
     def own_outputs(self, x_BF: Tensor) -> Tensor:
-        """Outputs [O, B] of the members' mean and the linear path, before tasks borrow, from :meth:`inputs`."""
+        """Outputs [O, B] of the members' mean and the linear path, before tasks borrow, from
+        :meth:`inputs`.
+        """
         return self._own(run(dict(self.named_parameters()), self.layout, self.config, x_BF), x_BF)
 
     def _own(self, state: Activations, x_BF: Tensor) -> Tensor:
@@ -396,7 +476,9 @@ class M3H(nn.Module):
         return mean_OB + self.linear_weight @ x_BF.T if self.config.linear_path else mean_OB
 
     def attention(self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
-        """Attention weights [B, T, T], averaged over the members; row t holds what task t takes from each task."""
+        """Attention weights [B, T, T], averaged over the members; row t holds what task t takes
+        from each task.
+        """
         p = dict(self.named_parameters())
         x_BF = self.inputs(embeddings, present)
         weights = run(p, self.layout, self.config, x_BF).weights
@@ -405,10 +487,14 @@ class M3H(nn.Module):
         return weights.mean(0).permute(2, 1, 0)
 
     def inputs(self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
-        """The input matrix [B, F]: standardised embeddings, 0 where missing, then a flag for each missing modality."""
+        """The input matrix [B, F]: standardised embeddings, 0 where missing, then a flag for each
+        missing modality.
+        """
         return standardized(embeddings, present, self.modalities, self.mean, self.inverse_scale)
 
-    def _by_task(self, p: Mapping[str, Tensor], state: Activations, y_OB: Tensor) -> dict[str, Tensor]:
+    def _by_task(
+        self, p: Mapping[str, Tensor], state: Activations, y_OB: Tensor
+    ) -> dict[str, Tensor]:
         result = {}
         for i, (task, part) in enumerate(zip(self.tasks, self.layout.slices, strict=True)):
             if task.problem == "clustering":
@@ -416,5 +502,7 @@ class M3H(nn.Module):
                     attended(p, self.config, state, i).flatten(0, 1).T, p[f"centres_{i}"]
                 )
             else:
-                result[task.name] = y_OB[part].T if task.problem == "multiclass" else y_OB[part.start]
+                result[task.name] = (
+                    y_OB[part].T if task.problem == "multiclass" else y_OB[part.start]
+                )
         return result

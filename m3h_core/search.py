@@ -1,4 +1,6 @@
-"""A small search over the settings that matter, judged on the validation split and trained through ``fit_many``."""
+"""A small search over the settings that matter, judged on the validation split and trained through
+``fit_many``.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from m3h_core.model import FitConfig
 from m3h_core.tasks import TaskSpec
 from m3h_core.training import FittedModel
 
-# What is tried beside the configuration as given, one change at a time: for cohorts longer or shorter, and inputs wider
-# or narrower, than those that the defaults were found on.
+# What is tried beside the configuration as given, one change at a time: for cohorts longer or
+# shorter, and inputs wider or narrower, than those that the defaults were found on.
 CHANGES: tuple[Mapping[str, Any], ...] = (
     {"dropout": 0.1},
     {"dropout": 0.5},
@@ -48,10 +50,11 @@ def tune(
 ) -> list[Trial]:
     """Train the configuration as given and with each change; the trials, best first.
 
-    A trial's skill is the mean over the tasks of 2 AUROC - 1 or R2 on the validation rows, and counts no task that has
-    no score there; equal trials stay in the order given. ``on_progress`` and ``resume`` are those of
-    :func:`m3h_core.fit_many`. The best of several is a little better on these rows than on others: report its test
-    score, not its skill. Raises ValueError where no task can be judged.
+    A trial's skill is the mean over the tasks of 2 AUROC - 1 or R2 on the validation rows, and
+    counts no task that has no score there; equal trials stay in the order given. ``on_progress``
+    and ``resume`` are those of :func:`m3h_core.fit_many`. The best of several is a little better on
+    these rows than on others: report its test score, not its skill. Raises ValueError where no task
+    can be judged.
 
     >>> from m3h_core.search import CHANGES
     >>> [replace(FitConfig(), **change).dropout for change in CHANGES[:2]]
@@ -59,17 +62,25 @@ def tune(
     """
     base = config or FitConfig()
     configs = list(dict.fromkeys([base, *(replace(base, **change) for change in changes)]))
-    models = fit_many(cohort, [(tasks, one) for one in configs], on_progress=on_progress, resume=resume)
-    trials = [Trial(one, model, _skill(cohort, tasks, model)) for one, model in zip(configs, models, strict=True)]
+    models = fit_many(
+        cohort, [(tasks, one) for one in configs], on_progress=on_progress, resume=resume
+    )
+    trials = [
+        Trial(one, model, _skill(cohort, tasks, model))
+        for one, model in zip(configs, models, strict=True)
+    ]
     if np.isnan(trials[0].skill):
         raise ValueError("no task has validation labels that could judge a configuration")
     return sorted(trials, key=lambda trial: -trial.skill)
 
 
 def _skill(cohort: Cohort, tasks: Sequence[TaskSpec], model: FittedModel) -> float:
-    predictions, skills = model.predict(cohort), []
+    predictions = model.predict(cohort)
+    skills = []
     for task in tasks:
-        if task.problem == "clustering":  # a silhouette is no skill: it can be had without learning anything
+        if (
+            task.problem == "clustering"
+        ):  # a silhouette is no skill: it can be had without learning anything
             continue
         value = primary_metric(cohort, task, predictions[task.name], VALID)
         skills.append(value if task.problem == "regression" else 2 * value - 1)

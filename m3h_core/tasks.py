@@ -14,8 +14,9 @@ PROBLEMS: tuple[Problem, ...] = get_args(Problem)
 class TaskSpec:
     """One task: its kind of problem and what it means.
 
-    ``classes`` is the list of names, or their count, of a multiclass task; the fixed number of clusters of a
-    clustering task (left out, it is chosen on the validation split); ``None`` otherwise.
+    ``classes`` is the list of names, or their count, of a multiclass task; the fixed number of
+    clusters of a clustering task (left out, it is chosen on the validation split); ``None``
+    otherwise.
 
     >>> TaskSpec("death", "binary", department="hospital").n_outputs
     1
@@ -38,19 +39,25 @@ class TaskSpec:
         if not self.name:
             raise ValueError("a task needs a name")
         if self.problem not in PROBLEMS:
-            raise ValueError(f"task {self.name!r}: problem {self.problem!r} is not one of {', '.join(PROBLEMS)}")
+            raise ValueError(
+                f"task {self.name!r}: problem {self.problem!r} is not one of {', '.join(PROBLEMS)}"
+            )
         if self.classes is not None and not isinstance(self.classes, int):
             object.__setattr__(self, "classes", tuple(self.classes))
         if self.problem == "multiclass" and (self.n_classes or 0) < 2:
             raise ValueError(f"task {self.name!r}: a multiclass task needs at least two classes")
         if self.problem == "clustering" and self.n_classes is not None and self.n_classes < 2:
-            raise ValueError(f"task {self.name!r}: clustering needs at least two clusters, or none given")
+            raise ValueError(
+                f"task {self.name!r}: clustering needs at least two clusters, or none given"
+            )
         if self.problem in ("binary", "regression") and self.classes is not None:
             raise ValueError(f"task {self.name!r}: a {self.problem} task takes no classes")
 
     @property
     def n_classes(self) -> int | None:
-        """Number of classes or clusters; ``None`` where the problem has none or it is to be chosen."""
+        """Number of classes or clusters; ``None`` where the problem has none or it is to be
+        chosen.
+        """
         if self.classes is None or isinstance(self.classes, int):
             return self.classes
         return len(self.classes)
@@ -66,7 +73,9 @@ class TaskSpec:
 
     @property
     def n_outputs(self) -> int:
-        """Width of the task's prediction; a clustering task whose size is not yet chosen counts as 1."""
+        """Width of the task's prediction; a clustering task whose size is not yet chosen counts as
+        1.
+        """
         return (self.n_classes or 1) if self.problem in ("multiclass", "clustering") else 1
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,11 +1,12 @@
-"""Training: one model, or many of equal layout at once; early stopping, checkpoints, and the fitted result.
+"""Training: one model, or many of equal layout at once; early stopping, checkpoints, and the fitted
+result.
 
-Shapes: N samples, n training rows, B batch, F inputs, G models trained side by side, M members of a model, K = G x M
-networks, T tasks and O outputs of one model. See model.py for the network itself.
+Shapes: N samples, n training rows, B batch, F inputs, G models trained side by side, M members of a
+model, K = G x M networks, T tasks and O outputs of one model. See model.py for the network itself.
 
-Every random draw (order of rows, dropout) comes from the configuration's seed alone, never from a model's tasks: so a
-model sees the same draws whether it is trained alone or beside others, and models of one seed are compared on equal
-terms.
+Every random draw (order of rows, dropout) comes from the configuration's seed alone, never from a
+model's tasks: so a model sees the same draws whether it is trained alone or beside others, and
+models of one seed are compared on equal terms.
 """
 
 from __future__ import annotations
@@ -31,7 +32,13 @@ from m3h_core.clusters import k_means_centres
 from m3h_core.cohort import TEST, Cohort
 from m3h_core.data import LEAST_TO_JUDGE, TrainingData, cohort_tensors
 from m3h_core.distributed import Team
-from m3h_core.losses import clustering_loss, multiclass_loss, scalar_loss, sharpened, soft_assignment
+from m3h_core.losses import (
+    clustering_loss,
+    multiclass_loss,
+    scalar_loss,
+    sharpened,
+    soft_assignment,
+)
 from m3h_core.metrics import Score, evaluate_predictions
 from m3h_core.model import M3H, Activations, FitConfig, attended, owners, run
 from m3h_core.tasks import TaskSpec
@@ -43,9 +50,12 @@ _FORMAT = 2
 _ROWS_AT_ONCE = 1024
 # What "uncertainty" learns: a log-variance [K, T], no part of the model.
 _LOG_VARIANCE = "log_variance"
-# A small cohort is read in smaller batches, down to the smallest, so that an epoch has so many steps.
-_STEPS, _SMALLEST_BATCH = 16, 16
-# The shares that a task's network may have beside its linear path; the first is what stands without validation labels.
+# A small cohort is read in smaller batches, down to the smallest, so that an epoch has so many
+# steps.
+_STEPS = 16
+_SMALLEST_BATCH = 16
+# The shares that a task's network may have beside its linear path; the first is what stands without
+# validation labels.
 _SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
 # A checkpoint is written when it costs at most a twentieth of the time since the last one.
 _CHECKPOINT_SHARE = 20
@@ -78,24 +88,32 @@ class FittedModel:
         return self.model.config
 
     def predict(self, cohort: Cohort) -> dict[str, np.ndarray]:
-        """Predictions of every row of a cohort, float64 {task: [N], or [N, C] for multiclass and clustering}.
+        """Predictions of every row of a cohort, float64 {task: [N], or [N, C] for multiclass and
+        clustering}.
 
-        Probabilities for binary and multiclass, the task's unit for regression, soft assignments for clustering.
-        Labels are not read; a modality that the cohort lacks counts as missing. Raises ValueError for a modality that
-        the model does not know, or of another width.
+        Probabilities for binary and multiclass, the task's unit for regression, soft assignments
+        for clustering. Labels are not read; a modality that the cohort lacks counts as missing.
+        Raises ValueError for a modality that the model does not know, or of another width.
         """
         parts = []
         with torch.inference_mode():
             for start in range(0, max(len(cohort), 1), _ROWS_AT_ONCE):
                 rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(cohort)))
                 parts.append(self.model(*cohort_tensors(cohort, rows)))
-        outputs = {task.name: torch.cat([part[task.name] for part in parts]).double() for task in self.tasks}
-        return {task.name: np.ascontiguousarray(self._finished(task, outputs[task.name])) for task in self.tasks}
+        outputs = {
+            task.name: torch.cat([part[task.name] for part in parts]).double()
+            for task in self.tasks
+        }
+        return {
+            task.name: np.ascontiguousarray(self._finished(task, outputs[task.name]))
+            for task in self.tasks
+        }
 
     def distances(self, cohort: Cohort) -> dict[str, np.ndarray]:
         """How far every row lies from the centres of each clustering task, float64 {task: [N, C]}.
 
-        In the task's own embedding, so that only distances of one model can be compared. Raises as :meth:`predict`.
+        In the task's own embedding, so that only distances of one model can be compared. Raises as
+        :meth:`predict`.
         """
         if not self.model.layout.clustering:
             return {}
@@ -104,14 +122,22 @@ class FittedModel:
             for start in range(0, max(len(cohort), 1), _ROWS_AT_ONCE):
                 rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(cohort)))
                 parts.append(self.model.distances(*cohort_tensors(cohort, rows)))
-        return {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
+        return {
+            name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]
+        }
 
-    def evaluate(self, cohort: Cohort, split: int = TEST, n_bootstrap: int = 1000) -> dict[str, Score]:
+    def evaluate(
+        self, cohort: Cohort, split: int = TEST, n_bootstrap: int = 1000
+    ) -> dict[str, Score]:
         """The score of each task on one split; see :func:`m3h_core.evaluate_predictions`."""
-        return evaluate_predictions(cohort, self.tasks, self.predict(cohort), split=split, n_bootstrap=n_bootstrap)
+        return evaluate_predictions(
+            cohort, self.tasks, self.predict(cohort), split=split, n_bootstrap=n_bootstrap
+        )
 
     def attention(self, cohort: Cohort, rows: np.ndarray | None = None) -> np.ndarray:
-        """Attention weights [T, T], averaged over rows of a cohort; row t is what task t takes from each."""
+        """Attention weights [T, T], averaged over rows of a cohort; row t is what task t takes from
+        each.
+        """
         rows = np.arange(len(cohort)) if rows is None else rows
         total = torch.zeros(len(self.tasks), len(self.tasks), dtype=torch.float64)
         with torch.inference_mode():
@@ -139,11 +165,16 @@ class FittedModel:
         folder = Path(folder)
         about = json.loads((folder / "model.json").read_text())
         if about.get("format") != _FORMAT:
-            raise ValueError(f"{folder}: model format {about.get('format')!r}, this version reads {_FORMAT}")
+            raise ValueError(
+                f"{folder}: model format {about.get('format')!r}, this version reads {_FORMAT}"
+            )
         tasks = [TaskSpec.from_dict(record) for record in about["tasks"]]
         model = M3H(dict(about["modalities"]), tasks, FitConfig.from_dict(about["config"]))
         model.load_state_dict(read_tensors(folder / "model.safetensors")[0])
-        return cls(model.eval().requires_grad_(False), {name: (m, s) for name, (m, s) in about["units"].items()})
+        return cls(
+            model.eval().requires_grad_(False),
+            {name: (m, s) for name, (m, s) in about["units"].items()},
+        )
 
     def _finished(self, task: TaskSpec, output: Tensor) -> np.ndarray:
         if task.problem == "binary":
@@ -167,19 +198,22 @@ def fit(
 ) -> FittedModel:
     """Train one model on the training split, stopped early on the validation split.
 
-    ``on_epoch`` receives after each epoch {"epoch" (from 0), "epochs", "train_loss", "valid_loss", and
-    "<task>/train_loss", "<task>/valid_loss" for each task}. With ``resume``, a folder, the state is kept there as it
-    goes: the same call after a kill goes on where it was and ends with the same numbers. A state that belongs to other
-    data, tasks or configuration is not used. ``stop`` is asked after each batch: where it says yes, the state is kept
-    and `Stopped` is raised. With ``distributed``, the processes of torch.distributed's default group train one model,
-    each on a part of every batch; all return it, the first alone writes. Without a label in the validation split all
-    epochs are run.
+    ``on_epoch`` receives after each epoch {"epoch" (from 0), "epochs", "train_loss", "valid_loss",
+    and "<task>/train_loss", "<task>/valid_loss" for each task}. With ``resume``, a folder, the
+    state is kept there as it goes: the same call after a kill goes on where it was and ends with
+    the same numbers. A state that belongs to other data, tasks or configuration is not used.
+    ``stop`` is asked after each batch: where it says yes, the state is kept and `Stopped` is
+    raised. With ``distributed``, the processes of torch.distributed's default group train one
+    model, each on a part of every batch; all return it, the first alone writes. Without a label in
+    the validation split all epochs are run.
     """
     config = config or FitConfig()
     data = TrainingData.of(cohort, tasks, config)
     model = data.new_model(tasks, config)
     checkpoint = Path(resume) if resume else None
-    Trainer(data, [model], on_epoch, checkpoint=checkpoint, stop=stop, distributed=distributed).run()
+    Trainer(
+        data, [model], on_epoch, checkpoint=checkpoint, stop=stop, distributed=distributed
+    ).run()
     return finished(model, data)
 
 
@@ -200,14 +234,17 @@ class Moments(NamedTuple):
     @classmethod
     def of(cls, value: Tensor) -> Moments:
         """The state before the first step."""
-        return cls(torch.zeros_like(value), torch.zeros_like(value), torch.zeros((), device=value.device))
+        return cls(
+            torch.zeros_like(value), torch.zeros_like(value), torch.zeros((), device=value.device)
+        )
 
 
 class Trainer:
     """Trains G models of equal layout and configuration as one wide model, in place.
 
-    Models do not touch each other: each has its own loss, its own early stopping and its own best weights.
-    ``on_stop`` receives the number of models each time some have stopped. ``device`` stands above the configuration's.
+    Models do not touch each other: each has its own loss, its own early stopping and its own best
+    weights. ``on_stop`` receives the number of models each time some have stopped. ``device``
+    stands above the configuration's.
     """
 
     def __init__(
@@ -221,41 +258,65 @@ class Trainer:
         distributed: bool = False,
         device: torch.device | None = None,
     ) -> None:
-        self.data, self.models, self.on_epoch, self.on_stop = data, list(models), on_epoch, on_stop
-        self.stop, self.team = stop, Team(distributed)
-        self.config, self.layout = models[0].config, models[0].layout
+        self.data = data
+        self.models = list(models)
+        self.on_epoch = on_epoch
+        self.on_stop = on_stop
+        self.stop = stop
+        self.team = Team(distributed)
+        self.config = models[0].config
+        self.layout = models[0].layout
         if self.config.weighting in AGGREGATORS and len(models) > 1:
             raise ValueError(f"a model of the weighting {self.config.weighting!r} is trained alone")
         if self.config.weighting in AGGREGATORS and self.team.size > 1:
-            raise ValueError(f"a model of the weighting {self.config.weighting!r} is trained by one process")
-        self.descend = gradient_method(self.config.weighting) if self.config.weighting in AGGREGATORS else None
+            raise ValueError(
+                f"a model of the weighting {self.config.weighting!r} is trained by one process"
+            )
+        self.descend = (
+            gradient_method(self.config.weighting) if self.config.weighting in AGGREGATORS else None
+        )
         self.device = device or self.config.torch_device
         # Few rows in few large steps would not be learned before the epochs are over.
-        self.batch_size = min(self.config.batch_size, max(_SMALLEST_BATCH, len(data.x_train) // _STEPS))
+        self.batch_size = min(
+            self.config.batch_size, max(_SMALLEST_BATCH, len(data.x_train) // _STEPS)
+        )
         self.generator = torch.Generator(self.device).manual_seed(self.config.seed)
         self.checkpoint = checkpoint / "training.safetensors" if checkpoint else None
         self.written = (-math.inf, 0.0)
 
         at = {task.name: i for i, task in enumerate(data.tasks)}
         self.slots = self._tensor([[at[task.name] for task in model.tasks] for model in models])
-        self.regression = self._tensor([[task.problem == "regression" for task in model.tasks] for model in models])
+        self.regression = self._tensor(
+            [[task.problem == "regression" for task in model.tasks] for model in models]
+        )
         categorical = ("binary", "multiclass")
-        self.categorical = self._tensor([[task.problem in categorical for task in model.tasks] for model in models])
-        self.x_train, self.x_valid = data.x_train.to(self.device), data.x_valid.to(self.device)
-        self.targets, self.weights = data.targets.to(self.device), data.weights.to(self.device)
-        self.valid_targets, self.valid_mask = data.valid_targets.to(self.device), data.valid_mask.to(self.device)
+        self.categorical = self._tensor(
+            [[task.problem in categorical for task in model.tasks] for model in models]
+        )
+        self.x_train = data.x_train.to(self.device)
+        self.x_valid = data.x_valid.to(self.device)
+        self.targets = data.targets.to(self.device)
+        self.weights = data.weights.to(self.device)
+        self.valid_targets = data.valid_targets.to(self.device)
+        self.valid_mask = data.valid_mask.to(self.device)
         self.linear_slots, self.linear_train, self.linear_valid, self.linear_shares = self._linear()
-        # Every other member learns what the linear path leaves over, the rest learn all: they err in different ways.
-        self.linear_members = self._tensor([1.0 - i % 2 for i in range(self.config.members)]).view(1, -1, 1, 1)
+        # Every other member learns what the linear path leaves over, the rest learn all: they err
+        # in different ways.
+        self.linear_members = self._tensor([1.0 - i % 2 for i in range(self.config.members)]).view(
+            1, -1, 1, 1
+        )
         self.components = data.components.to(self.device)
         self.valid_components = data.valid_components.to(self.device)
 
         self.of_all = (self.slots, self.regression, self.categorical, self.linear_slots)
 
-        # The wide model: parameter [K, ...] of all running models, its moving average, and each model's best so far.
+        # The wide model: parameter [K, ...] of all running models, its moving average, and each
+        # model's best so far.
         self.active = list(range(len(models)))
         self.params: dict[str, Tensor] = {
-            name: torch.cat([getattr(model, name).detach() for model in models]).to(self.device).requires_grad_()
+            name: torch.cat([getattr(model, name).detach() for model in models])
+            .to(self.device)
+            .requires_grad_()
             for name, _ in models[0].named_parameters()
             if not name.startswith("centres_")
         }
@@ -266,10 +327,14 @@ class Trainer:
         self.moments = {name: Moments.of(value) for name, value in self.params.items()}
         self.average = {name: value.detach().clone() for name, value in self.params.items()}
         self.best = {name: value.clone() for name, value in self.average.items()}
-        self.best_loss, self.best_epoch = [math.inf] * len(models), [-1] * len(models)
+        self.best_loss = [math.inf] * len(models)
+        self.best_epoch = [-1] * len(models)
         self.epoch = 0
-        # Of the epoch under way: the order of its rows [n], the batches done, and the sum of their losses [G, T].
-        self.order, self.batch, self.loss_GT = torch.zeros(0), 0, torch.zeros(0)
+        # Of the epoch under way: the order of its rows [n], the batches done, and the sum of their
+        # losses [G, T].
+        self.order = torch.zeros(0)
+        self.batch = 0
+        self.loss_GT = torch.zeros(0)
         self.cluster_targets: dict[int, Tensor] = {}
 
     def run(self) -> None:
@@ -294,23 +359,33 @@ class Trainer:
             self.on_stop(len(self.active))
         self._hand_over()
 
-    # One epoch -------------------------------------------------------------------------------------------------------
+    # One epoch ------------------------------------------------------------------------------------
 
     def _train_epoch(self) -> Tensor:
         """One pass over the training rows; returns the mean losses [G, T]."""
         n = len(self.x_train)
         if not self.batch:
             self.order = torch.randperm(n, generator=self.generator, device=self.device)
-            self.loss_GT = torch.zeros(self.slots.shape, dtype=self.config.dtype, device=self.device)
-        for rows in torch.tensor_split(self.order, max(1, round(n / self.batch_size)))[self.batch :]:
-            # The draws are those of the whole batch, so that it is the same one however many processes share it.
+            self.loss_GT = torch.zeros(
+                self.slots.shape, dtype=self.config.dtype, device=self.device
+            )
+        for rows in torch.tensor_split(self.order, max(1, round(n / self.batch_size)))[
+            self.batch :
+        ]:
+            # The draws are those of the whole batch, so that it is the same one however many
+            # processes share it.
             x_BF, lost_BM = self._corrupted(self.x_train[rows])
             drop = self._dropout(len(rows))
             mine = self.team.part(len(rows))
-            here, share = rows[mine], (mine.stop - mine.start) / len(rows)
+            here = rows[mine]
+            share = (mine.stop - mine.start) / len(rows)
             linear_GOB = self._linear_of(here, None if lost_BM is None else lost_BM[mine])
-            state = self._forward(self.params, x_BF[mine], linear_GOB, [mask[..., mine] for mask in drop])
-            losses_GMTB = self._losses(state.outputs, self.targets[:, here], self.components[:, here])
+            state = self._forward(
+                self.params, x_BF[mine], linear_GOB, [mask[..., mine] for mask in drop]
+            )
+            losses_GMTB = self._losses(
+                state.outputs, self.targets[:, here], self.components[:, here]
+            )
             weights_G1TB = self._of_slots(self.weights[:, here])
             loss_GMT = (losses_GMTB * weights_G1TB).sum(-1) / len(rows)
             self._backward(loss_GMT, weights_G1TB, self._cluster_loss(state, here) * share, share)
@@ -333,20 +408,30 @@ class Trainer:
         losses_GMTB = self._losses(outputs, self.targets[:, rows], self.components[:, rows])
         return (losses_GMTB * self._of_slots(self.weights[:, rows])).sum(-1).mean(1) / len(rows)
 
-    def _backward(self, loss_GMT: Tensor, weights_G1TB: Tensor, cluster_loss: Tensor, share: float) -> None:
-        """Leave the gradient of a batch's losses in the parameters, or of this process's share of its rows."""
+    def _backward(
+        self, loss_GMT: Tensor, weights_G1TB: Tensor, cluster_loss: Tensor, share: float
+    ) -> None:
+        """Leave the gradient of a batch's losses in the parameters, or of this process's share of
+        its rows.
+        """
         if self.descend:
             self._descend(loss_GMT[0].mean(0), weights_G1TB[0, 0].any(1), cluster_loss)
             return
         if _LOG_VARIANCE in self.params:
             share_G1T = weights_G1TB.mean(-1) * share
-            loss_GMT = by_uncertainty(loss_GMT, share_G1T, self.params[_LOG_VARIANCE], self.categorical)
+            loss_GMT = by_uncertainty(
+                loss_GMT, share_G1T, self.params[_LOG_VARIANCE], self.categorical
+            )
         (loss_GMT.mean(1).sum() + cluster_loss).backward()
 
     def _descend(self, loss_T: Tensor, labelled_T: Tensor, cluster_loss: Tensor) -> None:
-        """Combine the gradients of the tasks that have a label in the batch: one of zeros would stall some methods."""
+        """Combine the gradients of the tasks that have a label in the batch: one of zeros would
+        stall some methods.
+        """
         assert self.descend is not None
-        losses = [loss for loss, labelled in zip(loss_T, labelled_T.tolist(), strict=True) if labelled]
+        losses = [
+            loss for loss, labelled in zip(loss_T, labelled_T.tolist(), strict=True) if labelled
+        ]
         if self.cluster_targets:
             losses.append(cluster_loss)
         seed = torch.randint(2**31, (), generator=self.generator, device=self.device)
@@ -354,7 +439,11 @@ class Trainer:
             self.descend(losses, self.params.values(), int(seed))
 
     def _forward(
-        self, params: Mapping[str, Tensor], x_BF: Tensor, linear_GOB: Tensor | None, drop: Sequence[Tensor] = ()
+        self,
+        params: Mapping[str, Tensor],
+        x_BF: Tensor,
+        linear_GOB: Tensor | None,
+        drop: Sequence[Tensor] = (),
     ) -> Activations:
         mixed = self.config.precision == "bfloat16" and self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
@@ -366,22 +455,31 @@ class Trainer:
         return state._replace(outputs=outputs)
 
     def _linear(self) -> tuple[Tensor, ...]:
-        """Rows [G, O] of the linear path's table for each output, the table for training [P, n] and validation rows.
+        """Rows [G, O] of the linear path's table for each output, the table for training [P, n] and
+        validation rows.
 
-        Last the share [M, P, n] that each modality has in it: what is lost where training takes the modality away.
+        Last the share [M, P, n] that each modality has in it: what is lost where training takes the
+        modality away.
         """
         nothing = torch.zeros(0, device=self.device)
         table = self.data.linear
         if table is None:
             return nothing, nothing, nothing, nothing
-        rows = torch.tensor([table.rows_of(model.tasks, self.layout.outputs) for model in self.models])
+        rows = torch.tensor(
+            [table.rows_of(model.tasks, self.layout.outputs) for model in self.models]
+        )
         used, slots = rows.unique(return_inverse=True)
-        weights, self.linear_bias = table.weights[used], table.bias[used].to(self.device)
-        shares, start, widths = [], 0, self.data.modalities.values()
+        weights = table.weights[used]
+        self.linear_bias = table.bias[used].to(self.device)
+        shares = []
+        start = 0
+        widths = self.data.modalities.values()
         if self.config.modality_dropout and len(widths) > 1:
             for i, width in enumerate(widths, start=sum(widths)):
                 part = slice(start, start := start + width)
-                shares.append(weights[:, part] @ self.data.x_train[:, part].T - weights[:, i : i + 1])
+                shares.append(
+                    weights[:, part] @ self.data.x_train[:, part].T - weights[:, i : i + 1]
+                )
         return (
             slots.to(self.device),
             table.train[used].to(self.device),
@@ -395,22 +493,29 @@ class Trainer:
             return None
         linear_PB = self.linear_train[:, rows]
         if lost_BM is not None:
-            linear_PB = linear_PB - torch.einsum("mpb,bm->pb", self.linear_shares[:, :, rows], lost_BM)
+            linear_PB = linear_PB - torch.einsum(
+                "mpb,bm->pb", self.linear_shares[:, :, rows], lost_BM
+            )
         return linear_PB[self.linear_slots]
 
     def _of_slots(self, table: Tensor) -> Tensor:
         """The models' own rows [G, 1, T, B] of a table [tasks, B]."""
-        return table[self.slots.flatten()].view(len(self.active), 1, self.layout.n_tasks, table.shape[1])
+        return table[self.slots.flatten()].view(
+            len(self.active), 1, self.layout.n_tasks, table.shape[1]
+        )
 
     def _losses(self, outputs_KOB: Tensor, targets: Tensor, components_CB: Tensor) -> Tensor:
-        """Losses [G, M, T, B], not yet masked, from outputs [K, O, B] and the targets [tasks, B] of all tasks."""
+        """Losses [G, M, T, B], not yet masked, from outputs [K, O, B] and the targets [tasks, B] of
+        all tasks.
+        """
         outputs = outputs_KOB.view(len(self.active), -1, *outputs_KOB.shape[1:])
         targets = self._of_slots(targets)
         if self.layout.n_outputs == self.layout.n_tasks and not self.layout.clustering:
             return scalar_loss(outputs, targets, self.regression[:, None, :, None])
         losses = []
         for i, part in enumerate(self.layout.slices):
-            mine, target = outputs[:, :, part], targets[:, :, i]
+            mine = outputs[:, :, part]
+            target = targets[:, :, i]
             if i in self.layout.clustering:
                 losses.append((mine - components_CB).square().mean(2))
             elif part.stop - part.start > 1:
@@ -423,14 +528,19 @@ class Trainer:
         """Scaled dropout masks [M, H, B], one for each trunk layer."""
         if not self.config.dropout:
             return []
-        return [self._mask((self.config.members, size, batch), self.config.dropout) for size in self.config.hidden]
+        return [
+            self._mask((self.config.members, size, batch), self.config.dropout)
+            for size in self.config.hidden
+        ]
 
     def _corrupted(self, x_BF: Tensor) -> tuple[Tensor, Tensor | None]:
-        """A batch in which some inputs are cut out and some modalities count as missing, never all that a row has.
+        """A batch in which some inputs are cut out and some modalities count as missing, never all
+        that a row has.
 
         Also which modalities [B, M] each row has lost; None where none can be.
         """
-        m, lost = len(self.data.modalities), None
+        m = len(self.data.modalities)
+        lost = None
         if self.config.input_dropout:
             mask = self._mask(x_BF.shape, self.config.input_dropout)
             mask[:, -m:] = 1
@@ -439,7 +549,8 @@ class Trainer:
             there = 1 - x_BF[:, -m:]
             kept = there * (self._mask(there.shape, self.config.modality_dropout) > 0)
             kept = torch.where(kept.any(1, keepdim=True), kept, there)
-            start, lost = 0, there - kept
+            start = 0
+            lost = there - kept
             for i, width in enumerate(self.data.modalities.values()):
                 x_BF[:, start : start + width] *= kept[:, i : i + 1]
                 start += width
@@ -448,12 +559,16 @@ class Trainer:
 
     def _mask(self, shape: Sequence[int], rate: float) -> Tensor:
         """0 with the probability ``rate``, else 1 / (1 - rate)."""
-        draws = torch.rand(*shape, device=self.device, generator=self.generator)  # half the time of bernoulli_
+        draws = torch.rand(
+            *shape, device=self.device, generator=self.generator
+        )  # half the time of bernoulli_
         return (draws >= rate).to(self.config.dtype).div_(1 - rate)
 
     @torch.no_grad()
     def _step(self) -> None:
-        """One AdamW step; the weights of layers decay, biases, the attention's maps and centres do not."""
+        """One AdamW step; the weights of layers decay, biases, the attention's maps and centres do
+        not.
+        """
         learned = [name for name, value in self.params.items() if value.grad is not None]
         for decays in (True, False):
             names = [name for name in learned if name.endswith("weight") == decays]
@@ -484,7 +599,7 @@ class Trainer:
         for name, value in self.params.items():
             self.average[name].lerp_(value, 1 - keep)
 
-    # Validation and stopping -----------------------------------------------------------------------------------------
+    # Validation and stopping ----------------------------------------------------------------------
 
     @torch.no_grad()
     def valid_losses(self, params: Mapping[str, Tensor]) -> Tensor:
@@ -492,23 +607,29 @@ class Trainer:
         total = torch.zeros(self.slots.shape, dtype=self.config.dtype, device=self.device)
         for start in range(0, len(self.x_valid), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
-            linear = self.linear_valid[:, rows][self.linear_slots] if len(self.linear_slots) else None
+            linear = (
+                self.linear_valid[:, rows][self.linear_slots] if len(self.linear_slots) else None
+            )
             outputs = self._forward(params, self.x_valid[rows], linear).outputs
             outputs_GOB = outputs.view(len(self.active), -1, *outputs.shape[1:]).mean(1)
-            losses = self._losses(outputs_GOB, self.valid_targets[:, rows], self.valid_components[:, rows])
+            losses = self._losses(
+                outputs_GOB, self.valid_targets[:, rows], self.valid_components[:, rows]
+            )
             total += (losses * self._of_slots(self.valid_mask[:, rows])).sum(-1).mean(1)
         count = self.valid_mask.sum(1)[self.slots]
         return torch.where(count > 0, total / count.clamp_min(1), math.nan)
 
     def _stop_early(self, valid_GT: Tensor) -> None:
-        """Keep the weights of the models that improved; let go of those that have not for ``patience`` epochs.
+        """Keep the weights of the models that improved; let go of those that have not for
+        ``patience`` epochs.
 
-        Judged is the loss over all labels of the validation rows together: a task counts as it has labels, so that
-        one with a handful can't stop the others.
+        Judged is the loss over all labels of the validation rows together: a task counts as it has
+        labels, so that one with a handful can't stop the others.
         """
         loss_G = self._overall(valid_GT)
         blind_G = (self.valid_mask.sum(1)[self.slots].sum(1) == 0).tolist()
-        improved, going = [], []
+        improved = []
+        going = []
         for at, model in enumerate(self.active):
             # Without a validation label there is nothing to choose by, and the last epoch stands.
             if blind_G[at] or loss_G[at] < self.best_loss[model]:
@@ -527,14 +648,24 @@ class Trainer:
             self._keep(going)
 
     def _overall(self, valid_GT: Tensor) -> list[float]:
-        """The loss [G] over all validation labels together; NaN without one, or where training has diverged."""
+        """The loss [G] over all validation labels together; NaN without one, or where training has
+        diverged.
+        """
         labels_GT = self.valid_mask.sum(1)[self.slots]
-        return (torch.where(labels_GT > 0, valid_GT * labels_GT, 0).sum(1) / labels_GT.sum(1)).tolist()
+        return (
+            torch.where(labels_GT > 0, valid_GT * labels_GT, 0).sum(1) / labels_GT.sum(1)
+        ).tolist()
 
     def _rows(self, name: str, models: Sequence[int]) -> Tensor:
-        """The rows of some models in a wide parameter; the members of a model share its first layer and its centres."""
+        """The rows of some models in a wide parameter; the members of a model share its first layer
+        and its centres.
+        """
         members = 1 if name.startswith(("first_", "centres_")) else self.config.members
-        return (torch.tensor(models)[:, None] * members + torch.arange(members)).flatten().to(self.device)
+        return (
+            (torch.tensor(models)[:, None] * members + torch.arange(members))
+            .flatten()
+            .to(self.device)
+        )
 
     def _keep(self, places: Sequence[int]) -> None:
         """Go on with some of the running models only."""
@@ -542,19 +673,25 @@ class Trainer:
         if not self.active:
             return
         for name, value in self.params.items():
-            rows, moments = self._rows(name, places), self.moments[name]
+            rows = self._rows(name, places)
+            moments = self.moments[name]
             self.params[name] = value.detach()[rows].requires_grad_()
             self.average[name] = self.average[name][rows]
             self.moments[name] = Moments(moments.first[rows], moments.second[rows], moments.step)
-        self.slots, self.regression = self.slots[list(places)], self.regression[list(places)]
+        self.slots = self.slots[list(places)]
+        self.regression = self.regression[list(places)]
         self.categorical = self.categorical[list(places)]
-        self.cluster_targets = {task: p_Gnc[list(places)] for task, p_Gnc in self.cluster_targets.items()}
+        self.cluster_targets = {
+            task: p_Gnc[list(places)] for task, p_Gnc in self.cluster_targets.items()
+        }
         if len(self.linear_slots):
             self.linear_slots = self.linear_slots[list(places)]
 
     @torch.no_grad()
     def _hand_over(self) -> None:
-        """Give the models their best weights, and clusters the centres of the embedding under these."""
+        """Give the models their best weights, and clusters the centres of the embedding under
+        these.
+        """
         self.best.pop(_LOG_VARIANCE, None)
         self.active = list(range(len(self.models)))
         self.slots, self.regression, self.categorical, self.linear_slots = self.of_all
@@ -579,17 +716,24 @@ class Trainer:
         by_members = float(self.linear_members.mean())
         bias_GO1 = self.linear_bias[self.linear_slots].unsqueeze(-1)
         shares = self._tensor(_SHARES)
-        loss_LGT = torch.zeros(len(shares), *self.slots.shape, dtype=self.config.dtype, device=self.device)
+        loss_LGT = torch.zeros(
+            len(shares), *self.slots.shape, dtype=self.config.dtype, device=self.device
+        )
         for start in range(0, len(self.x_valid), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
             outputs = self._forward(self.best, self.x_valid[rows], None).outputs
             linear_GOB = self.linear_valid[:, rows][self.linear_slots]
-            network_GOB = outputs.view(len(self.models), -1, *outputs.shape[1:]).mean(1) + by_members * linear_GOB
+            network_GOB = (
+                outputs.view(len(self.models), -1, *outputs.shape[1:]).mean(1)
+                + by_members * linear_GOB
+            )
             linear_GOB = linear_GOB + bias_GO1
             mask_G1TB = self._of_slots(self.valid_mask[:, rows])
             for at, share in enumerate(shares):
                 mixed_GOB = (1 - share) * linear_GOB + share * network_GOB
-                losses = self._losses(mixed_GOB, self.valid_targets[:, rows], self.valid_components[:, rows])
+                losses = self._losses(
+                    mixed_GOB, self.valid_targets[:, rows], self.valid_components[:, rows]
+                )
                 loss_LGT[at] += (losses * mask_G1TB).sum(-1).mean(1)
         share_GT = shares[loss_LGT.argmin(0)]
         share_GT[self.valid_mask.sum(1)[self.slots] < LEAST_TO_JUDGE] = _SHARES[0]
@@ -601,7 +745,9 @@ class Trainer:
         for model, share_O in zip(self.models, share_GO, strict=True):
             model.linear_weight *= (1 - share_O + share_O * by_members).cpu().unsqueeze(1)
         self.best["head_weight"] *= share_KO1
-        self.best["head_bias"] = bias_KO + share_KO1.squeeze(-1) * (self.best["head_bias"] - bias_KO)
+        self.best["head_bias"] = bias_KO + share_KO1.squeeze(-1) * (
+            self.best["head_bias"] - bias_KO
+        )
 
     def _report(self, train_T: list[float], valid_T: list[float]) -> dict[str, Any]:
         report: dict[str, Any] = {
@@ -614,25 +760,32 @@ class Trainer:
             report |= {f"{task.name}/train_loss": train, f"{task.name}/valid_loss": valid}
         return report
 
-    # Deep embedded clustering ----------------------------------------------------------------------------------------
+    # Deep embedded clustering ---------------------------------------------------------------------
 
     def _cluster_loss(self, state: Activations, rows: Tensor) -> Tensor:
         loss = state.outputs.new_zeros(())
         for task, p_Gnc in self.cluster_targets.items():
             q_GBc = self._assigned(self._read(state, task), task)
-            loss = loss + self.config.cluster_weight * clustering_loss(q_GBc, p_Gnc[:, rows]).mean(1).sum()
+            loss = (
+                loss
+                + self.config.cluster_weight * clustering_loss(q_GBc, p_Gnc[:, rows]).mean(1).sum()
+            )
         return loss
 
     @torch.no_grad()
     def _refresh_clusters(self) -> None:
-        """Start the clusters by k-means once the embedding has some shape; sharpen their targets every few epochs."""
+        """Start the clusters by k-means once the embedding has some shape; sharpen their targets
+        every few epochs.
+        """
         since = self.epoch - self.config.cluster_start
         if since < 0 or since % self.config.cluster_refresh:
             return
         for task in self.layout.clustering:
             if not since:
                 self._start_clusters(task)
-            q_Gnc = torch.cat([self._assigned(z_GBD, task) for z_GBD in self._embedded(task)], dim=1)
+            q_Gnc = torch.cat(
+                [self._assigned(z_GBD, task) for z_GBD in self._embedded(task)], dim=1
+            )
             self.cluster_targets[task] = sharpened(q_Gnc)
 
     def _start_clusters(self, task: int) -> None:
@@ -657,12 +810,13 @@ class Trainer:
 
     def _set_centres(self, task: int, centres_GcD: Tensor) -> None:
         """Take these centres; they have no best, since training ends by starting them anew."""
-        name, centres = f"centres_{task}", centres_GcD.to(self.device, self.config.dtype)
+        name = f"centres_{task}"
+        centres = centres_GcD.to(self.device, self.config.dtype)
         self.params[name] = centres.requires_grad_()
         self.moments[name] = Moments.of(centres)
         self.average[name] = centres.detach().clone()
 
-    # Checkpoints -----------------------------------------------------------------------------------------------------
+    # Checkpoints ----------------------------------------------------------------------------------
 
     def _key(self) -> str:
         tasks = [[task.to_dict() for task in model.tasks] for model in self.models]
@@ -682,12 +836,20 @@ class Trainer:
         assert self.checkpoint is not None
         if not self.team.leads:
             return
-        tensors = {"generator": self.generator.get_state(), "order": self.order, "loss": self.loss_GT}
+        tensors = {
+            "generator": self.generator.get_state(),
+            "order": self.order,
+            "loss": self.loss_GT,
+        }
         for name, value in self.params.items():
             parts = {"now": value, "average": self.average[name]}
             parts |= {"best": self.best[name]} if name in self.best else {}
-            tensors |= {f"{part}/{name}": t for part, t in (parts | self.moments[name]._asdict()).items()}
-        tensors |= {f"cluster_targets/{task}": value for task, value in self.cluster_targets.items()}
+            tensors |= {
+                f"{part}/{name}": t for part, t in (parts | self.moments[name]._asdict()).items()
+            }
+        tensors |= {
+            f"cluster_targets/{task}": value for task, value in self.cluster_targets.items()
+        }
         about = {
             "key": self.key,
             "epoch": self.epoch,
@@ -699,7 +861,9 @@ class Trainer:
         write_tensors(self.checkpoint, tensors, about)
 
     def _restore(self) -> None:
-        """Take up a state that belongs to the same data, tasks and configuration; leave any other alone."""
+        """Take up a state that belongs to the same data, tasks and configuration; leave any other
+        alone.
+        """
         assert self.checkpoint is not None
         tensors, about = read_tensors(self.checkpoint, self.device)
         if about["key"] != self.key:
@@ -715,8 +879,12 @@ class Trainer:
                 self.best[name] = tensors[f"best/{name}"]
             self.moments[name] = Moments(*(tensors[f"{part}/{name}"] for part in Moments._fields))
         self.generator.set_state(tensors["generator"].cpu())
-        self.order, self.batch, self.loss_GT = tensors["order"], about["batch"], tensors["loss"]
-        self.epoch, self.best_epoch, self.active = about["epoch"], about["best_epoch"], about["active"]
+        self.order = tensors["order"]
+        self.batch = about["batch"]
+        self.loss_GT = tensors["loss"]
+        self.epoch = about["epoch"]
+        self.best_epoch = about["best_epoch"]
+        self.active = about["active"]
         self.best_loss = [math.inf if loss is None else loss for loss in about["best_loss"]]
 
     def _tensor(self, values: Sequence[Any]) -> Tensor:

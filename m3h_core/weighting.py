@@ -1,8 +1,9 @@
 """How the losses of the tasks are weighed against each other while a model trains.
 
-"equal" is their sum. "uncertainty" (Kendall, Gal and Cipolla, 2018) learns a variance for each task: a loss that stays
-high is taken as noise and counts less. The others combine the gradients of the tasks at each step, so that where these
-are in conflict no task pays for the rest; they are TorchJD's, which the extra ``gradients`` installs.
+"equal" is their sum. "uncertainty" (Kendall, Gal and Cipolla, 2018) learns a variance for each
+task: a loss that stays high is taken as noise and counts less. The others combine the gradients of
+the tasks at each step, so that where these are in conflict no task pays for the rest; they are
+TorchJD's, which the extra ``gradients`` installs.
 
 Shapes: G models, M members, T tasks.
 """
@@ -15,8 +16,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-# Names in torchjd.aggregation. Left out are those that need more than PyTorch, and those that remember earlier steps:
-# their memory is not in a checkpoint.
+# Names in torchjd.aggregation. Left out are those that need more than PyTorch, and those that
+# remember earlier steps: their memory is not in a checkpoint.
 AGGREGATORS = {
     "upgrad": "UPGrad",
     "dualproj": "DualProj",
@@ -26,7 +27,17 @@ AGGREGATORS = {
     "aligned_mtl": "AlignedMTL",
     "config": "ConFIG",
 }
-Weighting = Literal["equal", "uncertainty", "upgrad", "dualproj", "mgda", "pcgrad", "imtl_g", "aligned_mtl", "config"]
+Weighting = Literal[
+    "equal",
+    "uncertainty",
+    "upgrad",
+    "dualproj",
+    "mgda",
+    "pcgrad",
+    "imtl_g",
+    "aligned_mtl",
+    "config",
+]
 
 
 def check_weighting(weighting: str) -> None:
@@ -42,12 +53,16 @@ aligned_mtl, config
         raise ValueError(f"weighting {weighting!r} is not one of {', '.join(get_args(Weighting))}")
 
 
-def by_uncertainty(loss_GMT: Tensor, share_G1T: Tensor, log_variance: Tensor, categorical_GT: Tensor) -> Tensor:
-    """Negative log-likelihood [G, M, T] of the losses under learned variances ``log_variance`` [G x M, T].
+def by_uncertainty(
+    loss_GMT: Tensor, share_G1T: Tensor, log_variance: Tensor, categorical_GT: Tensor
+) -> Tensor:
+    """Negative log-likelihood [G, M, T] of the losses under learned variances ``log_variance`` [G x
+    M, T].
 
-    A task's squared error is divided by twice its variance, its cross-entropy by the variance alone (a softmax
-    sharpened by it), and half the log-variance is added for each label: ``share_G1T`` is the mean weight of a row, 0
-    where no label is known, so that a task without labels leaves its variance where it is.
+    A task's squared error is divided by twice its variance, its cross-entropy by the variance alone
+    (a softmax sharpened by it), and half the log-variance is added for each label: ``share_G1T`` is
+    the mean weight of a row, 0 where no label is known, so that a task without labels leaves its
+    variance where it is.
     """
     log_variance_GMT = log_variance.view(loss_GMT.shape)
     factor_G1T = (1 + categorical_GT.to(loss_GMT)).unsqueeze(1) / 2
@@ -55,9 +70,11 @@ def by_uncertainty(loss_GMT: Tensor, share_G1T: Tensor, log_variance: Tensor, ca
 
 
 def gradient_method(weighting: str) -> Callable[[Sequence[Tensor], Iterable[Tensor], int], None]:
-    """A function (losses, parameters, seed) that leaves a combination of the losses' gradients in ``.grad``.
+    """A function (losses, parameters, seed) that leaves a combination of the losses' gradients in
+    ``.grad``.
 
-    A parameter that no loss depends on is left as it is. Raises ImportError where TorchJD is not installed.
+    A parameter that no loss depends on is left as it is. Raises ImportError where TorchJD is not
+    installed.
     """
     try:
         from torchjd import aggregation
@@ -65,7 +82,9 @@ def gradient_method(weighting: str) -> Callable[[Sequence[Tensor], Iterable[Tens
 
         aggregator = getattr(aggregation, AGGREGATORS[weighting])()
     except ImportError as error:
-        raise ImportError(f'weighting {weighting!r} needs TorchJD: pip install "m3h[gradients]"') from error
+        raise ImportError(
+            f'weighting {weighting!r} needs TorchJD: pip install "m3h[gradients]"'
+        ) from error
 
     def descend(losses: Sequence[Tensor], parameters: Iterable[Tensor], seed: int) -> None:
         backward(losses)

@@ -11,7 +11,8 @@ _SECONDS = 1.0
 
 
 def bound_to_this_process() -> dict[str, Any]:
-    """Settings of a ``joblib.Parallel`` whose processes end soon after this one is gone, killed for instance.
+    """Settings of a ``joblib.Parallel`` whose processes end soon after this one is gone, killed for
+    instance.
 
     >>> sorted(bound_to_this_process())
     ['initargs', 'initializer']
@@ -20,7 +21,8 @@ def bound_to_this_process() -> dict[str, Any]:
 
 
 def _leave_with(parent: int) -> None:
-    # By its number: a worker that is still starting while its parent dies has somebody else for a parent already.
+    # By its number: a worker that is still starting while its parent dies has somebody else for a
+    # parent already.
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 

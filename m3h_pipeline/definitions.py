@@ -8,12 +8,12 @@ import dagster as dg
 
 from m3h_pipeline import defs as stages
 from m3h_pipeline.defs.partitions import snapshots
+from m3h_pipeline.defs.progress import progress_logger
 from m3h_pipeline.defs.resources import Workspace, for_this_out
 from m3h_pipeline.defs.schedules import nightly
 from m3h_pipeline.defs.sensors import failure_sensor, review_sensor
-from m3h_pipeline.launch import JobLauncher
-from m3h_pipeline.progress import progress_logger
-from m3h_pipeline.storage import keep_private
+from m3h_pipeline.jobs.launchers import JobLauncher
+from m3h_pipeline.state.storage import keep_private
 
 MAIN_JOB = "main"
 TIM_JOB = "task_interaction"
@@ -26,7 +26,9 @@ def build_definitions(
     # (benchmarks/orchestration.py).
     executor: dg.ExecutorDefinition = dg.in_process_executor,
 ) -> dg.Definitions:
-    """All definitions; ``resources`` replaces some of them, and ``executor`` the one that runs steps, for tests."""
+    """All definitions; ``resources`` replaces some of them, and ``executor`` the one that runs
+    steps, for tests.
+    """
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(stages),
         schedules=[nightly(MAIN_JOB)],
@@ -38,20 +40,28 @@ def build_definitions(
                 partitions_def=snapshots,
                 # dagster.yaml lets one run with this tag go at a time.
                 tags={"m3h/night": "main"},
-                description="From the hospital's files to a report and a model version that waits for review.",
+                description=(
+                    "From the hospital's files to a report and a model version that waits for "
+                    "review."
+                ),
             ),
             dg.define_asset_job(
                 TIM_JOB,
                 dg.AssetSelection.assets("tim_report"),
                 partitions_def=snapshots,
-                description="Task interaction alone, of a snapshot whose models are trained: with another [tim] "
-                "section in m3h.toml, or with more models than a night has time for.",
+                description=(
+                    "Task interaction alone, of a snapshot whose models are trained: with another "
+                    "[tim] section in m3h.toml, or with more models than a night has time for."
+                ),
             ),
             dg.define_asset_job(
                 SCORE_JOB,
                 dg.AssetSelection.assets("scores", "monitoring"),
                 partitions_def=snapshots,
-                description="The champion's scores of a snapshot that was run, and what has changed since training.",
+                description=(
+                    "The champion's scores of a snapshot that was run, and what has changed since "
+                    "training."
+                ),
             ),
         ],
         resources={
@@ -64,6 +74,7 @@ def build_definitions(
     )
 
 
-# The processes in which Dagster loads this module are those that write: its code servers and its runs.
+# The processes in which Dagster loads this module are those that write: its code servers and its
+# runs.
 keep_private()
 defs = build_definitions()

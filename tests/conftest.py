@@ -27,7 +27,8 @@ WORDS = [a + b for a in "bcdfghklm" for b in ("a", "e", "i", "o", "u", "an", "er
 SHARED = Path(__file__).parents[2] / "shared"
 
 
-# What connecting to an out-folder leaves in this process, where a real one would end: the next would write into it.
+# What connecting to an out-folder leaves in this process, where a real one would end: the next
+# would write into it.
 _LEFT_BEHIND = ("MLFLOW_TRACKING_URI", "DAGSTER_HOME", "M3H_OUT", "M3H_MLFLOW_PAGE")
 
 
@@ -62,7 +63,9 @@ def mimic_demo() -> Path:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A headless Chromium; what needs it is skipped, saying so, where there is none."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="the package playwright is not installed"
+    )
     if not CHROMIUM.exists():
         pytest.skip(f"there is no {CHROMIUM}: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:
@@ -80,7 +83,15 @@ def tiny_bert(tmp_path_factory) -> Path:
     from transformers import BertConfig, BertModel, BertTokenizer  # isort: skip
 
     folder = tmp_path_factory.mktemp("bert")
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"abcdefghijklmnopqrstuvwxyz."]
+    vocabulary = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *WORDS,
+        *"abcdefghijklmnopqrstuvwxyz.",
+    ]
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     BertTokenizer(vocab=str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
     torch.manual_seed(0)
@@ -94,7 +105,9 @@ def tiny_bert(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def postgres() -> Iterator[tuple[str, str]]:
-    """Two new databases, for Dagster and for MLflow; what needs them is skipped, saying so, where no server runs."""
+    """Two new databases, for Dagster and for MLflow; what needs them is skipped, saying so, where
+    no server runs.
+    """
     import uuid
 
     import sqlalchemy as sa
@@ -102,13 +115,16 @@ def postgres() -> Iterator[tuple[str, str]]:
     server = os.environ.get("M3H_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432")
     names = [f"m3h_test_{uuid.uuid4().hex}_{of}" for of in ("dagster", "mlflow")]
     try:
-        engine = sa.create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        engine = sa.create_engine(
+            f"{server}/postgres", isolation_level="AUTOCOMMIT", poolclass=sa.NullPool
+        )
         with engine.connect() as connection:
             for name in names:
                 connection.exec_driver_sql(f"CREATE DATABASE {name}")
     except (sa.exc.OperationalError, ModuleNotFoundError):
         pytest.skip(
-            f"no PostgreSQL at {server} (name one in M3H_TEST_POSTGRES), or no psycopg2 (pip install 'm3h[postgres]')"
+            f"no PostgreSQL at {server} (name one in M3H_TEST_POSTGRES), or no psycopg2 (pip "
+            "install 'm3h[postgres]')"
         )
     yield f"{server}/{names[0]}", f"{server}/{names[1]}"
     with engine.connect() as connection:

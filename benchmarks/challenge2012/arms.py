@@ -1,7 +1,7 @@
 """The arms: ways to predict the tasks, each judged on the same rows.
 
-An arm sees the labels of training and validation rows alone. Trees read the raw inputs with their gaps; a linear model
-and the networks read the embedded ones.
+An arm sees the labels of training and validation rows alone. Trees read the raw inputs with their
+gaps; a linear model and the networks read the embedded ones.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from m3h_core.metrics import primary_metric
 
 Predictions = dict[str, np.ndarray]
 
-# (depth, leaves, learning rate, rows in a child, share of columns, L2): from small, smooth trees to large, held-back
-# ones. XGBoost reads the depth, LightGBM the leaves.
+# (depth, leaves, learning rate, rows in a child, share of columns, L2): from small, smooth trees to
+# large, held-back ones. XGBoost reads the depth, LightGBM the leaves.
 SEARCH = (
     (2, 4, 0.05, 10, 0.5, 1.0),
     (3, 7, 0.05, 20, 0.3, 5.0),
@@ -31,17 +31,22 @@ SEARCH = (
     (6, 31, 0.03, 10, 0.2, 20.0),
     (6, 31, 0.02, 40, 0.7, 1.0),
 )
-ROUNDS, STOP_AFTER, BINS, ROW_SHARE = 600, 30, 63, 0.8
+ROUNDS = 600
+STOP_AFTER = 30
+BINS = 63
+ROW_SHARE = 0.8
 # The quadratic penalty of the linear models, a training row.
 STRENGTHS = (0.001, 0.004, 0.016, 0.06, 0.25, 1.0)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to predict tasks: ``settings`` are JSON-ready and say all that shapes it, ``fit`` does it.
+    """A way to predict tasks: ``settings`` are JSON-ready and say all that shapes it, ``fit`` does
+    it.
 
-    ``raw`` inputs or embedded ones; ``by_task`` where each task is fitted by itself, so that its predictions can be
-    kept by themselves; ``network`` where the predictions follow the library's code.
+    ``raw`` inputs or embedded ones; ``by_task`` where each task is fitted by itself, so that its
+    predictions can be kept by themselves; ``network`` where the predictions follow the library's
+    code.
     """
 
     name: str
@@ -75,7 +80,8 @@ def single(name: str, changes: Mapping[str, Any]) -> Arm:
 def single_own_rows(name: str, changes: Mapping[str, Any]) -> Arm:
     """The same network once a task, which reads only the rows that are labelled.
 
-    Where most rows have no label, a batch holds few that count: this arm's batches are full, and its epochs shorter.
+    Where most rows have no label, a batch holds few that count: this arm's batches are full, and
+    its epochs shorter.
     """
     whole = single(name, changes)
 
@@ -83,7 +89,9 @@ def single_own_rows(name: str, changes: Mapping[str, Any]) -> Arm:
         parts = [whole.fit(own_rows(cohort, task), [task], seed) for task in tasks]
         return {name: values for part in parts for name, values in part.items()}
 
-    return replace(whole, settings={**whole.settings, "kind": "single on own rows"}, fit=fitted, by_task=True)
+    return replace(
+        whole, settings={**whole.settings, "kind": "single on own rows"}, fit=fitted, by_task=True
+    )
 
 
 def own_rows(cohort: Cohort, task: TaskSpec) -> Cohort:
@@ -93,7 +101,9 @@ def own_rows(cohort: Cohort, task: TaskSpec) -> Cohort:
 
 
 def linear(name: str = "linear") -> Arm:
-    """Logistic or ridge regression on the embedded inputs; the strength is chosen on the validation split."""
+    """Logistic or ridge regression on the embedded inputs; the strength is chosen on the validation
+    split.
+    """
 
     def one(rows: TaskRows, strength: float, seed: int) -> np.ndarray:
         from sklearn.linear_model import LogisticRegression, Ridge
@@ -151,7 +161,8 @@ def xgboost(name: str = "xgboost", averaged: int = 1) -> Arm:
             "objective": "binary:logistic" if binary else "reg:squarederror",
             "max_depth": depth,
             "eta": rate,
-            # Counted in curvature, which is 1 a row of a regression and the labels' variance a row of a binary task.
+            # Counted in curvature, which is 1 a row of a regression and the labels' variance a row
+            # of a binary task.
             "min_child_weight": child * (rows.y_train.var() if binary else 1.0),
             "colsample_bytree": columns,
             "subsample": ROW_SHARE,
@@ -162,17 +173,27 @@ def xgboost(name: str = "xgboost", averaged: int = 1) -> Arm:
             "seed": seed,
         }
         train, valid = (
-            xgb.DMatrix(x, y, nthread=1) for x, y in ((rows.x_train, rows.y_train), (rows.x_valid, rows.y_valid))
+            xgb.DMatrix(x, y, nthread=1)
+            for x, y in ((rows.x_train, rows.y_train), (rows.x_valid, rows.y_valid))
         )
         model = xgb.train(
-            parameters, train, ROUNDS, evals=[(valid, "valid")], early_stopping_rounds=STOP_AFTER, verbose_eval=False
+            parameters,
+            train,
+            ROUNDS,
+            evals=[(valid, "valid")],
+            early_stopping_rounds=STOP_AFTER,
+            verbose_eval=False,
         )
-        return model.predict(xgb.DMatrix(rows.x, nthread=1), iteration_range=(0, model.best_iteration + 1))
+        return model.predict(
+            xgb.DMatrix(rows.x, nthread=1), iteration_range=(0, model.best_iteration + 1)
+        )
 
     return _trees(name, one, averaged, "xgboost")
 
 
-def _trees(name: str, one: Callable[[TaskRows, tuple, int], np.ndarray], averaged: int, kind: str) -> Arm:
+def _trees(
+    name: str, one: Callable[[TaskRows, tuple, int], np.ndarray], averaged: int, kind: str
+) -> Arm:
     settings = {
         "kind": kind, "search": [list(choice) for choice in SEARCH], "averaged": averaged,
         "fixed": [ROUNDS, STOP_AFTER, BINS, ROW_SHARE],
@@ -182,7 +203,9 @@ def _trees(name: str, one: Callable[[TaskRows, tuple, int], np.ndarray], average
 
 @dataclass(frozen=True)
 class TaskRows:
-    """What a model of one task reads: inputs [N, F] of all rows, and the labelled training and validation rows."""
+    """What a model of one task reads: inputs [N, F] of all rows, and the labelled training and
+    validation rows.
+    """
 
     task: TaskSpec
     x: np.ndarray
@@ -194,8 +217,11 @@ class TaskRows:
     @classmethod
     def of(cls, cohort: Cohort, task: TaskSpec) -> TaskRows:
         """Take them from a cohort."""
-        x, y = cohort.embeddings["tabular"], np.asarray(cohort.labels[task.name])
-        train, valid = (cohort.labelled[task.name] & (cohort.split == split) for split in (TRAIN, VALID))
+        x = cohort.embeddings["tabular"]
+        y = np.asarray(cohort.labels[task.name])
+        train, valid = (
+            cohort.labelled[task.name] & (cohort.split == split) for split in (TRAIN, VALID)
+        )
         return cls(task, x, x[train], y[train], x[valid], y[valid])
 
 

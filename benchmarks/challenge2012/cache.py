@@ -1,4 +1,6 @@
-"""Predictions on disk, under keys that hash all that they follow from: what is there is never computed again."""
+"""Predictions on disk, under keys that hash all that they follow from: what is there is never
+computed again.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from m3h_core import Cohort, TaskSpec
 from m3h_core.checkpoint import fingerprint
 from m3h_core.cohort import TRAIN, VALID
 
-# Files of the library that no network's prediction follows from here. Embedders need no hash: their vectors have one.
+# Files of the library that no network's prediction follows from here. Embedders need no hash: their
+# vectors have one.
 _WITHOUT_EFFECT = {
     "__init__.py", "_torchvision_guard.py", "calibration.py", "checkpoint.py", "clusters.py", "metrics.py", "search.py",
     "tim.py",
@@ -26,7 +29,9 @@ _SECONDS = "seconds"
 
 
 class Store:
-    """A folder of predictions; a killed run leaves nothing half-written, and two runs may share it."""
+    """A folder of predictions; a killed run leaves nothing half-written, and two runs may share
+    it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -34,9 +39,16 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
 
     def predictions(
-        self, arm: Arm, cohort: Cohort, tasks: Sequence[TaskSpec], seed: int, keep: Sequence[TaskSpec] = ()
+        self,
+        arm: Arm,
+        cohort: Cohort,
+        tasks: Sequence[TaskSpec],
+        seed: int,
+        keep: Sequence[TaskSpec] = (),
     ) -> tuple[Predictions, float]:
-        """Predictions of these tasks (``keep``: of these alone) and the seconds that they took when computed."""
+        """Predictions of these tasks (``keep``: of these alone) and the seconds that they took when
+        computed.
+        """
         units = [[task] for task in tasks] if arm.by_task else [list(tasks)]
         predictions: Predictions = {}
         seconds = 0.0
@@ -71,13 +83,21 @@ def _write(file: Path, arrays: dict[str, np.ndarray]) -> None:
     os.replace(temporary, file)
 
 
-def key(arm: Arm, cohort: Cohort, tasks: Sequence[TaskSpec], seed: int, keep: Sequence[str] = ()) -> str:
-    """A hash of all that an arm's predictions follow from; the labels of test rows are not among it."""
+def key(
+    arm: Arm, cohort: Cohort, tasks: Sequence[TaskSpec], seed: int, keep: Sequence[str] = ()
+) -> str:
+    """A hash of all that an arm's predictions follow from; the labels of test rows are not among
+    it.
+    """
     seen = np.isin(cohort.split, (TRAIN, VALID))
-    labels = [np.where(seen & cohort.labelled[task.name], cohort.labels[task.name], np.nan) for task in tasks]
+    labels = [
+        np.where(seen & cohort.labelled[task.name], cohort.labels[task.name], np.nan)
+        for task in tasks
+    ]
     about = [dict(arm.settings), seed, [task.to_dict() for task in tasks], list(keep)]
     code = network_code() if arm.network else ""
-    inputs, present = cohort.embeddings["tabular"], cohort.present["tabular"]
+    inputs = cohort.embeddings["tabular"]
+    present = cohort.present["tabular"]
     return fingerprint(about, code, inputs, present, np.where(seen, cohort.split, -1), *labels)
 
 
@@ -85,13 +105,18 @@ def key(arm: Arm, cohort: Cohort, tasks: Sequence[TaskSpec], seed: int, keep: Se
 def network_code() -> str:
     """A hash of the library's code that networks follow from; comments and layout don't count."""
     files = sorted(Path(m3h_core.__file__).parent.glob("*.py"))
-    return fingerprint(*[ast.dump(_bare(file)) for file in files if file.name not in _WITHOUT_EFFECT])
+    return fingerprint(
+        *[ast.dump(_bare(file)) for file in files if file.name not in _WITHOUT_EFFECT]
+    )
 
 
 def _bare(file: Path) -> ast.Module:
     """A file's code without docstrings."""
     tree = ast.parse(file.read_text())
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+        if (
+            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and ast.get_docstring(node) is not None
+        ):
             del node.body[0]
     return tree

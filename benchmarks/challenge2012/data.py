@@ -1,8 +1,10 @@
-"""The PhysioNet/CinC Challenge 2012, set A, as a multitask cohort: 4,000 stays in intensive care, 31 tasks.
+"""The PhysioNet/CinC Challenge 2012, set A, as a multitask cohort: 4,000 stays in intensive care,
+31 tasks.
 
-One row a stay, one stay a patient. Inputs are what was known first: the 41 columns of age, gender, height, kind of unit
-and the first value of each vital sign and laboratory value, with gaps. Tasks are outcomes and the last values. SOFA and
-SAPS-I are computed from the same vital signs, so nearly determined by the inputs: they are reported apart.
+One row a stay, one stay a patient. Inputs are what was known first: the 41 columns of age, gender,
+height, kind of unit and the first value of each vital sign and laboratory value, with gaps. Tasks
+are outcomes and the last values. SOFA and SAPS-I are computed from the same vital signs, so nearly
+determined by the inputs: they are reported apart.
 
 Shapes: N rows of the table.
 """
@@ -26,16 +28,19 @@ MEASURED = (
     "HCT", "K", "Lactate", "Mg", "Na", "PaCO2", "PaO2", "Platelets", "SysABP", "WBC", "pH",
 )  # fmt: skip
 REGRESSION = ("log_los", "saps", "sofa", "log_urine", *MEASURED)
-TASKS = tuple(TaskSpec(name, "binary" if name in BINARY else "regression") for name in (*BINARY, *REGRESSION))
+TASKS = tuple(
+    TaskSpec(name, "binary" if name in BINARY else "regression") for name in (*BINARY, *REGRESSION)
+)
 
 # Nearly determined by the inputs.
 DETERMINED = ("saps", "sofa")
 
-# Tasks of one group say nearly the same, so that one's labels would give away another's: the same event or the same
-# number cut otherwise; one score a part of the other; one formula (Henderson-Hasselbalch) or one blood sample; one
-# pressure measured twice; one organ's clearance. A ventilated patient can't speak, which costs points of the GCS, and
-# urine was summed over the records of the ventilated alone. Every pair whose labels have a rank correlation beyond .5
-# lies in a group; so do pairs below it that belong together by definition.
+# Tasks of one group say nearly the same, so that one's labels would give away another's: the same
+# event or the same number cut otherwise; one score a part of the other; one formula
+# (Henderson-Hasselbalch) or one blood sample; one pressure measured twice; one organ's clearance. A
+# ventilated patient can't speak, which costs points of the GCS, and urine was summed over the
+# records of the ventilated alone. Every pair whose labels have a rank correlation beyond .5 lies in
+# a group; so do pairs below it that belong together by definition.
 NEAR_TWINS = (
     {"death", "death_30d"},
     {"los_over_7", "log_los"},
@@ -53,7 +58,9 @@ _CLIP = (0.5, 99.5)
 
 @dataclass(frozen=True)
 class Table:
-    """Inputs {column: [N]} and labels {task: [N]} as they were recorded; NaN where missing or not labelled."""
+    """Inputs {column: [N]} and labels {task: [N]} as they were recorded; NaN where missing or not
+    labelled.
+    """
 
     inputs: dict[str, np.ndarray]
     labels: dict[str, np.ndarray]
@@ -66,11 +73,15 @@ class Table:
         """Read the CSV file (it may be compressed)."""
         frame = pd.read_csv(file)
         columns = [*_STATIC, *(name for name in frame if str(name).endswith("_first"))]
-        return cls({str(name): frame[name].to_numpy(np.float64) for name in columns}, _labels(frame))
+        return cls(
+            {str(name): frame[name].to_numpy(np.float64) for name in columns}, _labels(frame)
+        )
 
 
 def _labels(frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Labels by task; -1 stands for missing in the file, and for "survived" in the days of survival."""
+    """Labels by task; -1 stands for missing in the file, and for "survived" in the days of
+    survival.
+    """
     stay = frame["Length_of_stay"].where(frame["Length_of_stay"] > 0)
     labels = {
         "death": frame["In-hospital_death"],
@@ -87,16 +98,18 @@ def _labels(frame: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def cohort_of(table: Table, seed: int) -> Cohort:
-    """The cohort with raw inputs (NaN where missing), in the seed's own 60/15/25 split of shuffled rows.
+    """The cohort with raw inputs (NaN where missing), in the seed's own 60/15/25 split of shuffled
+    rows.
 
-    Regression targets are clipped at percentiles of the whole training split, in every setting: they stay the same
-    targets however few of the rows are learnt from.
+    Regression targets are clipped at percentiles of the whole training split, in every setting:
+    they stay the same targets however few of the rows are learnt from.
     """
     n = len(table)
     order = shuffled(n, seed)
     n_train, n_valid = (round(share * n) for share in _SHARES)
     split = np.full(n, TEST)
-    split[order[:n_train]], split[order[n_train : n_train + n_valid]] = TRAIN, VALID
+    split[order[:n_train]] = TRAIN
+    split[order[n_train : n_train + n_valid]] = VALID
     labels = dict(table.labels)
     for name in REGRESSION:
         labels[name] = np.clip(labels[name], *np.nanpercentile(labels[name][split == TRAIN], _CLIP))
@@ -119,7 +132,9 @@ def shuffled(n: int, seed: int) -> np.ndarray:
 
 
 def embedded(cohort: Cohort, table: Table) -> Cohort:
-    """The cohort whose inputs are embedded as a user's would be, fitted on its training rows alone."""
+    """The cohort whose inputs are embedded as a user's would be, fitted on its training rows
+    alone.
+    """
     train = cohort.split == TRAIN
     embedder = TabularEmbedder().fit({name: values[train] for name, values in table.inputs.items()})
     vectors, present = embedder.transform(table.inputs)
@@ -127,7 +142,8 @@ def embedded(cohort: Cohort, table: Table) -> Cohort:
 
 
 def fewer_rows(cohort: Cohort, n_train: int, seed: int) -> Cohort:
-    """The cohort with so many training rows, the validation rows cut in proportion; the test rows stay.
+    """The cohort with so many training rows, the validation rows cut in proportion; the test rows
+    stay.
 
     What is left out goes to the calibration split, which nothing here reads.
     """
@@ -150,7 +166,9 @@ def near_twins(task: str) -> set[str]:
 
 
 def scarce(cohort: Cohort, task: str, n_train: int, n_valid: int, seed: int) -> Cohort:
-    """The cohort in which a task has so few labelled training and validation rows; its near-twins lose theirs too."""
+    """The cohort in which a task has so few labelled training and validation rows; its near-twins
+    lose theirs too.
+    """
     order = shuffled(len(cohort), seed)
     hidden = np.zeros(len(cohort), dtype=bool)
     for part, n in ((TRAIN, n_train), (VALID, n_valid)):

@@ -1,4 +1,5 @@
-"""Scores of arms over seeds, their differences, and intervals that hold both the patients' and the seeds' variation.
+"""Scores of arms over seeds, their differences, and intervals that hold both the patients' and the
+seeds' variation.
 
 Shapes: S seeds, T tasks, R resamples.
 """
@@ -40,7 +41,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Scores:
-    """The primary metric of one arm: mean over seeds [T], and in each resample of seeds and test rows [T, R]."""
+    """The primary metric of one arm: mean over seeds [T], and in each resample of seeds and test
+    rows [T, R].
+    """
 
     tasks: tuple[TaskSpec, ...]
     values: np.ndarray
@@ -56,8 +59,12 @@ class Scores:
     ) -> Scores:
         """Judge one arm; the other arguments hold one entry a seed."""
         per_seed = list(zip(cohorts, predictions, draws, strict=True))
-        values_ST = np.array([[primary_metric(c, t, p[t.name]) for t in tasks] for c, p, _ in per_seed])
-        replicates_STR = np.array([[primary_replicates(c, t, p[t.name], d) for t in tasks] for c, p, d in per_seed])
+        values_ST = np.array(
+            [[primary_metric(c, t, p[t.name]) for t in tasks] for c, p, _ in per_seed]
+        )
+        replicates_STR = np.array(
+            [[primary_replicates(c, t, p[t.name], d) for t in tasks] for c, p, d in per_seed]
+        )
         return cls(tuple(tasks), values_ST.mean(0), _over_seeds(replicates_STR))
 
     def subset(self, names: Sequence[str]) -> Scores:
@@ -72,7 +79,11 @@ class Scores:
     def skills(self) -> Scores:
         """On a scale where 0 is what a constant reaches and 1 is perfect: 2 AUROC - 1, or R2."""
         scale = np.array([2.0 if task.problem == "binary" else 1.0 for task in self.tasks])
-        return Scores(self.tasks, scale * self.values - (scale - 1), scale[:, None] * (self.replicates - 1) + 1)
+        return Scores(
+            self.tasks,
+            scale * self.values - (scale - 1),
+            scale[:, None] * (self.replicates - 1) + 1,
+        )
 
 
 def draws_of(cohort: Cohort, resamples: int, seed: int) -> Resamples:
@@ -81,13 +92,16 @@ def draws_of(cohort: Cohort, resamples: int, seed: int) -> Resamples:
 
 
 def _over_seeds(replicates_STR: np.ndarray) -> np.ndarray:
-    """Means [T, R] over seeds that are resampled too, each time with another resample of the seed's test rows.
+    """Means [T, R] over seeds that are resampled too, each time with another resample of the seed's
+    test rows.
 
-    The draws are the same for every arm. The seeds' test sets overlap, so the intervals are approximate.
+    The draws are the same for every arm. The seeds' test sets overlap, so the intervals are
+    approximate.
     """
     n_seeds, _, n = replicates_STR.shape
     rng = np.random.default_rng([n_seeds, n])
-    seeds, rows = rng.integers(n_seeds, size=(n, n_seeds)), rng.integers(n, size=(n, n_seeds))
+    seeds = rng.integers(n_seeds, size=(n, n_seeds))
+    rows = rng.integers(n, size=(n, n_seeds))
     return replicates_STR[seeds, :, rows].mean(1).T
 
 
@@ -105,8 +119,14 @@ def headroom(a: Scores, b: Scores) -> Estimate:
 
 
 def relative(a: Scores, b: Scores, single: Scores) -> Estimate | None:
-    """Mean over tasks of the relative change in skill, where the single-task model's skill is beyond LEAST_SKILL."""
-    kept = [t.name for t, skill in zip(single.tasks, single.skills().values, strict=True) if skill > LEAST_SKILL]
+    """Mean over tasks of the relative change in skill, where the single-task model's skill is
+    beyond LEAST_SKILL.
+    """
+    kept = [
+        t.name
+        for t, skill in zip(single.tasks, single.skills().values, strict=True)
+        if skill > LEAST_SKILL
+    ]
     a, b = (scores.subset(kept).skills() for scores in (a, b))
     if not kept or (b.values <= 0).any():
         return None
@@ -115,8 +135,11 @@ def relative(a: Scores, b: Scores, single: Scores) -> Estimate | None:
 
 def skill_ratio(a: Scores, b: Scores) -> Estimate:
     """The ratio of the mean skills: stable where single tasks have next to none."""
-    a, b = a.skills(), b.skills()
-    return Estimate.of(a.values.mean() / b.values.mean(), a.replicates.mean(0) / b.replicates.mean(0))
+    a = a.skills()
+    b = b.skills()
+    return Estimate.of(
+        a.values.mean() / b.values.mean(), a.replicates.mean(0) / b.replicates.mean(0)
+    )
 
 
 def by_task(a: Scores, b: Scores) -> dict[str, Estimate]:
@@ -126,7 +149,9 @@ def by_task(a: Scores, b: Scores) -> dict[str, Estimate]:
 
 
 def better_and_worse(a: Scores, b: Scores) -> dict[str, int]:
-    """Numbers of tasks whose difference is certain: by each interval, and with the false discovery rate at 5%."""
+    """Numbers of tasks whose difference is certain: by each interval, and with the false discovery
+    rate at 5%.
+    """
     signs = np.array([estimate.beyond_zero for estimate in by_task(a, b).values()])
     found = discoveries(two_sided(a.replicates - b.replicates))
     direction = np.sign(a.values - b.values)

@@ -8,11 +8,11 @@ The forms of the items, for N samples in order:
 - vision: N lists of (hours, view, path or bytes)
 - any of them, given as vectors: N vectors, or None (`GivenEmbedder`)
 
-Hours count from the prediction time and are never above 0. Importing this package loads neither torch, transformers,
-timm nor scikit-learn: an encoder loads them when it is first used.
+Hours count from the prediction time and are never above 0. Importing this package loads neither
+torch, transformers, timm nor scikit-learn: an encoder loads them when it is first used.
 
-N lists may be any sequence: it is read in order, a block of samples at a time. With a ``cache`` (`store`) notes and
-images are embedded once.
+N lists may be any sequence: it is read in order, a block of samples at a time. With a ``cache``
+(`store`) notes and images are embedded once.
 """
 
 from __future__ import annotations
@@ -55,25 +55,34 @@ EMBEDDERS: dict[str, type[Embedder]] = {
     "vision": VisionEmbedder,
 }
 
-# Those that can be chosen in their place, by name; made with ``min_rows``: what fewer rows hold is not kept.
+# Those that can be chosen in their place, by name; made with ``min_rows``: what fewer rows hold is
+# not kept.
 _OTHERS: tuple[type[Embedder], ...] = (SequenceEmbedder,)
-_CLASSES = {cls.__name__: cls for cls in (*EMBEDDERS.values(), *_OTHERS, AbsentEmbedder, GivenEmbedder)}
+_CLASSES = {
+    cls.__name__: cls for cls in (*EMBEDDERS.values(), *_OTHERS, AbsentEmbedder, GivenEmbedder)
+}
 
 
 def embedder_class(modality: str, name: str) -> Callable[..., Embedder]:
-    """The class of a name that takes the place of a modality's default. Raises ValueError where there is none.
+    """The class of a name that takes the place of a modality's default. Raises ValueError where
+    there is none.
 
     >>> embedder_class("timeseries", "SequenceEmbedder").__name__
     'SequenceEmbedder'
     """
     known = [cls.__name__ for cls in _OTHERS if cls.modality == modality]
     if name not in known:
-        raise ValueError(f"there is no other encoder {name!r} of {modality!r}; known are: {', '.join(known) or 'none'}")
+        raise ValueError(
+            f"there is no other encoder {name!r} of {modality!r}; known are: "
+            f"{', '.join(known) or 'none'}"
+        )
     return _CLASSES[name]
 
 
 def load_embedder(folder: str | Path) -> Embedder:
-    """Read any saved embedder. Raises ValueError where the folder holds none that this version knows."""
+    """Read any saved embedder. Raises ValueError where the folder holds none that this version
+    knows.
+    """
     name = read_about(folder)["class"]
     if name not in _CLASSES:
         raise ValueError(f"{folder} holds a {name}, which this version does not know")

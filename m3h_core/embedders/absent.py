@@ -11,10 +11,11 @@ from m3h_core.embedders.base import Embedder, Progress
 
 
 class AbsentEmbedder(Embedder):
-    """Vectors of zeros, and no sample present: it stands where an encoder would have had nothing to learn from.
+    """Vectors of zeros, and no sample present: it stands where an encoder would have had nothing to
+    learn from.
 
-    ``width`` is that of the encoder, so that the model is the same one. Items that come later count as missing too:
-    the model has learned nothing of them.
+    ``width`` is that of the encoder, so that the model is the same one. Items that come later count
+    as missing too: the model has learned nothing of them.
 
     >>> embedder = AbsentEmbedder("language", width=2).fit([[], []])
     >>> vectors, present = embedder.transform([[(-1.0, "Chest clear.")], []])
@@ -32,7 +33,9 @@ class AbsentEmbedder(Embedder):
         """Learn nothing."""
         return self
 
-    def transform(self, items: Any, on_progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def transform(
+        self, items: Any, on_progress: Progress | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Zeros [N, F], and present False [N]."""
         n_samples = items.n if hasattr(items, "n") else len(items)
         return np.zeros((n_samples, self.width), dtype=np.float32), np.zeros(n_samples, dtype=bool)

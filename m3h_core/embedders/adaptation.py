@@ -1,16 +1,17 @@
-"""What an image encoder without pretrained weights learns from the hospital's own images, without labels.
+"""What an image encoder without pretrained weights learns from the hospital's own images, without
+labels.
 
-A network with random weights, averaged to one vector, says little. Training it without labels would need far more
-images and time than a demo or a small hospital has (measured: twenty seconds of it made the vectors worse). What pays
-off at once, and is done here: from each image are taken
+A network with random weights, averaged to one vector, says little. Training it without labels would
+need far more images and time than a demo or a small hospital has (measured: twenty seconds of it
+made the vectors worse). What pays off at once, and is done here: from each image are taken
 
 - the mean and spread of every channel at each stage of the network,
 - how much each of 3 x 3 parts of the image looks like each word of a dictionary of small patches, found among the
   training images by k-means (Coates, Lee & Ng 2011, "An analysis of single-layer networks"),
 - a thumbnail,
 
-and the whitened principal components of each, fitted on the training images, side by side are the vector. Most of its
-worth comes from the last two; with pretrained weights none of this is used.
+and the whitened principal components of each, fitted on the training images, side by side are the
+vector. Most of its worth comes from the last two; with pretrained weights none of this is used.
 
 Legend: B images, S side of an image, C raw columns, K components, P pixels of a patch, W words.
 """
@@ -24,7 +25,12 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-_THUMBNAIL, SIDE, _PATCH, _STRIDE, _GRID, _WORDS = 16, 64, 6, 2, 3, 128
+_THUMBNAIL = 16
+SIDE = 64
+_PATCH = 6
+_STRIDE = 2
+_GRID = 3
+_WORDS = 128
 _PATCHES = 30_000
 # Components of the three parts: at most so many, and at most a fifth of the fitted images.
 _COMPONENTS = (32, 96, 96)
@@ -35,7 +41,9 @@ _LIMIT = 8.0
 
 
 class ImageAdaptation:
-    """Fitted on at least one image; ``width`` is K, at most 224 and less than the number of fitted images."""
+    """Fitted on at least one image; ``width`` is K, at most 224 and less than the number of fitted
+    images.
+    """
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         self.arrays = arrays
@@ -43,12 +51,16 @@ class ImageAdaptation:
 
     @classmethod
     def fit(cls, small: torch.Tensor, stages: torch.Tensor, seed: int) -> ImageAdaptation:
-        """Learn from images as :func:`shrink` gives them, and the network's stage statistics of them [B, any]."""
+        """Learn from images as :func:`shrink` gives them, and the network's stage statistics of
+        them [B, any].
+        """
         import torch
 
         words = _dictionary(small, seed)
         # In blocks: the patches of all images at once would fill the memory.
-        blocks = [_parts(*block, words) for block in zip(small.split(64), stages.split(64), strict=True)]
+        blocks = [
+            _parts(*block, words) for block in zip(small.split(64), stages.split(64), strict=True)
+        ]
         arrays: dict[str, np.ndarray] = words
         for i, at_most in enumerate(_COMPONENTS):
             part = torch.cat([block[i] for block in blocks]).cpu().double()
@@ -62,7 +74,8 @@ class ImageAdaptation:
         found = []
         for i, part in enumerate(_parts(small, stages, self.arrays)):
             components, offset = (
-                torch.from_numpy(self.arrays[f"{name}/{i}"]).to(part.device) for name in ("components", "offset")
+                torch.from_numpy(self.arrays[f"{name}/{i}"]).to(part.device)
+                for name in ("components", "offset")
             )
             found.append(part @ components - offset)
         return torch.cat(found, dim=1).clamp(-_LIMIT, _LIMIT)
@@ -73,30 +86,41 @@ class ImageAdaptation:
         return {
             "patch dictionary": len(self.arrays["words"]),
             "components": self.width,
-            "variance explained": [round(float(self.arrays[f"explained/{i}"][0]), 3) for i in range(len(_COMPONENTS))],
+            "variance explained": [
+                round(float(self.arrays[f"explained/{i}"][0]), 3) for i in range(len(_COMPONENTS))
+            ],
         }
 
 
 def _components(i: int, raw: torch.Tensor, at_most: int) -> dict[str, np.ndarray]:
-    """Whitened principal components of the scaled columns of ``raw`` [B, C]: vectors are raw @ components - offset."""
+    """Whitened principal components of the scaled columns of ``raw`` [B, C]: vectors are raw @
+    components - offset.
+    """
     import torch
 
-    mean, spread = raw.mean(0), raw.std(0, correction=0)
+    mean = raw.mean(0)
+    spread = raw.std(0, correction=0)
     scale = torch.where(spread > 1e-6, spread, torch.inf)
     scaled = (raw - mean) / scale
     # By the smaller of two products with the same values: of images [B, B] or of columns [C, C].
     few = len(scaled) < scaled.shape[1]
     values, vectors = torch.linalg.eigh(scaled @ scaled.T if few else scaled.T @ scaled)
-    values, vectors = values.flip(0)[:at_most], vectors.flip(1)[:, :at_most]
+    values = values.flip(0)[:at_most]
+    vectors = vectors.flip(1)[:, :at_most]
     real = values > 1e-9
     spreads = values[real].sqrt()
     axes = scaled.T @ vectors[:, real] / spreads if few else vectors[:, real]
     components = axes / spreads * len(raw) ** 0.5
-    # A component's sign is arbitrary: fixed, so that it does not depend on the linear algebra library.
+    # A component's sign is arbitrary: fixed, so that it does not depend on the linear algebra
+    # library.
     largest = components.abs().argmax(0, keepdim=True)
     components = components * components.gather(0, largest).sign() / scale[:, None]
     explained = values[real].sum() / scaled.square().sum().clamp(min=1e-9)
-    found = {"components": components, "offset": mean @ components, "explained": explained.reshape(1)}
+    found = {
+        "components": components,
+        "offset": mean @ components,
+        "explained": explained.reshape(1),
+    }
     return {f"{name}/{i}": value.numpy() for name, value in found.items()}
 
 
@@ -108,7 +132,9 @@ def shrink(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def _patches(small: torch.Tensor) -> torch.Tensor:
-    """All patches [B, places, P] of images [B, 1, side, side], each with mean 0 and spread 1 (less if flat)."""
+    """All patches [B, places, P] of images [B, 1, side, side], each with mean 0 and spread 1 (less
+    if flat).
+    """
     import torch
 
     patches = torch.nn.functional.unfold(small, _PATCH, stride=_STRIDE).transpose(1, 2)
@@ -137,7 +163,9 @@ def _dictionary(small: torch.Tensor, seed: int) -> dict[str, np.ndarray]:
 
 
 def _k_means(points: torch.Tensor, k: int, draw: torch.Generator) -> torch.Tensor:
-    """Centres [k, P] of points [n, P]; scikit-learn's would cost more to import than this takes to run."""
+    """Centres [k, P] of points [n, P]; scikit-learn's would cost more to import than this takes to
+    run.
+    """
     import torch
 
     centres = points[torch.randperm(len(points), generator=draw)[:k]]
@@ -156,11 +184,16 @@ def _parts(
     import torch
 
     whitening, centre, words = (
-        torch.from_numpy(arrays[name]).float().to(small.device) for name in ("whitening", "centre", "words")
+        torch.from_numpy(arrays[name]).float().to(small.device)
+        for name in ("whitening", "centre", "words")
     )
     distance = torch.cdist((_patches(small) - centre) @ whitening, words[None])
     # How much nearer than the average word: most are 0.
     alike = (distance.mean(2, keepdim=True) - distance).relu().transpose(1, 2)
     side = int(alike.shape[2] ** 0.5)
     pool = torch.nn.functional.adaptive_avg_pool2d
-    return stages, pool(alike.unflatten(2, (side, side)), _GRID).flatten(1), pool(small, _THUMBNAIL).flatten(1)
+    return (
+        stages,
+        pool(alike.unflatten(2, (side, side)), _GRID).flatten(1),
+        pool(small, _THUMBNAIL).flatten(1),
+    )

@@ -1,6 +1,7 @@
 """What every embedder shares: fit, transform, save and load, scaling, and pooling over time.
 
-Legend of the shapes: N samples, M items (notes or images) of all samples, F width of the embedding, C raw columns.
+Legend of the shapes: N samples, M items (notes or images) of all samples, F width of the embedding,
+C raw columns.
 """
 
 from __future__ import annotations
@@ -34,14 +35,15 @@ class Unreadable(NamedTuple):
 class Embedder(ABC):
     """One modality's way from raw items to vectors.
 
-    Whatever is learned from data is learned in :meth:`fit`, from the items given to it and nothing else; give it the
-    training split. A saved embedder yields the same vectors in another process.
+    Whatever is learned from data is learned in :meth:`fit`, from the items given to it and nothing
+    else; give it the training split. A saved embedder yields the same vectors in another process.
 
-    ``width`` is F, known once fitted; ``report`` holds facts about the encoder that are worth showing.
-    ``cache`` is a folder that keeps the vectors of single items from run to run (`m3h_core.embedders.store`), for
-    encoders that are dear to run; it changes no result, and does not travel with a saved embedder.
-    After :meth:`transform`, ``unreadable`` lists the items that have no vector, and ``computed`` counts those that the
-    encoder was run on: the others were known from the cache, from :meth:`fit`, or as equals of these.
+    ``width`` is F, known once fitted; ``report`` holds facts about the encoder that are worth
+    showing. ``cache`` is a folder that keeps the vectors of single items from run to run
+    (`m3h_core.embedders.store`), for encoders that are dear to run; it changes no result, and does
+    not travel with a saved embedder. After :meth:`transform`, ``unreadable`` lists the items that
+    have no vector, and ``computed`` counts those that the encoder was run on: the others were known
+    from the cache, from :meth:`fit`, or as equals of these.
     """
 
     modality: str
@@ -55,23 +57,33 @@ class Embedder(ABC):
 
     @abstractmethod
     def fit(self, items: Any, on_progress: Progress | None = None) -> Self:
-        """Learn from the items of the training split; progress counts samples, images or passes over them."""
+        """Learn from the items of the training split; progress counts samples, images or passes
+        over them.
+        """
 
     @abstractmethod
-    def transform(self, items: Any, on_progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Embed N samples: vectors float32 [N, F] and present bool [N]. Rows that are not present are 0.
+    def transform(
+        self, items: Any, on_progress: Progress | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Embed N samples: vectors float32 [N, F] and present bool [N]. Rows that are not present
+        are 0.
 
-        Raises ValueError where the embedder is not fitted, or an item lies after the prediction time.
+        Raises ValueError where the embedder is not fitted, or an item lies after the prediction
+        time.
         """
 
     def fill_cache(self, items: Any) -> None:  # noqa: B027  (only encoders with a cache need it)
-        """Run the encoder on items that are not in the ``cache`` yet: the part of the work that other machines can do.
+        """Run the encoder on items that are not in the ``cache`` yet: the part of the work that
+        other machines can do.
 
-        Needs no fit; what `fit` and `transform` make of it is the same. Encoders that cache nothing do nothing.
+        Needs no fit; what `fit` and `transform` make of it is the same. Encoders that cache nothing
+        do nothing.
         """
 
     def check(self) -> None:  # noqa: B027  (only encoders with a checkpoint need it)
-        """Raise ValueError where the encoder can't be had. Needs no fit; what needs no checkpoint does nothing."""
+        """Raise ValueError where the encoder can't be had. Needs no fit; what needs no checkpoint
+        does nothing.
+        """
 
     def save(self, folder: str | Path) -> None:
         """Write ``embedder.json`` and ``embedder.safetensors`` into an existing or new folder."""
@@ -80,14 +92,23 @@ class Embedder(ABC):
         folder.mkdir(parents=True, exist_ok=True)
         about, arrays = self._state()
         # Contiguous: safetensors writes an array's buffer as it lies in memory.
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / _ARRAYS)
-        header = {"format": _FORMAT, "class": type(self).__name__, "modality": self.modality, "width": self.width}
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / _ARRAYS
+        )
+        header = {
+            "format": _FORMAT,
+            "class": type(self).__name__,
+            "modality": self.modality,
+            "width": self.width,
+        }
         self._save_more(folder)
         (folder / _JSON).write_text(json.dumps(header | about, indent=1, sort_keys=True))
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read what :meth:`save` wrote. Raises ValueError where the folder holds another class or format."""
+        """Read what :meth:`save` wrote. Raises ValueError where the folder holds another class or
+        format.
+        """
         about = read_about(folder)
         if about["class"] != cls.__name__:
             raise ValueError(f"{folder} holds a {about['class']}, not a {cls.__name__}")
@@ -119,7 +140,9 @@ def read_about(folder: str | Path) -> dict[str, Any]:
         raise ValueError(f"{folder} holds no embedder: {_JSON} is missing")
     about = json.loads(file.read_text())
     if about.get("format") != _FORMAT:
-        raise ValueError(f"{file}: embedder format {about.get('format')!r}, this version reads {_FORMAT}")
+        raise ValueError(
+            f"{file}: embedder format {about.get('format')!r}, this version reads {_FORMAT}"
+        )
     return about
 
 
@@ -127,11 +150,13 @@ def read_about(folder: str | Path) -> dict[str, Any]:
 class Scaler:
     """Columns brought to mean 0 and spread 1, as fitted; missing values become 0, the mean.
 
-    Values are first limited to the fitted 0.5th and 99.5th percentile, so that one outlier neither sets the scale nor
-    dominates a vector. Indicator columns (flags, one-hot) stay 0 or 1. Columns that did not vary in the fitted rows
-    carry nothing, and weights on them would stay untrained: they are dropped (one column is always left).
+    Values are first limited to the fitted 0.5th and 99.5th percentile, so that one outlier neither
+    sets the scale nor dominates a vector. Indicator columns (flags, one-hot) stay 0 or 1. Columns
+    that did not vary in the fitted rows carry nothing, and weights on them would stay untrained:
+    they are dropped (one column is always left).
 
-    Arrays of shape [C]: ``low``, ``high``, ``mean``, ``scale``; ``keep`` int64 [F], the columns that remain.
+    Arrays of shape [C]: ``low``, ``high``, ``mean``, ``scale``; ``keep`` int64 [F], the columns
+    that remain.
 
     >>> scaler = Scaler.fit(np.array([[1.0, 5.0, 0.0], [3.0, 5.0, 1.0], [np.nan, 5.0, 1.0]]), indicator=[2])
     >>> scaler.transform(np.array([[2.0, 9.0, 1.0], [np.nan, 5.0, 0.0]]))
@@ -146,11 +171,14 @@ class Scaler:
     keep: np.ndarray
 
     @classmethod
-    def fit(cls, raw: np.ndarray, indicator: Any = (), drop: bool = True, min_rows: int = 1) -> Scaler:
+    def fit(
+        cls, raw: np.ndarray, indicator: Any = (), drop: bool = True, min_rows: int = 1
+    ) -> Scaler:
         """Fit on rows [n, C], where NaN is missing; ``indicator`` lists the columns that are flags.
 
-        With ``drop=False`` columns that do not vary are centred and kept. With ``min_rows`` above 1 no value of a few
-        rows can be read from it: columns known in fewer are dropped, and limits are rounded (`rounded_limits`).
+        With ``drop=False`` columns that do not vary are centred and kept. With ``min_rows`` above 1
+        no value of a few rows can be read from it: columns known in fewer are dropped, and limits
+        are rounded (`rounded_limits`).
         """
         raw = np.asarray(raw, dtype=np.float64)
         known = np.isfinite(raw)
@@ -160,12 +188,16 @@ class Scaler:
             low, high = rounded_limits(low, high)
         flags = np.zeros(raw.shape[1], dtype=bool)
         flags[np.asarray(indicator, dtype=np.int64)] = True
-        low[flags], high[flags] = 0.0, 1.0
+        low[flags] = 0.0
+        high[flags] = 1.0
         clipped = np.where(known, np.clip(raw, low, high), 0.0)
         mean = clipped.sum(axis=0) / np.maximum(count, 1)
-        spread = np.sqrt((np.where(known, clipped - mean, 0.0) ** 2).sum(axis=0) / np.maximum(count, 1))
+        spread = np.sqrt(
+            (np.where(known, clipped - mean, 0.0) ** 2).sum(axis=0) / np.maximum(count, 1)
+        )
         varies = (spread > 1e-7 * np.maximum(np.abs(mean), 1e-6)) & (count >= min_rows)
-        mean[flags], scale = 0.0, np.where(varies & ~flags, spread, 1.0)
+        mean[flags] = 0.0
+        scale = np.where(varies & ~flags, spread, 1.0)
         for part in (low, high, mean):
             part[count < min_rows] = 0.0
         keep = np.flatnonzero(varies) if drop else np.arange(raw.shape[1])
@@ -179,30 +211,39 @@ class Scaler:
 
     def arrays(self, prefix: str = "scaler") -> dict[str, np.ndarray]:
         """For safetensors; read back by :meth:`from_arrays`."""
-        return {f"{prefix}/{name}": getattr(self, name) for name in ("low", "high", "mean", "scale", "keep")}
+        return {
+            f"{prefix}/{name}": getattr(self, name)
+            for name in ("low", "high", "mean", "scale", "keep")
+        }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], prefix: str = "scaler") -> Scaler:
         """Read what :meth:`arrays` gave."""
-        return cls(*(arrays[f"{prefix}/{name}"] for name in ("low", "high", "mean", "scale", "keep")))
+        return cls(
+            *(arrays[f"{prefix}/{name}"] for name in ("low", "high", "mean", "scale", "keep"))
+        )
 
 
 def rounded_limits(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Limits [C] moved outwards to multiples of a power of ten, at most a hundredth of the span between them.
+    """Limits [C] moved outwards to multiples of a power of ten, at most a hundredth of the span
+    between them.
 
     >>> rounded_limits(np.array([36.472, 5.0]), np.array([93.118, 5.0]))
     (array([36.4,  5. ]), array([93.2,  5. ]))
     """
     step = 10 ** np.floor(np.log10(np.maximum(high - low, 1e-12) / 100))
     wide = high > low
-    return np.where(wide, np.floor(low / step) * step, low), np.where(wide, np.ceil(high / step) * step, high)
+    return np.where(wide, np.floor(low / step) * step, low), np.where(
+        wide, np.ceil(high / step) * step, high
+    )
 
 
 def _limits(raw: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The 0.5th and 99.5th percentile of the known values of each column; 0 where none is known."""
     # Sorting puts what is missing at the end, so that one sort serves all columns.
     ordered = np.sort(np.where(known, raw, np.inf), axis=0)
-    columns, last = np.arange(raw.shape[1]), known.sum(axis=0) - 1
+    columns = np.arange(raw.shape[1])
+    last = known.sum(axis=0) - 1
     limits = []
     for share in (0.005, 0.995):
         position = share * np.maximum(last, 0)
@@ -211,9 +252,11 @@ def _limits(raw: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         if len(ordered) == 0:
             limits.append(np.zeros(raw.shape[1]))
             continue
-        start, end = ordered[below, columns], ordered[above, columns]
+        start = ordered[below, columns]
+        end = ordered[above, columns]
         empty = last < 0
-        start, end = np.where(empty, 0.0, start), np.where(empty, 0.0, end)
+        start = np.where(empty, 0.0, start)
+        end = np.where(empty, 0.0, end)
         limits.append(start + (position - below) * (end - start))
     return limits[0], limits[1]
 
@@ -229,18 +272,25 @@ Sized = Callable[[Sequence[Any]], int]
 
 
 def check_hours(hours: np.ndarray) -> None:
-    """Raise ValueError where hours relative to the prediction time are unknown or after it: that would be a leak."""
+    """Raise ValueError where hours relative to the prediction time are unknown or after it: that
+    would be a leak.
+    """
     if not np.all(hours <= 0):
-        raise ValueError("hours must be numbers that are not above 0: an item after the prediction time is a leak")
+        raise ValueError(
+            "hours must be numbers that are not above 0: an item after the prediction time is a "
+            "leak"
+        )
 
 
 def pool_by_recency(
     vectors: np.ndarray, sample: np.ndarray, hours: np.ndarray, n: int, half_life: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted mean of each sample's items; an item ``half_life`` hours older than another weighs half as much.
+    """Weighted mean of each sample's items; an item ``half_life`` hours older than another weighs
+    half as much.
 
-    ``vectors`` float [M, F]; ``sample`` int [M], ascending, in 0..N-1; ``hours`` float [M], not above 0.
-    Returns float32 [N, F] and present bool [N]. Only differences of age count, so a lone old item keeps weight 1.
+    ``vectors`` float [M, F]; ``sample`` int [M], ascending, in 0..N-1; ``hours`` float [M], not
+    above 0. Returns float32 [N, F] and present bool [N]. Only differences of age count, so a lone
+    old item keeps weight 1.
 
     >>> pooled, present = pool_by_recency(np.array([[0.0], [3.0]]), np.array([1, 1]), np.array([-24.0, 0.0]), 2, 24.0)
     >>> pooled.tolist(), present.tolist()
@@ -260,11 +310,14 @@ def pool_by_recency(
     return pooled, present
 
 
-def blocks(items: Sequence[Sequence[Any]], rows: Iterable[int], most: int, size: Sized) -> Iterator[Block]:
-    """The samples ``rows`` in their order, a few at a time: a block is closed once its items weigh ``most``.
+def blocks(
+    items: Sequence[Sequence[Any]], rows: Iterable[int], most: int, size: Sized
+) -> Iterator[Block]:
+    """The samples ``rows`` in their order, a few at a time: a block is closed once its items weigh
+    ``most``.
 
-    So that nothing holds all items at once: ``items`` may be a sequence that reads them when asked. ``rows`` [n] of a
-    block say where its samples lie.
+    So that nothing holds all items at once: ``items`` may be a sequence that reads them when asked.
+    ``rows`` [n] of a block say where its samples lie.
     """
     block: list[Sequence[Any]] = []
     places: list[int] = []
@@ -275,13 +328,19 @@ def blocks(items: Sequence[Sequence[Any]], rows: Iterable[int], most: int, size:
         weight += size(block[-1])
         if weight >= most:
             yield Block(np.array(places), block)
-            block, places, weight = [], [], 0
+            block = []
+            places = []
+            weight = 0
     if block:
         yield Block(np.array(places), block)
 
 
-def flatten(items: Sequence[Sequence[tuple[Any, ...]]]) -> tuple[np.ndarray, np.ndarray, list[tuple[Any, ...]]]:
-    """N lists of (hours, ...) as sample int64 [M], hours float64 [M] and the rest of the M tuples."""
+def flatten(
+    items: Sequence[Sequence[tuple[Any, ...]]],
+) -> tuple[np.ndarray, np.ndarray, list[tuple[Any, ...]]]:
+    """N lists of (hours, ...) as sample int64 [M], hours float64 [M] and the rest of the M
+    tuples.
+    """
     sample = np.repeat(np.arange(len(items)), [len(row) for row in items])
     flat = [item for row in items for item in row]
     hours = np.array([item[0] for item in flat], dtype=np.float64)

@@ -14,8 +14,8 @@ from m3h_core.embedders.base import Embedder, Progress, Scaler
 class GivenEmbedder(Embedder):
     """N vectors [C], or None where a sample has none, in the place of one modality's encoder.
 
-    Values that are not finite are missing and become the mean; columns that did not vary in the fitted rows, or were
-    known in fewer than ``min_rows``, are left out.
+    Values that are not finite are missing and become the mean; columns that did not vary in the
+    fitted rows, or were known in fewer than ``min_rows``, are left out.
 
     >>> embedder = GivenEmbedder("vision").fit([[0.0, 5.0], [2.0, 5.0], None])
     >>> vectors, present = embedder.transform([[1.0, 5.0], None])
@@ -27,7 +27,8 @@ class GivenEmbedder(Embedder):
 
     def __init__(self, modality: str, min_rows: int = 1) -> None:
         super().__init__()
-        self.modality, self.min_rows = modality, min_rows
+        self.modality = modality
+        self.min_rows = min_rows
         self.raw_width = 0
 
     def fit(self, items: Sequence[Any], on_progress: Progress | None = None) -> Self:
@@ -38,10 +39,16 @@ class GivenEmbedder(Embedder):
         raw, _ = self._raw(items)
         self._scaler = Scaler.fit(raw, min_rows=self.min_rows)
         self.width = len(self._scaler.keep)
-        self.report = {"vectors": "given, no encoder", "length": self.raw_width, "fitted on": len(raw)}
+        self.report = {
+            "vectors": "given, no encoder",
+            "length": self.raw_width,
+            "fitted on": len(raw),
+        }
         return self
 
-    def transform(self, items: Sequence[Any], on_progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def transform(
+        self, items: Sequence[Any], on_progress: Progress | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Scale; raises ValueError where a vector has another length than the fitted ones."""
         self._check_fitted()
         raw, present = self._raw(items)
@@ -56,7 +63,10 @@ class GivenEmbedder(Embedder):
         present = np.array([item is not None for item in items], dtype=bool)
         known = [np.asarray(item, dtype=np.float64) for item in items if item is not None]
         if wrong := {vector.shape for vector in known} - {(self.raw_width,)}:
-            raise ValueError(f"{self.modality}: a vector has the shape {wrong.pop()}, expected ({self.raw_width},)")
+            raise ValueError(
+                f"{self.modality}: a vector has the shape {wrong.pop()}, expected "
+                f"({self.raw_width},)"
+            )
         raw = np.array(known) if known else np.zeros((0, self.raw_width))
         return np.where(np.isfinite(raw), raw, np.nan), present
 
@@ -66,6 +76,7 @@ class GivenEmbedder(Embedder):
     @classmethod
     def _restore(cls, about: dict[str, Any], arrays: dict[str, np.ndarray], folder: Path) -> Self:
         embedder = cls(about["modality"])
-        embedder.raw_width, embedder.report = about["raw_width"], about["report"]
+        embedder.raw_width = about["raw_width"]
+        embedder.report = about["report"]
         embedder._scaler = Scaler.from_arrays(arrays)
         return embedder

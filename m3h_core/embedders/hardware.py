@@ -27,9 +27,11 @@ def on_gpu() -> bool:
 
 
 def precision() -> str:
-    """The number format of an encoder's matrix products: bfloat16 on a GPU that has it, else float32.
+    """The number format of an encoder's matrix products: bfloat16 on a GPU that has it, else
+    float32.
 
-    It is part of what vectors are cached by: those of one format do not mix with those of the other.
+    It is part of what vectors are cached by: those of one format do not mix with those of the
+    other.
     """
     import torch
 
@@ -40,7 +42,9 @@ def autocast() -> Any:
     """A context in which a network computes in :func:`precision`."""
     import torch
 
-    return torch.autocast(compute_device().type, dtype=torch.bfloat16, enabled=precision() == "bfloat16")
+    return torch.autocast(
+        compute_device().type, dtype=torch.bfloat16, enabled=precision() == "bfloat16"
+    )
 
 
 def to_device(tensor: Any) -> Any:
@@ -56,18 +60,21 @@ def cores() -> int:
 def release_memory() -> None:
     """Between blocks of work: hand freed memory back to the system.
 
-    Batches of ever other sizes leave the heap in pieces that glibc keeps: without this a long job grows by some 25 KB
-    a note. Elsewhere than on glibc it does nothing.
+    Batches of ever other sizes leave the heap in pieces that glibc keeps: without this a long job
+    grows by some 25 KB a note. Elsewhere than on glibc it does nothing.
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: int, window: int) -> Iterator[Result]:
-    """``work`` of each item, in order, done in threads while the caller is busy; at most ``window`` items ahead.
+def ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int, window: int
+) -> Iterator[Result]:
+    """``work`` of each item, in order, done in threads while the caller is busy; at most ``window``
+    items ahead.
 
-    Threads, not processes: image decoders and tokenizers leave Python's lock, so that threads use all cores, share the
-    encoder's memory and end with the process.
+    Threads, not processes: image decoders and tokenizers leave Python's lock, so that threads use
+    all cores, share the encoder's memory and end with the process.
 
     >>> list(ahead(lambda x: x * x, range(5), workers=2, window=2))
     [0, 1, 4, 9, 16]

@@ -1,13 +1,15 @@
 """Time series: a small transformer that reads the events themselves, at their times.
 
-An event is a token: its signal, its value and how long before the prediction time it was. What the network learns from
-the training split, without labels, is to fill in values that are hidden from it: some at random, or all of the last
-hours. So it learns how signals go together and where they tend to. A sample's vector is
+An event is a token: its signal, its value and how long before the prediction time it was. What the
+network learns from the training split, without labels, is to fill in values that are hidden from
+it: some at random, or all of the last hours. So it learns how signals go together and where they
+tend to. A sample's vector is
 
 - the mean and the largest of its events' last hidden states,
 - what the network expects each signal to be at the prediction time, whether or not it was measured lately.
 
-Legend: N samples, E events, S signals, B samples of a batch, L events of the longest of them, D width.
+Legend: N samples, E events, S signals, B samples of a batch, L events of the longest of them, D
+width.
 """
 
 from __future__ import annotations
@@ -32,17 +34,21 @@ _LIMIT = 5.0
 _HIDDEN_SHARE = 0.2
 # In how many of the samples all of the last hours are hidden instead.
 _FORECAST_SHARE = 0.3
-_WIDTH, _ROWS = 16, 32
-_LAYERS, _HEADS = 2, 4
+_WIDTH = 16
+_ROWS = 32
+_LAYERS = 2
+_HEADS = 4
 
 
 class SequenceEmbedder(Embedder):
-    """Events of each sample as one vector, by a transformer that was trained to fill in hidden values.
+    """Events of each sample as one vector, by a transformer that was trained to fill in hidden
+    values.
 
-    ``width_of_tokens`` is D. Of a sample with more than ``max_events`` events the latest of each signal stay, then the
-    second latest, and so on. Signals of fewer than ``min_rows`` samples are left out. ``epochs`` passes over at most
-    ``fit_samples`` samples are made. ``report`` says how much of the variance of hidden values the network explains in
-    samples that it did not see (a tenth of those given).
+    ``width_of_tokens`` is D. Of a sample with more than ``max_events`` events the latest of each
+    signal stay, then the second latest, and so on. Signals of fewer than ``min_rows`` samples are
+    left out. ``epochs`` passes over at most ``fit_samples`` samples are made. ``report`` says how
+    much of the variance of hidden values the network explains in samples that it did not see (a
+    tenth of those given).
 
     >>> hours = np.tile(-np.arange(6.0), 20)
     >>> events = EventSequences(np.repeat(np.arange(20), 6), ["hr"] * 120, hours, 60 - hours, n=20)
@@ -67,9 +73,15 @@ class SequenceEmbedder(Embedder):
     ) -> None:
         super().__init__()
         if width_of_tokens % _HEADS:
-            raise ValueError(f"width_of_tokens must be a multiple of {_HEADS}, not {width_of_tokens}")
-        self.width_of_tokens, self.epochs, self.max_events = width_of_tokens, epochs, max_events
-        self.fit_samples, self.batch_samples, self.seed = fit_samples, batch_samples, seed
+            raise ValueError(
+                f"width_of_tokens must be a multiple of {_HEADS}, not {width_of_tokens}"
+            )
+        self.width_of_tokens = width_of_tokens
+        self.epochs = epochs
+        self.max_events = max_events
+        self.fit_samples = fit_samples
+        self.batch_samples = batch_samples
+        self.seed = seed
         self.min_rows = min_rows
         self.codes: list[str] = []
         # [S, 4]: low and high limit, mean and spread of each signal's values.
@@ -100,13 +112,17 @@ class SequenceEmbedder(Embedder):
         }
         return self
 
-    def transform(self, items: Events, on_progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def transform(
+        self, items: Events, on_progress: Progress | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Embed the events of N samples."""
         self._check_fitted()
-        vectors, present = np.zeros((items.n, self.width), np.float32), np.zeros(items.n, bool)
+        vectors = np.zeros((items.n, self.width), np.float32)
+        present = np.zeros(items.n, bool)
         for rows in sample_blocks(items.n):
             raw, here = self._encode(items.take(rows).load())
-            vectors[rows[here]], present[rows] = self._scaler.transform(raw[here]), here
+            vectors[rows[here]] = self._scaler.transform(raw[here])
+            present[rows] = here
             if on_progress:
                 on_progress(int(rows[-1]) + 1, items.n)
         return vectors, present
@@ -115,12 +131,17 @@ class SequenceEmbedder(Embedder):
         """Signal int64, hours and scaled value float32 of each sample's events; latest first."""
         signal = events.signals(self.codes)
         used = (signal >= 0) & np.isfinite(events.value)
-        sample, signal, hours, value = events.sample[used], signal[used], events.hours[used], events.value[used]
+        sample = events.sample[used]
+        signal = signal[used]
+        hours = events.hours[used]
+        value = events.value[used]
         low, high, mean, spread = self._values[signal].T
         value = (np.clip(value, low, high) - mean) / spread
         order = np.lexsort((value, -hours, signal, sample))
         run = sample[order] * len(self.codes) + signal[order]
-        starts = np.flatnonzero(np.r_[True, run[1:] != run[:-1]]) if len(run) else np.zeros(0, np.int64)
+        starts = (
+            np.flatnonzero(np.r_[True, run[1:] != run[:-1]]) if len(run) else np.zeros(0, np.int64)
+        )
         # How many later values of the same signal there are.
         rank = np.empty(len(run), np.int64)
         rank[order] = np.arange(len(run)) - np.repeat(starts, np.diff(np.r_[starts, len(run)]))
@@ -130,31 +151,44 @@ class SequenceEmbedder(Embedder):
         for first, last in pairwise(ends):
             rows = np.sort(order[first : min(last, first + self.max_events)])
             rows = rows[np.lexsort((value[rows], signal[rows], -hours[rows]))]
-            found.append((signal[rows], hours[rows].astype(np.float32), value[rows].astype(np.float32)))
+            found.append(
+                (signal[rows], hours[rows].astype(np.float32), value[rows].astype(np.float32))
+            )
         return found
 
     def _train(
-        self, sequences: list[tuple[np.ndarray, np.ndarray, np.ndarray]], on_progress: Progress | None
+        self,
+        sequences: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+        on_progress: Progress | None,
     ) -> float | None:
-        """Train the network; returns the share of variance explained in a tenth of the samples, held back."""
+        """Train the network; returns the share of variance explained in a tenth of the samples,
+        held back.
+        """
         import torch
 
         several = [one for one in sequences if len(one[0]) > 1]
-        held, seen = several[::10], [one for i, one in enumerate(several) if i % 10]
+        held = several[::10]
+        seen = [one for i, one in enumerate(several) if i % 10]
         if not seen:
             return None
         draw = torch.Generator().manual_seed(self.seed)
         steps = self.epochs * -(-len(seen) // self.batch_samples)
         optimizer = torch.optim.AdamW(self._network.parameters(), lr=2e-3, weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=max(steps, 1), pct_start=0.1)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, 2e-3, total_steps=max(steps, 1), pct_start=0.1
+        )
         self._network.train()
         for epoch in range(self.epochs):
             shuffled = torch.randperm(len(seen), generator=draw).tolist()
             # Batches of like length, in random order.
-            for rows in _like_lengths([len(seen[i][0]) for i in shuffled], self.batch_samples, draw):
+            for rows in _like_lengths(
+                [len(seen[i][0]) for i in shuffled], self.batch_samples, draw
+            ):
                 batch = _batch([seen[shuffled[i]] for i in rows])
                 error, hidden = self._errors(batch, draw)
-                loss = torch.nn.functional.smooth_l1_loss(error[hidden], torch.zeros_like(error[hidden]))
+                loss = torch.nn.functional.smooth_l1_loss(
+                    error[hidden], torch.zeros_like(error[hidden])
+                )
                 optimizer.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
@@ -163,7 +197,9 @@ class SequenceEmbedder(Embedder):
             if on_progress:
                 on_progress(epoch + 1, self.epochs)
         self._network.eval()
-        squares, total, count = 0.0, 0.0, 0
+        squares = 0.0
+        total = 0.0
+        count = 0
         with torch.inference_mode():
             for rows in _like_lengths([len(one[0]) for one in held], self.batch_samples):
                 batch = _batch([held[i] for i in rows])
@@ -174,7 +210,9 @@ class SequenceEmbedder(Embedder):
         return round(1 - squares / total, 3) if count and total > 0 else None
 
     def _errors(
-        self, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], draw: torch.Generator
+        self,
+        batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
+        draw: torch.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Hide values of a batch; prediction minus value [B, L], and which were hidden [B, L]."""
         import torch
@@ -183,10 +221,14 @@ class SequenceEmbedder(Embedder):
         n = len(signal)
         hidden = torch.rand(signal.shape, generator=draw) < _HIDDEN_SHARE
         # All values later than one of the sample's own times.
-        cut = hours.gather(1, (torch.rand(n, 1, generator=draw) * there.sum(1, keepdim=True)).long())
+        cut = hours.gather(
+            1, (torch.rand(n, 1, generator=draw) * there.sum(1, keepdim=True)).long()
+        )
         forecast = torch.rand(n, 1, generator=draw) < _FORECAST_SHARE
         hidden = torch.where(forecast, hours > cut, hidden) & there
-        signal, hours, value, there, hidden = (to_device(part) for part in (signal, hours, value, there, hidden))
+        signal, hours, value, there, hidden = (
+            to_device(part) for part in (signal, hours, value, there, hidden)
+        )
         with autocast():
             states = self._network(signal, hours, value, there, hidden)
             error = self._network.expected(states, signal).float() - value
@@ -203,7 +245,9 @@ class SequenceEmbedder(Embedder):
         asked = torch.arange(len(self.codes), device=compute_device())
         with torch.inference_mode(), autocast():
             for rows in _like_widths(lengths):
-                signal, hours, value, there = (to_device(part) for part in _batch([sequences[i] for i in rows]))
+                signal, hours, value, there = (
+                    to_device(part) for part in _batch([sequences[i] for i in rows])
+                )
                 # For each signal a hidden value at the prediction time, that the events do not see.
                 states, now = self._network.encode(signal, hours, value, there, asked)
                 weight = there[:, :, None].float()
@@ -214,8 +258,15 @@ class SequenceEmbedder(Embedder):
 
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         names = ("width_of_tokens", "epochs", "max_events", "fit_samples", "batch_samples", "seed")
-        arrays = {f"network/{name}": part.cpu().numpy() for name, part in self._network.state_dict().items()}
-        about = {"options": {name: getattr(self, name) for name in names}, "codes": self.codes, "report": self.report}
+        arrays = {
+            f"network/{name}": part.cpu().numpy()
+            for name, part in self._network.state_dict().items()
+        }
+        about = {
+            "options": {name: getattr(self, name) for name in names},
+            "codes": self.codes,
+            "report": self.report,
+        }
         return about, arrays | {"values": self._values} | self._scaler.arrays()
 
     @classmethod
@@ -223,12 +274,18 @@ class SequenceEmbedder(Embedder):
         import torch
 
         embedder = cls(**about["options"])
-        embedder.codes, embedder.report = about["codes"], about["report"]
-        embedder._values, embedder._scaler = arrays["values"], Scaler.from_arrays(arrays)
+        embedder.codes = about["codes"]
+        embedder.report = about["report"]
+        embedder._values = arrays["values"]
+        embedder._scaler = Scaler.from_arrays(arrays)
         network = _network(len(embedder.codes), embedder.width_of_tokens)
         prefix = "network/"
         network.load_state_dict(
-            {name.removeprefix(prefix): torch.from_numpy(a) for name, a in arrays.items() if name.startswith(prefix)}
+            {
+                name.removeprefix(prefix): torch.from_numpy(a)
+                for name, a in arrays.items()
+                if name.startswith(prefix)
+            }
         )
         embedder._network = network.to(compute_device()).eval().requires_grad_(False)
         return embedder
@@ -246,16 +303,29 @@ def _value_scales(events: EventSequences, codes: Sequence[str], is_rounded: bool
                 low, high = rounded_limits(low, high)
             clipped = np.clip(values, low, high)
             spread = clipped.std()
-            scales[i] = low, high, clipped.mean(), spread if spread > 1e-6 * max(abs(clipped.mean()), 1e-6) else 1.0
+            scales[i] = (
+                low,
+                high,
+                clipped.mean(),
+                spread if spread > 1e-6 * max(abs(clipped.mean()), 1e-6) else 1.0,
+            )
     return scales
 
 
-def _like_lengths(lengths: Sequence[int], size: int, draw: torch.Generator | None = None) -> Iterator[np.ndarray]:
-    """Rows of batches of ``size`` samples of a like length, in random order where there is ``draw``."""
+def _like_lengths(
+    lengths: Sequence[int], size: int, draw: torch.Generator | None = None
+) -> Iterator[np.ndarray]:
+    """Rows of batches of ``size`` samples of a like length, in random order where there is
+    ``draw``.
+    """
     import torch
 
     batches = np.split(np.argsort(lengths, kind="stable"), range(size, len(lengths), size))
-    order = range(len(batches)) if draw is None else torch.randperm(len(batches), generator=draw).tolist()
+    order = (
+        range(len(batches))
+        if draw is None
+        else torch.randperm(len(batches), generator=draw).tolist()
+    )
     return (batches[i] for i in order if len(batches[i]))
 
 
@@ -298,9 +368,17 @@ def _network(n_signals: int, width: int) -> Any:
             self.hidden = nn.Parameter(torch.zeros(width))
             self.clock = nn.Linear(1 + 2 * len(_PERIODS), width)
             layer = nn.TransformerEncoderLayer(
-                width, _HEADS, 2 * width, dropout=0.1, activation="gelu", batch_first=True, norm_first=True
+                width,
+                _HEADS,
+                2 * width,
+                dropout=0.1,
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
             )
-            self.layers = nn.TransformerEncoder(layer, _LAYERS, norm=nn.LayerNorm(width), enable_nested_tensor=False)
+            self.layers = nn.TransformerEncoder(
+                layer, _LAYERS, norm=nn.LayerNorm(width), enable_nested_tensor=False
+            )
             self.answer = nn.Embedding(n_signals, width)
             self.offset = nn.Embedding(n_signals, 1)
             nn.init.normal_(self.signal.weight, std=0.5)
@@ -310,15 +388,25 @@ def _network(n_signals: int, width: int) -> Any:
 
         def tokens(self, signal: Tensor, hours: Tensor, value: Tensor, hidden: Tensor) -> Tensor:
             """Tokens [B, L, D] of events [B, L]."""
-            angles = hours[:, :, None] * (2 * torch.pi / torch.tensor(_PERIODS, device=hours.device))
+            angles = hours[:, :, None] * (
+                2 * torch.pi / torch.tensor(_PERIODS, device=hours.device)
+            )
             clock = torch.cat([torch.log1p(-hours)[:, :, None], angles.sin(), angles.cos()], dim=2)
             value = value[:, :, None]
             known = value * self.direction(signal) + self.curve(value)
-            return self.signal(signal) + self.clock(clock) + torch.where(hidden[:, :, None], self.hidden, known)
+            return (
+                self.signal(signal)
+                + self.clock(clock)
+                + torch.where(hidden[:, :, None], self.hidden, known)
+            )
 
-        def forward(self, signal: Tensor, hours: Tensor, value: Tensor, there: Tensor, hidden: Tensor) -> Tensor:
+        def forward(
+            self, signal: Tensor, hours: Tensor, value: Tensor, there: Tensor, hidden: Tensor
+        ) -> Tensor:
             """States [B, L, D]."""
-            return self.layers(self.tokens(signal, hours, value, hidden), src_key_padding_mask=~there)
+            return self.layers(
+                self.tokens(signal, hours, value, hidden), src_key_padding_mask=~there
+            )
 
         def expected(self, states: Tensor, signal: Tensor) -> Tensor:
             """Scaled values [B, L] that the states say."""
@@ -327,16 +415,22 @@ def _network(n_signals: int, width: int) -> Any:
         def encode(
             self, signal: Tensor, hours: Tensor, value: Tensor, there: Tensor, asked: Tensor
         ) -> tuple[Tensor, Tensor]:
-            """States [B, L, D], and what is expected of the signals ``asked`` [S] at the prediction time [B, S]."""
+            """States [B, L, D], and what is expected of the signals ``asked`` [S] at the prediction
+            time [B, S].
+            """
             n, length = signal.shape
             asked = asked.expand(n, -1)
             none = torch.zeros(asked.shape, device=hours.device)
-            signal, hours = torch.cat([signal, asked], 1), torch.cat([hours, none], 1)
-            value, there = torch.cat([value, none], 1), torch.cat([there, none == 0], 1)
+            signal = torch.cat([signal, asked], 1)
+            hours = torch.cat([hours, none], 1)
+            value = torch.cat([value, none], 1)
+            there = torch.cat([there, none == 0], 1)
             hidden = torch.zeros_like(there)
             hidden[:, length:] = True
             # What is asked reads the events, and the events nothing of what is asked.
-            blind = torch.zeros(signal.shape[1], signal.shape[1], dtype=torch.bool, device=hours.device)
+            blind = torch.zeros(
+                signal.shape[1], signal.shape[1], dtype=torch.bool, device=hours.device
+            )
             blind[:, length:] = True
             blind.fill_diagonal_(False)
             tokens = self.tokens(signal, hours, value, hidden)

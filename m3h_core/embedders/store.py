@@ -1,11 +1,14 @@
-"""Vectors of single items (a note, an image), kept from run to run by the content that they were computed from.
+"""Vectors of single items (a note, an image), kept from run to run by the content that they were
+computed from.
 
-A cache is a folder of stores. A store belongs to one encoder: its name holds a hash of the weights and of all that
-decides a vector, so vectors of different encoders never mix. It consists of shards, files that are written once, under
-a temporary name first: a kill loses what was not yet in a shard, and nothing else. What is read is copied, and the file
-closed again: memory does not grow with the store.
+A cache is a folder of stores. A store belongs to one encoder: its name holds a hash of the weights
+and of all that decides a vector, so vectors of different encoders never mix. It consists of shards,
+files that are written once, under a temporary name first: a kill loses what was not yet in a shard,
+and nothing else. What is read is copied, and the file closed again: memory does not grow with the
+store.
 
-Vectors are patients' data: the folder is the owner's alone, and :func:`erase` takes items out of it.
+Vectors are patients' data: the folder is the owner's alone, and :func:`erase` takes items out of
+it.
 
 Legend: n keys, W width of a row.
 """
@@ -26,7 +29,8 @@ from safetensors.numpy import save_file
 
 _KEY = 16
 _SHARDS = "*.safetensors"
-# The store that knows a file's content by its path, size and time of change; its rows are keys themselves.
+# The store that knows a file's content by its path, size and time of change; its rows are keys
+# themselves.
 _FILES = "files"
 # What a store holds that was fitted: `erase` drops it with all that was computed by it.
 FITTED = "fitted"
@@ -48,9 +52,11 @@ def content_key(*content: bytes) -> bytes:
 
 
 class VectorStore:
-    """Rows of one width and type by key; with a ``folder`` they are kept there, without they live as long as this does.
+    """Rows of one width and type by key; with a ``folder`` they are kept there, without they live
+    as long as this does.
 
-    ``width`` is W once there is a row. A key that is put twice keeps one of its rows: equal content gives equal rows.
+    ``width`` is W once there is a row. A key that is put twice keeps one of its rows: equal content
+    gives equal rows.
 
     >>> store = VectorStore(None)
     >>> keys = [content_key(text) for text in (b"a", b"b")]
@@ -61,9 +67,11 @@ class VectorStore:
     """
 
     def __init__(self, folder: Path | None, dtype: str = "float32") -> None:
-        self.folder, self.width, self.dtype = folder, 0, np.dtype(dtype)
-        # Sorted keys [n], and where each row lies: the shard in the upper half, the row in the lower. Replaced as one:
-        # threads may look while another puts.
+        self.folder = folder
+        self.width = 0
+        self.dtype = np.dtype(dtype)
+        # Sorted keys [n], and where each row lies: the shard in the upper half, the row in the
+        # lower. Replaced as one: threads may look while another puts.
         self._index = np.empty(0, f"S{_KEY}"), np.empty(0, np.int64)
         self._shards: list[Path | np.ndarray] = []
         self._used: set[int] = set()
@@ -82,7 +90,10 @@ class VectorStore:
     def copy(self) -> VectorStore:
         """One that knows the same; what is put into it is not put into this one."""
         store = VectorStore(None, self.dtype.str)
-        store.folder, store.width, store._index, store._shards = self.folder, self.width, self._index, [*self._shards]
+        store.folder = self.folder
+        store.width = self.width
+        store._index = self._index
+        store._shards = [*self._shards]
         return store
 
     def find(self, keys: Sequence[bytes]) -> np.ndarray:
@@ -143,13 +154,15 @@ class VectorStore:
         with safe_open(shard, framework="numpy") as file:
             stored = file.get_slice("rows")
             for low, high in zip(starts, np.r_[starts[1:], len(rows)], strict=True):
-                first, last = int(ascending[low]), int(ascending[high - 1])
+                first = int(ascending[low])
+                last = int(ascending[high - 1])
                 found[order[low:high]] = stored[first : last + 1][ascending[low:high] - first]
         return found
 
 
 class FileKeys:
-    """The content keys of files, known without reading a file again whose path, size and time of change are the same.
+    """The content keys of files, known without reading a file again whose path, size and time of
+    change are the same.
 
     ``keys`` reads nothing and knows only files entered before, by :meth:`enter`.
     """
@@ -164,9 +177,19 @@ class FileKeys:
 
     def enter(self, contents: Mapping[str | Path, bytes]) -> None:
         """Note the content keys of files that were just read."""
-        keys = {file_key: key for file, key in contents.items() if (file_key := _file_key(file)) is not None}
-        new = [file_key for file_key, known in zip(keys, self._store.find(list(keys)), strict=True) if not known]
-        self._store.put(new, np.frombuffer(b"".join(keys[key] for key in new), np.uint8).reshape(-1, _KEY))
+        keys = {
+            file_key: key
+            for file, key in contents.items()
+            if (file_key := _file_key(file)) is not None
+        }
+        new = [
+            file_key
+            for file_key, known in zip(keys, self._store.find(list(keys)), strict=True)
+            if not known
+        ]
+        self._store.put(
+            new, np.frombuffer(b"".join(keys[key] for key in new), np.uint8).reshape(-1, _KEY)
+        )
 
 
 def _file_key(file: str | Path) -> bytes | None:
@@ -176,16 +199,19 @@ def _file_key(file: str | Path) -> bytes | None:
         return None
     if time.time_ns() - about.st_mtime_ns < _SETTLED:
         return None
-    return content_key(f"{os.path.abspath(file)}\0{about.st_size}\0{about.st_mtime_ns}".encode("utf-8", "replace"))
+    return content_key(
+        f"{os.path.abspath(file)}\0{about.st_size}\0{about.st_mtime_ns}".encode("utf-8", "replace")
+    )
 
 
 def erase(cache: Path, keys: Collection[bytes]) -> int:
     """Take the items with these content keys out of a cache; returns how many rows there were.
 
-    What was fitted on images of the cache may have seen them: it is dropped, with the vectors that it made.
-    Don't run it while an embedding job writes to the same cache.
+    What was fitted on images of the cache may have seen them: it is dropped, with the vectors that
+    it made. Don't run it while an embedding job writes to the same cache.
     """
-    wanted, gone = np.unique(_array(list(keys))), 0
+    wanted = np.unique(_array(list(keys)))
+    gone = 0
     for store in _stores(cache):
         if (store / FITTED).exists():
             shutil.rmtree(store)
@@ -193,7 +219,8 @@ def erase(cache: Path, keys: Collection[bytes]) -> int:
         for shard in sorted(store.glob(_SHARDS)):
             try:
                 with safe_open(shard, framework="numpy") as file:
-                    stored, rows = file.get_tensor("keys"), file.get_tensor("rows")
+                    stored = file.get_tensor("keys")
+                    rows = file.get_tensor("rows")
             except SafetensorError:
                 shard.unlink()
                 continue
@@ -208,7 +235,9 @@ def erase(cache: Path, keys: Collection[bytes]) -> int:
 
 
 def prune(cache: Path, most_bytes: int) -> int:
-    """Remove the shards that were not used for longest until the cache fits; returns how many were removed."""
+    """Remove the shards that were not used for longest until the cache fits; returns how many were
+    removed.
+    """
     now = time.time()
     for store in _stores(cache):
         for partial in store.glob(".*.partial"):
@@ -221,7 +250,8 @@ def prune(cache: Path, most_bytes: int) -> int:
         if excess <= 0:
             break
         file.unlink(missing_ok=True)
-        excess, removed = excess - about.st_size, removed + 1
+        excess = excess - about.st_size
+        removed = removed + 1
     for store in _stores(cache):
         if removed and not any(store.glob(_SHARDS)):
             shutil.rmtree(store)
@@ -237,7 +267,9 @@ def _array(keys: Sequence[bytes]) -> np.ndarray:
 
 
 def _strings(keys: np.ndarray) -> np.ndarray:
-    """Keys uint8 [n, 16] as strings [n]; numpy leaves out trailing zeros, on both sides of every comparison."""
+    """Keys uint8 [n, 16] as strings [n]; numpy leaves out trailing zeros, on both sides of every
+    comparison.
+    """
     return np.ascontiguousarray(keys).view(f"S{_KEY}")[:, 0]
 
 
@@ -258,7 +290,9 @@ def _write_shard(store: Path, keys: np.ndarray, rows: np.ndarray) -> Path:
     file = store / f"{content_key(keys.tobytes()).hex()}.safetensors"
     # Other machines may write into the same folder, under the same process number.
     partial = store / f".{file.name}.{uuid.uuid4().hex}.partial"
-    save_file({"keys": keys.view(np.uint8).reshape(-1, _KEY), "rows": np.ascontiguousarray(rows)}, partial)
+    save_file(
+        {"keys": keys.view(np.uint8).reshape(-1, _KEY), "rows": np.ascontiguousarray(rows)}, partial
+    )
     with partial.open("rb") as stream:
         os.fsync(stream.fileno())
     os.replace(partial, file)

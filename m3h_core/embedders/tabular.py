@@ -16,11 +16,12 @@ _QUANTILES = 256
 class TabularEmbedder(Embedder):
     """Columns {name: [N]} of numbers (NaN or None: missing) or strings (None or "": missing).
 
-    A number gives its quantile among the fitted values, its scaled value and a flag for missing. A string gives a
-    one-hot vector over the fitted categories; categories of fewer than ``min_rows`` rows share one column, where
-    categories that were never seen go too; missing has a column of its own. A quantile is the mean of ``min_rows``
-    neighbouring values or more: what is fitted holds no value of a few rows. Columns that never varied in the fitted
-    rows are left out. A sample is present if any of its columns is known.
+    A number gives its quantile among the fitted values, its scaled value and a flag for missing. A
+    string gives a one-hot vector over the fitted categories; categories of fewer than ``min_rows``
+    rows share one column, where categories that were never seen go too; missing has a column of its
+    own. A quantile is the mean of ``min_rows`` neighbouring values or more: what is fitted holds no
+    value of a few rows. Columns that never varied in the fitted rows are left out. A sample is
+    present if any of its columns is known.
 
     >>> items = {"age": np.array([40.0, 60.0, 80.0, np.nan]), "sex": np.array(["F", "M", "F", "M"], dtype=object)}
     >>> embedder = TabularEmbedder(min_rows=1).fit(items)
@@ -52,13 +53,16 @@ class TabularEmbedder(Embedder):
     def fit(self, items: Mapping[str, np.ndarray], on_progress: Progress | None = None) -> Self:
         """Learn quantiles and categories."""
         self.columns = list(items)
-        self._quantiles, self._categories = {}, {}
+        self._quantiles = {}
+        self._categories = {}
         for name, values in items.items():
             if _is_numeric(values):
                 numbers = _numbers(name, values)
                 self._quantiles[name] = _quantiles(numbers[np.isfinite(numbers)], self.min_rows)
             else:
-                found, counts = np.unique([t for t in map(_text, values) if t is not None], return_counts=True)
+                found, counts = np.unique(
+                    [t for t in map(_text, values) if t is not None], return_counts=True
+                )
                 self._categories[name] = [str(c) for c in found[counts >= self.min_rows]]
         raw, _ = self._raw(items)
         flags = [i for i, (_, flag) in enumerate(self._names()) if flag]
@@ -87,7 +91,11 @@ class TabularEmbedder(Embedder):
         names: list[tuple[str, bool]] = []
         for column in self.columns:
             if column in self._quantiles:
-                names += [(f"{column}: quantile", False), (f"{column}: value", False), (f"{column}: missing", True)]
+                names += [
+                    (f"{column}: quantile", False),
+                    (f"{column}: value", False),
+                    (f"{column}: missing", True),
+                ]
             else:
                 kinds = [*self._categories[column], "(other)", "(missing)"]
                 names += [(f"{column}: {kind}", True) for kind in kinds]
@@ -107,9 +115,12 @@ class TabularEmbedder(Embedder):
             else:
                 categories = self._categories[column]
                 index = {category: i for i, category in enumerate(categories)}
-                other, unknown = len(categories), len(categories) + 1
+                other = len(categories)
+                unknown = len(categories) + 1
                 texts = [_text(value) for value in items[column]]
-                place = np.array([unknown if t is None else index.get(t, other) for t in texts], dtype=np.int64)
+                place = np.array(
+                    [unknown if t is None else index.get(t, other) for t in texts], dtype=np.int64
+                )
                 known = place != unknown
                 parts.append(np.eye(len(categories) + 2)[place])
             present |= known
@@ -126,7 +137,8 @@ class TabularEmbedder(Embedder):
     @classmethod
     def _restore(cls, about: dict[str, Any], arrays: dict[str, np.ndarray], folder: Path) -> Self:
         embedder = cls(min_rows=about["min_rows"])
-        embedder.columns, embedder._categories = about["columns"], about["categories"]
+        embedder.columns = about["columns"]
+        embedder._categories = about["categories"]
         embedder._quantiles = {
             column: (arrays[f"values/{i}"], arrays[f"places/{i}"])
             for i, column in enumerate(embedder.columns)
@@ -150,7 +162,9 @@ def _numbers(column: str, values: np.ndarray) -> np.ndarray:
         numbers = np.asarray(values).astype(np.float64)
     except (TypeError, ValueError):
         # The message of numpy's error would show the value.
-        raise ValueError(f"column {column!r} was fitted on numbers and holds something else") from None
+        raise ValueError(
+            f"column {column!r} was fitted on numbers and holds something else"
+        ) from None
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
@@ -164,7 +178,8 @@ def _quantiles(numbers: np.ndarray, min_rows: int) -> tuple[np.ndarray, np.ndarr
     if len(numbers) < min_rows or not len(numbers):
         return np.zeros(1), np.full(1, 0.5)
     groups = np.array_split(np.sort(numbers), min(len(numbers) // min_rows, _QUANTILES))
-    means, places = np.array([group.mean() for group in groups]), np.linspace(0.0, 1.0, len(groups))
+    means = np.array([group.mean() for group in groups])
+    places = np.linspace(0.0, 1.0, len(groups))
     # Values that fill several quantiles stand at the middle of them.
     values, inverse = np.unique(means, return_inverse=True)
     return values, np.bincount(inverse, weights=places) / np.bincount(inverse)

@@ -20,7 +20,8 @@ HAIM_STATISTICS = (
     "max", "min", "mean", "variance", "mean difference", "mean absolute difference", "max absolute difference",
     "sum of absolute differences", "last minus first", "number of peaks", "trend per hour",
 )  # fmt: skip
-# The last two are ours: how often a signal is measured says much about a stay, and the latest value counts most.
+# The last two are ours: how often a signal is measured says much about a stay, and the latest value
+# counts most.
 STATISTICS = (*HAIM_STATISTICS, "last", "log count")
 
 # Samples at a time: bounds memory.
@@ -28,7 +29,9 @@ _BLOCK = 2000
 
 
 class Events(Protocol):
-    """The events of N samples, in memory (`EventSequences`) or wherever :meth:`load` fetches them from."""
+    """The events of N samples, in memory (`EventSequences`) or wherever :meth:`load` fetches them
+    from.
+    """
 
     @property
     def n(self) -> int:
@@ -48,9 +51,9 @@ class Events(Protocol):
 class EventSequences:
     """The time-stamped values of N samples, in any order.
 
-    ``sample`` int64 [E] in 0..N-1; ``code`` [E] strings, or positions in ``codes``; ``hours`` float [E] relative to
-    the prediction time (not above 0); ``value`` float [E], where a value that is not finite counts as not observed;
-    ``n`` = N.
+    ``sample`` int64 [E] in 0..N-1; ``code`` [E] strings, or positions in ``codes``; ``hours`` float
+    [E] relative to the prediction time (not above 0); ``value`` float [E], where a value that is
+    not finite counts as not observed; ``n`` = N.
     """
 
     sample: np.ndarray
@@ -81,7 +84,12 @@ class EventSequences:
         sample = place[self.sample]
         mine = sample >= 0
         return EventSequences(
-            sample[mine], self.code[mine], self.hours[mine], self.value[mine], len(rows), codes=self.codes
+            sample[mine],
+            self.code[mine],
+            self.hours[mine],
+            self.value[mine],
+            len(rows),
+            codes=self.codes,
         )
 
     def load(self) -> EventSequences:
@@ -93,16 +101,20 @@ class EventSequences:
         index = {code: i for i, code in enumerate(codes)}
         if self.codes is not None:
             return np.array([index.get(c, -1) for c in self.codes], dtype=np.int64)[self.code]
-        return np.fromiter((index.get(c, -1) for c in self.code), dtype=np.int64, count=len(self.code))
+        return np.fromiter(
+            (index.get(c, -1) for c in self.code), dtype=np.int64, count=len(self.code)
+        )
 
 
 def statistics(events: EventSequences, codes: Sequence[str]) -> np.ndarray:
-    """:data:`STATISTICS` of each signal in each sample; float64 [N, S, 13], NaN where a signal was not observed.
+    """:data:`STATISTICS` of each signal in each sample; float64 [N, S, 13], NaN where a signal was
+    not observed.
 
-    Differences are between values that follow each other in time (at the same time: in order of value), the trend is
-    the least-squares slope, and a peak is higher than its neighbours (a plateau counts once), as in scipy's
-    ``find_peaks``. A single value has no variance, difference or trend: they are missing, not 0; its sum of absolute
-    differences and its number of peaks are 0. Values are used as they are: nothing is appended to a series.
+    Differences are between values that follow each other in time (at the same time: in order of
+    value), the trend is the least-squares slope, and a peak is higher than its neighbours (a
+    plateau counts once), as in scipy's ``find_peaks``. A single value has no variance, difference
+    or trend: they are missing, not 0; its sum of absolute differences and its number of peaks are
+    0. Values are used as they are: nothing is appended to a series.
 
     >>> events = EventSequences([0, 0, 0], ["hr"] * 3, [-3, -1, -2], [60, 80, 90], n=1)
     >>> dict(zip(STATISTICS, statistics(events, ["hr"])[0, 0].round(2).tolist()))["trend per hour"]
@@ -110,12 +122,16 @@ def statistics(events: EventSequences, codes: Sequence[str]) -> np.ndarray:
     """
     signal = events.signals(codes)
     used = (signal >= 0) & np.isfinite(events.value)
-    run, hours, value = (events.sample * len(codes) + signal)[used], events.hours[used], events.value[used]
+    run = (events.sample * len(codes) + signal)[used]
+    hours = events.hours[used]
+    value = events.value[used]
     result = np.full((events.n * len(codes), len(STATISTICS)), np.nan)
     if len(run) == 0:
         return result.reshape(events.n, len(codes), -1)
     order = np.lexsort((value, hours, run))
-    run, hours, value = run[order], hours[order], value[order]
+    run = run[order]
+    hours = hours[order]
+    value = value[order]
 
     starts = np.flatnonzero(np.r_[True, run[1:] != run[:-1]])
     count = np.diff(np.r_[starts, len(run)])
@@ -129,7 +145,8 @@ def statistics(events: EventSequences, codes: Sequence[str]) -> np.ndarray:
     elapsed = hours - np.repeat(total(hours) / count, count)
     step = np.diff(value, prepend=value[0])
     step[starts] = 0.0
-    largest, travelled = np.maximum.reduceat(np.abs(step), starts), total(np.abs(step))
+    largest = np.maximum.reduceat(np.abs(step), starts)
+    travelled = total(np.abs(step))
     net = value[ends] - value[starts]
     peaks = np.bincount(_peak_events(run, value), minlength=events.n * len(codes))[run[starts]]
     spread = total(elapsed**2)
@@ -160,18 +177,25 @@ def statistics(events: EventSequences, codes: Sequence[str]) -> np.ndarray:
 def _peak_events(run: np.ndarray, value: np.ndarray) -> np.ndarray:
     """The run of each peak: one entry a peak."""
     changed = np.r_[True, (run[1:] != run[:-1]) | (value[1:] != value[:-1])]
-    run, value = run[changed], value[changed]
-    inner = (run[1:-1] == run[:-2]) & (run[1:-1] == run[2:]) & (value[1:-1] > value[:-2]) & (value[1:-1] > value[2:])
+    run = run[changed]
+    value = value[changed]
+    inner = (
+        (run[1:-1] == run[:-2])
+        & (run[1:-1] == run[2:])
+        & (value[1:-1] > value[:-2])
+        & (value[1:-1] > value[2:])
+    )
     return run[1:-1][inner]
 
 
 class TimeseriesEmbedder(Embedder):
     """Thirteen statistics of each signal, scaled, with a flag for a signal that was not observed.
 
-    ``codes`` are the signals; left out, those of the fitted events. Signals without an event in the fitted rows, and
-    columns that do not vary there, are left out, and so are those known in fewer than ``min_rows``, of whose patients
-    nothing is then kept; the scale is fitted on at most ``fit_samples`` of the rows. A sample is present if one of its
-    events belongs to a fitted signal.
+    ``codes`` are the signals; left out, those of the fitted events. Signals without an event in the
+    fitted rows, and columns that do not vary there, are left out, and so are those known in fewer
+    than ``min_rows``, of whose patients nothing is then kept; the scale is fitted on at most
+    ``fit_samples`` of the rows. A sample is present if one of its events belongs to a fitted
+    signal.
 
     >>> events = EventSequences([0, 0, 1, 2], ["hr", "hr", "hr", "k"], [-2, -1, -1, -5], [60, 80, 90, 4.1], n=3)
     >>> embedder = TimeseriesEmbedder().fit(events)
@@ -182,9 +206,12 @@ class TimeseriesEmbedder(Embedder):
     modality = "timeseries"
     _scaler: Scaler
 
-    def __init__(self, codes: Sequence[str] | None = None, fit_samples: int = 5_000, min_rows: int = 1) -> None:
+    def __init__(
+        self, codes: Sequence[str] | None = None, fit_samples: int = 5_000, min_rows: int = 1
+    ) -> None:
         super().__init__()
-        self.fit_samples, self.min_rows = fit_samples, min_rows
+        self.fit_samples = fit_samples
+        self.min_rows = min_rows
         self._asked = None if codes is None else list(codes)
         self.codes: list[str] = []
 
@@ -192,7 +219,9 @@ class TimeseriesEmbedder(Embedder):
     def feature_names(self) -> list[str]:
         """What each of the F columns stands for."""
         self._check_fitted()
-        names = [f"{code}: {what}" for code in self.codes for what in (*STATISTICS, "missing")] or ["nothing"]
+        names = [f"{code}: {what}" for code in self.codes for what in (*STATISTICS, "missing")] or [
+            "nothing"
+        ]
         return [names[i] for i in self._scaler.keep]
 
     def fit(self, items: Events, on_progress: Progress | None = None) -> Self:
@@ -207,13 +236,17 @@ class TimeseriesEmbedder(Embedder):
         self.report = {"signals": len(self.codes), "fitted on": len(raw)}
         return self
 
-    def transform(self, items: Events, on_progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def transform(
+        self, items: Events, on_progress: Progress | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Embed the events of N samples."""
         self._check_fitted()
-        vectors, present = np.zeros((items.n, self.width), dtype=np.float32), np.zeros(items.n, dtype=bool)
+        vectors = np.zeros((items.n, self.width), dtype=np.float32)
+        present = np.zeros(items.n, dtype=bool)
         for rows in sample_blocks(items.n):
             raw, here = self._raw(items.take(rows).load())
-            vectors[rows[here]], present[rows] = self._scaler.transform(raw[here]), here
+            vectors[rows[here]] = self._scaler.transform(raw[here])
+            present[rows] = here
             if on_progress:
                 on_progress(int(rows[-1]) + 1, items.n)
         return vectors, present
@@ -233,13 +266,18 @@ class TimeseriesEmbedder(Embedder):
     @classmethod
     def _restore(cls, about: dict[str, Any], arrays: dict[str, np.ndarray], folder: Path) -> Self:
         embedder = cls(codes=about["codes"])
-        embedder.codes, embedder._scaler = about["codes"], Scaler.from_arrays(arrays)
+        embedder.codes = about["codes"]
+        embedder._scaler = Scaler.from_arrays(arrays)
         embedder.report = about["report"]
         return embedder
 
 
-def observed_codes(items: Events, asked: Sequence[str] | None = None, min_rows: int = 1) -> list[str]:
-    """The codes with a value in ``min_rows`` samples, sorted; of those ``asked``, if any are, in their order."""
+def observed_codes(
+    items: Events, asked: Sequence[str] | None = None, min_rows: int = 1
+) -> list[str]:
+    """The codes with a value in ``min_rows`` samples, sorted; of those ``asked``, if any are, in
+    their order.
+    """
     samples: Counter[str] = Counter()
     for rows in sample_blocks(items.n):
         events = items.take(rows).load()
@@ -247,7 +285,9 @@ def observed_codes(items: Events, asked: Sequence[str] | None = None, min_rows: 
         names, place = np.unique(events.code[known], return_inverse=True)
         codes, _ = np.unique(np.column_stack([place, events.sample[known]]), axis=0).T
         for at, count in zip(*np.unique(codes, return_counts=True), strict=True):
-            samples[str(names[at]) if events.codes is None else events.codes[names[at]]] += int(count)
+            samples[str(names[at]) if events.codes is None else events.codes[names[at]]] += int(
+                count
+            )
     found = {code for code, count in samples.items() if count >= min_rows}
     return sorted(found) if asked is None else [code for code in asked if code in found]
 

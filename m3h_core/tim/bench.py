@@ -1,7 +1,8 @@
-"""The bench: trains task sets, keeps what they score, and measures contrasts of these scores with their error.
+"""The bench: trains task sets, keeps what they score, and measures contrasts of these scores with
+their error.
 
-Shapes: S seeds, R resamples of the test subjects, T tasks, n contrasts. P_i(A) is the metric of task i in a model that
-was trained on the task set A.
+Shapes: S seeds, R resamples of the test subjects, T tasks, n contrasts. P_i(A) is the metric of
+task i in a model that was trained on the task set A.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ TaskSet = tuple[int, ...]
 # A sum of scores {(task set, task): weight}, such as P_i({i, j}) - P_i({i}).
 Contrast = Mapping[tuple[TaskSet, int], float]
 
-# With at most so many cells' worth of its family a cell's own spread over seeds is taken: two seeds say little.
+# With at most so many cells' worth of its family a cell's own spread over seeds is taken: two seeds
+# say little.
 _PRIOR_CELLS = 10.0
 _CONFIDENCE = 0.95
 
 
 class Scored(NamedTuple):
-    """One task in one trained model: its metric on the test and validation split, and on R resamples of the test."""
+    """One task in one trained model: its metric on the test and validation split, and on R
+    resamples of the test.
+    """
 
     test: float
     valid: float
@@ -40,7 +44,9 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """Contrasts [n] on the test split: value, 95% interval, two-sided p value of being 0 (NaN with a single seed)."""
+    """Contrasts [n] on the test split: value, 95% interval, two-sided p value of being 0 (NaN with
+    a single seed).
+    """
 
     value: np.ndarray
     low: np.ndarray
@@ -52,7 +58,9 @@ class Progress:
     """Models done, out of those planned so far."""
 
     def __init__(self, tell: OnProgress | None) -> None:
-        self.tell, self.done, self.planned = tell, 0, 0
+        self.tell = tell
+        self.done = 0
+        self.planned = 0
 
     def advance(self, models: int) -> None:
         """So many more models are done."""
@@ -62,7 +70,9 @@ class Progress:
 
 
 class Bench:
-    """Trains task sets for every seed; a model is dropped once it is scored, but for those asked to be kept."""
+    """Trains task sets for every seed; a model is dropped once it is scored, but for those asked to
+    be kept.
+    """
 
     def __init__(
         self,
@@ -75,22 +85,31 @@ class Bench:
         on_progress: OnProgress | None = None,
         workers: int = 1,
     ) -> None:
-        self.cohort, self.tasks, self.seeds, self.resume = cohort, tuple(tasks), tuple(seeds), resume
+        self.cohort = cohort
+        self.tasks = tuple(tasks)
+        self.seeds = tuple(seeds)
+        self.resume = resume
         self.configs = [replace(config, seed=seed) for seed in seeds]
-        self.bank, self.progress = Bank(cohort, tasks, workers), Progress(on_progress)
+        self.bank = Bank(cohort, tasks, workers)
+        self.progress = Progress(on_progress)
         self.draws = Resamples(cohort, TEST, n_bootstrap, config.seed)
         self.scored: dict[tuple[TaskSet, int], dict[int, Scored]] = {}
         self.kept: dict[tuple[TaskSet, int], FittedModel] = {}
         self.trained = 0
 
     def for_network(self, config: FitConfig, seeds: Sequence[int]) -> Bench:
-        """A bench for another network or other seeds; it shares what was prepared of the cohort, and the progress."""
+        """A bench for another network or other seeds; it shares what was prepared of the cohort,
+        and the progress.
+        """
         other = Bench(self.cohort, self.tasks, config, seeds, len(self.draws), self.resume)
-        other.bank, other.progress = self.bank, self.progress
+        other.bank = self.bank
+        other.progress = self.progress
         return other
 
     def reuse(self, models: Iterable[FittedModel]) -> None:
-        """Take models that were trained before on some of these tasks with one of these configurations."""
+        """Take models that were trained before on some of these tasks with one of these
+        configurations.
+        """
         at = {task.name: i for i, task in enumerate(self.tasks)}
         for model in models:
             members = tuple(at.get(task.name, -1) for task in model.tasks)
@@ -112,7 +131,8 @@ class Bench:
 
     def train(self, sets: Iterable[TaskSet], keep: bool = False) -> None:
         """Train these sets for every seed, where that is not done yet, and score them."""
-        missing, before = self.lacking(sets), self.progress.done
+        missing = self.lacking(sets)
+        before = self.progress.done
 
         def progress(done: int, _: int) -> None:
             self.progress.advance(before + done - self.progress.done)
@@ -133,23 +153,34 @@ class Bench:
         return self._by_seed(contrasts, split).mean(1)
 
     def measure(
-        self, contrasts: Sequence[Contrast], families: Sequence[int], sampling: np.ndarray | None = None
+        self,
+        contrasts: Sequence[Contrast],
+        families: Sequence[int],
+        sampling: np.ndarray | None = None,
     ) -> Measured:
-        """Contrasts on the test split with their error, from resampled subjects and from the spread over seeds.
+        """Contrasts on the test split with their error, from resampled subjects and from the spread
+        over seeds.
 
-        Seeds are few, so each contrast's variance over them is moderated by the mean over its family (the cells of
-        one task), as in a moderated t test. ``sampling``: a further standard error [n], of sets that were drawn.
-        With one seed the interval is that of the subjects alone, and there is no p value.
+        Seeds are few, so each contrast's variance over them is moderated by the mean over its
+        family (the cells of one task), as in a moderated t test. ``sampling``: a further standard
+        error [n], of sets that were drawn. With one seed the interval is that of the subjects
+        alone, and there is no p value.
         """
         by_seed = self._by_seed(contrasts, TEST)
-        value, n_seeds = by_seed.mean(1), len(self.seeds)
-        subjects = np.array([_variance(self._replicates(contrast)) for contrast in contrasts]).reshape(len(contrasts))
+        value = by_seed.mean(1)
+        n_seeds = len(self.seeds)
+        subjects = np.array(
+            [_variance(self._replicates(contrast)) for contrast in contrasts]
+        ).reshape(len(contrasts))
         freedom_subjects = max(1, self.draws.n_subjects - 1)
-        seeds, freedom_seeds = np.zeros(len(contrasts)), np.full(len(contrasts), np.inf)
+        seeds = np.zeros(len(contrasts))
+        freedom_seeds = np.full(len(contrasts), np.inf)
         if n_seeds > 1:
-            own, family = by_seed.var(1, ddof=1), np.asarray(families)
+            own = by_seed.var(1, ddof=1)
+            family = np.asarray(families)
             pooled, size = np.transpose([_mean_and_count(own[family == f]) for f in family])
-            # A family's cells share their single-task models: two of them say about as much as one apart.
+            # A family's cells share their single-task models: two of them say about as much as one
+            # apart.
             prior = np.minimum(_PRIOR_CELLS, size / 2)
             seeds = (prior * pooled + own) / (prior + 1) / n_seeds
             freedom_seeds = (prior + 1) * (n_seeds - 1)
@@ -157,7 +188,9 @@ class Bench:
         total = subjects + seeds + drawn
         with np.errstate(invalid="ignore", divide="ignore"):
             # Satterthwaite: the degrees of freedom of a sum of variances.
-            freedom = total**2 / (subjects**2 / freedom_subjects + (seeds + drawn) ** 2 / freedom_seeds)
+            freedom = total**2 / (
+                subjects**2 / freedom_subjects + (seeds + drawn) ** 2 / freedom_seeds
+            )
             freedom = np.where(np.isfinite(freedom), freedom, freedom_subjects)
             error = np.sqrt(total)
             reach = stats.t.ppf(0.5 + _CONFIDENCE / 2, freedom) * error
@@ -169,21 +202,29 @@ class Bench:
         """The contrasts [n, S] of each seed."""
         field = {TEST: 0, VALID: 1}[split]
         rows = [
-            [sum(w * self.scored[a, s][i][field] for (a, i), w in c.items()) for s in range(len(self.seeds))]
+            [
+                sum(w * self.scored[a, s][i][field] for (a, i), w in c.items())
+                for s in range(len(self.seeds))
+            ]
             for c in contrasts
         ]
         return np.array(rows, dtype=np.float64).reshape(len(contrasts), len(self.seeds))
 
     def _replicates(self, contrast: Contrast) -> np.ndarray:
         """A contrast [R] on each resample of the subjects, mean over the seeds."""
-        parts = [w * self.scored[a, s][i].replicates for (a, i), w in contrast.items() for s in range(len(self.seeds))]
+        parts = [
+            w * self.scored[a, s][i].replicates
+            for (a, i), w in contrast.items()
+            for s in range(len(self.seeds))
+        ]
         return np.sum(parts, axis=0) / len(self.seeds)
 
     def _score(self, key: tuple[TaskSet, int], model: FittedModel) -> None:
         predicted = model.predict(self.cohort)
         scores = {}
         for i in key[0]:
-            task, prediction = self.tasks[i], predicted[self.tasks[i].name]
+            task = self.tasks[i]
+            prediction = predicted[self.tasks[i].name]
             scores[i] = Scored(
                 primary_metric(self.cohort, task, prediction, TEST),
                 primary_metric(self.cohort, task, prediction, VALID),

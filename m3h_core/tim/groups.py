@@ -29,11 +29,12 @@ class Gain:
 
 @dataclass(frozen=True)
 class TaskGroups:
-    """The number of groups that was best on the validation split, and what it gains on the test split.
+    """The number of groups that was best on the validation split, and what it gains on the test
+    split.
 
-    ``tried`` holds for each number of models its mean metric over the tasks {"models", "valid", "test"}; 1 is all
-    tasks in one model. ``single`` is that of the single-task models, the other way to train them. ``gain`` is against
-    these, ``gain_over_joint`` against one model of all.
+    ``tried`` holds for each number of models its mean metric over the tasks {"models", "valid",
+    "test"}; 1 is all tasks in one model. ``single`` is that of the single-task models, the other
+    way to train them. ``gain`` is against these, ``gain_over_joint`` against one model of all.
     """
 
     groups: tuple[tuple[str, ...], ...]
@@ -44,7 +45,8 @@ class TaskGroups:
 
     @property
     def best(self) -> str:
-        """What the validation split prefers of all options: "joint" (one model), "groups" or "single" (one a task).
+        """What the validation split prefers of all options: "joint" (one model), "groups" or
+        "single" (one a task).
 
         Of equals the one with fewer models.
         """
@@ -55,8 +57,9 @@ class TaskGroups:
 
     @property
     def advised(self) -> bool:
-        """Whether to train in these groups: the validation split prefers them to all else, and the test split shows
-        that they gain, against single-task models and against one model of all."""
+        """Whether to train in these groups: the validation split prefers them to all else, and the
+        test split shows that they gain, against single-task models and against one model of all.
+        """
         return self.best == "groups" and self.gain.low > 0 and self.gain_over_joint.low > 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,11 +77,13 @@ class TaskGroups:
 
 
 def task_groups(bench: Bench, interaction: TaskInteraction, most: int = 4) -> TaskGroups:
-    """Train the tasks in 2 to ``most`` groups and keep the number of models that is best on the validation split.
+    """Train the tasks in 2 to ``most`` groups and keep the number of models that is best on the
+    validation split.
 
-    For each number the groups are those of the largest sum over the tasks of a task's mean TIM in its group, by the
-    matrix of the validation split (as TAG groups tasks). One model of all tasks is always tried. ``bench`` is the one
-    that ``interaction`` was measured on: its single-task and joint models are not trained again.
+    For each number the groups are those of the largest sum over the tasks of a task's mean TIM in
+    its group, by the matrix of the validation split (as TAG groups tasks). One model of all tasks
+    is always tried. ``bench`` is the one that ``interaction`` was measured on: its single-task and
+    joint models are not trained again.
     """
     n = len(bench.tasks)
     everything: TaskSet = tuple(range(n))
@@ -91,13 +96,21 @@ def task_groups(bench: Bench, interaction: TaskInteraction, most: int = 4) -> Ta
     bench.plan(len(bench.lacking([*sets, *alone])))
     bench.train([*sets, *alone])
     judged = [i for i in everything if np.isfinite(bench.values([_mean_metric(alone, [i])])).all()]
-    judged = [i for i in judged if np.isfinite(bench.values([_mean_metric(alone, [i])], VALID)).all()]
+    judged = [
+        i for i in judged if np.isfinite(bench.values([_mean_metric(alone, [i])], VALID)).all()
+    ]
     if not judged:
-        raise ValueError("no task has labels enough in the validation and test splits to choose groups by")
+        raise ValueError(
+            "no task has labels enough in the validation and test splits to choose groups by"
+        )
     by_count = {count: _both(bench, groups, judged) for count, groups in tried.items()}
     count = max(by_count, key=lambda c: (by_count[c]["valid"], -c))
     gain, over_joint = (
-        _gain(bench.measure([_minus(_mean_metric(tried[count], judged), _mean_metric(other, judged))], [0]))
+        _gain(
+            bench.measure(
+                [_minus(_mean_metric(tried[count], judged), _mean_metric(other, judged))], [0]
+            )
+        )
         for other in (alone, [everything])
     )
     names = tuple(tuple(bench.tasks[i].name for i in group) for group in tried[count])
@@ -106,7 +119,8 @@ def task_groups(bench: Bench, interaction: TaskInteraction, most: int = 4) -> Ta
 
 
 def best_groups(gain_TT: np.ndarray, count: int, seed: int = 0) -> list[TaskSet]:
-    """Up to ``count`` groups of the largest sum of mean gains, from several random starts; smallest tasks first.
+    """Up to ``count`` groups of the largest sum of mean gains, from several random starts; smallest
+    tasks first.
 
     ``gain_TT[i, j]`` is what task i gains from j. A task alone gains nothing.
 
@@ -128,18 +142,22 @@ def best_groups(gain_TT: np.ndarray, count: int, seed: int = 0) -> list[TaskSet]
 
 def _climbed(gain_TT: np.ndarray, group_T: np.ndarray, count: int) -> np.ndarray:
     """Move one task at a time to where the total grows most, until no move helps."""
-    group_T, value = group_T.copy(), _total(gain_TT, group_T)
+    group_T = group_T.copy()
+    value = _total(gain_TT, group_T)
     improved = True
     while improved:
         improved = False
         for i in range(len(group_T)):
-            home, totals = group_T[i], []
+            home = group_T[i]
+            totals = []
             for g in range(count):
                 group_T[i] = g
                 totals.append(_total(gain_TT, group_T))
             group_T[i] = home
             if max(totals) > value + 1e-12:
-                group_T[i], value, improved = int(np.argmax(totals)), max(totals), True
+                group_T[i] = int(np.argmax(totals))
+                value = max(totals)
+                improved = True
     return group_T
 
 
@@ -162,7 +180,10 @@ def _minus(a: Contrast, b: Contrast) -> Contrast:
 
 def _both(bench: Bench, groups: Sequence[TaskSet], judged: Sequence[int]) -> dict[str, float]:
     contrast = [_mean_metric(groups, judged)]
-    return {"valid": float(bench.values(contrast, VALID)[0]), "test": float(bench.values(contrast)[0])}
+    return {
+        "valid": float(bench.values(contrast, VALID)[0]),
+        "test": float(bench.values(contrast)[0]),
+    }
 
 
 def _gain(measured: Measured) -> Gain:

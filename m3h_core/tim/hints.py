@@ -6,8 +6,8 @@
 - projection: the joint model is linearised in its shared layer, the gradients of its outputs are randomly projected,
   and the tasks are fitted again in this space, alone and in pairs (in the manner of Grad-TAG, Li et al. 2024).
 
-Row i is the task that is helped or harmed, column j the other. Shapes: T tasks, O outputs, F inputs, H units of the
-shared layer, N rows, d dimensions of the projection.
+Row i is the task that is helped or harmed, column j the other. Shapes: T tasks, O outputs, F
+inputs, H units of the shared layer, N rows, d dimensions of the projection.
 """
 
 from __future__ import annotations
@@ -41,14 +41,17 @@ def attention(model: FittedModel, cohort: Cohort) -> np.ndarray:
     return model.attention(cohort, cohort.rows(TRAIN))
 
 
-# Look-ahead ----------------------------------------------------------------------------------------------------------
+# Look-ahead ---------------------------------------------------------------------------------------
 
 
-def affinity(data: TrainingData, config: FitConfig, resume: str | Path | None = None) -> tuple[np.ndarray, FittedModel]:
-    """The share [T, T] of each task's validation loss that a step on each other task takes away, and the joint model.
+def affinity(
+    data: TrainingData, config: FitConfig, resume: str | Path | None = None
+) -> tuple[np.ndarray, FittedModel]:
+    """The share [T, T] of each task's validation loss that a step on each other task takes away,
+    and the joint model.
 
-    The step is the one that the optimiser would take on a training batch of task j alone, on the shared weights.
-    ``resume`` is a folder as in :func:`m3h_core.fit_many`.
+    The step is the one that the optimiser would take on a training batch of task j alone, on the
+    shared weights. ``resume`` is a folder as in :func:`m3h_core.fit_many`.
     """
     model = data.new_model(data.tasks, config)
     key = fingerprint(data.fingerprint(), config.to_dict())
@@ -83,44 +86,57 @@ def _look_ahead(trainer: Trainer, rows: Tensor) -> np.ndarray:
     before_T = trainer.valid_losses(params)[0]
     columns = []
     for loss in losses_T:
-        gradients = torch.autograd.grad(loss, [params[name] for name in shared], retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(
+            loss, [params[name] for name in shared], retain_graph=True, allow_unused=True
+        )
         steps = dict(zip(shared, gradients, strict=True))
-        moved = params | {n: params[n].detach() - _step(trainer, n, g) for n, g in steps.items() if g is not None}
+        moved = params | {
+            n: params[n].detach() - _step(trainer, n, g) for n, g in steps.items() if g is not None
+        }
         columns.append(1 - trainer.valid_losses(moved)[0] / before_T)
     return torch.stack(columns, dim=1).double().cpu().numpy()
 
 
 def _step(trainer: Trainer, name: str, gradient: Tensor) -> Tensor:
-    """What Adam would take off a weight for a gradient, with the second moments that training has left."""
+    """What Adam would take off a weight for a gradient, with the second moments that training has
+    left.
+    """
     moments = trainer.moments[name]
     second = moments.second / (1 - 0.999**moments.step).clamp_min(1e-12)
     return trainer.config.learning_rate * gradient / (second.sqrt() + 1e-8)
 
 
-# Projection ----------------------------------------------------------------------------------------------------------
+# Projection ---------------------------------------------------------------------------------------
 
 
 def projection(model: FittedModel, data: TrainingData) -> np.ndarray:
-    """The share [T, T] of each task's squared validation error that fitting it with another takes away.
+    """The share [T, T] of each task's squared validation error that fitting it with another takes
+    away.
 
-    Every fit is one Newton step from the joint model, in d random dimensions of the gradient of the shared layer: T
-    (T + 1) / 2 ridge regressions of that size. NaN for a task without a validation label.
+    Every fit is one Newton step from the joint model, in d random dimensions of the gradient of the
+    shared layer: T (T + 1) / 2 ridge regressions of that size. NaN for a task without a validation
+    label.
     """
     network = model.model
-    train, valid = _Linearized.of(network, data, valid=False), _Linearized.of(network, data, valid=True)
-    n, at = len(model.tasks), np.arange(len(model.tasks))
+    train = _Linearized.of(network, data, valid=False)
+    valid = _Linearized.of(network, data, valid=True)
+    n = len(model.tasks)
+    at = np.arange(len(model.tasks))
     size = np.mean([np.trace(part) for part in train.curvature_Tdd]) / _DIMENSIONS
     best: tuple[float, np.ndarray] | None = None
     for strength in _STRENGTHS:
         penalty = np.eye(_DIMENSIONS) * max(size * strength, 1e-12)
-        alone_Td = np.stack([np.linalg.solve(train.curvature_Tdd[i] + penalty, train.pull_Td[i]) for i in at])
+        alone_Td = np.stack(
+            [np.linalg.solve(train.curvature_Tdd[i] + penalty, train.pull_Td[i]) for i in at]
+        )
         alone_T = np.array([valid.error(i, alone_Td[i : i + 1])[0] for i in at])
         if best is not None and np.nansum(alone_T) >= best[0]:
             continue
         matrix = np.zeros((n, n))
         for i in at:
             pairs_Td = np.linalg.solve(
-                train.curvature_Tdd[i] + train.curvature_Tdd + penalty, (train.pull_Td[i] + train.pull_Td)[..., None]
+                train.curvature_Tdd[i] + train.curvature_Tdd + penalty,
+                (train.pull_Td[i] + train.pull_Td)[..., None],
             )[..., 0]
             matrix[i] = 1 - valid.error(i, pairs_Td) / alone_T[i]
         np.fill_diagonal(matrix, 0)
@@ -132,7 +148,8 @@ def projection(model: FittedModel, data: TrainingData) -> np.ndarray:
 class _Linearized:
     """A joint model as a linear one in d dimensions, on some rows.
 
-    ``curvature_Tdd`` and ``pull_Td`` are each task's normal equations; ``error`` its squared error after a step.
+    ``curvature_Tdd`` and ``pull_Td`` are each task's normal equations; ``error`` its squared error
+    after a step.
     """
 
     def __init__(self, n_tasks: int) -> None:
@@ -153,7 +170,9 @@ class _Linearized:
     def of(cls, network: M3H, data: TrainingData, valid: bool) -> _Linearized:
         """Read off the validation or the training rows."""
         x = data.x_valid if valid else data.x_train
-        targets, weights = (data.valid_targets, data.valid_mask) if valid else (data.targets, data.weights)
+        targets, weights = (
+            (data.valid_targets, data.valid_mask) if valid else (data.targets, data.weights)
+        )
         components = data.valid_components if valid else data.components
         found = cls(len(network.tasks))
         generator = torch.Generator().manual_seed(network.config.seed)
@@ -166,14 +185,32 @@ class _Linearized:
             signals_OBH = _sensitivities(network, x[rows])
             outputs_OB = network.own_outputs(x[rows]).detach()
             read_Bd = (x[rows] @ by_input) / _DIMENSIONS**0.5
-            for i, (task, part) in enumerate(zip(network.tasks, network.layout.slices, strict=True)):
-                residual_OB, slope_OB = _residual(task, outputs_OB[part], targets[i, rows], components[:, rows])
-                for residual_B, slope_B, signals_BH in zip(residual_OB, slope_OB, signals_OBH[part], strict=True):
-                    terms = (read_Bd * (signals_BH @ by_unit), residual_B, slope_B, weights[i, rows])
+            for i, (task, part) in enumerate(
+                zip(network.tasks, network.layout.slices, strict=True)
+            ):
+                residual_OB, slope_OB = _residual(
+                    task, outputs_OB[part], targets[i, rows], components[:, rows]
+                )
+                for residual_B, slope_B, signals_BH in zip(
+                    residual_OB, slope_OB, signals_OBH[part], strict=True
+                ):
+                    terms = (
+                        read_Bd * (signals_BH @ by_unit),
+                        residual_B,
+                        slope_B,
+                        weights[i, rows],
+                    )
                     found._add(i, *(term.double().cpu().numpy() for term in terms))
         return found
 
-    def _add(self, i: int, phi_Bd: np.ndarray, residual: np.ndarray, slope: np.ndarray, weight: np.ndarray) -> None:
+    def _add(
+        self,
+        i: int,
+        phi_Bd: np.ndarray,
+        residual: np.ndarray,
+        slope: np.ndarray,
+        weight: np.ndarray,
+    ) -> None:
         self.curvature_Tdd[i] += (phi_Bd * (weight * slope)[:, None]).T @ phi_Bd
         self.pull_Td[i] += phi_Bd.T @ (weight * residual)
         moved_Bd = phi_Bd * slope[:, None]
@@ -188,20 +225,35 @@ def _sensitivities(network: M3H, x_BF: Tensor) -> Tensor:
     entering_BH = (x_BF @ p["first_weight"][0].T + p["first_bias"][0]).requires_grad_()
     units = network.layout.first
     # The layers above, read as a network whose first layer passes its input on.
-    above = dict(p) | {"first_weight": torch.eye(units).to(x_BF)[None], "first_bias": x_BF.new_zeros(1, units)}
-    outputs_OB = run(above, replace(network.layout, n_inputs=units), network.config, entering_BH).outputs.mean(0)
-    return torch.stack([torch.autograd.grad(output.sum(), entering_BH, retain_graph=True)[0] for output in outputs_OB])
+    above = dict(p) | {
+        "first_weight": torch.eye(units).to(x_BF)[None],
+        "first_bias": x_BF.new_zeros(1, units),
+    }
+    outputs_OB = run(
+        above, replace(network.layout, n_inputs=units), network.config, entering_BH
+    ).outputs.mean(0)
+    return torch.stack(
+        [
+            torch.autograd.grad(output.sum(), entering_BH, retain_graph=True)[0]
+            for output in outputs_OB
+        ]
+    )
 
 
-def _residual(task: TaskSpec, outputs_OB: Tensor, target_B: Tensor, components_CB: Tensor) -> tuple[Tensor, Tensor]:
+def _residual(
+    task: TaskSpec, outputs_OB: Tensor, target_B: Tensor, components_CB: Tensor
+) -> tuple[Tensor, Tensor]:
     """What is left of the target [O, B], and how fast the prediction moves with the output."""
     if task.problem == "clustering":
         return components_CB - outputs_OB, torch.ones_like(outputs_OB)
     if task.problem == "regression":
         return target_B[None] - outputs_OB, torch.ones_like(outputs_OB)
     if task.problem == "binary":
-        predicted, aim = torch.sigmoid(outputs_OB), target_B[None]
+        predicted = torch.sigmoid(outputs_OB)
+        aim = target_B[None]
     else:
         predicted = torch.softmax(outputs_OB, dim=0)
-        aim = (target_B[None] == torch.arange(len(outputs_OB), device=target_B.device)[:, None]).to(outputs_OB)
+        aim = (target_B[None] == torch.arange(len(outputs_OB), device=target_B.device)[:, None]).to(
+            outputs_OB
+        )
     return aim - predicted, predicted * (1 - predicted)

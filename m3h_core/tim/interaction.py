@@ -1,7 +1,7 @@
 """The matrix: how the metric of one task changes when another is learned with it.
 
-P_i(S) is the test metric of task i (higher is better) of a model trained jointly on the task set S. The definitions
-are ours, in the sense of the paper's abstract:
+P_i(S) is the test metric of task i (higher is better) of a model trained jointly on the task set S.
+The definitions are ours, in the sense of the paper's abstract:
 
 - pairwise: TIM(j -> i) = P_i({i, j}) - P_i({i}); one model a pair.
 - shapley: the mean of P_i(S + {i, j}) - P_i(S + {i}) over all orders in which the other tasks can join i. Its rows sum
@@ -42,21 +42,25 @@ UNITS = {
 METHODS = tuple(UNITS)
 # Up to so many tasks every subset is trained: 63 models a seed.
 _EXACT_SHAPLEY = 6
-_ORDERS, _MOST_ORDERS = 10, 1000
+_ORDERS = 10
+_MOST_ORDERS = 1000
 _FOLDS = 5
 
 
 @dataclass(frozen=True)
 class TaskInteraction:
-    """The interaction of T tasks; ``matrix_TT[i, j]`` is the change of task i's metric when j is learned too.
+    """The interaction of T tasks; ``matrix_TT[i, j]`` is the change of task i's metric when j is
+    learned too.
 
-    Absolute changes with 95% intervals (seeds and subjects); the diagonal is 0. ``single_T`` and ``joint_T`` are the
-    metrics of each task learned alone and with all others. ``source_TT`` says "retrained" or "estimated".
+    Absolute changes with 95% intervals (seeds and subjects); the diagonal is 0. ``single_T`` and
+    ``joint_T`` are the metrics of each task learned alone and with all others. ``source_TT`` says
+    "retrained" or "estimated".
 
-    ``q_TT`` are p values adjusted for the false discovery rate over all retrained cells (Benjamini and Hochberg): NaN
-    where estimated, or where a single seed tells nothing of training's own doubt. ``evidence_TT`` is where these lie
-    within ``fdr``; no other cell should be read as an effect. ``valid_TT`` is the matrix on the validation split: what
-    choices are made by. ``agreement`` is the rank correlation of the estimates with retrained cells that they were not
+    ``q_TT`` are p values adjusted for the false discovery rate over all retrained cells (Benjamini
+    and Hochberg): NaN where estimated, or where a single seed tells nothing of training's own
+    doubt. ``evidence_TT`` is where these lie within ``fdr``; no other cell should be read as an
+    effect. ``valid_TT`` is the matrix on the validation split: what choices are made by.
+    ``agreement`` is the rank correlation of the estimates with retrained cells that they were not
     fitted on, where there are both. ``unit`` is "metric" unless the method has a unit of its own.
     """
 
@@ -120,19 +124,21 @@ def task_interaction(
 ) -> TaskInteraction:
     """Measure how the tasks act on each other.
 
-    For each seed T single-task models, the joint model, and the task sets of the method, all through
-    :func:`m3h_core.fit_many`, whose ``resume``, ``on_progress`` and ``workers`` these are: a kill loses at most the
-    chunks that were being trained. Models
-    among ``single_models`` (single-task or joint) of the same tasks, seed and configuration are not trained again; the
+    For each seed T single-task models, the joint model, and the task sets of the method, all
+    through :func:`m3h_core.fit_many`, whose ``resume``, ``on_progress`` and ``workers`` these are:
+    a kill loses at most the chunks that were being trained. Models among ``single_models``
+    (single-task or joint) of the same tasks, seed and configuration are not trained again; the
     methods that read the joint model alone take only these for ``single_T``.
 
-    ``max_models`` bounds the models that are trained. Pairwise then retrains the pairs that count most by a cheap
-    estimate, some for every task, and estimates the other cells from it and from the retrained cells of the same row
-    and column, with an interval as wide as left-out cells stray. Shapley samples as many orders of the tasks as fit.
-    Raises ValueError for an unknown method, fewer than two tasks, or a bound that the single-task and joint models
-    exceed already.
+    ``max_models`` bounds the models that are trained. Pairwise then retrains the pairs that count
+    most by a cheap estimate, some for every task, and estimates the other cells from it and from
+    the retrained cells of the same row and column, with an interval as wide as left-out cells
+    stray. Shapley samples as many orders of the tasks as fit. Raises ValueError for an unknown
+    method, fewer than two tasks, or a bound that the single-task and joint models exceed already.
     """
-    bench = Bench(cohort, tasks, config or FitConfig(), seeds, n_bootstrap, resume, on_progress, workers)
+    bench = Bench(
+        cohort, tasks, config or FitConfig(), seeds, n_bootstrap, resume, on_progress, workers
+    )
     bench.reuse(single_models)
     return measured_interaction(bench, method, max_models, fdr)
 
@@ -140,7 +146,9 @@ def task_interaction(
 def measured_interaction(
     bench: Bench, method: str = "pairwise", max_models: int | None = None, fdr: float = 0.05
 ) -> TaskInteraction:
-    """:func:`task_interaction` on a bench, whose models then serve :func:`task_groups` and the like too."""
+    """:func:`task_interaction` on a bench, whose models then serve :func:`task_groups` and the like
+    too.
+    """
     if method not in METHODS:
         raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
     if len(bench.tasks) < 2:
@@ -189,15 +197,18 @@ def _affordable(bench: Bench, max_models: int | None) -> int | None:
         return None
     first = len(bench.lacking(_ground(len(bench.tasks))))
     if max_models < first:
-        raise ValueError(f"max_models is {max_models}, but {first} single-task and joint models come first")
+        raise ValueError(
+            f"max_models is {max_models}, but {first} single-task and joint models come first"
+        )
     return max_models - first
 
 
-# Pairs ---------------------------------------------------------------------------------------------------------------
+# Pairs --------------------------------------------------------------------------------------------
 
 
 def _pairwise(bench: Bench, max_models: int | None, fdr: float) -> TaskInteraction:
-    n, seeds = len(bench.tasks), len(bench.seeds)
+    n = len(bench.tasks)
+    seeds = len(bench.seeds)
     pairs: list[tuple[int, int]] = list(itertools.combinations(range(n), 2))
     left = _affordable(bench, max_models)
     if left is None or left >= len(pairs) * seeds:
@@ -215,17 +226,25 @@ def _pairwise(bench: Bench, max_models: int | None, fdr: float) -> TaskInteracti
 
 
 def _clues(bench: Bench, models: int) -> np.ndarray:
-    """Cheap estimates [k, T, T] of all cells, the best one first, beside a budget of so many models."""
+    """Cheap estimates [k, T, T] of all cells, the best one first, beside a budget of so many
+    models.
+    """
     n = len(bench.tasks)
     joint = [bench.kept[tuple(range(n)), s] for s in range(len(bench.seeds))]
-    attention, projection = _attention(bench, joint).mean(0), _projection(bench, joint).mean(0)
+    attention = _attention(bench, joint).mean(0)
+    projection = _projection(bench, joint).mean(0)
     by_light = _light(bench, models)
-    return np.stack([projection, attention] if by_light is None else [by_light, projection, attention])
+    return np.stack(
+        [projection, attention] if by_light is None else [by_light, projection, attention]
+    )
 
 
 def _light(bench: Bench, models: int) -> np.ndarray | None:
-    """The matrix by pair models of a small network, where that costs less than half of what so many models do."""
-    config, n = light(bench.configs[0]), len(bench.tasks)
+    """The matrix by pair models of a small network, where that costs less than half of what so many
+    models do.
+    """
+    config = light(bench.configs[0])
+    n = len(bench.tasks)
     sets: list[TaskSet] = [*((i,) for i in range(n)), *itertools.combinations(range(n), 2)]
     # Nearly all weights lie in the first layer, which members share.
     if len(sets) * sum(config.hidden) / sum(bench.configs[0].hidden or (1,)) > models / 2:
@@ -234,12 +253,16 @@ def _light(bench: Bench, models: int) -> np.ndarray | None:
     small.plan(len(sets))
     small.train(sets)
     matrix = np.zeros((n, n))
-    matrix[tuple(np.transpose(cells_of(n)))] = np.nan_to_num(small.values([pair_contrast(*c) for c in cells_of(n)]))
+    matrix[tuple(np.transpose(cells_of(n)))] = np.nan_to_num(
+        small.values([pair_contrast(*c) for c in cells_of(n)])
+    )
     return matrix
 
 
 def _most_telling(clue_TT: np.ndarray, count: int) -> list[tuple[int, int]]:
-    """Pairs in rounds: in each, every task that has none yet has the one left that stands out most from its row."""
+    """Pairs in rounds: in each, every task that has none yet has the one left that stands out most
+    from its row.
+    """
     others = np.where(np.eye(len(clue_TT), dtype=bool), np.nan, np.nan_to_num(clue_TT))
     apart = np.abs(others - np.nanmean(others, axis=1, keepdims=True))
     size = np.where(np.eye(len(clue_TT), dtype=bool), -1, np.maximum(apart, apart.T))
@@ -256,7 +279,11 @@ def _most_telling(clue_TT: np.ndarray, count: int) -> list[tuple[int, int]]:
 
 
 def _result(
-    bench: Bench, method: str, fdr: float, pairs: Sequence[tuple[int, int]], clues: np.ndarray | None
+    bench: Bench,
+    method: str,
+    fdr: float,
+    pairs: Sequence[tuple[int, int]],
+    clues: np.ndarray | None,
 ) -> TaskInteraction:
     cells = [cell for i, j in pairs for cell in ((i, j), (j, i))]
     contrasts = [pair_contrast(i, j) for i, j in cells]
@@ -266,13 +293,24 @@ def _result(
 
 
 def _assembled(
-    bench: Bench, method: str, fdr: float, cells: Sequence[tuple[int, int]], measured: Measured, valid: np.ndarray
+    bench: Bench,
+    method: str,
+    fdr: float,
+    cells: Sequence[tuple[int, int]],
+    measured: Measured,
+    valid: np.ndarray,
 ) -> TaskInteraction:
     """The matrix of these cells; the others stay 0 and "estimated" until they are completed."""
     n = len(bench.tasks)
     at = tuple(np.transpose(cells).reshape(2, -1).astype(int))
-    matrix, low, high, on_valid = np.zeros((n, n)), np.zeros((n, n)), np.zeros((n, n)), np.zeros((n, n))
-    matrix[at], low[at], high[at], on_valid[at] = measured.value, measured.low, measured.high, valid
+    matrix = np.zeros((n, n))
+    low = np.zeros((n, n))
+    high = np.zeros((n, n))
+    on_valid = np.zeros((n, n))
+    matrix[at] = measured.value
+    low[at] = measured.low
+    high[at] = measured.high
+    on_valid[at] = valid
     source = np.full((n, n), "estimated")
     source[at] = "retrained"
     np.fill_diagonal(source, "retrained")
@@ -283,27 +321,47 @@ def _assembled(
     joint = bench.values([{(every, i): 1.0} for i in every])
     names = tuple(task.name for task in bench.tasks)
     return TaskInteraction(
-        names, method, matrix, low, high, single, joint, source, q, on_valid, fdr, len(bench.seeds), bench.trained
+        names,
+        method,
+        matrix,
+        low,
+        high,
+        single,
+        joint,
+        source,
+        q,
+        on_valid,
+        fdr,
+        len(bench.seeds),
+        bench.trained,
     )
 
 
 def _adjusted(p: np.ndarray) -> np.ndarray:
     """P values adjusted for the false discovery rate, NaN where there is none."""
-    adjusted, known = np.full(len(p), np.nan), np.isfinite(p)
+    adjusted = np.full(len(p), np.nan)
+    known = np.isfinite(p)
     if known.any():
         adjusted[known] = stats.false_discovery_control(p[known], method="bh")
     return adjusted
 
 
-def _completed(found: TaskInteraction, known: Sequence[tuple[int, int]], clues: np.ndarray) -> TaskInteraction:
-    """Fill the cells that were not retrained: a ridge regression on the clues, the row and the column.
+def _completed(
+    found: TaskInteraction, known: Sequence[tuple[int, int]], clues: np.ndarray
+) -> TaskInteraction:
+    """Fill the cells that were not retrained: a ridge regression on the clues, the row and the
+    column.
 
-    A row's cells share the luck of its single-task model and how much the task needs help; left-out cells say how
-    much of this to believe.
+    A row's cells share the luck of its single-task model and how much the task needs help; left-out
+    cells say how much of this to believe.
     """
     n = len(found.tasks)
     unknown = [cell for cell in cells_of(n) if found.source_TT[cell] == "estimated"]
-    fitted = [cell for cell in known if np.isfinite(found.matrix_TT[cell]) and np.isfinite(found.valid_TT[cell])]
+    fitted = [
+        cell
+        for cell in known
+        if np.isfinite(found.matrix_TT[cell]) and np.isfinite(found.valid_TT[cell])
+    ]
     scale = clues.reshape(len(clues), -1).std(1)
     clues = np.nan_to_num(clues / np.where(scale > 0, scale, 1)[:, None, None])
 
@@ -311,7 +369,9 @@ def _completed(found: TaskInteraction, known: Sequence[tuple[int, int]], clues: 
         rows, columns = np.transpose(cells)
         return np.hstack([clues[:, rows, columns].T, np.eye(n)[rows], np.eye(n)[columns]])
 
-    matrix, low, high, valid = (part.copy() for part in (found.matrix_TT, found.low_TT, found.high_TT, found.valid_TT))
+    matrix, low, high, valid = (
+        part.copy() for part in (found.matrix_TT, found.low_TT, found.high_TT, found.valid_TT)
+    )
     at = tuple(np.transpose(unknown))
     if len(fitted) < 3:
         matrix[at] = low[at] = high[at] = valid[at] = np.nan
@@ -321,19 +381,24 @@ def _completed(found: TaskInteraction, known: Sequence[tuple[int, int]], clues: 
     estimate = ridge(described(unknown))
     doubt = 1.96 * float(np.sqrt(np.mean((targets - ridge.left_out_mO)[:, 0] ** 2)))
     matrix[at], valid[at] = estimate.T
-    low[at], high[at] = matrix[at] - doubt, matrix[at] + doubt
+    low[at] = matrix[at] - doubt
+    high[at] = matrix[at] + doubt
     # Where a task has no metric, neither has any cell of its row.
     lost = ~np.isfinite(found.single_T)
     for part in (matrix, low, high, valid):
         part[lost] = np.nan
     agreement = _agreement(described(fitted), targets[:, :1])
-    return replace(found, matrix_TT=matrix, low_TT=low, high_TT=high, valid_TT=valid, agreement=agreement)
+    return replace(
+        found, matrix_TT=matrix, low_TT=low, high_TT=high, valid_TT=valid, agreement=agreement
+    )
 
 
 def _agreement(described_mF: np.ndarray, targets_m1: np.ndarray) -> float:
-    """Mean rank correlation of cells with their estimates within folds that these were not fitted on.
+    """Mean rank correlation of cells with their estimates within folds that these were not fitted
+    on.
 
-    Within, because an estimate that knows nothing is the mean of the other folds, which is low where a fold is high.
+    Within, because an estimate that knows nothing is the mean of the other folds, which is low
+    where a fold is high.
     """
     fold_m = np.random.default_rng(0).permutation(len(targets_m1)) % _FOLDS
     if len(targets_m1) < 4 * _FOLDS:
@@ -343,18 +408,22 @@ def _agreement(described_mF: np.ndarray, targets_m1: np.ndarray) -> float:
         out = fold_m == fold
         estimate = fit_ridge(described_mF[~out], targets_m1[~out])(described_mF[out])[:, 0]
         varies = np.ptp(estimate) > 1e-12 and np.ptp(targets_m1[out]) > 0
-        found.append(float(stats.spearmanr(estimate, targets_m1[out, 0]).statistic) if varies else 0.0)
+        found.append(
+            float(stats.spearmanr(estimate, targets_m1[out, 0]).statistic) if varies else 0.0
+        )
     return float(np.mean(found))
 
 
-# Shapley values ------------------------------------------------------------------------------------------------------
+# Shapley values -----------------------------------------------------------------------------------
 
 
 def _shapley(bench: Bench, max_models: int | None, fdr: float) -> TaskInteraction:
     n = len(bench.tasks)
     left = _affordable(bench, max_models)
     subsets = (
-        [s for size in range(1, n + 1) for s in itertools.combinations(range(n), size)] if n <= _EXACT_SHAPLEY else []
+        [s for size in range(1, n + 1) for s in itertools.combinations(range(n), size)]
+        if n <= _EXACT_SHAPLEY
+        else []
     )
     cells = cells_of(n)
     beyond = len(bench.lacking(subsets)) - len(bench.lacking(_ground(n)))
@@ -362,7 +431,11 @@ def _shapley(bench: Bench, max_models: int | None, fdr: float) -> TaskInteractio
         draws = [{cell: _exact_contrast(n, *cell) for cell in cells}]
     else:
         draws = _sampled(bench, left)
-    sets = list(dict.fromkeys([*_ground(n), *(key[0] for draw in draws for c in draw.values() for key in c)]))
+    sets = list(
+        dict.fromkeys(
+            [*_ground(n), *(key[0] for draw in draws for c in draw.values() for key in c)]
+        )
+    )
     bench.plan(len(bench.lacking(sets)))
     bench.train(sets)
     contrasts = [_mean([draw[cell] for draw in draws]) for cell in cells]
@@ -375,7 +448,9 @@ def _shapley(bench: Bench, max_models: int | None, fdr: float) -> TaskInteractio
 
 
 def _exact_contrast(n: int, i: int, j: int) -> Contrast:
-    """The Shapley value of j for i: the sum over S without both of |S|! (n - 2 - |S|)! / (n - 1)! times the gain."""
+    """The Shapley value of j for i: the sum over S without both of |S|! (n - 2 - |S|)! / (n - 1)!
+    times the gain.
+    """
     others = [k for k in range(n) if k not in (i, j)]
     contrast: dict[tuple[TaskSet, int], float] = {}
     for size in range(n - 1):
@@ -387,15 +462,19 @@ def _exact_contrast(n: int, i: int, j: int) -> Contrast:
 
 
 def _sampled(bench: Bench, left: int | None) -> list[dict[tuple[int, int], Contrast]]:
-    """The gain of each cell in orders of the tasks, each order averaged with its reverse; as many as fit."""
-    n, seeds = len(bench.tasks), len(bench.seeds)
+    """The gain of each cell in orders of the tasks, each order averaged with its reverse; as many
+    as fit.
+    """
+    n = len(bench.tasks)
+    seeds = len(bench.seeds)
     rng = np.random.default_rng(bench.configs[0].seed)
     draws: list[dict[tuple[int, int], Contrast]] = []
     sets: dict[TaskSet, None] = {}
     ground = len(bench.lacking(_ground(n)))
     while len(draws) < _ORDERS // 2 or left is not None:
         order = rng.permutation(n).tolist()
-        forward, backward = _gains(order), _gains(order[::-1])
+        forward = _gains(order)
+        backward = _gains(order[::-1])
         draw = {cell: _mean([forward[cell], backward[cell]]) for cell in forward}
         more = dict.fromkeys([*sets, *(key[0] for contrast in draw.values() for key in contrast)])
         if left is not None and (
@@ -406,20 +485,23 @@ def _sampled(bench: Bench, left: int | None) -> list[dict[tuple[int, int], Contr
         draws.append(draw)
     if len(draws) < 2:
         raise ValueError(
-            f"max_models leaves {left} models; two sampled orders of {n} tasks and their reverses need up to "
-            f"{2 * n * (n - 1) * seeds}"
+            f"max_models leaves {left} models; two sampled orders of {n} tasks and their reverses "
+            f"need up to {2 * n * (n - 1) * seeds}"
         )
     return draws
 
 
 def _gains(order: Sequence[int]) -> dict[tuple[int, int], Contrast]:
-    """For each cell the gain of i when j joins it and the tasks that come before j in this order."""
+    """For each cell the gain of i when j joins it and the tasks that come before j in this
+    order.
+    """
     gains: dict[tuple[int, int], Contrast] = {}
     for i in order:
         joined: list[int] = [i]
         for j in order:
             if j != i:
-                before, after = tuple(sorted(joined)), tuple(sorted([*joined, j]))
+                before = tuple(sorted(joined))
+                after = tuple(sorted([*joined, j]))
                 gains[i, j] = {(after, i): 1.0, (before, i): -1.0}
                 joined.append(j)
     return gains
@@ -434,7 +516,7 @@ def _mean(contrasts: Sequence[Contrast]) -> Contrast:
     return {key: weight for key, weight in total.items() if abs(weight) > 1e-12}
 
 
-# Hints of the joint model --------------------------------------------------------------------------------------------
+# Hints of the joint model -------------------------------------------------------------------------
 
 
 def _attention(bench: Bench, joint: Sequence[FittedModel]) -> np.ndarray:
@@ -447,11 +529,15 @@ def _projection(bench: Bench, joint: Sequence[FittedModel]) -> np.ndarray:
 
 def _hinted(bench: Bench, method: str, fdr: float) -> TaskInteraction:
     """A matrix that the joint model alone gives, with the spread over seeds as its interval."""
-    n, n_seeds = len(bench.tasks), len(bench.seeds)
+    n = len(bench.tasks)
+    n_seeds = len(bench.seeds)
     every = tuple(range(n))
     if method == "affinity":
         bench.plan(n_seeds)
-        found = [hints.affinity(bench.bank.data(config), config, bench.resume) for config in bench.configs]
+        found = [
+            hints.affinity(bench.bank.data(config), config, bench.resume)
+            for config in bench.configs
+        ]
         bench.reuse([model for _, model in found])
         by_seed = np.stack([matrix for matrix, _ in found])
     else:
@@ -467,7 +553,9 @@ def _hinted(bench: Bench, method: str, fdr: float) -> TaskInteraction:
         np.fill_diagonal(part, 0)
     source = np.full((n, n), "estimated")
     np.fill_diagonal(source, "retrained")
-    single = np.array([bench.values([{((i,), i): 1.0}])[0] if bench.known((i,)) else math.nan for i in every])
+    single = np.array(
+        [bench.values([{((i,), i): 1.0}])[0] if bench.known((i,)) else math.nan for i in every]
+    )
     joint = bench.values([{(every, i): 1.0} for i in every])
     names = tuple(task.name for task in bench.tasks)
     nothing = np.full((n, n), np.nan)

@@ -1,6 +1,7 @@
 """What pair models say of the joint model: the effect of leaving a task out of it.
 
-In the joint model a task's attention is spread over many; a pair is another regime. Shapes: T tasks, L left out.
+In the joint model a task's attention is spread over many; a pair is another regime. Shapes: T
+tasks, L left out.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from m3h_core.tim.interaction import TaskInteraction, listed
 
 @dataclass(frozen=True)
 class LeftOut:
-    """``matrix_TL[i, l]``: the metric of task i in the joint model, minus that in the joint model without task l.
+    """``matrix_TL[i, l]``: the metric of task i in the joint model, minus that in the joint model
+    without task l.
 
-    ``spearman`` and ``same_sign`` compare these cells with the matrix of pairs (NaN where they can't be compared);
-    ``cells`` counts them.
+    ``spearman`` and ``same_sign`` compare these cells with the matrix of pairs (NaN where they
+    can't be compared); ``cells`` counts them.
     """
 
     tasks: tuple[str, ...]
@@ -46,9 +48,11 @@ class LeftOut:
 
 
 def leave_one_task_out(bench: Bench, interaction: TaskInteraction, count: int = 4) -> LeftOut:
-    """Train the joint model without each of ``count`` tasks, from those that help others most to those that do least.
+    """Train the joint model without each of ``count`` tasks, from those that help others most to
+    those that do least.
 
-    ``bench`` is the one that ``interaction`` was measured on. Cells are compared where the pair was retrained.
+    ``bench`` is the one that ``interaction`` was measured on. Cells are compared where the pair was
+    retrained.
     """
     n = len(bench.tasks)
     everything = tuple(range(n))
@@ -61,10 +65,17 @@ def leave_one_task_out(bench: Bench, interaction: TaskInteraction, count: int = 
     contrasts: list[Contrast] = [{(everything, i): 1.0, (without[j], i): -1.0} for i, j in cells]
     measured = bench.measure(contrasts, [i for i, _ in cells])
     shape = (n, len(picked))
-    matrix, low, high = np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, np.nan)
+    matrix = np.full(shape, np.nan)
+    low = np.full(shape, np.nan)
+    high = np.full(shape, np.nan)
     at = tuple(np.transpose([(i, picked.index(j)) for i, j in cells]))
-    matrix[at], low[at], high[at] = measured.value, measured.low, measured.high
-    pairs = [interaction.matrix_TT[c] if interaction.source_TT[c] == "retrained" else math.nan for c in cells]
+    matrix[at] = measured.value
+    low[at] = measured.low
+    high[at] = measured.high
+    pairs = [
+        interaction.matrix_TT[c] if interaction.source_TT[c] == "retrained" else math.nan
+        for c in cells
+    ]
     both = np.array([measured.value, pairs])
     both = both[:, np.isfinite(both).all(0)]
     comparable = both.shape[1] > 2 and (np.ptp(both, axis=1) > 0).all()

@@ -1,4 +1,6 @@
-"""What assets share: the out-folder with its configuration, and how a step becomes a materialisation."""
+"""What assets share: the out-folder with its configuration, and how a step becomes a
+materialisation.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,15 @@ from typing import Any
 import dagster as dg
 
 from m3h_pipeline import config as configuration
-from m3h_pipeline import tracking
 from m3h_pipeline.contracts import TABLES, load_contract
-from m3h_pipeline.endings import explain, messages
 from m3h_pipeline.errors import InputError, without_values
-from m3h_pipeline.liveness import living
-from m3h_pipeline.location import settle_location
-from m3h_pipeline.snapshots import need_date
+from m3h_pipeline.errors.endings import explain, messages
+from m3h_pipeline.registry import tracking
+from m3h_pipeline.registry.location import settle_location
 from m3h_pipeline.sources import Source
-from m3h_pipeline.storage import Step, at_work, need_step, produce, step_key
+from m3h_pipeline.state.liveness import living
+from m3h_pipeline.state.snapshots import need_date
+from m3h_pipeline.state.storage import Step, at_work, need_step, produce, step_key
 
 OUT_VARIABLE = "M3H_OUT"
 OWNERS = ["team:m3h"]
@@ -107,7 +109,8 @@ class Workspace(dg.ConfigurableResource):
 
 
 def for_this_out(resource: type[dg.ConfigurableResource]) -> dg.ResourceDefinition:
-    """A resource of the out-folder that ``M3H_OUT`` names; the configuration of a run can't name another.
+    """A resource of the out-folder that ``M3H_OUT`` names; the configuration of a run can't name
+    another.
 
     A resource given to Dagster as it is could be sent anywhere from the launchpad.
     """
@@ -117,7 +120,8 @@ def for_this_out(resource: type[dg.ConfigurableResource]) -> dg.ResourceDefiniti
 
 @contextmanager
 def clearly() -> Generator[None]:
-    """A user's mistake, or a full disk, becomes a Dagster failure that is not retried and has no traceback.
+    """A user's mistake, or a full disk, becomes a Dagster failure that is not retried and has no
+    traceback.
 
     A library's error loses the values that it quotes.
     """
@@ -173,7 +177,9 @@ def merged(*parts: Mapping[str, Any]) -> dict[str, Any]:
     together: dict[str, Any] = {}
     for part in parts:
         if repeated := sorted(together.keys() & part.keys()):
-            raise ValueError(f"metadata comes twice under one key: {', '.join(repeated)}; rename one of the two")
+            raise ValueError(
+                f"metadata comes twice under one key: {', '.join(repeated)}; rename one of the two"
+            )
         together |= part
     return together
 

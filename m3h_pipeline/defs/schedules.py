@@ -11,11 +11,12 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline.defs.partitions import add_partition
 from m3h_pipeline.defs.resources import OUT_VARIABLE, Workspace
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.paths import out_option
-from m3h_pipeline.snapshots import labels
-from m3h_pipeline.storage import is_locked, read_step
+from m3h_pipeline.state.paths import out_option
+from m3h_pipeline.state.snapshots import labels
+from m3h_pipeline.state.storage import is_locked, read_step
 
-# A run that `m3h run` makes in its own process; Dagster does not notice when that process is killed, the lock does.
+# A run that `m3h run` makes in its own process; Dagster does not notice when that process is
+# killed, the lock does.
 COMMAND_TAG = "m3h/command"
 RUN_LOCK = ".run.lock"
 _GOING = [
@@ -53,11 +54,15 @@ def nightly(job: str) -> dg.ScheduleDefinition:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="The night's snapshot through to a registered candidate ([nightly] in m3h.toml).",
     )
-    def schedule(context: dg.ScheduleEvaluationContext, workspace: Workspace) -> dg.RunRequest | dg.SkipReason:
+    def schedule(
+        context: dg.ScheduleEvaluationContext, workspace: Workspace
+    ) -> dg.RunRequest | dg.SkipReason:
         night = context.scheduled_execution_time.astimezone(ZoneInfo(timezone(workspace.config)))
         label = night.date().isoformat()
         if going := run_going(context.instance, workspace.root, job):
-            return dg.SkipReason(f"run {going} is still going: a second one would compute the same steps")
+            return dg.SkipReason(
+                f"run {going} is still going: a second one would compute the same steps"
+            )
         if reason := nothing_to_do(workspace, label):
             return dg.SkipReason(reason)
         add_partition(context.instance, label)
@@ -98,4 +103,6 @@ def remember(workspace: Workspace, label: str) -> None:
 
 def overdue(config: configuration.Config) -> dg.FreshnessPolicy:
     """When a candidate counts as overdue: Dagster shows a missed night on the asset."""
-    return dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(hours=config.nightly.late_after_hours))
+    return dg.FreshnessPolicy.time_window(
+        fail_window=dt.timedelta(hours=config.nightly.late_after_hours)
+    )

@@ -4,19 +4,21 @@ import dagster as dg
 
 from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.notify import notify
+from m3h_pipeline.registry.notify import notify
 
 
 @dg.sensor(
     name="review",
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Moves the aliases champion and previous as people decided in MLflow's pages, and finishes what "
-    "`m3h review` could not. See `m3h review list`.",
+    description=(
+        "Moves the aliases champion and previous as people decided in MLflow's pages, and "
+        "finishes what `m3h review` could not. See `m3h review list`."
+    ),
 )
 def review_sensor(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.SkipReason:
     """Carry out what was decided since the last tick."""
-    from m3h_pipeline.review import notify_by_hand, settle
+    from m3h_pipeline.registry.review import notify_by_hand, settle
 
     uri = workspace.mlflow_uri
     if uri.startswith("sqlite:///") and not (workspace.root / "mlflow" / "mlflow.db").exists():
@@ -25,7 +27,9 @@ def review_sensor(context: dg.SensorEvaluationContext, workspace: Workspace) -> 
         said = settle(workspace.root, auto_promote=workspace.config.review.auto_promote)
     except InputError as error:
         context.log.warning(str(error))
-        return dg.SkipReason(f"{error}; what was decided stays in the audit table and is carried out when it is back")
+        return dg.SkipReason(
+            f"{error}; what was decided stays in the audit table and is carried out when it is back"
+        )
     for line in said:
         context.log.info(line)
     for problem in notify_by_hand(workspace.root, said):
@@ -36,15 +40,21 @@ def review_sensor(context: dg.SensorEvaluationContext, workspace: Workspace) -> 
 @dg.run_failure_sensor(
     name="failed_run",
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells of a failed run by [notify] in m3h.toml; without one it only stands in Dagster's log.",
+    description=(
+        "Tells of a failed run by [notify] in m3h.toml; without one it only stands in Dagster's "
+        "log."
+    ),
 )
 def failure_sensor(context: dg.RunFailureSensorContext, workspace: Workspace) -> None:
     """Say which run failed, of which snapshot, at which steps."""
     run = context.dagster_run
-    steps = sorted({event.step_key for event in context.get_step_failure_events() if event.step_key})
+    steps = sorted(
+        {event.step_key for event in context.get_step_failure_events() if event.step_key}
+    )
     snapshot = run.tags.get("dagster/partition", "none")
     message = (
-        f"M3H: run {run.run_id} ({run.job_name}, snapshot {snapshot}) failed at {', '.join(steps) or 'its start'}."
+        f"M3H: run {run.run_id} ({run.job_name}, snapshot {snapshot}) failed at "
+        f"{', '.join(steps) or 'its start'}."
     )
     context.log.error(message)
     for problem in notify(workspace.config.notify, message):

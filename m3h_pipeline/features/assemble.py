@@ -15,17 +15,22 @@ from safetensors.numpy import load_file
 from m3h_core import Cohort
 
 
-def write_cohort(samples: Path, labels: Path, embeddings: Mapping[str, Path], to: Path) -> dict[str, Any]:
+def write_cohort(
+    samples: Path, labels: Path, embeddings: Mapping[str, Path], to: Path
+) -> dict[str, Any]:
     """Write the cohort and ``tasks.json`` into ``to``; return counts.
 
-    ``samples`` and ``labels`` are folders of the validated tables (with ``columns.json`` and ``tasks.json``),
-    ``embeddings`` the folders of the embedding jobs, whose rows lie in the order of sorted sample ids.
+    ``samples`` and ``labels`` are folders of the validated tables (with ``columns.json`` and
+    ``tasks.json``), ``embeddings`` the folders of the embedding jobs, whose rows lie in the order
+    of sorted sample ids.
     """
     frame = pl.read_parquet(samples / "samples.parquet").sort("sample_id")
     audit = json.loads((samples / "columns.json").read_text())["audit"]
     tasks = json.loads((labels / "tasks.json").read_text())
     known = pl.read_parquet(labels / "labels.parquet")
-    arrays = {name: load_file(folder / "embedding.safetensors") for name, folder in embeddings.items()}
+    arrays = {
+        name: load_file(folder / "embedding.safetensors") for name, folder in embeddings.items()
+    }
     by_task = {task["name"]: _labels(frame["sample_id"], known, task["name"]) for task in tasks}
     cohort = Cohort(
         sample_ids=frame["sample_id"].to_list(),
@@ -40,9 +45,15 @@ def write_cohort(samples: Path, labels: Path, embeddings: Mapping[str, Path], to
     cohort.save(to)
     shutil.copy(labels / "tasks.json", to / "tasks.json")
     counts = {
-        name: int((cohort.split == split).sum()) for split, name in enumerate(("train", "valid", "calibration", "test"))
+        name: int((cohort.split == split).sum())
+        for split, name in enumerate(("train", "valid", "calibration", "test"))
     }
-    return {"samples": len(cohort), "subjects": frame["subject_id"].n_unique(), **counts, "tasks": len(tasks)}
+    return {
+        "samples": len(cohort),
+        "subjects": frame["subject_id"].n_unique(),
+        **counts,
+        "tasks": len(tasks),
+    }
 
 
 def _labels(order: pl.Series, known: pl.DataFrame, task: str) -> tuple[np.ndarray, np.ndarray]:

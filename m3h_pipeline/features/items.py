@@ -1,6 +1,7 @@
 """From the as-of input files to what an embedder takes, in the order of ``samples.parquet``.
 
-Notes and events are read from disk when an embedder asks for them, so that memory does not grow with their number.
+Notes and events are read from disk when an embedder asks for them, so that memory does not grow
+with their number.
 """
 
 from __future__ import annotations
@@ -38,11 +39,19 @@ def modality_items(modality: str, inputs: Path) -> Any:
         return [None if vector is None else vector.to_numpy() for vector in frame["vector"]]
     file = inputs / f"{modality}.parquet"
     if modality == "tabular":
-        frame = order.to_frame().join(pl.read_parquet(file), on="sample_id", how="left", maintain_order="left")
-        return {name: _column(frame[name]) for name in frame.columns if name not in ("sample_id", "split")}
+        frame = order.to_frame().join(
+            pl.read_parquet(file), on="sample_id", how="left", maintain_order="left"
+        )
+        return {
+            name: _column(frame[name])
+            for name in frame.columns
+            if name not in ("sample_id", "split")
+        }
     if modality == "timeseries":
         return EventsOnDisk(file, order)
-    return ItemsOnDisk(file, order, {"language": ["hours", "text"], "vision": ["hours", "view", "path"]}[modality])
+    return ItemsOnDisk(
+        file, order, {"language": ["hours", "text"], "vision": ["hours", "view", "path"]}[modality]
+    )
 
 
 def take(items: Any, rows: np.ndarray) -> Any:
@@ -55,7 +64,9 @@ def take(items: Any, rows: np.ndarray) -> Any:
 
 
 def item_ids(modality: str, inputs: Path, places: Sequence[tuple[int, int]]) -> pl.DataFrame:
-    """``sample_id`` and ``item`` (a note's or an image's id) of items given as (row of the sample, place in it)."""
+    """``sample_id`` and ``item`` (a note's or an image's id) of items given as (row of the sample,
+    place in it).
+    """
     order = pl.read_parquet(inputs / "samples.parquet", columns=["sample_id"])["sample_id"]
     ids = ItemsOnDisk(inputs / f"{modality}.parquet", order, [ITEM_IDS[modality]])
     return pl.DataFrame(
@@ -66,24 +77,36 @@ def item_ids(modality: str, inputs: Path, places: Sequence[tuple[int, int]]) -> 
 
 
 def erase_subjects(cache: Path, inputs: Path, subjects: Collection[str]) -> int:
-    """Take the notes and images of some patients out of the embedding cache; returns how many rows there were.
+    """Take the notes and images of some patients out of the embedding cache; returns how many rows
+    there were.
 
-    ``inputs`` is the folder of as-of inputs (of one snapshot) that still holds these patients: call this before they
-    are erased there, once a snapshot, while no embedding job runs. An equal text of another patient shares its vector,
-    and is embedded again. What was fitted on any image is dropped too, for it may have seen the erased ones.
+    ``inputs`` is the folder of as-of inputs (of one snapshot) that still holds these patients: call
+    this before they are erased there, once a snapshot, while no embedding job runs. An equal text
+    of another patient shares its vector, and is embedded again. What was fitted on any image is
+    dropped too, for it may have seen the erased ones.
     """
     if not cache.is_dir():
         return 0
-    samples = pl.scan_parquet(inputs / "samples.parquet").filter(pl.col("subject_id").is_in(list(subjects)))
+    samples = pl.scan_parquet(inputs / "samples.parquet").filter(
+        pl.col("subject_id").is_in(list(subjects))
+    )
     of_subjects = samples.select("sample_id")
-    language, vision = LanguageEmbedder(), VisionEmbedder()
+    language = LanguageEmbedder()
+    vision = VisionEmbedder()
     vision.cache = cache
     keys: set[bytes | None] = set()
-    for modality, column, key in (("language", "text", language.content_key), ("vision", "path", vision.content_key)):
+    for modality, column, key in (
+        ("language", "text", language.content_key),
+        ("vision", "path", vision.content_key),
+    ):
         if not (inputs / f"{modality}.parquet").exists():
             continue
         records = pl.scan_parquet(inputs / f"{modality}.parquet").select("sample_id", column)
-        keys |= {key(value) for value in records.join(of_subjects, on="sample_id").collect()[column] if value}
+        keys |= {
+            key(value)
+            for value in records.join(of_subjects, on="sample_id").collect()[column]
+            if value
+        }
     return erase(cache, [key for key in keys if key is not None])
 
 
@@ -92,15 +115,23 @@ class _OnDisk:
 
     def __init__(self, file: Path, order: pl.Series) -> None:
         self._file = pq.ParquetFile(file)
-        groups = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
+        groups = [
+            self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)
+        ]
         self._group_starts = np.cumsum([0, *groups])
         # Streamed, so that what is held grows with the samples alone.
-        rows = pl.scan_parquet(file).select("sample_id").with_row_index("start").group_by("sample_id")
-        runs = rows.agg(pl.col("start").min().cast(pl.Int64), pl.len().cast(pl.Int64).alias("count"))
+        rows = (
+            pl.scan_parquet(file).select("sample_id").with_row_index("start").group_by("sample_id")
+        )
+        runs = rows.agg(
+            pl.col("start").min().cast(pl.Int64), pl.len().cast(pl.Int64).alias("count")
+        )
         placed = order.to_frame("sample_id").join(
             runs.collect(engine="streaming"), on="sample_id", how="left", maintain_order="left"
         )
-        self.starts, self.counts = (placed[name].fill_null(0).to_numpy() for name in ("start", "count"))
+        self.starts, self.counts = (
+            placed[name].fill_null(0).to_numpy() for name in ("start", "count")
+        )
         self._held: tuple[int, pl.DataFrame] = (-1, pl.DataFrame())
 
     def take(self, rows: np.ndarray) -> Self:
@@ -121,7 +152,9 @@ class _OnDisk:
                 self._held = group, pl.DataFrame(self._file.read_row_group(group, columns=columns))
             part = self._held[1].slice(start - int(self._group_starts[group]), count)
             parts.append(part)
-            start, count, group = start + len(part), count - len(part), group + 1
+            start = start + len(part)
+            count = count - len(part)
+            group = group + 1
         return pl.concat(parts)
 
 
@@ -135,12 +168,15 @@ class ItemsOnDisk(_OnDisk, Sequence):
     def __getitem__(self, row: Any) -> list[tuple[Any, ...]]:
         if not -len(self) <= row < len(self):
             raise IndexError(row)
-        start, count = int(self.starts[row]), int(self.counts[row])
+        start = int(self.starts[row])
+        count = int(self.counts[row])
         return self._rows(start, count, self._columns).rows() if count else []
 
 
 class EventsOnDisk(_OnDisk):
-    """The time-stamped values of N samples, fetched when asked for: see m3h_core.embedders.timeseries.Events."""
+    """The time-stamped values of N samples, fetched when asked for: see
+    m3h_core.embedders.timeseries.Events.
+    """
 
     def __init__(self, file: Path, order: pl.Series) -> None:
         super().__init__(file, order)
@@ -157,8 +193,12 @@ class EventsOnDisk(_OnDisk):
         used = np.flatnonzero(self.counts)
         columns = ["code", "hours", "value"]
         parts = [self._rows(int(self.starts[i]), int(self.counts[i]), columns) for i in used]
-        frame = pl.concat(parts) if parts else pl.DataFrame(schema=dict.fromkeys(columns, pl.Float64))
-        code = frame["code"].replace_strict(self.codes, range(len(self.codes)), return_dtype=pl.Int64)
+        frame = (
+            pl.concat(parts) if parts else pl.DataFrame(schema=dict.fromkeys(columns, pl.Float64))
+        )
+        code = frame["code"].replace_strict(
+            self.codes, range(len(self.codes)), return_dtype=pl.Int64
+        )
         return EventSequences(
             sample=np.repeat(np.arange(len(self)), self.counts),
             code=code.to_numpy(),

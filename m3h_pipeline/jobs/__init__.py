@@ -1,7 +1,8 @@
 """What a launcher starts: ``python -m m3h_pipeline.jobs.<name> --config job.json``.
 
-A job reads one JSON file and writes one folder. It runs the same by hand as under Dagster, where its progress appears
-in the run's log through Dagster Pipes. Jobs import m3h_core, dagster_pipes and mlflow, never dagster.
+A job reads one JSON file and writes one folder. It runs the same by hand as under Dagster, where
+its progress appears in the run's log through Dagster Pipes. Jobs import m3h_core, dagster_pipes and
+mlflow, never dagster.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
 
-from m3h_pipeline.endings import cause, explain, messages
 from m3h_pipeline.errors import InputError, without_values
-from m3h_pipeline.storage import code_version, keep_private, locked
+from m3h_pipeline.errors.endings import cause, explain, messages
+from m3h_pipeline.state.storage import code_version, keep_private, locked
 
 if TYPE_CHECKING:
     from m3h_core import FitConfig
 
 Log = Callable[[str], None]
-# What a job reports beside its results: counts and seconds, hidden so that the clock does not change a step's version.
+# What a job reports beside its results: counts and seconds, hidden so that the clock does not
+# change a step's version.
 FACTS = ".facts.json"
 # The joint model's losses, an epoch a line.
 CURVES = ".curves.jsonl"
@@ -41,7 +43,8 @@ CODE_PARTS = ("m3h_core", "m3h_pipeline.jobs")
 _PR_SET_PDEATHSIG = 1
 _MOST_WORKERS = 8
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# How long a job that was asked to end, and has written its state, may take to leave: less than a launcher's patience.
+# How long a job that was asked to end, and has written its state, may take to leave: less than a
+# launcher's patience.
 EXIT_SECONDS = 20.0
 
 
@@ -49,9 +52,9 @@ EXIT_SECONDS = 20.0
 def job() -> Generator[tuple[dict[str, Any], Log]]:
     """The job's configuration and a log function; nobody else writes into its folder meanwhile.
 
-    Of the processes that torchrun starts for one job the first alone reports. A user's mistake, and too little memory,
-    end it with one paragraph and exit code 1; a request to end (SIGTERM, Ctrl-C) with 128 + the signal's number, at
-    once or, within `softly`, when the state is written.
+    Of the processes that torchrun starts for one job the first alone reports. A user's mistake, and
+    too little memory, end it with one paragraph and exit code 1; a request to end (SIGTERM, Ctrl-C)
+    with 128 + the signal's number, at once or, within `softly`, when the state is written.
     """
     keep_private()
     parser = argparse.ArgumentParser()
@@ -91,7 +94,9 @@ def job() -> Generator[tuple[dict[str, Any], Log]]:
 
 
 def last_words(config: Path) -> Path:
-    """Where a job that was launched leaves the paragraph that it ended with: engines pass on an exit code at best."""
+    """Where a job that was launched leaves the paragraph that it ended with: engines pass on an
+    exit code at best.
+    """
     return config.with_suffix(".error")
 
 
@@ -113,20 +118,22 @@ def _read(file: Path) -> dict[str, Any]:
         config = json.loads(file.read_text())
     except FileNotFoundError:
         raise InputError(
-            f"{file} is not on this machine: [launcher] storage must be a folder that every machine sees under the "
-            "same path"
+            f"{file} is not on this machine: [launcher] storage must be a folder that every "
+            "machine sees under the same path"
         ) from None
     if config.get("code", here := code_version(*CODE_PARTS)) != here:
         raise InputError(
-            f"m3h here ({here}) is not what started this job ({config['code']}): install the same version on the "
-            "machines, or in the image, that [launcher] names"
+            f"m3h here ({here}) is not what started this job ({config['code']}): install the same "
+            "version on the machines, or in the image, that [launcher] names"
         )
     return config
 
 
 @contextmanager
 def _only_writer(to: Path, log: Log) -> Generator[None]:
-    """A lock beside the folder: an earlier job that has lost its launcher may still be writing its state."""
+    """A lock beside the folder: an earlier job that has lost its launcher may still be writing its
+    state.
+    """
     lock = to.with_name(f".{to.name.removeprefix('.').removesuffix('.partial')}.job.lock")
     with ExitStack() as held:
         try:
@@ -139,7 +146,9 @@ def _only_writer(to: Path, log: Log) -> Generator[None]:
 
 @contextmanager
 def softly() -> Generator[Callable[[], bool]]:
-    """Within, a request to end is only noted, for work that asks and then writes its state; after it, it is obeyed."""
+    """Within, a request to end is only noted, for work that asks and then writes its state; after
+    it, it is obeyed.
+    """
     asked: list[int] = []
     for number in _SIGNALS:
         signal.signal(number, lambda number, _: asked.append(number))
@@ -154,8 +163,8 @@ def softly() -> Generator[Callable[[], bool]]:
 
 def _leave(number: int, _: object) -> None:
     code = 128 + number
-    # Python waits for every pool of processes to end by itself. One that a signal met at the wrong moment never does:
-    # its manager waits for workers that wait for work.
+    # Python waits for every pool of processes to end by itself. One that a signal met at the wrong
+    # moment never does: its manager waits for workers that wait for work.
     last_resort = threading.Timer(EXIT_SECONDS, _end_at_once, (code,))
     last_resort.daemon = True
     last_resort.start()
@@ -170,14 +179,17 @@ def _end_at_once(code: int) -> None:
 
 
 _OUT_OF_MEMORY = (
-    "out of memory. Models are trained side by side, a process a core: set [launcher] workers = 1 in m3h.toml; of a "
-    "large cohort or many notes and images, run the job on a machine with more memory ([launcher] memory_gb), or with "
-    "smaller images ([embedding] image_size). What was finished is kept: the next run goes on from there"
+    "out of memory. Models are trained side by side, a process a core: set [launcher] workers = 1 "
+    "in m3h.toml; of a large cohort or many notes and images, run the job on a machine with more "
+    "memory ([launcher] memory_gb), or with smaller images ([embedding] image_size). What was "
+    "finished is kept: the next run goes on from there"
 )
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    """NumPy's and Python's own error, PyTorch's on a CPU and a GPU, and a pool of which a worker was killed."""
+    """NumPy's and Python's own error, PyTorch's on a CPU and a GPU, and a pool of which a worker
+    was killed.
+    """
     words = ("out of memory", "can't allocate memory", "not enough memory")
     return (
         isinstance(error, (MemoryError, BrokenExecutor))
@@ -194,21 +206,27 @@ def fit_config(training: dict[str, Any]) -> FitConfig:
 
 
 def read_curves(file: Path) -> dict[int, dict[str, Any]]:
-    """Epochs by their number; what was trained twice ended with the same losses. A line that a kill cut off is none."""
+    """Epochs by their number; what was trained twice ended with the same losses. A line that a kill
+    cut off is none.
+    """
     lines = file.read_text().splitlines(keepends=True) if file.exists() else []
     states = [json.loads(line) for line in lines if line.endswith("}\n")]
     return {state["epoch"]: state for state in states}
 
 
 def cpu_workers(config: dict[str, Any]) -> int:
-    """How many chunks of models to train at once: ``workers``, or the cores, as far as memory is likely to reach."""
+    """How many chunks of models to train at once: ``workers``, or the cores, as far as memory is
+    likely to reach.
+    """
     from joblib import cpu_count
 
     return config.get("workers") or min(cpu_count(), _MOST_WORKERS)
 
 
 def every(seconds: float, log: Log) -> Log:
-    """A log function that lets a line through at most once in so many seconds: progress, not a flood."""
+    """A log function that lets a line through at most once in so many seconds: progress, not a
+    flood.
+    """
     last = time.monotonic()
 
     def limited(line: str) -> None:
@@ -221,19 +239,23 @@ def every(seconds: float, log: Log) -> Log:
 
 
 class Progress:
-    """Called with (done, total): how far it is, how much a second, and the time left as it went until now.
+    """Called with (done, total): how far it is, how much a second, and the time left as it went
+    until now.
 
     Counts from the first call, so that what an earlier run had done does not flatter the rate.
     """
 
     def __init__(self, what: str, log: Log, seconds: float = 5) -> None:
-        self.what, self.log, self.began = what, every(seconds, log), time.monotonic()
+        self.what = what
+        self.log = every(seconds, log)
+        self.began = time.monotonic()
         self.first: int | None = None
 
     def __call__(self, done: int, total: int) -> None:
         """Say so, at most once in so many seconds."""
         if self.first is None:
-            self.first, self.began = done, time.monotonic()
+            self.first = done
+            self.began = time.monotonic()
             return
         rate = (done - self.first) / max(time.monotonic() - self.began, 1e-3)
         left = f", {rate:.3g} a second, {duration((total - done) / rate)} left" if rate else ""
@@ -249,6 +271,8 @@ def duration(seconds: float) -> str:
 
 
 def die_with_parent() -> None:
-    """A worker whose launcher was killed must not go on writing (Linux; elsewhere the launcher's own kill is all)."""
+    """A worker whose launcher was killed must not go on writing (Linux; elsewhere the launcher's
+    own kill is all).
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

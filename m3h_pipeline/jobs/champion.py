@@ -1,8 +1,10 @@
-"""Predict the test samples of a snapshot with a registered version: its own embedders, its own model.
+"""Predict the test samples of a snapshot with a registered version: its own embedders, its own
+model.
 
-Configuration: ``mlflow`` {uri, artifacts}, ``version``, ``approved`` (m3h_pipeline/approval.py), ``inputs`` (folder of
-the as-of inputs), ``cohort`` (folder), ``cache`` (folder of embeddings, which changes no result), ``to``. Writes
-``champion.safetensors``: {task: [N] or [N, classes]} for every sample of the cohort, NaN outside the test split.
+Configuration: ``mlflow`` {uri, artifacts}, ``version``, ``approved``
+(m3h_pipeline/registry/approval.py), ``inputs`` (folder of the as-of inputs), ``cohort`` (folder),
+``cache`` (folder of embeddings, which changes no result), ``to``. Writes ``champion.safetensors``:
+{task: [N] or [N, classes]} for every sample of the cohort, NaN outside the test split.
 """
 
 from __future__ import annotations
@@ -18,24 +20,27 @@ import numpy as np
 from m3h_core import Cohort, FittedModel
 from m3h_core.cohort import TEST
 from m3h_core.embedders import Embedder, GivenEmbedder, load_embedder
-from m3h_pipeline import tracking
-from m3h_pipeline.approval import fetch_approved
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import is_given, modality_items, take
 from m3h_pipeline.jobs import FACTS, Log, job
-from m3h_pipeline.storage import write_arrays, write_json
+from m3h_pipeline.registry import tracking
+from m3h_pipeline.registry.approval import fetch_approved
+from m3h_pipeline.state.storage import write_arrays, write_json
 
 FILE = "champion.safetensors"
 
 
 def predict(config: dict[str, Any], log: Log) -> dict[str, Any]:
     """Load, embed, predict, write; returns counts."""
-    version, to = config["version"], Path(config["to"])
-    inputs, cache = Path(config["inputs"]), Path(config["cache"])
+    version = config["version"]
+    to = Path(config["to"])
+    inputs = Path(config["inputs"])
+    cache = Path(config["cache"])
     cohort = Cohort.load(config["cohort"])
     rows = cohort.rows(TEST)
     model, embedders = load(version, config["approved"], config["mlflow"])
-    embeddings, present = {}, {}
+    embeddings = {}
+    present = {}
     for name, embedder in embedders.items():
         embedder.cache = cache
         log(f"version {version}: {name} of {len(rows)} test samples")
@@ -68,15 +73,23 @@ def load(
             parts = sorted((folder / "embedders").iterdir())
             embedders = {part.name: load_embedder(part) for part in parts}
     except (mlflow.MlflowException, OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"version {version} can't be loaded from MLflow: {str(error).splitlines()[0]}") from error
+        raise InputError(
+            f"version {version} can't be loaded from MLflow: {str(error).splitlines()[0]}"
+        ) from error
     return model, embedders
 
 
 def _items(modality: str, embedder: Embedder, inputs: Path, rows: np.ndarray) -> Any:
     """The items of some samples in the form that this embedder was fitted on."""
     if isinstance(embedder, GivenEmbedder) != is_given(modality, inputs):
-        now, then = ("raw", "given vectors") if isinstance(embedder, GivenEmbedder) else ("given vectors", "raw")
-        raise InputError(f"{modality} is {now} in this snapshot and was {then} when the version learned")
+        now, then = (
+            ("raw", "given vectors")
+            if isinstance(embedder, GivenEmbedder)
+            else ("given vectors", "raw")
+        )
+        raise InputError(
+            f"{modality} is {now} in this snapshot and was {then} when the version learned"
+        )
     items = take(modality_items(modality, inputs), rows)
     if modality != "tabular" or isinstance(embedder, GivenEmbedder):
         return items

@@ -1,14 +1,15 @@
-"""Fit one modality's embedder on the training split and embed every sample; vectors that are given are only scaled.
+"""Fit one modality's embedder on the training split and embed every sample; vectors that are given
+are only scaled.
 
-Configuration: ``modality``, ``inputs`` (folder of the as-of inputs), ``options`` (of the embedder; for time series also
-``learned``: the learned encoder instead of statistics; or only ``encoder``: the name of another class), ``cache``
-(folder), ``cache_bytes`` (its limit), ``to``.
-Writes ``embedding.safetensors`` (vectors float32 [N, F], present bool [N], in the order of ``samples.parquet``),
-``embedder/``, which travels inside the registered model, and ``quarantine.parquet``: the notes and images that could
-not be embedded, and why.
+Configuration: ``modality``, ``inputs`` (folder of the as-of inputs), ``options`` (of the embedder;
+for time series also ``learned``: the learned encoder instead of statistics; or only ``encoder``:
+the name of another class), ``cache`` (folder), ``cache_bytes`` (its limit), ``to``. Writes
+``embedding.safetensors`` (vectors float32 [N, F], present bool [N], in the order of
+``samples.parquet``), ``embedder/``, which travels inside the registered model, and
+``quarantine.parquet``: the notes and images that could not be embedded, and why.
 
-The vectors of notes and images go into the cache as they are computed, a shard at a time. A job that was stopped, in
-whatever way, goes on after its last shard; another night embeds what is new.
+The vectors of notes and images go into the cache as they are computed, a shard at a time. A job
+that was stopped, in whatever way, goes on after its last shard; another night embeds what is new.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ from m3h_core.embedders import (
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import ITEM_IDS, is_given, item_ids, modality_items, take
 from m3h_pipeline.jobs import FACTS, Log, Progress, job
-from m3h_pipeline.reports.words import FEWEST
-from m3h_pipeline.storage import write_arrays, write_json
+from m3h_pipeline.state.storage import write_arrays, write_json
+from m3h_pipeline.wording import FEWEST
 
 _QUARANTINE = {
     "row": pl.String,
@@ -53,13 +54,18 @@ _QUARANTINE = {
 
 def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
     """Fit, embed, write; returns facts worth showing."""
-    modality, inputs, to, cache = config["modality"], Path(config["inputs"]), Path(config["to"]), Path(config["cache"])
+    modality = config["modality"]
+    inputs = Path(config["inputs"])
+    to = Path(config["to"])
+    cache = Path(config["cache"])
     samples = pl.read_parquet(inputs / "samples.parquet", columns=["split"])
     items = modality_items(modality, inputs)
     started = time.monotonic()
     try:
         given = is_given(modality, inputs)
-        embedder = GivenEmbedder(modality, FEWEST) if given else new_embedder(modality, config["options"])
+        embedder = (
+            GivenEmbedder(modality, FEWEST) if given else new_embedder(modality, config["options"])
+        )
         embedder.cache = cache if config["cache_bytes"] else None
         spread = 0
         if config.get("engine") == "ray" and embedder.cache and not given and modality in ITEM_IDS:
@@ -69,8 +75,12 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
         train = take(items, (samples["split"] == TRAIN).to_numpy().nonzero()[0])
         embedder.fit(train, on_progress=Progress(f"{modality}: fitting on train,", log))
         computed = embedder.computed
-        vectors, present = embedder.transform(items, on_progress=Progress(f"{modality}: samples,", log))
-    except ValueError as error:  # a checkpoint or weights that can't be had, a package that is missing
+        vectors, present = embedder.transform(
+            items, on_progress=Progress(f"{modality}: samples,", log)
+        )
+    except (
+        ValueError
+    ) as error:  # a checkpoint or weights that can't be had, a package that is missing
         raise InputError(f"{modality}: {error}") from error
     embedder.save(to / "embedder")
     write_arrays(to / "embedding.safetensors", {"vectors": vectors, "present": present})
@@ -90,7 +100,8 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
 
 
 def absent_embedder(modality: str, inputs: Path, options: dict[str, Any]) -> AbsentEmbedder | None:
-    """What stands for the encoder of notes or images where nobody has any; None where its job is needed.
+    """What stands for the encoder of notes or images where nobody has any; None where its job is
+    needed.
 
     Loads no encoder, and neither torch nor transformers nor timm.
     """
@@ -140,7 +151,9 @@ def new_embedder(modality: str, options: dict[str, Any]) -> Embedder:
         return named(min_rows=FEWEST)
     if "learned" in options:
         kind = SequenceEmbedder if options["learned"] else TimeseriesEmbedder
-        return kind(min_rows=FEWEST, **{name: value for name, value in options.items() if name != "learned"})
+        return kind(
+            min_rows=FEWEST, **{name: value for name, value in options.items() if name != "learned"}
+        )
     if modality == "tabular":
         return TabularEmbedder(min_rows=FEWEST)
     return EMBEDDERS[modality](**options)
@@ -150,12 +163,18 @@ def _write_quarantine(embedder: Embedder, inputs: Path, file: Path) -> None:
     """In the form of the quarantined rows of a table; readable by the owner alone."""
     frame = pl.DataFrame(schema=_QUARANTINE)
     if embedder.unreadable:
-        named = item_ids(embedder.modality, inputs, [(item.sample, item.item) for item in embedder.unreadable])
+        named = item_ids(
+            embedder.modality, inputs, [(item.sample, item.item) for item in embedder.unreadable]
+        )
         name = ITEM_IDS[embedder.modality]
         rows = [json.dumps({"sample_id": sample, name: item}) for sample, item in named.rows()]
         reasons = [item.reason for item in embedder.unreadable]
-        frame = pl.DataFrame({"row": rows, "reason": reasons}).with_columns(pl.lit("can_be_embedded").alias("rule"))
-        frame = frame.with_columns(pl.lit(None).alias(name) for name in ("source_file", "source_row"))
+        frame = pl.DataFrame({"row": rows, "reason": reasons}).with_columns(
+            pl.lit("can_be_embedded").alias("rule")
+        )
+        frame = frame.with_columns(
+            pl.lit(None).alias(name) for name in ("source_file", "source_row")
+        )
     os.close(os.open(file, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600))
     frame.select(pl.col(name).cast(kind) for name, kind in _QUARANTINE.items()).write_parquet(file)
 
@@ -164,7 +183,10 @@ def main() -> None:
     """Entry point."""
     with job() as (config, log):
         facts = embed(config, log)
-        line = f"{config['modality']}: {facts['present']} of {facts['samples']} samples, {facts['width']} wide"
+        line = (
+            f"{config['modality']}: {facts['present']} of {facts['samples']} samples, "
+            f"{facts['width']} wide"
+        )
         if config["modality"] in ITEM_IDS:
             line += f"; {facts['items computed']} items run through the encoder"
         log(line)

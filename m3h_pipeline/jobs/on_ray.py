@@ -1,7 +1,9 @@
-"""The dear part of an embedding job over the machines of the Ray cluster that it runs in: its cache is filled by all.
+"""The dear part of an embedding job over the machines of the Ray cluster that it runs in: its cache
+is filled by all.
 
-What they write is the cache alone, by content, so the job that reads it then makes the vectors that it would have made
-by itself. A machine that is lost loses what it had not written yet, and another does its part again.
+What they write is the cache alone, by content, so the job that reads it then makes the vectors that
+it would have made by itself. A machine that is lost loses what it had not written yet, and another
+does its part again.
 """
 
 from __future__ import annotations
@@ -32,20 +34,24 @@ def fill_cache(config: dict[str, Any], n: int, on_progress: Callable[[int, int],
     ray.data.DataContext.get_current().enable_progress_bars = False
     have = ray.cluster_resources()
     parts = [{"first": at, "last": min(at + _PART, n)} for at in range(0, n, _PART)]
-    # A block a part, from the start: to repartition them would take a core that a small cluster does not have.
+    # A block a part, from the start: to repartition them would take a core that a small cluster
+    # does not have.
     filled = ray.data.from_items(parts, override_num_blocks=max(1, len(parts))).map_batches(
         _Filler,
         fn_constructor_args=(config,),
         batch_size=1,
         num_cpus=1,
         num_gpus=1 if have.get("GPU") else 0,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=int(have.get("GPU") or have["CPU"])),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=int(have.get("GPU") or have["CPU"])
+        ),
     )
     done = computed = 0
     for part in filled.iter_rows():
         if part["error"]:
             raise ValueError(part["error"])
-        done, computed = done + int(part["samples"]), computed + int(part["computed"])
+        done = done + int(part["samples"])
+        computed = computed + int(part["computed"])
         on_progress(done, n)
     return computed
 
@@ -58,7 +64,9 @@ class _Filler:
         self.embedder: Embedder | None = None
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
-        rows, computed, error = np.arange(part["first"][0], part["last"][0]), 0, ""
+        rows = np.arange(part["first"][0], part["last"][0])
+        computed = 0
+        error = ""
         try:
             embedder = self._ready()
             embedder.computed = 0
@@ -67,7 +75,11 @@ class _Filler:
         except ValueError as found:
             # What is said of it arrives as a value: Ray would wrap it into its own traceback.
             error = str(found)
-        return {"samples": np.array([len(rows)]), "computed": np.array([computed]), "error": np.array([error])}
+        return {
+            "samples": np.array([len(rows)]),
+            "computed": np.array([computed]),
+            "error": np.array([error]),
+        }
 
     def _ready(self) -> Embedder:
         """The encoder, which reads its weights once a process."""

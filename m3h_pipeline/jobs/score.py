@@ -1,13 +1,15 @@
-"""Apply a registered version to the samples of a snapshot, from their raw inputs, as a server of the model would.
+"""Apply a registered version to the samples of a snapshot, from their raw inputs, as a server of
+the model would.
 
-Configuration: ``mlflow`` {uri, artifacts}, ``version``, ``approved`` (m3h_pipeline/approval.py; null: a trial of a
-version that nobody approved), ``snapshot``, ``inputs`` (folder of the as-of inputs),
-``samples`` (the validated table), ``learned`` (that of the snapshot it learned from; null: no longer there),
-``everyone``, ``cache`` (folder), ``to``. Writes ``scores.parquet`` (m3h_pipeline/scoring.py) and, where the version has
-one, its ``reference.json``.
+Configuration: ``mlflow`` {uri, artifacts}, ``version``, ``approved``
+(m3h_pipeline/registry/approval.py; null: a trial of a version that nobody approved), ``snapshot``,
+``inputs`` (folder of the as-of inputs), ``samples`` (the validated table), ``learned`` (that of the
+snapshot it learned from; null: no longer there), ``everyone``, ``cache`` (folder), ``to``. Writes
+``scores.parquet`` (m3h_pipeline/scoring/scores.py) and, where the version has one, its
+``reference.json``.
 
-The model is loaded in this process before anything else could load m3h_core: it runs with the code that it was
-registered with, whatever has changed since, and with pickle forbidden.
+The model is loaded in this process before anything else could load m3h_core: it runs with the code
+that it was registered with, whatever has changed since, and with pickle forbidden.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from m3h_pipeline import scoring, tracking
-from m3h_pipeline.approval import fetch_approved
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.features.served import FORMAT, raw_inputs
 from m3h_pipeline.jobs import FACTS, Log, every, job
-from m3h_pipeline.storage import write_json
+from m3h_pipeline.registry import tracking
+from m3h_pipeline.registry.approval import fetch_approved
+from m3h_pipeline.scoring import scores as scoring
+from m3h_pipeline.state.storage import write_json
 
 
 def score(config: dict[str, Any], log: Log) -> dict[str, Any]:
@@ -35,7 +39,8 @@ def score(config: dict[str, Any], log: Log) -> dict[str, Any]:
 
 def _score(config: dict[str, Any], log: Log, private: Path) -> dict[str, Any]:
     started = time.monotonic()
-    to, cache = Path(config["to"]), Path(config["cache"])
+    to = Path(config["to"])
+    cache = Path(config["cache"])
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     tracking.connect(config["mlflow"]["uri"], Path(config["mlflow"]["artifacts"]))
     folder, served = load(config["version"], config["approved"], private)
@@ -45,12 +50,19 @@ def _score(config: dict[str, Any], log: Log, private: Path) -> dict[str, Any]:
     learned = Path(config["learned"]) if config["learned"] else None
     who = scoring.to_score(Path(config["samples"]), learned, config["everyone"])
     calibrator = getattr(model, "calibrator", None)
-    calibrated = {name for name, about in calibrator.about.items() if about.mapped} if calibrator else set()
-    parts, done, progress = [], 0, every(5, log)
-    for rows in scoring.raw_inputs(Path(config["inputs"]), who["sample_id"].to_list()):
-        # Not through MLflow's own predict: it checks each value against the signature, which takes longer than scoring.
+    calibrated = (
+        {name for name, about in calibrator.about.items() if about.mapped} if calibrator else set()
+    )
+    parts = []
+    done = 0
+    progress = every(5, log)
+    for rows in raw_inputs(Path(config["inputs"]), who["sample_id"].to_list()):
+        # Not through MLflow's own predict: it checks each value against the signature, which takes
+        # longer than scoring.
         scored = model.predict(None, rows)
-        parts.append(scoring.long_form(scored, who[done : done + len(rows)], model.model.tasks, calibrated))
+        parts.append(
+            scoring.long_form(scored, who[done : done + len(rows)], model.model.tasks, calibrated)
+        )
         done += len(rows)
         progress(f"scores: {done} of {len(who)} samples")
     scoring.write_scores(parts, to, version=config["version"], snapshot=config["snapshot"])
@@ -66,9 +78,11 @@ def _score(config: dict[str, Any], log: Log, private: Path) -> dict[str, Any]:
 
 
 def load(version: str, approved: dict[str, Any] | None, private: Path) -> tuple[Path, Any]:
-    """A registered version: its folder within ``private``, and the model that was loaded from there.
+    """A registered version: its folder within ``private``, and the model that was loaded from
+    there.
 
-    Raises `InputError` where it can't be loaded, or where its files are not those that were ``approved``.
+    Raises `InputError` where it can't be loaded, or where its files are not those that were
+    ``approved``.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -78,16 +92,17 @@ def load(version: str, approved: dict[str, Any] | None, private: Path) -> tuple[
     try:
         folder = fetch_approved(version, approved, private)
         known = (mlflow.models.Model.load(folder).metadata or {}).get("format", 1)
-        if known > scoring.FORMAT:
+        if known > FORMAT:
             raise InputError(
-                f"{name} is of format {known}, written by a later m3h; this one reads formats up to {scoring.FORMAT}: "
-                "install that later one, or let a version that this one wrote be the champion"
+                f"{name} is of format {known}, written by a later m3h; this one reads formats up "
+                f"to {FORMAT}: install that later one, or let a version that this one wrote be the "
+                "champion"
             )
         return folder, mlflow.pyfunc.load_model(str(folder))
     except (MlflowException, OSError, SafetensorError) as error:
         raise InputError(
-            f"{name} can't be loaded from MLflow ({str(error).splitlines()[0]}): see that its artefacts are there, or "
-            "let another version be the champion"
+            f"{name} can't be loaded from MLflow ({str(error).splitlines()[0]}): see that its "
+            "artefacts are there, or let another version be the champion"
         ) from error
 
 

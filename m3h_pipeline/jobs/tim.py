@@ -1,8 +1,9 @@
-"""Task interaction: how the metric of one task changes when another is learned with it, and what follows from that.
+"""Task interaction: how the metric of one task changes when another is learned with it, and what
+follows from that.
 
-Configuration: ``cohort``, ``single_task`` and ``joint`` (folders), ``tasks``, ``training`` and ``tim`` (sections of
-m3h.toml), ``to``. The models of the training seed are used as they are. Writes ``tim.json`` and, a row a cell,
-``tim.parquet``.
+Configuration: ``cohort``, ``single_task`` and ``joint`` (folders), ``tasks``, ``training`` and
+``tim`` (sections of m3h.toml), ``to``. The models of the training seed are used as they are. Writes
+``tim.json`` and, a row a cell, ``tim.parquet``.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from m3h_core import Cohort, FittedModel, TaskSpec
 from m3h_core.cohort import TEST, TRAIN
 from m3h_core.tim import Bench, leave_one_task_out, light, measured_interaction, task_groups
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.evaluation.quality import too_few
 from m3h_pipeline.jobs import FACTS, Log, Progress, cpu_workers, fit_config, job
-from m3h_pipeline.reports.quality import too_few
-from m3h_pipeline.storage import write_json
+from m3h_pipeline.state.storage import write_json
 
 
 def most_labelled(cohort: Cohort, tasks: Sequence[TaskSpec], count: int) -> list[TaskSpec]:
-    """The tasks with most to learn from: labelled training rows, of the rarer kind for a binary task. All for 0."""
+    """The tasks with most to learn from: labelled training rows, of the rarer kind for a binary
+    task. All for 0.
+    """
     sizes = {task.name: _effective(cohort, task) for task in tasks}
     ranked = sorted(sizes, key=lambda name: -sizes[name])[: count or len(tasks)]
     return [task for task in tasks if task.name in ranked]
@@ -36,14 +39,22 @@ def most_labelled(cohort: Cohort, tasks: Sequence[TaskSpec], count: int) -> list
 def _effective(cohort: Cohort, task: TaskSpec) -> int:
     if task.problem == "clustering":
         return 0
-    known = np.asarray(cohort.labels[task.name])[cohort.labelled[task.name] & (cohort.split == TRAIN)]
-    return int(min((known == 1).sum(), (known == 0).sum())) if task.problem == "binary" else len(known)
+    known = np.asarray(cohort.labels[task.name])[
+        cohort.labelled[task.name] & (cohort.split == TRAIN)
+    ]
+    return (
+        int(min((known == 1).sum(), (known == 0).sum())) if task.problem == "binary" else len(known)
+    )
 
 
 def report(bench: Bench, model_bench: Bench, settings: dict[str, Any], log: Log) -> dict[str, Any]:
-    """What ``tim.json`` holds; rows of tasks with too few test labels are empty, as their scores are nowhere shown."""
+    """What ``tim.json`` holds; rows of tasks with too few test labels are empty, as their scores
+    are nowhere shown.
+    """
     try:
-        found = measured_interaction(bench, settings["method"], settings["max_models"] or None, settings["fdr"])
+        found = measured_interaction(
+            bench, settings["method"], settings["max_models"] or None, settings["fdr"]
+        )
     except ValueError as error:
         raise InputError(f"m3h.toml: [tim] {error}") from error
     groups = left_out = None
@@ -56,7 +67,10 @@ def report(bench: Bench, model_bench: Bench, settings: dict[str, Any], log: Log)
     hidden = [i for i, task in enumerate(bench.tasks) if too_few(bench.cohort, task)]
     record: dict[str, Any] = found.to_dict() | {
         "network": settings["network"],
-        "n": [None if i in hidden else _scored(bench.cohort, task) for i, task in enumerate(bench.tasks)],
+        "n": [
+            None if i in hidden else _scored(bench.cohort, task)
+            for i, task in enumerate(bench.tasks)
+        ],
     }
     for part in filter(None, (record, left_out)):
         for name in ("matrix", "low", "high", "q"):
@@ -86,33 +100,51 @@ def cells(record: dict[str, Any]) -> pl.DataFrame:
         if i != j
     ]
     numbers = dict.fromkeys(("matrix", "low", "high", "q", "single", "joint"), pl.Float64)
-    return pl.DataFrame(rows, schema_overrides={**numbers, "n": pl.Int64}).rename({"matrix": "value"})
+    return pl.DataFrame(rows, schema_overrides={**numbers, "n": pl.Int64}).rename(
+        {"matrix": "value"}
+    )
 
 
 def main() -> None:
     """Entry point."""
     with job() as (config, log):
         started = time.monotonic()
-        training, settings, to = config["training"], config["tim"], Path(config["to"])
+        training = config["training"]
+        settings = config["tim"]
+        to = Path(config["to"])
         cohort = Cohort.load(config["cohort"])
-        tasks = most_labelled(cohort, [TaskSpec.from_dict(record) for record in config["tasks"]], settings["tasks"])
+        tasks = most_labelled(
+            cohort, [TaskSpec.from_dict(record) for record in config["tasks"]], settings["tasks"]
+        )
         seeds = [training["seed"] + i for i in range(settings["seeds"])]
-        chunks, own = to / ".chunks", fit_config(training)
+        chunks = to / ".chunks"
+        own = fit_config(training)
         network = light(own) if settings["network"] == "light" else own
         told = Progress("task interaction: models", log)
         workers = cpu_workers(config)
         if workers > 1:
-            # Beside busy workers a second thread of this process, which scores, only stands in their way.
+            # Beside busy workers a second thread of this process, which scores, only stands in
+            # their way.
             torch.set_num_threads(1)
-        bench = Bench(cohort, tasks, network, seeds, resume=chunks, on_progress=told, workers=workers)
+        bench = Bench(
+            cohort, tasks, network, seeds, resume=chunks, on_progress=told, workers=workers
+        )
         model_bench = bench if network == own else bench.for_network(own, seeds[:1])
-        trained = [Path(config["joint"]) / "model", *(Path(config["single_task"]) / "models" / t.name for t in tasks)]
+        trained = [
+            Path(config["joint"]) / "model",
+            *(Path(config["single_task"]) / "models" / t.name for t in tasks),
+        ]
         model_bench.reuse(FittedModel.load(folder) for folder in trained)
         record = report(bench, model_bench, settings, log)
         write_json(to / "tim.json", record)
         cells(record).write_parquet(to / "tim.parquet")
         shutil.rmtree(chunks, ignore_errors=True)
-        off = [source for i, row in enumerate(record["source"]) for j, source in enumerate(row) if i != j]
+        off = [
+            source
+            for i, row in enumerate(record["source"])
+            for j, source in enumerate(row)
+            if i != j
+        ]
         facts = {
             "tasks": len(tasks),
             "models": bench.trained,

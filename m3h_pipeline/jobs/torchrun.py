@@ -1,7 +1,8 @@
-"""PyTorch's own launcher, which does not outlive the process that started it: ``torchrun`` by another name.
+"""PyTorch's own launcher, which does not outlive the process that started it: ``torchrun`` by
+another name.
 
-It puts its workers into sessions of their own, so nobody who ends its group reaches them: they go with it
-(`m3h_pipeline.jobs.die_with_parent`), and it goes with whoever started it.
+It puts its workers into sessions of their own, so nobody who ends its group reaches them: they go
+with it (`m3h_pipeline.jobs.die_with_parent`), and it goes with whoever started it.
 """
 
 from torch.distributed.run import main

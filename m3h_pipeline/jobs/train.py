@@ -1,8 +1,10 @@
-"""Train one arm on the cohort: the joint model, single-task models, boosted trees, or subsets of the modalities.
+"""Train one arm on the cohort: the joint model, single-task models, boosted trees, or subsets of
+the modalities.
 
-Configuration: ``arm``, ``cohort`` (folder), ``tasks``, ``training`` (section of m3h.toml), ``to``; for the joint model
-also ``mlflow`` {uri, artifacts, key, name, tags}. Writes ``predictions.safetensors`` ({task: [N] or [N, classes]} for
-every sample) and the trained models; beside the joint model ``calibration/``.
+Configuration: ``arm``, ``cohort`` (folder), ``tasks``, ``training`` (section of m3h.toml), ``to``;
+for the joint model also ``mlflow`` {uri, artifacts, key, name, tags}. Writes
+``predictions.safetensors`` ({task: [N] or [N, classes]} for every sample) and the trained models;
+beside the joint model ``calibration/``.
 """
 
 from __future__ import annotations
@@ -23,19 +25,36 @@ from safetensors.numpy import load_file
 from m3h_core import Calibrator, Cohort, TaskSpec, fit, fit_many
 from m3h_core.cohort import proper_subsets
 from m3h_core.training import Stopped
-from m3h_pipeline import tracking
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.jobs import CURVES, FACTS, Log, Progress, cpu_workers, every, fit_config, job, read_curves, softly
+from m3h_pipeline.jobs import (
+    CURVES,
+    FACTS,
+    Log,
+    Progress,
+    cpu_workers,
+    every,
+    fit_config,
+    job,
+    read_curves,
+    softly,
+)
 from m3h_pipeline.jobs.trees import fit_trees
-from m3h_pipeline.storage import write_arrays, write_json
+from m3h_pipeline.registry import tracking
+from m3h_pipeline.state.storage import write_arrays, write_json
 
 
 @tracking.waited_for_once()
-def joint(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log) -> dict[str, Any]:
-    """The M3H model on all tasks, its curves and parameters in MLflow; by all processes that torchrun has started."""
+def joint(
+    cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log
+) -> dict[str, Any]:
+    """The M3H model on all tasks, its curves and parameters in MLflow; by all processes that
+    torchrun has started.
+    """
     settings = fit_config(config["training"])
     rank = join_processes()
-    train = partial(fit, cohort, tasks, settings, resume=to / ".checkpoint", distributed=rank is not None)
+    train = partial(
+        fit, cohort, tasks, settings, resume=to / ".checkpoint", distributed=rank is not None
+    )
     if rank:
         with softly() as stop, suppress(Stopped):
             train(stop=stop)
@@ -47,7 +66,8 @@ def joint(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to:
     with tracking.training_run(run["key"], run["name"], run["tags"]) as active:
         mlflow.log_params({"tasks": len(tasks), "samples": len(cohort), **settings.to_dict()})
         curves = Curves(to / CURVES, active.info.run_id)
-        told, show = Progress("joint model: epoch", log), every(_LIVE_SECONDS, lambda _: curves.show())
+        told = Progress("joint model: epoch", log)
+        show = every(_LIVE_SECONDS, lambda _: curves.show())
 
         def on_epoch(state: dict[str, Any]) -> None:
             curves.add(state)
@@ -64,7 +84,9 @@ def joint(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to:
             curves.show()
     model.save(to / "model")
     predictions = model.predict(cohort)
-    Calibrator.fit(cohort, model.tasks, predictions, config["training"]["coverage"]).save(to / "calibration")
+    Calibrator.fit(cohort, model.tasks, predictions, config["training"]["coverage"]).save(
+        to / "calibration"
+    )
     write_arrays(to / "predictions.safetensors", predictions)
     return {"epochs": len(curves), "mlflow_run": active.info.run_id}
 
@@ -104,9 +126,14 @@ def single_task(
     return {"models": len(models)}
 
 
-def modalities(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log) -> dict[str, Any]:
-    """The joint model anew on each subset of the modalities but the whole: {"tabular+vision/task": predictions}."""
-    settings, done = fit_config(config["training"]), to / ".subsets"
+def modalities(
+    cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log
+) -> dict[str, Any]:
+    """The joint model anew on each subset of the modalities but the whole: {"tabular+vision/task":
+    predictions}.
+    """
+    settings = fit_config(config["training"])
+    done = to / ".subsets"
     done.mkdir(exist_ok=True)
     subsets = proper_subsets(cohort)
     told = Progress("subsets of the modalities:", log, seconds=0)
@@ -114,9 +141,12 @@ def modalities(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any]
     for at, subset in enumerate(subsets):
         told(at, len(subsets))
         name = "+".join(subset)
-        file, checkpoint = done / f"{name}.safetensors", done / name
+        file = done / f"{name}.safetensors"
+        checkpoint = done / name
         if not file.exists():
-            embeddings, present = ({key: part[key] for key in subset} for part in (cohort.embeddings, cohort.present))
+            embeddings, present = (
+                {key: part[key] for key in subset} for part in (cohort.embeddings, cohort.present)
+            )
             some = replace(cohort, embeddings=embeddings, present=present)
             with softly() as stop:
                 model = fit(some, tasks, settings, resume=checkpoint, stop=stop)
@@ -127,7 +157,9 @@ def modalities(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any]
     return {"models": len(subsets)}
 
 
-def trees(cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log) -> dict[str, Any]:
+def trees(
+    cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log
+) -> dict[str, Any]:
     """LightGBM, one model a task, on the same inputs and splits."""
     training = config["training"]
     predictions = fit_trees(
@@ -167,13 +199,16 @@ def main() -> None:
 
 
 class Curves:
-    """The losses of all epochs, in a file first: those that MLflow has not seen are sent in one call, at any time.
+    """The losses of all epochs, in a file first: those that MLflow has not seen are sent in one
+    call, at any time.
 
-    So they are live, and whole after a kill: a training that goes on sends what the killed one could not.
+    So they are live, and whole after a kill: a training that goes on sends what the killed one
+    could not.
     """
 
     def __init__(self, file: Path, run_id: str) -> None:
-        self.file, self.run_id = file, run_id
+        self.file = file
+        self.run_id = run_id
         self.sent: set[int] | None = None
 
     def add(self, state: dict[str, Any]) -> None:
@@ -196,7 +231,9 @@ class Curves:
 
         client = MlflowClient()
         if self.sent is None:
-            self.sent = {metric.step for metric in client.get_metric_history(self.run_id, "train_loss")}
+            self.sent = {
+                metric.step for metric in client.get_metric_history(self.run_id, "train_loss")
+            }
         new = {epoch: state for epoch, state in self.epochs().items() if epoch not in self.sent}
         now = int(time.time() * 1000)
         metrics = [

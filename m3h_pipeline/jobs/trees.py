@@ -1,4 +1,6 @@
-"""The boosted-tree arm: LightGBM, one model a task, on the same inputs, labels and splits as the networks."""
+"""The boosted-tree arm: LightGBM, one model a task, on the same inputs, labels and splits as the
+networks.
+"""
 
 from __future__ import annotations
 
@@ -30,23 +32,29 @@ def fit_trees(
     on_progress: Callable[[int, int], None] | None = None,
     workers: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Predictions {task: [N] or [N, classes]} of one LightGBM model a task, early-stopped on the validation split.
+    """Predictions {task: [N] or [N, classes]} of one LightGBM model a task, early-stopped on the
+    validation split.
 
-    Finished models are kept in the folder ``resume``: the same call after a kill trains the others only. A clustering
-    task has no labels, so trees have nothing to learn of it: it is left out. A task without both kinds of label in
-    training is predicted by its training mean. ``workers`` bounds the processes that train side by side; 0: one a core.
+    Finished models are kept in the folder ``resume``: the same call after a kill trains the others
+    only. A clustering task has no labels, so trees have nothing to learn of it: it is left out. A
+    task without both kinds of label in training is predicted by its training mean. ``workers``
+    bounds the processes that train side by side; 0: one a core.
     """
     x_NF = tree_inputs(cohort)
     for folder in (to, resume):
         folder.mkdir(parents=True, exist_ok=True)
     labelled = [task for task in tasks if task.problem != "clustering"]
     predictions: dict[str, np.ndarray] = {}
-    # A process a core, not LightGBM's own threads, which gain nothing on cohorts of this size; nor threads of ours:
-    # training in several threads at once has crashed inside LightGBM.
+    # A process a core, not LightGBM's own threads, which gain nothing on cohorts of this size; nor
+    # threads of ours: training in several threads at once has crashed inside LightGBM.
     n_jobs = min(workers or cpu_count(), max(1, len(labelled)))
     fitted = Parallel(n_jobs=n_jobs, return_as="generator", **bound_to_this_process())(
-        delayed(_fit_one)(x_NF, *_rows_and_labels(cohort, task), task, rounds, seed, kept, to / f"{task.name}.txt")
-        for task, kept in zip(labelled, _kept(cohort, x_NF, labelled, rounds, seed, resume), strict=True)
+        delayed(_fit_one)(
+            x_NF, *_rows_and_labels(cohort, task), task, rounds, seed, kept, to / f"{task.name}.txt"
+        )
+        for task, kept in zip(
+            labelled, _kept(cohort, x_NF, labelled, rounds, seed, resume), strict=True
+        )
     )
     for task, prediction in zip(labelled, fitted, strict=True):
         predictions[task.name] = prediction
@@ -56,9 +64,14 @@ def fit_trees(
 
 
 def tree_inputs(cohort: Cohort) -> np.ndarray:
-    """All modalities side by side [N, F]; a missing modality is NaN, which the trees treat as missing."""
+    """All modalities side by side [N, F]; a missing modality is NaN, which the trees treat as
+    missing.
+    """
     return np.hstack(
-        [np.where(cohort.present[name][:, None], values, np.nan) for name, values in cohort.embeddings.items()]
+        [
+            np.where(cohort.present[name][:, None], values, np.nan)
+            for name, values in cohort.embeddings.items()
+        ]
     ).astype(np.float32)
 
 
@@ -70,11 +83,19 @@ def _rows_and_labels(cohort: Cohort, task: TaskSpec) -> tuple[dict[int, np.ndarr
 
 
 def _kept(
-    cohort: Cohort, x_NF: np.ndarray, tasks: Sequence[TaskSpec], rounds: int, seed: int, folder: Path
+    cohort: Cohort,
+    x_NF: np.ndarray,
+    tasks: Sequence[TaskSpec],
+    rounds: int,
+    seed: int,
+    folder: Path,
 ) -> list[Path]:
     """Where the model of each task is kept: by all that decides it."""
     shared = fingerprint(x_NF, cohort.split, rounds, seed)
-    keys = [fingerprint(shared, task.to_dict(), cohort.labels[task.name], cohort.labelled[task.name]) for task in tasks]
+    keys = [
+        fingerprint(shared, task.to_dict(), cohort.labels[task.name], cohort.labelled[task.name])
+        for task in tasks
+    ]
     return [folder / f"{task.name}-{key}.txt" for task, key in zip(tasks, keys, strict=True)]
 
 
@@ -102,7 +123,12 @@ def _fit_one(
 
 
 def _train(
-    x_NF: np.ndarray, rows: dict[int, np.ndarray], labels: np.ndarray, task: TaskSpec, rounds: int, seed: int
+    x_NF: np.ndarray,
+    rows: dict[int, np.ndarray],
+    labels: np.ndarray,
+    task: TaskSpec,
+    rounds: int,
+    seed: int,
 ) -> lgb.Booster:
     parameters: dict[str, Any] = {
         "objective": _OBJECTIVES[task.problem],

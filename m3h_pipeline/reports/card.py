@@ -5,27 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from m3h_pipeline.reports import claims, words
+from m3h_pipeline import wording as words
+from m3h_pipeline.evaluation import claims
 from m3h_pipeline.reports.page import ReportData
 
 _USE = (
-    "Scores hospital stays at their prediction time, to be read beside clinical judgement by the people who treat the "
-    "patient. Not for decisions without a person, not for patients unlike the cohort below, not for tasks that "
-    "are not claimed."
+    "Scores hospital stays at their prediction time, to be read beside clinical judgement by the "
+    "people who treat the patient. Not for decisions without a person, not for patients unlike "
+    "the cohort below, not for tasks that are not claimed."
 )
 
 
 def model_card(data: ReportData | Mapping[str, Any]) -> str:
-    """Markdown: intended use, cohort, the gate, the other arms, subgroups, task interaction, limits, each task.
+    """Markdown: intended use, cohort, the gate, the other arms, subgroups, task interaction,
+    limits, each task.
 
-    Counts of fewer than 10 patients are hidden. What changes after the card was written, such as who is the champion,
-    is said as of then.
+    Counts of fewer than 10 patients are hidden. What changes after the card was written, such as
+    who is the champion, is said as of then.
     """
-    cohort, verdict = data["cohort"], data["gate"]
+    cohort = data["cohort"]
+    verdict = data["gate"]
     champion = f"version {verdict['champion']}" if verdict["champion"] else None
     splits = ", ".join(f"{name} {shown}" for name, shown in words.parts(cohort["splits"]).items())
     coverage = [
-        f"| {words.name(name)} | {words.part(present, cohort['samples'])} | {words.share(present, cohort['samples'])} |"
+        f"| {words.name(name)} | {words.part(present, cohort['samples'])} | "
+        f"{words.share(present, cohort['samples'])} |"
         for name, present in cohort["modalities"].items()
     ]
     checks = {check["name"]: check for check in verdict["checks"]}
@@ -34,11 +38,13 @@ def model_card(data: ReportData | Mapping[str, Any]) -> str:
         [
             f"# {data['model']['name']}, version {data['model']['version']}",
             f"\n## Intended use\n\n{_USE}",
-            f"\n## Cohort\n\nSnapshot {data['snapshot']} of {data['source']}: {words.count(cohort['samples'])} samples "
-            f"of {words.count(cohort['subjects'])} patients ({splits}).",
+            f"\n## Cohort\n\nSnapshot {data['snapshot']} of {data['source']}: "
+            f"{words.count(cohort['samples'])} samples of {words.count(cohort['subjects'])} "
+            f"patients ({splits}).",
             "\n| Modality | Samples that have it | Share |\n|---|---:|---:|",
             *coverage,
-            f"\n## Gate: {'passed' if verdict['passed'] else 'rejected'}, when this version was registered\n",
+            f"\n## Gate: {'passed' if verdict['passed'] else 'rejected'}, when this version was "
+            "registered\n",
             *(f"- {words.name(name)}: {_outcome(check)}; {check['reason']}" for name, check in checks.items()),
             "\n## Against single-task models and trees\n",
             *(f"- {sentence}" for sentence in claims.sentences(data["detail"]["comparisons"], tasks)),
@@ -62,22 +68,32 @@ def _difference_words(champion: str | None) -> str:
     if champion is None:
         return "There was no champion to compare with. Intervals are 95%, over patients."
     return (
-        f"Difference: this version minus the champion ({champion}) of that day on the same patients, "
-        "with the gate's bounds: the lower ones hold for all tasks at once, and a task is shown to lose "
-        "more than the margin where its upper one lies below it. Intervals are 95%, over patients."
+        f"Difference: this version minus the champion ({champion}) of that day on the same "
+        "patients, with the gate's bounds: the lower ones hold for all tasks at once, and a task "
+        "is shown to lose more than the margin where its upper one lies below it. Intervals are "
+        "95%, over patients."
     )
 
 
-def _task_rows(tasks: Sequence[Mapping[str, Any]], verdict: Mapping[str, Any], champion: str | None) -> list[str]:
-    """The claimed tasks, with the champion's columns where there is one; then the others, by why they are not."""
+def _task_rows(
+    tasks: Sequence[Mapping[str, Any]], verdict: Mapping[str, Any], champion: str | None
+) -> list[str]:
+    """The claimed tasks, with the champion's columns where there is one; then the others, by why
+    they are not.
+    """
     against = {compared["task"]: compared for compared in verdict["tasks"]}
     claimed = [task for task in tasks if task["claimed"]]
     rows = [] if not claimed else ["| Task | Metric | Value | n |", "|---|---|---|---:|"]
     if rows and champion:
         rows = [f"{rows[0]} Champion | Difference |", f"{rows[1]}---:|---|"]
     for task in claimed:
-        name, metric, n = words.name(task["task"]), words.metric(task["metric"]), words.count(task["n"])
-        row = f"| {name} | {metric} | {_with_interval(task['value'], task['low'], task['high'])} | {n} |"
+        name = words.name(task["task"])
+        metric = words.metric(task["metric"])
+        n = words.count(task["n"])
+        row = (
+            f"| {name} | {metric} | {_with_interval(task['value'], task['low'], task['high'])} | "
+            f"{n} |"
+        )
         if compared := against.get(task["task"]):
             difference = _with_interval(
                 compared["value"] - compared["other"], compared["low"], compared["high"], sign=True
@@ -89,11 +105,17 @@ def _task_rows(tasks: Sequence[Mapping[str, Any]], verdict: Mapping[str, Any], c
     reasons: dict[str, list[str]] = {}
     for task in tasks:
         if not task["claimed"]:
-            reasons.setdefault(task["reason"] or "too few test labels", []).append(words.name(task["task"]))
-    return rows + [f"\nNot claimed, {reason}: {words.listing(names)}." for reason, names in reasons.items()]
+            reasons.setdefault(task["reason"] or "too few test labels", []).append(
+                words.name(task["task"])
+            )
+    return rows + [
+        f"\nNot claimed, {reason}: {words.listing(names)}." for reason, names in reasons.items()
+    ]
 
 
-def _with_interval(value: float, low: float | None, high: float | None, *, sign: bool = False) -> str:
+def _with_interval(
+    value: float, low: float | None, high: float | None, *, sign: bool = False
+) -> str:
     ends = words.interval(low, high, sign=sign)
     return words.number(value, sign=sign) + (f" ({ends})" if ends else "")
 
@@ -109,17 +131,34 @@ def _interaction(tim: Mapping[str, Any] | None) -> str:
         for j in range(len(names))
         if i != j and tim["evidence"][i][j] and tim["matrix"][i][j] is not None
     )
-    measured = f"Of {len(names) * (len(names) - 1):,} ordered pairs of {words.plural(len(names), 'task')}, "
-    measured += f"{len(effects) or 'none'} {'survives' if len(effects) < 2 else 'survive'} a false discovery rate of "
+    measured = (
+        f"Of {len(names) * (len(names) - 1):,} ordered pairs of "
+        f"{words.plural(len(names), 'task')}, "
+    )
+    measured += (
+        f"{len(effects) or 'none'} {'survives' if len(effects) < 2 else 'survive'} a false "
+        "discovery rate of "
+    )
     measured += f"{100 * tim['fdr']:g}% ({tim['method']})."
-    helps = _effect("The strongest help", names, effects[-1]) if effects and effects[-1][0] > 0 else "No help is shown."
-    harms = _effect("The strongest harm", names, effects[0]) if effects and effects[0][0] < 0 else "No harm is shown."
+    helps = (
+        _effect("The strongest help", names, effects[-1])
+        if effects and effects[-1][0] > 0
+        else "No help is shown."
+    )
+    harms = (
+        _effect("The strongest harm", names, effects[0])
+        if effects and effects[0][0] < 0
+        else "No harm is shown."
+    )
     return f"{measured} {helps} {harms}"
 
 
 def _effect(what: str, names: Sequence[str], effect: tuple[float, int, int]) -> str:
     value, i, j = effect
-    return f"{what}: {words.name(names[i])} changes by {words.number(value, sign=True)} with {words.name(names[j])}."
+    return (
+        f"{what}: {words.name(names[i])} changes by {words.number(value, sign=True)} with "
+        f"{words.name(names[j])}."
+    )
 
 
 def _sentence(text: str) -> str:

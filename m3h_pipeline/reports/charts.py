@@ -1,9 +1,11 @@
-"""How the report's charts look, and the chart of joint against single-task; that of TIM is in interaction.py.
+"""How the report's charts look, and the chart of joint against single-task; that of TIM is in
+interaction.py.
 
 Drawn with Altair, put on the page as SVG, in Dagster's metadata as PNG.
 
-SVG needs no script to be seen, is sharp on paper, and its colours can follow the reader's theme: every chart is drawn
-in the light colours of `PALETTE`, and `svg` turns each into a CSS variable that the page defines for both themes.
+SVG needs no script to be seen, is sharp on paper, and its colours can follow the reader's theme:
+every chart is drawn in the light colours of `PALETTE`, and `svg` turns each into a CSS variable
+that the page defines for both themes.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from m3h_pipeline.reports import claims, words
+from m3h_pipeline import wording as words
+from m3h_pipeline.evaluation import claims
 
 if TYPE_CHECKING:
     import altair as alt
@@ -41,7 +44,8 @@ PALETTE = {
     "harm-3": ("#df8038", "#8f5520"),
     "harm-4": ("#94440a", "#ffb878"),
 }
-# Alike in width wherever the page is opened, so that labels keep the room that was measured for them.
+# Alike in width wherever the page is opened, so that labels keep the room that was measured for
+# them.
 _FONT = "Arial, Liberation Sans, Helvetica, sans-serif"
 _PADDING = {"left": 12, "right": 12, "top": 6, "bottom": 4}
 _DECIMALS = re.compile(r"\d+\.\d{3,}")
@@ -51,9 +55,10 @@ _SVG = "http://www.w3.org/2000/svg"
 def interval_charts(tasks: Sequence[Mapping[str, Any]], columns: int = 1) -> list[alt.LayerChart]:
     """Joint minus single-task with its interval, a row a claimed task, under its department.
 
-    ``tasks``: records of metrics.json. Returns up to ``columns`` charts of about equal height on one scale, to stand
-    side by side where there is room. No chart where nothing can be compared. The scale spans the AUROC tasks, whose
-    differences are alike in size; another metric's interval that leaves it ends in an arrow.
+    ``tasks``: records of metrics.json. Returns up to ``columns`` charts of about equal height on
+    one scale, to stand side by side where there is room. No chart where nothing can be compared.
+    The scale spans the AUROC tasks, whose differences are alike in size; another metric's interval
+    that leaves it ends in an arrow.
     """
     shown = [t for t in tasks if t["claimed"] and words.known(t["difference"])]
     if not shown:
@@ -65,7 +70,10 @@ def interval_charts(tasks: Sequence[Mapping[str, Any]], columns: int = 1) -> lis
     rows_in_all = len(shown) + len(departments)
     chunks: list[list[dict[str, Any]]] = [[]]
     for department, members in departments.items():
-        if len(chunks) < columns and len(chunks[-1]) + (len(members) + 1) / 2 > rows_in_all / columns:
+        if (
+            len(chunks) < columns
+            and len(chunks[-1]) + (len(members) + 1) / 2 > rows_in_all / columns
+        ):
             chunks.append([])
         chunks[-1].append({"row": f"# {words.name(department)}"})
         chunks[-1] += [_interval_row(task, low, high) for task in members]
@@ -73,7 +81,9 @@ def interval_charts(tasks: Sequence[Mapping[str, Any]], columns: int = 1) -> lis
 
 
 def losses(epochs: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
-    """The joint model's loss on the training and the validation split; ``epochs``: records as training reports them."""
+    """The joint model's loss on the training and the validation split; ``epochs``: records as
+    training reports them.
+    """
     import altair as alt
 
     shades = {"training": PALETTE["none"][0], "validation": PALETTE["help-4"][0]}
@@ -86,16 +96,19 @@ def losses(epochs: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
     drawn = drawn.encode(
         x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, grid=False, format="d")),
         y=alt.Y("loss:Q", scale=alt.Scale(zero=False), title="loss, all tasks"),
-        color=alt.Color("split:N", scale=alt.Scale(domain=list(shades), range=list(shades.values())), title=None),
+        color=alt.Color(
+            "split:N", scale=alt.Scale(domain=list(shades), range=list(shades.values())), title=None
+        ),
     )
     return styled(alt.layer(drawn).properties(width=360, height=200))
 
 
 def svg(chart: alt.LayerChart | dict[str, Any], label: str) -> str:
-    """The chart as inline SVG: colours as CSS variables, a tooltip in each mark that has a description.
+    """The chart as inline SVG: colours as CSS variables, a tooltip in each mark that has a
+    description.
 
-    A chart may be given as its Vega-Lite specification. ``label`` says to a screen reader what the picture shows; the
-    numbers themselves belong in a table beside it.
+    A chart may be given as its Vega-Lite specification. ``label`` says to a screen reader what the
+    picture shows; the numbers themselves belong in a table beside it.
     """
     import vl_convert
 
@@ -115,7 +128,11 @@ def svg(chart: alt.LayerChart | dict[str, Any], label: str) -> str:
         for place in ("d", "transform"):
             if place in element.attrib:
                 element.set(
-                    place, _DECIMALS.sub(lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), element.attrib[place])
+                    place,
+                    _DECIMALS.sub(
+                        lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."),
+                        element.attrib[place],
+                    ),
                 )
         for paint in ("fill", "stroke"):
             if element.get(paint) in variables:
@@ -128,12 +145,16 @@ def svg(chart: alt.LayerChart | dict[str, Any], label: str) -> str:
 def png(chart: alt.LayerChart, scale: float = 1.5) -> bytes:
     """The chart as a PNG on white."""
     buffer = io.BytesIO()
-    chart.properties(background=PALETTE["paper"][0], padding=8).save(buffer, format="png", scale_factor=scale)
+    chart.properties(background=PALETTE["paper"][0], padding=8).save(
+        buffer, format="png", scale_factor=scale
+    )
     return buffer.getvalue()
 
 
 def markdown(chart: alt.LayerChart, label: str) -> str:
-    """The chart as a Markdown image that carries its own bytes, as Dagster's ``MetadataValue.md`` shows it."""
+    """The chart as a Markdown image that carries its own bytes, as Dagster's ``MetadataValue.md``
+    shows it.
+    """
     return f"![{label}](data:image/png;base64,{base64.b64encode(png(chart)).decode()})"
 
 
@@ -150,7 +171,12 @@ def _domain(tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     alike = [t for t in tasks if "AUROC" in t["metric"]] or tasks
     ends = [
         0.0,
-        *(v for t in alike for v in (t["difference_low"], t["difference"], t["difference_high"]) if words.known(v)),
+        *(
+            v
+            for t in alike
+            for v in (t["difference_low"], t["difference"], t["difference_high"])
+            if words.known(v)
+        ),
     ]
     margin = 0.04 * ((max(ends) - min(ends)) or 0.1)
     return min(ends) - margin, max(ends) + margin
@@ -158,8 +184,12 @@ def _domain(tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
 
 def _interval_row(task: Mapping[str, Any], low: float, high: float) -> dict[str, Any]:
     value = task["difference"]
-    start, end = (v if words.known(v) else value for v in (task["difference_low"], task["difference_high"]))
-    shown = words.interval(task["difference_low"], task["difference_high"], sign=True) or "no interval"
+    start, end = (
+        v if words.known(v) else value for v in (task["difference_low"], task["difference_high"])
+    )
+    shown = (
+        words.interval(task["difference_low"], task["difference_high"], sign=True) or "no interval"
+    )
     metric = words.metric(task["metric"])
     other = "" if "AUROC" in task["metric"] else f" ({metric})"
     return {
@@ -195,7 +225,9 @@ def _interval_chart(rows: list[dict[str, Any]], low: float, high: float) -> alt.
             labelLimit=gutter,
             labelExpr=f"{heading} ? slice(datum.value, 2) : datum.value",
             labelFontWeight=alt.condition(heading, alt.value(700), alt.value(400)),
-            labelColor=alt.condition(heading, alt.value(PALETTE["muted"][0]), alt.value(PALETTE["ink"][0])),
+            labelColor=alt.condition(
+                heading, alt.value(PALETTE["muted"][0]), alt.value(PALETTE["ink"][0])
+            ),
         ),
     )
     x = alt.X(
@@ -217,13 +249,21 @@ def _interval_chart(rows: list[dict[str, Any]], low: float, high: float) -> alt.
         return alt.Chart(alt.Data(values=values))
 
     data = of(marks)
-    zero = of([{}]).mark_rule(color=PALETTE["muted"][0], aria=False).encode(x=alt.XDatum(0, type="quantitative"))
+    zero = (
+        of([{}])
+        .mark_rule(color=PALETTE["muted"][0], aria=False)
+        .encode(x=alt.XDatum(0, type="quantitative"))
+    )
     # Wide and unseen until pointed at: it holds the tooltip of the row.
     target = data.mark_bar(opacity=0, fill=PALETTE["panel"][0]).encode(
         x=alt.XDatum(low, type="quantitative"), x2=alt.X2Datum(high), y=y, description="tip:N"
     )
-    lines = data.mark_rule(strokeWidth=2, aria=False).encode(x=x, x2="high:Q", y=y, color=colour("verdict:N"))
-    dots = data.mark_circle(size=52, opacity=1, aria=False).encode(x="value:Q", y=y, color=colour("verdict:N"))
+    lines = data.mark_rule(strokeWidth=2, aria=False).encode(
+        x=x, x2="high:Q", y=y, color=colour("verdict:N")
+    )
+    dots = data.mark_circle(size=52, opacity=1, aria=False).encode(
+        x="value:Q", y=y, color=colour("verdict:N")
+    )
     arrows = [
         of([{**row, "edge": edge} for row in beyond])
         .mark_point(shape=shape, filled=True, size=50, opacity=1, aria=False)
@@ -231,7 +271,9 @@ def _interval_chart(rows: list[dict[str, Any]], low: float, high: float) -> alt.
         for edge, shape in ((low, "triangle-left"), (high, "triangle-right"))
         if (beyond := [row for row in marks if edge in row["beyond"]])
     ]
-    return styled(alt.layer(target, zero, lines, *arrows, dots).properties(width=186, height=alt.Step(19)))
+    return styled(
+        alt.layer(target, zero, lines, *arrows, dots).properties(width=186, height=alt.Step(19))
+    )
 
 
 def colour(field: str) -> Any:
@@ -239,7 +281,13 @@ def colour(field: str) -> Any:
     import altair as alt
 
     scale = alt.Scale(domain=list(PALETTE), range=[light for light, _ in PALETTE.values()])
-    kind = alt.Fill if field.startswith("fill") else alt.Stroke if field.startswith("stroke") else alt.Color
+    kind = (
+        alt.Fill
+        if field.startswith("fill")
+        else alt.Stroke
+        if field.startswith("stroke")
+        else alt.Color
+    )
     return kind(field, scale=scale, legend=None)
 
 

@@ -1,6 +1,7 @@
 """The charts of one task: ROC, precision and recall, calibration.
 
-A page has forty of them. What they look like is built and checked once; each then only has its own data.
+A page has forty of them. What they look like is built and checked once; each then only has its own
+data.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from m3h_pipeline.reports import words
+from m3h_pipeline import wording as words
 from m3h_pipeline.reports.charts import PALETTE, styled
 
 _SIDE = 150
@@ -49,8 +50,10 @@ def _bins(bins: Sequence[Mapping[str, Any]], domain: tuple[float, float]) -> Row
     return [
         {
             "x": b["predicted"], "y": b["observed"], "low": max(b["low"], domain[0]), "high": min(b["high"], domain[1]),
-            "tip": f"Predicted {words.number(b['predicted'])}, observed {words.number(b['observed'])} "
-            f"({words.interval(b['low'], b['high'])}).",
+            "tip": (
+                f"Predicted {words.number(b['predicted'])}, observed {words.number(b['observed'])} "
+                f"({words.interval(b['low'], b['high'])})."
+            ),
         }
         for b in bins
     ]  # fmt: skip
@@ -63,8 +66,8 @@ def _numbered(rows: Sequence[Mapping[str, Any]]) -> Rows:
 
 def _tip(point: Mapping[str, Any]) -> str:
     return (
-        f"Threshold {words.number(point['threshold'])}: flags {point['flagged']:.0%}, "
-        f"sensitivity {words.number(point['sensitivity'])}, specificity {words.number(point['specificity'])}, "
+        f"Threshold {words.number(point['threshold'])}: flags {point['flagged']:.0%}, sensitivity "
+        f"{words.number(point['sensitivity'])}, specificity {words.number(point['specificity'])}, "
         f"PPV {words.number(point['ppv'])}."
     )
 
@@ -85,7 +88,11 @@ def _look() -> dict[str, Any]:
 def _line(curve: str, points: str, guide: str | Rows, x: str, y: str) -> Any:
     """A curve in a unit square, over a dashed guide; its points can be pointed at."""
     line = _data(curve).mark_line(color=PALETTE["help-4"][0], strokeWidth=2, aria=False)
-    return _square(_guide(guide, x, y, _UNIT), _encoded(line, x, y, _UNIT, order="row"), _targets(points, x, y, _UNIT))
+    return _square(
+        _guide(guide, x, y, _UNIT),
+        _encoded(line, x, y, _UNIT, order="row"),
+        _targets(points, x, y, _UNIT),
+    )
 
 
 def _calibration(x: str, y: str, domain: tuple[float, float]) -> Any:
@@ -104,11 +111,15 @@ def _calibration(x: str, y: str, domain: tuple[float, float]) -> Any:
 def _data(rows: str | Rows) -> Any:
     import altair as alt
 
-    return alt.Chart(alt.NamedData(name=rows) if isinstance(rows, str) else alt.Data(values=_numbered(rows)))
+    return alt.Chart(
+        alt.NamedData(name=rows) if isinstance(rows, str) else alt.Data(values=_numbered(rows))
+    )
 
 
 def _guide(rows: str | Rows, x: str, y: str, domain: tuple[float, float]) -> Any:
-    dashed = _data(rows).mark_line(color=PALETTE["muted"][0], strokeDash=[4, 3], strokeWidth=1, aria=False)
+    dashed = _data(rows).mark_line(
+        color=PALETTE["muted"][0], strokeDash=[4, 3], strokeWidth=1, aria=False
+    )
     return _encoded(dashed, x, y, domain)
 
 
@@ -119,7 +130,12 @@ def _targets(rows: str, x: str, y: str, domain: tuple[float, float]) -> Any:
 
 
 def _encoded(
-    chart: Any, x: str, y: str, domain: tuple[float, float], field: str = "y", order: str | None = None
+    chart: Any,
+    x: str,
+    y: str,
+    domain: tuple[float, float],
+    field: str = "y",
+    order: str | None = None,
 ) -> Any:
     import altair as alt
 

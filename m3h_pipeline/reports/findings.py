@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-from m3h_pipeline.check_states import FAILED, WARNED, in_words, state_of, tally
 from m3h_pipeline.contracts import TABLES
-from m3h_pipeline.storage import Step, read_step
+from m3h_pipeline.contracts.check_states import FAILED, WARNED, in_words, state_of, tally
+from m3h_pipeline.state.storage import Step, read_step
 
 MOST = 3
 
@@ -24,7 +24,9 @@ class Look(TypedDict):
 
 
 def worth_a_look(valid: Mapping[str, Step], most: int = MOST) -> list[Look]:
-    """The findings of all tables, one a check: what stops the run first, then by the share of rows."""
+    """The findings of all tables, one a check: what stops the run first, then by the share of
+    rows.
+    """
     looks = [look for table, step in valid.items() for look in _of_table(table, step.info)]
     looks.sort(key=lambda look: (not look["stops"], -look["share"], look["table"], look["check"]))
     return looks[:most]
@@ -36,7 +38,9 @@ def _of_table(table: str, info: Mapping[str, Any]) -> list[Look]:
         state = state_of(check)
         if state not in (FAILED, WARNED):
             continue
-        found = [finding for finding in info.get("findings", []) if finding["check"] == check["name"]]
+        found = [
+            finding for finding in info.get("findings", []) if finding["check"] == check["name"]
+        ]
         words = check["description"].partition(" What to do: ")[0].rstrip(".")
         share = float(check["observed"].get("share", 0.0))
         if found:
@@ -57,7 +61,9 @@ def _of_table(table: str, info: Mapping[str, Any]) -> list[Look]:
 
 
 def last_screen(out: Path, snapshot: str) -> list[str]:
-    """Lines of the last screen: how many checks of the data are in which state, and what to look at."""
+    """Lines of the last screen: how many checks of the data are in which state, and what to look
+    at.
+    """
     from m3h_pipeline.reports.validation import FILE
 
     folder = out / "snapshots" / snapshot / "valid"
@@ -70,4 +76,6 @@ def last_screen(out: Path, snapshot: str) -> list[str]:
     if not looks:
         return [f"Data       checks: {in_words(counts)} ({page})"]
     lines = [f"Data       checks: {in_words(counts)}. Most worth a look, of all in {page}:"]
-    return lines + [f"           - {look['table']}, {look['check']}: {look['words']}" for look in looks]
+    return lines + [
+        f"           - {look['table']}, {look['check']}: {look['words']}" for look in looks
+    ]

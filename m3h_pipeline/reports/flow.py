@@ -8,19 +8,21 @@ from typing import Any
 
 import polars as pl
 
-from m3h_pipeline.lineage import KEPT, QUARANTINED, rows_of_files
-from m3h_pipeline.reports import words
-from m3h_pipeline.storage import Step
+from m3h_pipeline import wording as words
+from m3h_pipeline.state.lineage import KEPT, QUARANTINED, rows_of_files
+from m3h_pipeline.state.storage import Step
 
 
 def sample_flow(lineage: pl.DataFrame, ingested: Path, valid: Path) -> dict[str, Any]:
     """How the kept rows of the samples table's files became samples.
 
-    ``lineage``: the whole one; ``ingested`` and ``valid``: the samples table before and after its validation. Returns
-    {"samples", "files": [{"file", "kept", "own"}]}: of a file's ``kept`` rows ``own`` were made into samples; the
-    others only say more of the same patients and stays.
+    ``lineage``: the whole one; ``ingested`` and ``valid``: the samples table before and after its
+    validation. Returns {"samples", "files": [{"file", "kept", "own"}]}: of a file's ``kept`` rows
+    ``own`` were made into samples; the others only say more of the same patients and stays.
     """
-    rows = lineage.filter(pl.col("table") == "samples").group_by("file", "outcome", maintain_order=True)
+    rows = lineage.filter(pl.col("table") == "samples").group_by(
+        "file", "outcome", maintain_order=True
+    )
     outcomes: dict[str, dict[str, int]] = {}
     for file, outcome, count in rows.agg(pl.col("rows").sum()).iter_rows():
         outcomes.setdefault(file, {})[outcome] = count
@@ -50,19 +52,28 @@ def flow_sentences(flow: Mapping[str, Any]) -> list[str]:
     made = sum(file["own"] for file in files)
     became = "are the cohort's samples"
     if flow["samples"] != made:
-        became = f"became the cohort's {words.plural(flow['samples'], 'sample')}: a stay may have several, or none"
+        became = (
+            f"became the cohort's {words.plural(flow['samples'], 'sample')}: a stay may have "
+            "several, or none"
+        )
     told = [f"Of the {kept:,} kept rows of Samples, {words.listing(own)} {became}."]
-    more = [f"{file['kept'] - file['own']:,} of {file['file']}" for file in files if file["kept"] > file["own"]]
+    more = [
+        f"{file['kept'] - file['own']:,} of {file['file']}"
+        for file in files
+        if file["kept"] > file["own"]
+    ]
     if more:
         told.append(
-            f"The other {kept - made:,} ({words.listing(more)}) are no samples: they say more of the same patients "
-            "and stays."
+            f"The other {kept - made:,} ({words.listing(more)}) are no samples: they say more of "
+            "the same patients and stays."
         )
     return told
 
 
 def erased_since(valid: Mapping[str, Step]) -> dict[str, int]:
-    """Table -> how many of its rows were erased, for forgotten patients, after its checks were made."""
+    """Table -> how many of its rows were erased, for forgotten patients, after its checks were
+    made.
+    """
     erased = {}
     for table, step in valid.items():
         left = pl.scan_parquet(step.folder / f"{table}.parquet").select(pl.len()).collect().item()

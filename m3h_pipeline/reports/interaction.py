@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3h_pipeline.reports import charts, words
+from m3h_pipeline import wording as words
+from m3h_pipeline.reports import charts
 
 if TYPE_CHECKING:
     import altair as alt
@@ -39,41 +40,72 @@ def section(tim: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -> dict[
     label = "Heat map of task interaction; the table of all pairs holds the same numbers."
     drawn: dict[str, dict[str, Any]]
     if size <= _FEW_TASKS:
-        drawn = {"wide": {"cell": 50, "numbers": True}, "narrow": {"cell": min(30, _PHONE // size), "numbers": False}}
+        drawn = {
+            "wide": {"cell": 50, "numbers": True},
+            "narrow": {"cell": min(30, _PHONE // size), "numbers": False},
+        }
     else:
         drawn = {"always": {"cell": 14, "numbers": False}}
     pairs = [_pair(tim, i, j, metrics) for i in range(size) for j in range(size) if i != j]
-    step, network = shade_step(tim), graph(tim, metrics)
+    step = shade_step(tim)
+    network = graph(tim, metrics)
     edges = sum(pair["evidence"] for pair in pairs)
     return {
-        **{name: tim[name] for name in ("method", "unit", "network", "models", "seeds", "fdr", "groups", "estimator")},
+        **{
+            name: tim[name]
+            for name in (
+                "method",
+                "unit",
+                "network",
+                "models",
+                "seeds",
+                "fdr",
+                "groups",
+                "estimator",
+            )
+        },
         "grouping": grouping(tim["groups"]) if tim["groups"] else [],
         "size": size,
-        "plots": {shape: charts.svg(heat_map(tim, metrics, **how), label) for shape, how in drawn.items()},
+        "plots": {
+            shape: charts.svg(heat_map(tim, metrics, **how), label) for shape, how in drawn.items()
+        },
         "shade": f"{step:g}",
         "beyond": f"{step * (LEVELS - 1):g}",
         "legend": _legend(step),
-        "graph": charts.svg(network, "Effects that survive, as arrows; the list holds the same.") if network else None,
+        "graph": charts.svg(network, "Effects that survive, as arrows; the list holds the same.")
+        if network
+        else None,
         "edges": edges,
         "drawn_edges": min(edges, _EDGES),
         "tested": sum(pair["tested"] for pair in pairs),
         "retrained": sum(pair["source"] == "retrained" for pair in pairs),
         "pairs": pairs,
-        "tasks": sorted((_task(tim, i, metrics, pairs) for i in range(size)), key=_by_largest_effect),
-        "leave_one_out": _left_out(tim["leave_one_out"], tim["tasks"]) if tim["leave_one_out"] else None,
+        "tasks": sorted(
+            (_task(tim, i, metrics, pairs) for i in range(size)), key=_by_largest_effect
+        ),
+        "leave_one_out": _left_out(tim["leave_one_out"], tim["tasks"])
+        if tim["leave_one_out"]
+        else None,
     }
 
 
 def arranged(tim: Mapping[str, Any], departments: Mapping[str, str]) -> dict[str, Any]:
-    """The same with the tasks in an order in which likes are neighbours: departments, and tasks within each.
+    """The same with the tasks in an order in which likes are neighbours: departments, and tasks
+    within each.
 
-    ``departments`` is that of each task. Likeness is that of the tasks' rows and columns (average linkage, optimal leaf
-    order). The result says its ``departments`` in the new order.
+    ``departments`` is that of each task. Likeness is that of the tasks' rows and columns (average
+    linkage, optimal leaf order). The result says its ``departments`` in the new order.
     """
-    names, home = tim["tasks"], [departments.get(task, "other") for task in tim["tasks"]]
-    matrix = np.array([[value if words.known(value) else 0.0 for value in row] for row in tim["matrix"]])
+    names = tim["tasks"]
+    home = [departments.get(task, "other") for task in tim["tasks"]]
+    matrix = np.array(
+        [[value if words.known(value) else 0.0 for value in row] for row in tim["matrix"]]
+    )
     profile = np.hstack([matrix, matrix.T])
-    groups = {department: [i for i, d in enumerate(home) if d == department] for department in dict.fromkeys(home)}
+    groups = {
+        department: [i for i, d in enumerate(home) if d == department]
+        for department in dict.fromkeys(home)
+    }
     means = np.array([profile[members].mean(0) for members in groups.values()])
     members = list(groups.values())
     order = [members[g][i] for g in _leaves(means) for i in _leaves(profile[members[g]])]
@@ -83,7 +115,10 @@ def arranged(tim: Mapping[str, Any], departments: Mapping[str, str]) -> dict[str
     for name in ("single", "joint", "n"):
         new[name] = [tim[name][i] for i in order]
     if tim["leave_one_out"]:
-        rows = {name: [tim["leave_one_out"][name][i] for i in order] for name in ("matrix", "low", "high")}
+        rows = {
+            name: [tim["leave_one_out"][name][i] for i in order]
+            for name in ("matrix", "low", "high")
+        }
         new["leave_one_out"] = tim["leave_one_out"] | rows
     return new
 
@@ -97,24 +132,33 @@ def _leaves(profile: np.ndarray) -> list[int]:
 
 
 def heat_map(
-    tim: Mapping[str, Any], metrics: Mapping[str, str] | None = None, *, cell: int = 46, numbers: bool = True
+    tim: Mapping[str, Any],
+    metrics: Mapping[str, str] | None = None,
+    *,
+    cell: int = 46,
+    numbers: bool = True,
 ) -> alt.LayerChart:
-    """A row gains (blue) or loses (orange) when the column's task is learned too; the order is that of ``tim``.
+    """A row gains (blue) or loses (orange) when the column's task is learned too; the order is that
+    of ``tim``.
 
-    ``metrics``: the metric of each task, for the tooltips; ``cell``: pixels. Filled is what survives the control of
-    the false discovery rate; measured without surviving is an outline; estimated is a small outline. With
-    ``departments`` in ``tim`` these stand a little apart. Cells lie in row order, the diagonal included.
+    ``metrics``: the metric of each task, for the tooltips; ``cell``: pixels. Filled is what
+    survives the control of the false discovery rate; measured without surviving is an outline;
+    estimated is a small outline. With ``departments`` in ``tim`` these stand a little apart. Cells
+    lie in row order, the diagonal included.
     """
     import altair as alt
 
     names = [words.name(task) for task in tim["tasks"]]
     places = _places(tim.get("departments"), len(names))
-    step, end = shade_step(tim), places[-1] + 1
+    step = shade_step(tim)
+    end = places[-1] + 1
     cells = []
     for i, top in enumerate(places):
         for j, left in enumerate(places):
-            value, alone = tim["matrix"][i][j], i == j
-            clear, estimated = bool(tim["evidence"][i][j]), tim["source"][i][j] == "estimated"
+            value = tim["matrix"][i][j]
+            alone = i == j
+            clear = bool(tim["evidence"][i][j])
+            estimated = tim["source"][i][j] == "estimated"
             # A pale outline would vanish: outlines begin at the second shade.
             shade = "panel" if alone else _shade(value, step, lightest=1 if clear else 2)
             margin = 0.32 if estimated and not alone else 0.06
@@ -146,7 +190,9 @@ def heat_map(
     # Every layer says the same of the axes: Vega-Lite would merge what one of them leaves out.
     across: dict[str, Any] = {
         "scale": alt.Scale(domain=[0, end], nice=False),
-        "axis": alt.Axis(orient="top", labelAngle=-40 if numbers and cell > 40 else -90, **names_at),
+        "axis": alt.Axis(
+            orient="top", labelAngle=-40 if numbers and cell > 40 else -90, **names_at
+        ),
         "title": None,
     }
     down: dict[str, Any] = {
@@ -183,11 +229,15 @@ def _places(departments: Sequence[str] | None, count: int) -> list[float]:
     """Where each row begins, in cells; departments of several tasks stand apart."""
     if not departments or len(set(departments)) in (1, count):
         return [float(i) for i in range(count)]
-    changes = np.cumsum([0] + [a != b for a, b in zip(departments[1:], departments[:-1], strict=True)])
+    changes = np.cumsum(
+        [0] + [a != b for a, b in zip(departments[1:], departments[:-1], strict=True)]
+    )
     return [float(i + _GAP * change) for i, change in enumerate(changes)]
 
 
-def _department_names(departments: Sequence[str], places: Sequence[float], end: float) -> list[dict[str, Any]]:
+def _department_names(
+    departments: Sequence[str], places: Sequence[float], end: float
+) -> list[dict[str, Any]]:
     """Each department's name at the right of the middle of its rows."""
     rows: dict[str, list[float]] = {}
     for place, department in zip(places, departments, strict=True):
@@ -205,10 +255,14 @@ def _data(rows: Sequence[Mapping[str, Any]]) -> Any:
     return alt.Chart(alt.Data(values=rows))
 
 
-def graph(tim: Mapping[str, Any], metrics: Mapping[str, str] | None = None) -> alt.LayerChart | None:
-    """The effects that survive as arrows from the task that is learned too; None where there is none.
+def graph(
+    tim: Mapping[str, Any], metrics: Mapping[str, str] | None = None
+) -> alt.LayerChart | None:
+    """The effects that survive as arrows from the task that is learned too; None where there is
+    none.
 
-    Only tasks with an arrow, around a circle in the order of ``tim``; the width is the size of the effect.
+    Only tasks with an arrow, around a circle in the order of ``tim``; the width is the size of the
+    effect.
     """
     import altair as alt
 
@@ -226,7 +280,8 @@ def graph(tim: Mapping[str, Any], metrics: Mapping[str, str] | None = None) -> a
         along = (at[i] - at[j]) / np.linalg.norm(at[i] - at[j])
         # To and fro lie side by side.
         aside = 0.02 * np.array([along[1], -along[0]])
-        start, stop = at[j] + 0.06 * along + aside, at[i] - 0.08 * along + aside
+        start = at[j] + 0.06 * along + aside
+        stop = at[i] - 0.08 * along + aside
         value = tim["matrix"][i][j]
         lines.append(
             {
@@ -249,9 +304,12 @@ def graph(tim: Mapping[str, Any], metrics: Mapping[str, str] | None = None) -> a
         for i in shown
     ]
     plane: dict[str, Any] = {"scale": alt.Scale(domain=[-1.1, 1.1], nice=False), "axis": None}
-    x, y = alt.X("x:Q", **plane), alt.Y("y:Q", **plane)
-    colour, width = charts.colour("colour:N"), alt.StrokeWidth("width:Q", scale=None, legend=None)
-    arrows, angle = _data(lines), alt.Angle("angle:Q", scale=None)
+    x = alt.X("x:Q", **plane)
+    y = alt.Y("y:Q", **plane)
+    colour = charts.colour("colour:N")
+    width = alt.StrokeWidth("width:Q", scale=None, legend=None)
+    arrows = _data(lines)
+    angle = alt.Angle("angle:Q", scale=None)
     layers = [
         arrows.mark_rule(opacity=1).encode(
             x=x, y=y, x2="x2:Q", y2="y2:Q", color=colour, strokeWidth=width, description="tip:N"
@@ -259,27 +317,37 @@ def graph(tim: Mapping[str, Any], metrics: Mapping[str, str] | None = None) -> a
         arrows.mark_point(shape="triangle", filled=True, size=110, opacity=1, aria=False).encode(
             x=alt.X("x2:Q", **plane), y=alt.Y("y2:Q", **plane), angle=angle, color=colour
         ),
-        _data(nodes).mark_circle(size=50, color=charts.PALETTE["ink"][0], opacity=1, aria=False).encode(x=x, y=y),
+        _data(nodes)
+        .mark_circle(size=50, color=charts.PALETTE["ink"][0], opacity=1, aria=False)
+        .encode(x=x, y=y),
     ]
     for side in ("left", "right"):
         named = _data([node for node in nodes if node["side"] == side]).mark_text(
             align=side, baseline="middle", fontSize=12, color=charts.PALETTE["ink"][0], aria=False
         )
         layers.append(
-            named.encode(x=alt.X("label_x:Q", **plane), y=alt.Y("label_y:Q", **plane), text="text:N", angle=angle)
+            named.encode(
+                x=alt.X("label_x:Q", **plane),
+                y=alt.Y("label_y:Q", **plane),
+                text="text:N",
+                angle=angle,
+            )
         )
     return charts.styled(alt.layer(*layers).properties(width=_GRAPH, height=_GRAPH), _ROOM)
 
 
 def cell_words(tim: Mapping[str, Any], i: int, j: int, metrics: Mapping[str, str]) -> str:
     """All that is known of one cell, in one line."""
-    row, column = words.name(tim["tasks"][i]), words.name(tim["tasks"][j])
+    row = words.name(tim["tasks"][i])
+    column = words.name(tim["tasks"][j])
     metric = words.metric(metrics.get(tim["tasks"][i], "score"))
-    alone, together = words.number(tim["single"][i]), words.number(tim["joint"][i])
+    alone = words.number(tim["single"][i])
+    together = words.number(tim["joint"][i])
     whole = f"with all {len(tim['tasks'])} tasks {together}"
     if i == j:
         return f"{row}: {metric} alone {alone}, {whole}."
-    value, ends = tim["matrix"][i][j], words.interval(tim["low"][i][j], tim["high"][i][j], sign=True)
+    value = tim["matrix"][i][j]
+    ends = words.interval(tim["low"][i][j], tim["high"][i][j], sign=True)
     if not words.known(value):
         return f"{column} → {row}: not measured."
     said = f" ({ends})" if ends else ""
@@ -293,7 +361,9 @@ def cell_words(tim: Mapping[str, Any], i: int, j: int, metrics: Mapping[str, str
 
 
 def shade_step(tim: Mapping[str, Any]) -> float:
-    """The change that one shade stands for: a round number by which nearly all cells fit the scale."""
+    """The change that one shade stands for: a round number by which nearly all cells fit the
+    scale.
+    """
     sizes = sorted(
         abs(value)
         for i, row in enumerate(tim["matrix"])
@@ -332,7 +402,8 @@ def _legend(step: float) -> list[tuple[str, str]]:
 
 def _pair(tim: Mapping[str, Any], i: int, j: int, metrics: Mapping[str, str]) -> dict[str, Any]:
     """TIM(j -> i) as the tables and the sentences show it."""
-    value, single = tim["matrix"][i][j], tim["single"][i]
+    value = tim["matrix"][i][j]
+    single = tim["single"][i]
     measured = words.known(value) and words.known(single)
     in_metric = measured and tim["unit"] == "metric"
     return {
@@ -355,10 +426,15 @@ def _pair(tim: Mapping[str, Any], i: int, j: int, metrics: Mapping[str, str]) ->
     }
 
 
-def _task(tim: Mapping[str, Any], i: int, metrics: Mapping[str, str], pairs: Sequence[Mapping[str, Any]]) -> dict:
-    """What helps one task: its effects that survive, and the largest helpers whatever they are worth."""
+def _task(
+    tim: Mapping[str, Any], i: int, metrics: Mapping[str, str], pairs: Sequence[Mapping[str, Any]]
+) -> dict:
+    """What helps one task: its effects that survive, and the largest helpers whatever they are
+    worth.
+    """
     mine = sorted(
-        (p for p in pairs if p["task"] == tim["tasks"][i] and words.known(p["value"])), key=lambda p: -p["value"]
+        (p for p in pairs if p["task"] == tim["tasks"][i] and words.known(p["value"])),
+        key=lambda p: -p["value"],
     )
     return {
         "task": tim["tasks"][i],
@@ -367,7 +443,9 @@ def _task(tim: Mapping[str, Any], i: int, metrics: Mapping[str, str], pairs: Seq
         "single": tim["single"][i],
         "joint": tim["joint"][i],
         "helps": (helps := [p for p in mine if p["evidence"] and p["value"] > 0])[:_HELPERS],
-        "harms": (harms := [p for p in reversed(mine) if p["evidence"] and p["value"] < 0])[:_HELPERS],
+        "harms": (harms := [p for p in reversed(mine) if p["evidence"] and p["value"] < 0])[
+            :_HELPERS
+        ],
         "effects": len(helps) + len(harms),
         "helpers": [p for p in mine if p["value"] > 0 and not p["evidence"]][:_HELPERS],
     }
@@ -382,21 +460,24 @@ def grouping(groups: Mapping[str, Any]) -> list[str]:
 
     All options are compared by one measure, and groups are advised only where both splits say so.
     """
-    scores = {_models(row["models"]): row for row in groups["tried"]} | {"one model a task": groups["single"]}
+    scores = {_models(row["models"]): row for row in groups["tried"]} | {
+        "one model a task": groups["single"]
+    }
     chosen = _models(groups["models"])
     by_valid = sorted(scores, key=lambda option: -scores[option]["valid"])
     best = "one model a task" if groups["best"] == "single" else chosen
     second = next(option for option in by_valid if option != best)
     said = [
         f"Of {words.listing(list(scores))}, {best} did best on the validation split: mean score "
-        f"{words.number(scores[best]['valid'])}, then {second} with {words.number(scores[second]['valid'])}."
+        f"{words.number(scores[best]['valid'])}, then {second} with "
+        f"{words.number(scores[second]['valid'])}."
     ]
     gains = {"one model a task": groups["gain"]}
     if groups["models"] > 1:
         gains["one model of all tasks"] = groups["gain_over_joint"]
     against = [
-        f"{words.number(gain['value'], sign=True)} ({words.interval(gain['low'], gain['high'], sign=True)}) against "
-        f"{other}"
+        f"{words.number(gain['value'], sign=True)} "
+        f"({words.interval(gain['low'], gain['high'], sign=True)}) against {other}"
         for other, gain in gains.items()
     ]
     said.append(f"On the test split {chosen} scored {words.listing(against)}.")
@@ -411,11 +492,17 @@ def _advice(groups: Mapping[str, Any], gains: Mapping[str, Mapping[str, float]])
     """What follows for whoever decides how to train."""
     if groups["advised"]:
         return "Both splits agree, so training in these groups is advised:"
-    lost = [f"{words.number(-gain['value'])} against {other}" for other, gain in gains.items() if gain["value"] < 0]
+    lost = [
+        f"{words.number(-gain['value'])} against {other}"
+        for other, gain in gains.items()
+        if gain["value"] < 0
+    ]
     if groups["best"] != "groups":
         return "Training in groups is not advised."
     if lost:
-        return f"Training in groups is not advised: on the test split it loses {words.listing(lost)}."
+        return (
+            f"Training in groups is not advised: on the test split it loses {words.listing(lost)}."
+        )
     return "Training in groups is not advised: on the test split no gain over both is shown."
 
 
@@ -424,7 +511,11 @@ def _left_out(left: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
     losses = []
     for at, other in enumerate(left["tasks"]):
         cells: list[dict[str, Any]] = [
-            {"task": task, **{name: left[name][i][at] for name in ("low", "high")}, "value": left["matrix"][i][at]}
+            {
+                "task": task,
+                **{name: left[name][i][at] for name in ("low", "high")},
+                "value": left["matrix"][i][at],
+            }
             for i, task in enumerate(tasks)
             if words.known(left["matrix"][i][at])
         ]

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from m3h_pipeline.check_states import STATES, in_words
-from m3h_pipeline.reports import charts, claims, interaction, words
+from m3h_pipeline import wording as words
+from m3h_pipeline.contracts.check_states import STATES, in_words
+from m3h_pipeline.evaluation import claims
+from m3h_pipeline.reports import charts, interaction
 from m3h_pipeline.reports.findings import Look
 from m3h_pipeline.reports.flow import flow_sentences
 
@@ -36,7 +38,9 @@ class CohortFacts(TypedDict):
 
 
 class LineageRow(TypedDict):
-    """Rows read of a table's file with one outcome ("kept", "out_of_scope", "quarantined") for one reason."""
+    """Rows read of a table's file with one outcome ("kept", "out_of_scope", "quarantined") for one
+    reason.
+    """
 
     table: str
     file: str
@@ -55,11 +59,14 @@ class Check(TypedDict):
 
 
 class ReportData(TypedDict):
-    """All that the page shows; ``metrics``, ``tim``, ``trust``, ``detail``, ``gate`` hold what their JSON files do.
+    """All that the page shows; ``metrics``, ``tim``, ``trust``, ``detail``, ``gate`` hold what
+    their JSON files do.
 
-    ``flow``: see `flow.sample_flow`; ``erased``: table -> rows erased for forgotten patients since the ``checks``.
+    ``flow``: see `flow.sample_flow`; ``erased``: table -> rows erased for forgotten patients since
+    the ``checks``.
 
-    ``drift`` is that of monitoring.json, with the ``champion``'s version (None: there is none) and the ``checks``.
+    ``drift`` is that of monitoring.json, with the ``champion``'s version (None: there is none) and
+    the ``checks``.
     """
 
     title: str
@@ -85,8 +92,8 @@ class ReportData(TypedDict):
 def write_report(data: ReportData | dict[str, Any], to: Path) -> None:
     """Write the page to the file ``to`` (or ``to/report.html`` where ``to`` is a folder).
 
-    The same data gives the same bytes: nothing depends on the clock or the folder. Counts of patients under 10 never
-    reach the file, neither on the page nor in its sort keys and tooltips.
+    The same data gives the same bytes: nothing depends on the clock or the folder. Counts of
+    patients under 10 never reach the file, neither on the page nor in its sort keys and tooltips.
 
     Raises:
         ValueError: a part of `ReportData` is missing.
@@ -98,7 +105,9 @@ def write_report(data: ReportData | dict[str, Any], to: Path) -> None:
 
 
 def page_templates() -> jinja2.Environment:
-    """The templates of all pages: what is undefined is an error, text is escaped, `words` are the filters."""
+    """The templates of all pages: what is undefined is an error, text is escaped, `words` are the
+    filters.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -130,7 +139,9 @@ def _render(data: Mapping[str, Any]) -> str:
         **data,
         palette=charts.PALETTE,
         script=script,
-        check_tally=in_words({state: sum(c["state"] == state for c in data["checks"]) for state in STATES}),
+        check_tally=in_words(
+            {state: sum(c["state"] == state for c in data["checks"]) for state in STATES}
+        ),
         # Nothing is fetched, and no script runs but this one, whatever a task's name holds.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         summary=claims.sentences(data["detail"]["comparisons"], tasks),
@@ -170,13 +181,16 @@ def _reasons(lineage: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
         {"table": table, "outcome": outcome, "reason": reason, "rows": number}
         for (table, outcome, reason), number in sorted(
-            rows.items(), key=lambda item: (order.index(item[0][0]), item[0][1], -item[1], item[0][2])
+            rows.items(),
+            key=lambda item: (order.index(item[0][0]), item[0][1], -item[1], item[0][2]),
         )
     ]
 
 
 def _departments(tasks: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Tasks as the table shows them; counts are words by now, so that no hidden one can slip through."""
+    """Tasks as the table shows them; counts are words by now, so that no hidden one can slip
+    through.
+    """
     departments: dict[str, list[dict[str, Any]]] = {}
     for task in tasks:
         binary = task["problem"] == "binary"
@@ -211,7 +225,10 @@ def _comparison(tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     plots = charts.interval_charts(tasks, columns=2)
     if not plots:
         return None
-    label = "Joint minus single-task with its interval, by department; the table above holds the same numbers."
+    label = (
+        "Joint minus single-task with its interval, by department; the table above holds the same "
+        "numbers."
+    )
     return {
         "plots": [charts.svg(plot, label) for plot in plots],
         "left_out": sum(not (t["claimed"] and words.known(t["difference"])) for t in tasks),

@@ -10,17 +10,17 @@ from typing import Any
 import polars as pl
 
 from m3h_core.cohort import SPLITS, Cohort
-from m3h_pipeline.check_states import state_of
+from m3h_pipeline import wording as words
 from m3h_pipeline.config import Config
-from m3h_pipeline.lineage import whole_lineage
-from m3h_pipeline.quarantine_csv import write_quarantine_csv
-from m3h_pipeline.reports import words
+from m3h_pipeline.contracts.check_states import state_of
+from m3h_pipeline.contracts.quarantine_csv import write_quarantine_csv
 from m3h_pipeline.reports.card import model_card
 from m3h_pipeline.reports.findings import worth_a_look
 from m3h_pipeline.reports.flow import erased_since, sample_flow
 from m3h_pipeline.reports.page import ReportData, write_report
 from m3h_pipeline.reports.validation import write_validation
-from m3h_pipeline.storage import Step, copy_closed, read_json, swap
+from m3h_pipeline.state.lineage import whole_lineage
+from m3h_pipeline.state.storage import Step, copy_closed, read_json, swap
 
 _COPIED = {
     "quality": ["metrics.json", "trust.json", "detail.json", "predictions.parquet"],
@@ -48,13 +48,17 @@ def write_page(
     (to / "quarantine").mkdir(mode=0o700)
     for table, step in valid.items():
         for ending in ("parquet", "csv"):
-            shutil.copy(step.folder / f"quarantine.{ending}", to / "quarantine" / f"{table}.{ending}")
+            shutil.copy(
+                step.folder / f"quarantine.{ending}", to / "quarantine" / f"{table}.{ending}"
+            )
     for modality, step in embedded.items():
         if step.info.get("unreadable"):
             file = to / "quarantine" / f"{modality}_embedding.parquet"
             shutil.copy(step.folder / "quarantine.parquet", file)
             write_quarantine_csv(file, {})
-    lineage = whole_lineage(steps["ingested"].folder, {table: step.folder for table, step in valid.items()})
+    lineage = whole_lineage(
+        steps["ingested"].folder, {table: step.folder for table, step in valid.items()}
+    )
     lineage.write_parquet(to / "lineage.parquet")
     write_validation(snapshot, valid, to)
     data = _report_data(config, snapshot, steps, valid, lineage, run_url)
@@ -86,12 +90,19 @@ def _report_data(
     synthetic = config.source.name == "demo"
     version = steps["model_version"].info
     checks: list[Any] = [
-        {"table": table, "name": check["name"], "state": state_of(check), "description": check["description"]}
+        {
+            "table": table,
+            "name": check["name"],
+            "state": state_of(check),
+            "description": check["description"],
+        }
         for table, step in valid.items()
         for check in step.info["checks"]
     ]
     rows: list[Any] = (
-        lineage.group_by("table", "file", "outcome", "reason", maintain_order=True).agg(pl.col("rows").sum()).to_dicts()
+        lineage.group_by("table", "file", "outcome", "reason", maintain_order=True)
+        .agg(pl.col("rows").sum())
+        .to_dicts()
     )
     return {
         "title": "M3H: many tasks from many modalities",
@@ -101,13 +112,17 @@ def _report_data(
         "model": {"name": version["name"], "version": version["version"], "run_url": run_url},
         "cohort": {
             "samples": len(cohort),
-            "subjects": len(set(cohort.subject_ids if cohort.subject_ids is not None else cohort.sample_ids)),
+            "subjects": len(
+                set(cohort.subject_ids if cohort.subject_ids is not None else cohort.sample_ids)
+            ),
             "splits": {name: len(cohort.rows(split)) for name, split in SPLITS.items()},
             "modalities": {name: int(present.sum()) for name, present in cohort.present.items()},
         },
         "lineage": rows,
         "flow": sample_flow(
-            lineage, steps["ingested"].folder / "samples.parquet", valid["samples"].folder / "samples.parquet"
+            lineage,
+            steps["ingested"].folder / "samples.parquet",
+            valid["samples"].folder / "samples.parquet",
         ),
         "erased": erased_since(valid),
         "checks": checks,
@@ -123,7 +138,8 @@ def _report_data(
             **read_json(steps["monitoring"].folder / "monitoring.json"),
             "checks": steps["monitoring"].info["checks"],
         },
-        "limits": steps["ingested"].info.get("limits", []) + _limits(config, cohort, synthetic, _given(valid)),
+        "limits": steps["ingested"].info.get("limits", [])
+        + _limits(config, cohort, synthetic, _given(valid)),
     }
 
 
@@ -137,23 +153,32 @@ def _limits(config: Config, cohort: Cohort, synthetic: bool, given: Sequence[str
     """What a reader must know before trusting a number."""
     limits = []
     if synthetic:
-        limits.append("All data is synthetic: the scores say that the pipeline works, not how it does on patients.")
+        limits.append(
+            "All data is synthetic: the scores say that the pipeline works, not how it does on "
+            "patients."
+        )
     if given:
         limits.append(
-            f"The vectors of {', '.join(given)} were given, not computed here: that they hold nothing known after the "
-            "prediction time is their maker's word."
+            f"The vectors of {', '.join(given)} were given, not computed here: that they hold "
+            "nothing known after the prediction time is their maker's word."
         )
-    if not config.embedding.vision_weights and cohort.present["vision"].any() and "vision" not in given:
+    if (
+        not config.embedding.vision_weights
+        and cohort.present["vision"].any()
+        and "vision" not in given
+    ):
         limits.append(
-            "The image encoder has no pretrained weights; it learnt from this hospital's training images alone. Name "
-            "weights in m3h.toml (embedding.vision_weights) before judging what images add."
+            "The image encoder has no pretrained weights; it learnt from this hospital's training "
+            "images alone. Name weights in m3h.toml (embedding.vision_weights) before judging "
+            "what images add."
         )
     absent = [name for name, present in cohort.present.items() if not present.any()]
     if absent:
         limits.append(f"This hospital delivered no data for: {', '.join(absent)}.")
     limits += [
-        f"The test split has {words.count(len(cohort.rows(SPLITS['test'])))} samples: intervals are wide, and with one "
-        "interval a task some will exclude zero by chance.",
-        "One training run an arm: intervals come from resampling patients, not from repeated training.",
+        f"The test split has {words.count(len(cohort.rows(SPLITS['test'])))} samples: intervals "
+        "are wide, and with one interval a task some will exclude zero by chance.",
+        "One training run an arm: intervals come from resampling patients, not from repeated "
+        "training.",
     ]
     return limits

@@ -1,4 +1,6 @@
-"""``validation.html``: every check and rule of a snapshot's tables, readable without a network. Counts only."""
+"""``validation.html``: every check and rule of a snapshot's tables, readable without a network.
+Counts only.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from m3h_pipeline.check_states import in_words, state_of, tally
+from m3h_pipeline import wording as words
 from m3h_pipeline.contracts import check_descriptions, load_contract
-from m3h_pipeline.reports import charts, words
+from m3h_pipeline.contracts.check_states import in_words, state_of, tally
+from m3h_pipeline.reports import charts
 from m3h_pipeline.reports.page import page_templates
-from m3h_pipeline.storage import Step
+from m3h_pipeline.state.storage import Step
 
 FILE = "validation.html"
 
@@ -39,23 +42,32 @@ def _rows(number: int) -> str:
 
 
 def _table(table: str, step: Step) -> dict[str, Any]:
-    contract, about = load_contract(table), check_descriptions(table)
+    contract = load_contract(table)
+    about = check_descriptions(table)
     checks = step.info["checks"]
     quarantined: dict[str, int] = step.info["quarantined"]
     judged = {check["name"] for check in checks if "note" not in check["observed"]}
-    broken = {name for check in checks for name in str(check["observed"].get("broken", "")).split(", ")}
+    broken = {
+        name for check in checks for name in str(check["observed"].get("broken", "")).split(", ")
+    }
     return {
         "name": table,
         "kept": step.info["kept"],
         "quarantined": sum(quarantined.values()),
         "tally": in_words(tally(checks)),
-        "checks": [{**check, "asks": about[check["name"]], "state": state_of(check)} for check in checks],
+        "checks": [
+            {**check, "asks": about[check["name"]], "state": state_of(check)} for check in checks
+        ],
         "rules": [
             {
                 "name": rule.name,
                 "description": rule.description,
                 "severity": rule.severity,
-                "verdict": "broken" if rule.name in broken else "holds" if "contract" in judged else "not judged",
+                "verdict": "broken"
+                if rule.name in broken
+                else "holds"
+                if "contract" in judged
+                else "not judged",
                 "quarantined": quarantined.get(rule.name, 0),
             }
             for rule in contract.rules

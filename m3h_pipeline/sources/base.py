@@ -1,4 +1,6 @@
-"""What every source of data yields: the canonical tables, with a lineage that accounts for every row read."""
+"""What every source of data yields: the canonical tables, with a lineage that accounts for every
+row read.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,12 @@ from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources.prediction import MODES, check_clock
 from m3h_pipeline.sources.splits import FRACTIONS, check_fractions
 
-# Where a canonical row comes from and what was wrong with it: every canonical table ends with these.
+# Where a canonical row comes from and what was wrong with it: every canonical table ends with
+# these.
 _PROVENANCE = {"source_file": "VARCHAR", "source_row": "BIGINT", "parse_errors": "VARCHAR"}
 
-# Canonical tables: column -> DuckDB type. Times are naive UTC, ids are text. The samples table has a source's declared
-# columns between `split` and the provenance.
+# Canonical tables: column -> DuckDB type. Times are naive UTC, ids are text. The samples table has
+# a source's declared columns between `split` and the provenance.
 SAMPLE_KEYS = {
     "sample_id": "VARCHAR",
     "stay_id": "VARCHAR",
@@ -59,12 +62,15 @@ IMAGES = {
 LABELS = {"sample_id": "VARCHAR", "task": "VARCHAR", "value": "DOUBLE", **_PROVENANCE}
 EMBEDDINGS = {"sample_id": "VARCHAR", "modality": "VARCHAR", "vector": "FLOAT[]", **_PROVENANCE}
 
-# Codes of the events table beyond those of signals.yaml, with unit and range or null; a source may write it.
+# Codes of the events table beyond those of signals.yaml, with unit and range or null; a source may
+# write it.
 SIGNALS = "signals.json"
 
 
 def samples_schema(declared: dict[str, str]) -> dict[str, str]:
-    """Columns of the samples table of a source that declares these columns (name -> DuckDB type)."""
+    """Columns of the samples table of a source that declares these columns (name -> DuckDB
+    type).
+    """
     return {**SAMPLE_KEYS, **declared, **_PROVENANCE}
 
 
@@ -72,11 +78,12 @@ def samples_schema(declared: dict[str, str]) -> dict[str, str]:
 class Settings:
     """How a source is read.
 
-    ``prediction``: when each stay is predicted, one of `prediction.MODES`; ``prediction_hours``: how long after the
-    admission to the hospital or the ICU; ``nightly_at``: the local hour. ``timezone``: that of the source's naive
-    times, converted to UTC. ``split``: shares of subjects in train, valid, calibration and test; ``holdout_months``:
-    above 0, the test split is who was admitted in that many last months. ``tasks``: names to label, or None for all.
-    ``memory_limit`` as DuckDB writes it; beyond it DuckDB spills into a folder below the one written to, or below
+    ``prediction``: when each stay is predicted, one of `prediction.MODES`; ``prediction_hours``:
+    how long after the admission to the hospital or the ICU; ``nightly_at``: the local hour.
+    ``timezone``: that of the source's naive times, converted to UTC. ``split``: shares of subjects
+    in train, valid, calibration and test; ``holdout_months``: above 0, the test split is who was
+    admitted in that many last months. ``tasks``: names to label, or None for all. ``memory_limit``
+    as DuckDB writes it; beyond it DuckDB spills into a folder below the one written to, or below
     ``spill``.
     """
 
@@ -94,24 +101,29 @@ class Settings:
         if not self.prediction_hours > 0:
             raise InputError(f"prediction_hours is {self.prediction_hours}, it must be above 0")
         if self.prediction not in MODES:
-            raise InputError(f"prediction {self.prediction!r} is not known; choose one of {', '.join(MODES)}")
+            raise InputError(
+                f"prediction {self.prediction!r} is not known; choose one of {', '.join(MODES)}"
+            )
         check_clock(self.nightly_at)
         if self.holdout_months < 0:
             raise InputError(f"holdout_months is {self.holdout_months}, it must not be below 0")
         try:
             ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError):
-            raise InputError(f"timezone {self.timezone!r} is not known; write it as UTC or Europe/Berlin") from None
+            raise InputError(
+                f"timezone {self.timezone!r} is not known; write it as UTC or Europe/Berlin"
+            ) from None
         check_fractions(self.split)
 
 
 class Source(ABC):
     """A place that holds a hospital's data.
 
-    ``supports_as_of`` says whether an extraction of a past date can still be made; where it is False, only the data as
-    it is now can be read, and a backfill of the past must be refused. ``is_live`` says whether its dates are real and
-    each extraction is of its day: only then does old data mean a feed that stands still. Those of de-identified data
-    are shifted, often far into the future.
+    ``supports_as_of`` says whether an extraction of a past date can still be made; where it is
+    False, only the data as it is now can be read, and a backfill of the past must be refused.
+    ``is_live`` says whether its dates are real and each extraction is of its day: only then does
+    old data mean a feed that stands still. Those of de-identified data are shifted, often far into
+    the future.
     """
 
     name: ClassVar[str]
@@ -132,15 +144,17 @@ class Source(ABC):
 
     @abstractmethod
     def extract(self, to: Path, settings: Settings) -> dict[str, Any]:
-        """Write the canonical tables into the empty folder ``to``; return counts that are worth showing.
+        """Write the canonical tables into the empty folder ``to``; return counts that are worth
+        showing.
 
-        Among them ``rows read``: file (as the lineage names it) -> its rows, counted while reading, not from the
-        lineage, which is held against it; and, where a reader must know something of this source, ``limits``:
-        sentences for the report.
+        Among them ``rows read``: file (as the lineage names it) -> its rows, counted while reading,
+        not from the lineage, which is held against it; and, where a reader must know something of
+        this source, ``limits``: sentences for the report.
 
-        Writes ``samples``, ``events``, ``notes``, ``images``, ``labels`` and ``lineage`` as Parquet,
-        ``tasks.json`` (the TaskSpecs in order) and ``columns.json`` (the declared columns by role); a source may also
-        write ``embeddings`` (vectors that are given) and ``signals.json``.
+        Writes ``samples``, ``events``, ``notes``, ``images``, ``labels`` and ``lineage`` as
+        Parquet, ``tasks.json`` (the TaskSpecs in order) and ``columns.json`` (the declared columns
+        by role); a source may also write ``embeddings`` (vectors that are given) and
+        ``signals.json``.
         """
 
 
@@ -148,7 +162,7 @@ def extract(source: Source, to: Path, settings: Settings) -> dict[str, Any]:
     """`Source.extract`, with an empty table of embeddings where the source writes none."""
     import duckdb  # the command line reads this module for every command
 
-    from m3h_pipeline.database import write_parquet
+    from m3h_pipeline.state.database import write_parquet
 
     counts = source.extract(to, settings)
     file = to / "embeddings.parquet"
@@ -165,7 +179,9 @@ def listing_fingerprint(root: Path, files: Iterable[Path]) -> str:
     for file in sorted(_all_files(files)):
         # Also a link that leads nowhere has a listing.
         stat = file.stat() if file.exists() else file.lstat()
-        digest.update(f"{file.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        digest.update(
+            f"{file.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode()
+        )
     return digest.hexdigest()[:32]
 
 

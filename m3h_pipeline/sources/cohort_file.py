@@ -11,11 +11,11 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from m3h_core.tasks import PROBLEMS, TaskSpec
-from m3h_pipeline.columns import Columns
 from m3h_pipeline.errors import InputError, did_you_mean
-from m3h_pipeline.regular_files import is_regular_file
-from m3h_pipeline.tasks_file import Signal, check_keys, entries, load_signals, no_twins
-from m3h_pipeline.yaml_file import read_yaml
+from m3h_pipeline.files.regular import is_regular_file
+from m3h_pipeline.files.yaml_file import read_yaml
+from m3h_pipeline.sources.columns import Columns
+from m3h_pipeline.sources.tasks_file import Signal, check_keys, entries, load_signals, no_twins
 
 FILE = "cohort.yaml"
 _KEYS = {"timezone", "features", "audit", "categories", "tasks", "signals"}
@@ -38,8 +38,9 @@ _TAKEN = {
 class CohortFile:
     """A checked ``cohort.yaml``.
 
-    ``categories``: columns of numbers that are codes, not quantities. ``derived_from``: task -> kinds of notes that its
-    labels come from. ``signals``: codes of the hospital's own, with unit and plausible range.
+    ``categories``: columns of numbers that are codes, not quantities. ``derived_from``: task ->
+    kinds of notes that its labels come from. ``signals``: codes of the hospital's own, with unit
+    and plausible range.
     """
 
     timezone: str
@@ -51,17 +52,21 @@ class CohortFile:
 
 
 def load_cohort_file(folder: Path) -> CohortFile:
-    """Read and check a folder's ``cohort.yaml``; an `InputError` names the key that is wrong and what to write."""
+    """Read and check a folder's ``cohort.yaml``; an `InputError` names the key that is wrong and
+    what to write.
+    """
     file = folder / FILE
     if not is_regular_file(file):
         raise InputError(
-            f"{file} is not there: it says the time zone, the features and the tasks; copy the one in "
-            "docs/sources/tables.md"
+            f"{file} is not there: it says the time zone, the features and the tasks; copy the one "
+            "in docs/sources/tables.md"
         )
     content = read_yaml(file)
     if unknown := sorted(map(str, content.keys() - _KEYS)):
         raise InputError(f"{file}: there is no key {unknown[0]}{did_you_mean(unknown[0], _KEYS)}")
-    features, audit, categories = (_names(file, content, key) for key in ("features", "audit", "categories"))
+    features, audit, categories = (
+        _names(file, content, key) for key in ("features", "audit", "categories")
+    )
     tasks, derived_from = _tasks(file, content)
     cohort = CohortFile(
         _timezone(file, content), _columns(file, features, audit), categories, tasks, derived_from,
@@ -70,7 +75,9 @@ def load_cohort_file(folder: Path) -> CohortFile:
     if lost := [name for name in categories if name not in cohort.columns.declared]:
         raise InputError(f"{file}: categories: {lost[0]} is neither under features nor under audit")
     if labels := sorted({task.name.lower() for task in tasks} & set(features)):
-        raise InputError(f"{file}: {labels[0]} is a task, so it can't be a feature: take it out of features")
+        raise InputError(
+            f"{file}: {labels[0]} is a task, so it can't be a feature: take it out of features"
+        )
     return cohort
 
 
@@ -78,8 +85,8 @@ def _timezone(file: Path, content: Mapping[str, Any]) -> str:
     zone = content.get("timezone")
     if zone is None:
         raise InputError(
-            f"{file} needs a line that says which time zone times without an offset are in, such as "
-            "`timezone: Europe/Berlin` for local times, or `timezone: UTC`"
+            f"{file} needs a line that says which time zone times without an offset are in, such "
+            "as `timezone: Europe/Berlin` for local times, or `timezone: UTC`"
         )
     try:
         return ZoneInfo(zone).key
@@ -97,7 +104,9 @@ def _names(file: Path, content: Mapping[str, Any], key: str) -> tuple[str, ...]:
     names = [name.strip().lower() for name in names]
     no_twins(file, names)
     if odd := [name for name in names if not _COLUMN_NAME.fullmatch(name)]:
-        raise InputError(f"{file}: {key}: {odd[0]!r} is no name for a column: rename it, without quotes")
+        raise InputError(
+            f"{file}: {key}: {odd[0]!r} is no name for a column: rename it, without quotes"
+        )
     return tuple(names)
 
 
@@ -108,34 +117,57 @@ def _columns(file: Path, features: tuple[str, ...], audit: tuple[str, ...]) -> C
         raise InputError(f"{file}: {error}: take it out of features") from None
     if len(columns.declared) > _MOST_COLUMNS:
         raise InputError(
-            f"{file} names {len(columns.declared):,} features and audit columns, more than the {_MOST_COLUMNS} that "
-            "can be read as columns: take the most telling ones, and give wide data as vectors in embeddings"
+            f"{file} names {len(columns.declared):,} features and audit columns, more than the "
+            f"{_MOST_COLUMNS} that can be read as columns: take the most telling ones, and give "
+            "wide data as vectors in embeddings"
         )
-    if taken := [name for name in columns.declared if name in _TAKEN or name.endswith(("_utc", "_left_out"))]:
-        raise InputError(f"{file}: {taken[0]} can't be a feature or an audit column: the samples table uses that name")
+    if taken := [
+        name for name in columns.declared if name in _TAKEN or name.endswith(("_utc", "_left_out"))
+    ]:
+        raise InputError(
+            f"{file}: {taken[0]} can't be a feature or an audit column: the samples table uses "
+            "that name"
+        )
     return columns
 
 
-def _tasks(file: Path, content: Mapping[str, Any]) -> tuple[tuple[TaskSpec, ...], dict[str, tuple[str, ...]]]:
-    tasks, derived_from = [], {}
+def _tasks(
+    file: Path, content: Mapping[str, Any]
+) -> tuple[tuple[TaskSpec, ...], dict[str, tuple[str, ...]]]:
+    tasks = []
+    derived_from = {}
     for entry in entries(file, content, "tasks"):
         check_keys(file, entry, _TASK_KEYS, required={"name", "problem"})
-        name, problem, classes = entry["name"], entry["problem"], entry.get("classes")
+        name = entry["name"]
+        problem = entry["problem"]
+        classes = entry.get("classes")
         if not isinstance(name, str) or not _TASK_NAME.fullmatch(name):
-            raise InputError(f"{file}: {name!r} is no name for a task: use letters, digits, _, - and .")
+            raise InputError(
+                f"{file}: {name!r} is no name for a task: use letters, digits, _, - and ."
+            )
         if problem not in PROBLEMS:
             hint = did_you_mean(str(problem), PROBLEMS)
-            raise InputError(f"{file}: task {name}: problem {problem!r} is not one of {', '.join(PROBLEMS)}{hint}")
+            raise InputError(
+                f"{file}: task {name}: problem {problem!r} is not one of "
+                f"{', '.join(PROBLEMS)}{hint}"
+            )
         if isinstance(classes, list):
             if any(isinstance(label, bool) for label in classes):
-                raise InputError(f'{file}: task {name}: write "yes" and "no" in quotes, else YAML reads true and false')
+                raise InputError(
+                    f'{file}: task {name}: write "yes" and "no" in quotes, else YAML reads true '
+                    "and false"
+                )
             classes = [str(label) for label in classes]
             no_twins(file, [label.lower() for label in classes])
         kinds = entry.get("derived_from") or []
         if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
-            raise InputError(f"{file}: task {name}: derived_from must be a list of kinds of notes: [radiology]")
+            raise InputError(
+                f"{file}: task {name}: derived_from must be a list of kinds of notes: [radiology]"
+            )
         derived_from |= {name: tuple(kinds)} if kinds else {}
-        words = {key: str(entry[key]) for key in ("department", "unit", "definition") if key in entry}
+        words = {
+            key: str(entry[key]) for key in ("department", "unit", "definition") if key in entry
+        }
         try:
             tasks.append(TaskSpec(name, problem, classes, **words))
         except (ValueError, TypeError) as error:
@@ -150,11 +182,18 @@ def _signals(file: Path, content: Mapping[str, Any]) -> tuple[Signal, ...]:
     signals = []
     for entry in entries(file, content, "signals"):
         check_keys(file, entry, _SIGNAL_KEYS, required={"code", "unit"})
-        bounds = [entry.get(key, beyond) for key, beyond in (("low", -math.inf), ("high", math.inf))]
+        bounds = [
+            entry.get(key, beyond) for key, beyond in (("low", -math.inf), ("high", math.inf))
+        ]
         if any(isinstance(bound, bool) or not isinstance(bound, (int, float)) for bound in bounds):
             raise InputError(f"{file}: signal {entry['code']}: low and high must be numbers")
         signals.append(Signal(str(entry["code"]), "own", str(entry["unit"]), (), *bounds))
     no_twins(file, [signal.code for signal in signals])
-    if known := sorted({signal.code for signal in signals} & {signal.code for signal in load_signals()}):
-        raise InputError(f"{file}: signals: {known[0]} has its unit and range in data_contracts/signals.yaml already")
+    if known := sorted(
+        {signal.code for signal in signals} & {signal.code for signal in load_signals()}
+    ):
+        raise InputError(
+            f"{file}: signals: {known[0]} has its unit and range in data_contracts/signals.yaml "
+            "already"
+        )
     return tuple(signals)

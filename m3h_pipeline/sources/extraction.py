@@ -1,4 +1,6 @@
-"""What sources share: text to values in SQL, writing a canonical table, and counting what became of every row read."""
+"""What sources share: text to values in SQL, writing a canonical table, and counting what became of
+every row read.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +14,25 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from m3h_pipeline.database import literal, one_thread, write_parquet
 from m3h_pipeline.sources.base import Settings
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable
 from m3h_pipeline.sources.splits import split_subjects
+from m3h_pipeline.state.database import literal, one_thread, write_parquet
 
 EVENTS_ORDER = "stay_id, time, code, value, available_time, unit, source_file, source_row"
 # What was known first comes first: of notes with the same key it is kept, whatever comes later.
-NOTES_ORDER = "stay_id, greatest(available_time, time), time, note_id, kind, text, source_file, source_row"
+NOTES_ORDER = (
+    "stay_id, greatest(available_time, time), time, note_id, kind, text, source_file, source_row"
+)
 
-# Parquet has all values of an ENUM in every row group, also those that no row has. So only few are written as such, and
-# none that comes from a patient.
+# Parquet has all values of an ENUM in every row group, also those that no row has. So only few are
+# written as such, and none that comes from a patient.
 _WITH_ALL_VALUES = ("code", "task", "source_file")
 
-# Text to values; null where that fails. Pandas writes ids beside missing ones as 123.0. Of millions of values nearly
-# all are plain, so that comes first: regular expressions cost more than all else, trim as much as three other looks.
-# Before '!' come the empty text and those that begin with a space.
+# Text to values; null where that fails. Pandas writes ids beside missing ones as 123.0. Of millions
+# of values nearly all are plain, so that comes first: regular expressions cost more than all else,
+# trim as much as three other looks. Before '!' come the empty text and those that begin with a
+# space.
 _MACROS = """
 CREATE MACRO as_text(x) AS
     CASE WHEN x < '!' OR ends_with(x, ' ') THEN nullif(trim(x), '') ELSE x END;
@@ -52,7 +57,8 @@ NUMBER = ("as_number", "number")
 
 
 def parse_errors(checks: Mapping[str, tuple[str, str]], *others: str) -> str:
-    """SQL of parse_errors: columns that hold a text which the conversion does not understand, and other problems.
+    """SQL of parse_errors: columns that hold a text which the conversion does not understand, and
+    other problems.
 
     ``checks``: column -> (function, what it is not). The result is null where nothing is wrong.
     """
@@ -66,11 +72,12 @@ def parse_errors(checks: Mapping[str, tuple[str, str]], *others: str) -> str:
 
 @dataclass
 class Extraction:
-    """One pass over a source's files: what was loaded lies in DuckDB's temporary tables, what was counted in `lineage`.
+    """One pass over a source's files: what was loaded lies in DuckDB's temporary tables, what was
+    counted in `lineage`.
 
-    ``columns``: raw table -> the columns that are read of it. ``lineage``: (canonical table, raw table, reason why out
-    of scope or None for kept, rows). ``expressions``: column of a canonical table -> SQL, where it is not written as it
-    was loaded.
+    ``columns``: raw table -> the columns that are read of it. ``lineage``: (canonical table, raw
+    table, reason why out of scope or None for kept, rows). ``expressions``: column of a canonical
+    table -> SQL, where it is not written as it was loaded.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -83,28 +90,43 @@ class Extraction:
     expressions: dict[str, str] = field(default_factory=dict)
 
     def define_macros(self, timezone: str) -> None:
-        """Make ``as_text``, ``as_id``, ``as_number``, ``as_time``, ``from_utc``; naive times are of this time zone."""
-        zone, utc = literal(timezone), "'UTC'"
-        in_utc, from_utc = (f"(x AT TIME ZONE {a}) AT TIME ZONE {b}" for a, b in ((zone, utc), (utc, zone)))
+        """Make ``as_text``, ``as_id``, ``as_number``, ``as_time``, ``from_utc``; naive times are of
+        this time zone.
+        """
+        zone = literal(timezone)
+        utc = "'UTC'"
+        in_utc, from_utc = (
+            f"(x AT TIME ZONE {a}) AT TIME ZONE {b}" for a, b in ((zone, utc), (utc, zone))
+        )
         if timezone == "UTC":
             in_utc = from_utc = "x"
         self.connection.execute(_MACROS.format(in_utc=in_utc, from_utc=from_utc))
 
-    def load(self, table: str, where: str = "TRUE", derived: Mapping[str, str] | None = None, keep: bool = True) -> str:
-        """Load a table's rows where the condition holds; return the name of its SQL table (see `RawReader.load`).
+    def load(
+        self,
+        table: str,
+        where: str = "TRUE",
+        derived: Mapping[str, str] | None = None,
+        keep: bool = True,
+    ) -> str:
+        """Load a table's rows where the condition holds; return the name of its SQL table (see
+        `RawReader.load`).
 
         What is loaded already stays as it is.
         """
         name = f"raw_{table}"
         if table in self.rows_read:
             return name
-        self.rows_read[table] = self.reader.load(self.tables[table], name, self.columns[table], where, derived, keep)
+        self.rows_read[table] = self.reader.load(
+            self.tables[table], name, self.columns[table], where, derived, keep
+        )
         return name
 
     @contextmanager
     def loading(self, tables: Mapping[str, Mapping[str, Any]]) -> Generator[None]:
-        """Load several tables, each with its arguments of `load`, beside what is done meanwhile: a text is read by one
-        core. At the end they are there."""
+        """Load several tables, each with its arguments of `load`, beside what is done meanwhile: a
+        text is read by one core. At the end they are there.
+        """
         texts = bool(tables) and not any(self.tables[table].is_parquet for table in tables)
         with ThreadPoolExecutor() as pool, one_thread(self.connection) if texts else nullcontext():
             loads: list[Future[str]] = []
@@ -121,7 +143,9 @@ class Extraction:
                     raise
                 # A load that fails ends the others and what is done meanwhile: it alone says why.
                 causes = [why for load in loads if (why := load.exception())]
-                raise min([*causes, error], key=lambda why: isinstance(why, duckdb.InterruptException)) from None
+                raise min(
+                    [*causes, error], key=lambda why: isinstance(why, duckdb.InterruptException)
+                ) from None
 
     def register(self, name: str, rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> None:
         """A small table of ours as an SQL table; all text but ``factor``."""
@@ -129,30 +153,40 @@ class Extraction:
         self.register_frame(name, pl.DataFrame(rows, schema=schema, orient="row"))
 
     def register_frame(self, name: str, frame: pl.DataFrame) -> None:
-        """A frame as an SQL table; through a file, since DuckDB imports pandas to be given an Arrow table or a list."""
+        """A frame as an SQL table; through a file, since DuckDB imports pandas to be given an Arrow
+        table or a list.
+        """
         file = self.reader.scratch / f"{name}.parquet"
         frame.write_parquet(file)
-        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM read_parquet({literal(file)})")
+        self.connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE {name} AS FROM read_parquet({literal(file)})"
+        )
         file.unlink()
 
     def register_splits(self, subjects: str) -> None:
-        """The SQL table ``splits`` (subject_id, split) of the subjects in the SQL table, by the settings.
+        """The SQL table ``splits`` (subject_id, split) of the subjects in the SQL table, by the
+        settings.
 
         The table has ``admit_time``: a temporal hold-out goes by the latest of each subject.
         """
         latest = f"SELECT subject_id, max(admit_time) AS latest FROM {subjects} GROUP BY subject_id"
-        splits = split_subjects(self.connection.sql(latest).pl(), self.settings.split, self.settings.holdout_months)
+        splits = split_subjects(
+            self.connection.sql(latest).pl(), self.settings.split, self.settings.holdout_months
+        )
         self.register_frame("splits", splits)
 
     def enumerate(self, table: str, **values: str) -> dict[str, str]:
         """Types for `write`: text columns of a table -> SQL of all values that they can have.
 
-        Each is an ENUM in the order of the texts: rows are sorted by numbers, in the same order and half the time. A
-        column without any value has none.
+        Each is an ENUM in the order of the texts: rows are sorted by numbers, in the same order and
+        half the time. A column without any value has none.
         """
         types = {}
         for column, all_values in values.items():
-            distinct = f"SELECT DISTINCT value FROM ({all_values}) t(value) WHERE value IS NOT NULL ORDER BY value"
+            distinct = (
+                f"SELECT DISTINCT value FROM ({all_values}) t(value) WHERE value IS NOT NULL ORDER "
+                "BY value"
+            )
             self.connection.execute(f"CREATE OR REPLACE TEMP TABLE every_value AS {distinct}")
             if self.connection.execute("FROM every_value LIMIT 1").fetchone():
                 types[column] = f"{table}_{column}"
@@ -160,23 +194,43 @@ class Extraction:
         return types
 
     def write(
-        self, file: Path, schema: Mapping[str, str], rows: str, order: str, types: Mapping[str, str] | None = None
+        self,
+        file: Path,
+        schema: Mapping[str, str],
+        rows: str,
+        order: str,
+        types: Mapping[str, str] | None = None,
     ) -> int:
         """Write a query's rows as a canonical table; columns of the schema that they lack are null.
 
         ``types``: what `enumerate` made for some of its columns.
         """
         names = ", ".join(literal(table.name) for table in self.tables.values())
-        types = self.enumerate(file.stem, source_file=f"SELECT unnest([{names}]::VARCHAR[])") | dict(types or {})
-        absent = ", ".join(f'NULL::{types.get(column, kind)} AS "{column}"' for column, kind in schema.items())
+        types = self.enumerate(
+            file.stem, source_file=f"SELECT unnest([{names}]::VARCHAR[])"
+        ) | dict(types or {})
+        absent = ", ".join(
+            f'NULL::{types.get(column, kind)} AS "{column}"' for column, kind in schema.items()
+        )
         values = {column: self.expressions.get(column, f'"{column}"') for column in schema}
         columns = ", ".join(
-            f'({values[column]})::{types.get(column, kind)} AS "{column}"' for column, kind in schema.items()
+            f'({values[column]})::{types.get(column, kind)} AS "{column}"'
+            for column, kind in schema.items()
         )
-        # The empty first part gives the columns that these rows lack, all of them where there are no tables.
-        query = f"SELECT {columns} FROM (SELECT {absent} WHERE FALSE UNION ALL BY NAME {rows}) ORDER BY {order}"
-        texts = ", ".join(f'"{column}"::VARCHAR AS "{column}"' for column in types if column not in _WITH_ALL_VALUES)
-        return write_parquet(self.connection, f"SELECT * REPLACE ({texts}) FROM ({query})" if texts else query, file)
+        # The empty first part gives the columns that these rows lack, all of them where there are
+        # no tables.
+        query = (
+            f"SELECT {columns} FROM (SELECT {absent} WHERE FALSE UNION ALL BY NAME {rows}) ORDER "
+            f"BY {order}"
+        )
+        texts = ", ".join(
+            f'"{column}"::VARCHAR AS "{column}"'
+            for column in types
+            if column not in _WITH_ALL_VALUES
+        )
+        return write_parquet(
+            self.connection, f"SELECT * REPLACE ({texts}) FROM ({query})" if texts else query, file
+        )
 
     def write_parts(
         self,
@@ -186,7 +240,9 @@ class Extraction:
         order: str,
         types: Mapping[str, str] | None = None,
     ) -> int:
-        """Write the rows of several queries that have no ``reason``, in one order; none gives an empty table."""
+        """Write the rows of several queries that have no ``reason``, in one order; none gives an
+        empty table.
+        """
         rows = " UNION ALL BY NAME ".join(f"({part})" for part in parts)
         if "placed_" in rows:
             rows = f"SELECT * FROM ({rows}) WHERE reason IS NULL"
@@ -200,7 +256,9 @@ class Extraction:
         return sum(count for _, count in found)
 
     def close(self, to: Path) -> dict[str, Any]:
-        """Write the lineage; returns the rows read of each file, as they were counted while reading."""
+        """Write the lineage; returns the rows read of each file, as they were counted while
+        reading.
+        """
         self.write_lineage(to)
         # In the order of the tables: those that are loaded together end in any.
         read = [table for table in self.tables if table in self.rows_read]
@@ -215,10 +273,21 @@ class Extraction:
             accounted[raw] += rows
             if rows:
                 records.append(
-                    (table, name, self.reader.checksums[name], "out_of_scope" if reason else "kept", reason, rows)
+                    (
+                        table,
+                        name,
+                        self.reader.checksums[name],
+                        "out_of_scope" if reason else "kept",
+                        reason,
+                        rows,
+                    )
                 )
-        assert accounted == self.rows_read, f"lineage {accounted} does not account for the rows read {self.rows_read}"
+        assert accounted == self.rows_read, (
+            f"lineage {accounted} does not account for the rows read {self.rows_read}"
+        )
         names = ["table", "file", "sha256", "outcome", "reason", "rows"]
         pl.DataFrame(
-            records, schema={name: pl.Int64 if name == "rows" else pl.String for name in names}, orient="row"
+            records,
+            schema={name: pl.Int64 if name == "rows" else pl.String for name in names},
+            orient="row",
         ).write_parquet(to / "lineage.parquet")

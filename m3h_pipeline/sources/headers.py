@@ -1,6 +1,7 @@
 """What may be said of a table's header: where it was lost, a patient's row stands in its place.
 
-So only names that are known, or very similar to one, are ever told; of the others, how many there are and where.
+So only names that are known, or very similar to one, are ever told; of the others, how many there
+are and where.
 """
 
 from __future__ import annotations
@@ -47,7 +48,11 @@ def known_names(columns: Iterable[str], vocabulary: Collection[str]) -> list[str
     >>> known_names(["charttime", "mustermann", "result_dt"], ["charttime", "result_time"])
     ['charttime', 'result_dt']
     """
-    return [name for name in columns if name in vocabulary or difflib.get_close_matches(name, vocabulary, 1, SIMILAR)]
+    return [
+        name
+        for name in columns
+        if name in vocabulary or difflib.get_close_matches(name, vocabulary, 1, SIMILAR)
+    ]
 
 
 def places(columns: Sequence[str], wanted: Collection[str]) -> str:
@@ -61,7 +66,9 @@ def places(columns: Sequence[str], wanted: Collection[str]) -> str:
 
 
 def renamings(
-    missing: Iterable[str], columns: Iterable[str], other_names: Mapping[str, Sequence[str]] | None = None
+    missing: Iterable[str],
+    columns: Iterable[str],
+    other_names: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """What to rename, where a column that is there is likely to be meant.
 
@@ -70,7 +77,8 @@ def renamings(
     >>> renamings(["stay_id"], ["visit"], {"stay_id": ["visit"]})
     'rename visit to stay_id'
     """
-    columns, found = list(columns), []
+    columns = list(columns)
+    found = []
     for name in missing:
         meant = [other for other in (other_names or {}).get(name, ()) if other in columns]
         meant = meant or difflib.get_close_matches(name, columns, 1, SIMILAR)
@@ -82,7 +90,10 @@ def renamings(
 
 
 def left_over(
-    missing: Sequence[str], columns: Sequence[str], needed: Sequence[str], others: Collection[str] | None
+    missing: Sequence[str],
+    columns: Sequence[str],
+    needed: Sequence[str],
+    others: Collection[str] | None,
 ) -> str:
     """What to rename, where one column is missing and one is there that nobody asked for.
 
@@ -99,7 +110,9 @@ def left_over(
 
 def listed(names: Sequence[str], most: int = _MOST) -> str:
     """Names, the first of many."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+    return ", ".join(names[:most]) + (
+        f" and {len(names) - most:,} more" if len(names) > most else ""
+    )
 
 
 def count_of(columns: int) -> str:

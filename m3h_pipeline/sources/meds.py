@@ -1,11 +1,14 @@
-"""A folder in the Medical Event Data Standard to the canonical tables, by way of the tables that MIMIC-IV has.
+"""A folder in the Medical Event Data Standard to the canonical tables, by way of the tables that
+MIMIC-IV has.
 
-The rows of ``data/**/*.parquet`` become, by the roles that a mapping gives their codes (``data_contracts/meds.yaml``),
-the tables of a MIMIC-IV folder in DuckDB; from there on `mimic_iv.MimicExtraction` does what it does for MIMIC-IV. So
-the same records give the same inputs by either way.
+The rows of ``data/**/*.parquet`` become, by the roles that a mapping gives their codes
+(``data_contracts/meds.yaml``), the tables of a MIMIC-IV folder in DuckDB; from there on
+`mimic_iv.MimicExtraction` does what it does for MIMIC-IV. So the same records give the same inputs
+by either way.
 
-MEDS says when something happened, not when it was known. Where the data has a column ``available_time``, that counts;
-else a record counts as known at its own ``time`` (docs/sources/meds.md says what that means).
+MEDS says when something happened, not when it was known. Where the data has a column
+``available_time``, that counts; else a record counts as known at its own ``time``
+(docs/sources/meds.md says what that means).
 """
 
 from __future__ import annotations
@@ -22,10 +25,9 @@ import duckdb
 import polars as pl
 
 from m3h_core.tasks import Problem, TaskSpec
-from m3h_pipeline.database import literal, spill_folder, workbench
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.paths import contracts_folder
-from m3h_pipeline.regular_files import is_regular_file
+from m3h_pipeline.files.regular import is_regular_file
+from m3h_pipeline.files.yaml_file import read_yaml
 from m3h_pipeline.sources.base import IMAGES, LABELS, NOTES, Settings, Source, listing_fingerprint
 from m3h_pipeline.sources.extraction import NOTES_ORDER
 from m3h_pipeline.sources.mimic_iv import (
@@ -38,9 +40,17 @@ from m3h_pipeline.sources.mimic_iv import (
 from m3h_pipeline.sources.prediction import NONE, need_mode
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable
 from m3h_pipeline.sources.splits import split_of
+from m3h_pipeline.sources.tasks_file import (
+    GIVEN_AWAY,
+    TaskRule,
+    gives_away,
+    limits_of,
+    load_signals,
+    load_tasks,
+)
 from m3h_pipeline.sources.units import unit_rules
-from m3h_pipeline.tasks_file import GIVEN_AWAY, TaskRule, gives_away, limits_of, load_signals, load_tasks
-from m3h_pipeline.yaml_file import read_yaml
+from m3h_pipeline.state.database import literal, spill_folder, workbench
+from m3h_pipeline.state.paths import contracts_folder
 
 _SECTIONS = {
     "stays": {"id", "admission", "discharge", "end", "icu"},
@@ -55,8 +65,11 @@ _NO_ROLE = "a code without a role in the mapping"
 _BITS = 40
 _SPLITS = {"train": 0, "tuning": 1, "held_out": 3}
 # Parts of the names of files that are no patient's: a split, a number of few digits.
-_SHARD = re.compile(r"(?:train|tuning|held_out|test|data|part|shard|chunk|file|batch)?[-_.]?\d{0,5}")
-# The columns that may hold a MEDS label, and the problem that each makes where tasks.yaml does not know the task.
+_SHARD = re.compile(
+    r"(?:train|tuning|held_out|test|data|part|shard|chunk|file|batch)?[-_.]?\d{0,5}"
+)
+# The columns that may hold a MEDS label, and the problem that each makes where tasks.yaml does not
+# know the task.
 _VALUES: dict[str, Problem] = {
     "boolean_value": "binary",
     "float_value": "regression",
@@ -69,7 +82,8 @@ _VALUES: dict[str, Problem] = {
 class Meds(Source):
     """A MEDS dataset.
 
-    ``codes``: a mapping of the hospital's own; ``labels``: a folder of MEDS labels, a file or a folder a task.
+    ``codes``: a mapping of the hospital's own; ``labels``: a folder of MEDS labels, a file or a
+    folder a task.
     """
 
     path: Path
@@ -90,7 +104,9 @@ class Meds(Source):
     def fingerprint(self) -> str:
         """Hash over the listing of data, metadata and labels, and the bytes of the mapping."""
         digest = hashlib.sha256(self._mapping_file().read_bytes())
-        digest.update(listing_fingerprint(self.path, [self.path / "data", self.path / "metadata"]).encode())
+        digest.update(
+            listing_fingerprint(self.path, [self.path / "data", self.path / "metadata"]).encode()
+        )
         if self.labels:
             digest.update(listing_fingerprint(self.labels, [self.labels]).encode())
         return digest.hexdigest()[:32]
@@ -98,11 +114,15 @@ class Meds(Source):
     def extract(self, to: Path, settings: Settings) -> dict[str, Any]:
         """Write the canonical tables; see `Source.extract`."""
         need_mode(self.name, settings.prediction, self.prediction_modes)
-        files, labels = self._files(), self._label_files()
+        files = self._files()
+        labels = self._label_files()
         rules = _label_rules(labels, settings.tasks) if labels else load_tasks(only=settings.tasks)
         spill = spill_folder(to, settings.spill)
         with workbench(spill, settings.memory_limit) as connection:
-            tables = {f"data/{name}": file for name, file in shard_names(self.path / "data", files).items()}
+            tables = {
+                f"data/{name}": file
+                for name, file in shard_names(self.path / "data", files).items()
+            }
             work = _MedsExtraction(
                 connection, RawReader(connection, spill), {}, settings, {}, rules=rules,
                 root=self.path, files=tables, roles=_roles(self._mapping_file()), label_files=labels,
@@ -112,11 +132,19 @@ class Meds(Source):
             except duckdb.OutOfMemoryException:
                 raise
             except duckdb.Error:
-                raise InputError(f"{self.path} can't be read: a file is damaged; copy it again") from None
+                raise InputError(
+                    f"{self.path} can't be read: a file is damaged; copy it again"
+                ) from None
             counts = work.extract(to, [])
-        (to / "tasks.json").write_text(json.dumps([rule.spec.to_dict() for rule in rules], indent=1) + "\n")
+        (to / "tasks.json").write_text(
+            json.dumps([rule.spec.to_dict() for rule in rules], indent=1) + "\n"
+        )
         COLUMNS.save(to)
-        found = {"splits from": work.splits_from, "codes": len(work.roles), "available_time": work.available}
+        found = {
+            "splits from": work.splits_from,
+            "codes": len(work.roles),
+            "available_time": work.available,
+        }
         return {**counts, **found, "limits": limits_of(rules)}
 
     def _mapping_file(self) -> Path:
@@ -145,14 +173,20 @@ class Meds(Source):
         found: dict[str, list[Path]] = {}
         for file in sorted(self.labels.rglob("*.parquet")):
             _check_schema(file, LabelSchema, file)
-            found.setdefault(file.relative_to(self.labels).parts[0].removesuffix(".parquet"), []).append(file)
+            found.setdefault(
+                file.relative_to(self.labels).parts[0].removesuffix(".parquet"), []
+            ).append(file)
         if not found:
-            raise InputError(f"{self.labels} holds no labels: a task is a file TASK.parquet or a folder TASK of them")
+            raise InputError(
+                f"{self.labels} holds no labels: a task is a file TASK.parquet or a folder TASK of "
+                "them"
+            )
         return found
 
 
 def shard_names(folder: Path, files: Sequence[Path]) -> dict[str, Path]:
-    """Name -> file, as metadata and messages tell it: its path in the folder where that can't name a patient.
+    """Name -> file, as metadata and messages tell it: its path in the folder where that can't name
+    a patient.
 
     Else the name is its place in the list of all files by name.
 
@@ -169,7 +203,8 @@ def shard_names(folder: Path, files: Sequence[Path]) -> dict[str, Path]:
 
 
 def _check_schema(file: Path, schema: Any, shown: Path) -> None:
-    """Hold a file's columns and types against a schema of the standard; its rows are judged later, by the contracts.
+    """Hold a file's columns and types against a schema of the standard; its rows are judged later,
+    by the contracts.
 
     ``shown``: how messages call the file.
     """
@@ -195,18 +230,23 @@ def _check_schema(file: Path, schema: Any, shown: Path) -> None:
     asked = {field.name: field.type for field in schema.schema()}
     fields = [
         field.with_type(asked[field.name])
-        if field.name in asked and any(kind(field.type) and kind(asked[field.name]) for kind in families)
+        if field.name in asked
+        and any(kind(field.type) and kind(asked[field.name]) for kind in families)
         else field
         for field in found
     ]
     try:
         schema.validate(pa.schema(fields))
     except SchemaValidationError as error:
-        raise InputError(f"{shown} is not as MEDS' {schema.__name__} says: {_reason(error)}") from None
+        raise InputError(
+            f"{shown} is not as MEDS' {schema.__name__} says: {_reason(error)}"
+        ) from None
 
 
 def _reason(error: Any) -> str:
-    """What is wrong with a schema; columns that the standard doesn't know are counted: they may name a patient."""
+    """What is wrong with a schema; columns that the standard doesn't know are counted: they may
+    name a patient.
+    """
     reasons = []
     if error.missing_req_cols:
         reasons.append(f"Missing required columns: {', '.join(error.missing_req_cols)}")
@@ -229,7 +269,7 @@ def _is_list(kind: Any) -> bool:
 def _roles(file: Path) -> dict[str, tuple[str, str]]:
     """Code, or its beginning -> (role, argument), as the mapping file says.
 
-    >>> from m3h_pipeline.paths import contracts_folder
+    >>> from m3h_pipeline.state.paths import contracts_folder
     >>> roles = _roles(contracts_folder() / "meds.yaml")
     >>> roles["HOSPITAL_ADMISSION"], roles["LAB//220045"], roles["DIAGNOSIS//ICD//9"]
     (('admission', ''), ('signal', 'heart_rate'), ('diagnosis', '9'))
@@ -243,8 +283,15 @@ def _roles(file: Path) -> dict[str, tuple[str, str]]:
             raise InputError(f"{file}: {section} is not known; the keys are {', '.join(_SECTIONS)}")
         for name, codes in entries.items():
             if known is not None and name not in known:
-                raise InputError(f"{file}: {section}: {name} is not known; choose of {', '.join(sorted(known))}")
-            role = {"columns": "column", "diagnoses": "diagnosis", "notes": "note", "signals": "signal"}.get(section)
+                raise InputError(
+                    f"{file}: {section}: {name} is not known; choose of {', '.join(sorted(known))}"
+                )
+            role = {
+                "columns": "column",
+                "diagnoses": "diagnosis",
+                "notes": "note",
+                "signals": "signal",
+            }.get(section)
             if (section, name) in (("stays", "id"), ("stays", "end")):
                 if codes:
                     roles[f"={name}"] = ("option", str(codes))
@@ -258,7 +305,9 @@ def _roles(file: Path) -> dict[str, tuple[str, str]]:
     return roles
 
 
-def role_of(code: str, parents: Iterable[str], roles: dict[str, tuple[str, str]]) -> tuple[str, str, str] | None:
+def role_of(
+    code: str, parents: Iterable[str], roles: dict[str, tuple[str, str]]
+) -> tuple[str, str, str] | None:
     """A code's role, its argument and what follows in the code; None where it has no role.
 
     >>> roles = {"LAB//RESULT//50931": ("signal", "glucose"), "LOINC/8867-4": ("signal", "heart_rate")}
@@ -276,7 +325,9 @@ def role_of(code: str, parents: Iterable[str], roles: dict[str, tuple[str, str]]
 
 
 def _label_rules(labels: dict[str, list[Path]], only: Iterable[str] | None) -> list[TaskRule]:
-    """The tasks of a label folder: as tasks.yaml says of that name, else as the kind of their values says."""
+    """The tasks of a label folder: as tasks.yaml says of that name, else as the kind of their
+    values says.
+    """
     import pyarrow.parquet as pq
 
     known = {rule.spec.name: rule.spec for rule in load_tasks()}
@@ -286,16 +337,25 @@ def _label_rules(labels: dict[str, list[Path]], only: Iterable[str] | None) -> l
             continue
         columns = [name for name in _VALUES if name in pq.read_schema(files[0]).names]
         if len(columns) != 1:
-            raise InputError(f"{files[0]} must have one of {', '.join(_VALUES)}; it has {', '.join(columns) or 'none'}")
+            raise InputError(
+                f"{files[0]} must have one of {', '.join(_VALUES)}; it has "
+                f"{', '.join(columns) or 'none'}"
+            )
         if task in known:
             rules.append(TaskRule(known[task]))
             continue
         classes = None
         if _VALUES[columns[0]] == "multiclass":
-            values = pl.scan_parquet(files).select(pl.col(columns[0]).drop_nulls().unique().sort()).collect()
+            values = (
+                pl.scan_parquet(files)
+                .select(pl.col(columns[0]).drop_nulls().unique().sort())
+                .collect()
+            )
             classes = [str(value) for value in values.to_series()]
         try:
-            spec = TaskSpec(task, _VALUES[columns[0]], classes=classes, definition="as the label folder says")
+            spec = TaskSpec(
+                task, _VALUES[columns[0]], classes=classes, definition="as the label folder says"
+            )
         except ValueError as error:
             raise InputError(f"{files[0].parent}: {error}") from None
         rules.append(TaskRule(spec))
@@ -304,7 +364,9 @@ def _label_rules(labels: dict[str, list[Path]], only: Iterable[str] | None) -> l
 
 @dataclass(kw_only=True)
 class _MedsExtraction(MimicExtraction):
-    """MEDS rows as MIMIC-IV's raw tables, then as every MIMIC-IV folder; rows are counted by the file they are in."""
+    """MEDS rows as MIMIC-IV's raw tables, then as every MIMIC-IV folder; rows are counted by the
+    file they are in.
+    """
 
     root: Path
     files: dict[str, Path]
@@ -323,12 +385,19 @@ class _MedsExtraction(MimicExtraction):
             with file.open("rb") as stream:
                 self.reader.checksums[name] = hashlib.file_digest(stream, "sha256").hexdigest()
             self.tables[name] = RawTable(file, name, ())
-            self.rows_read[name] = self._one(f"SELECT num_rows FROM parquet_file_metadata({literal(file)})")
+            self.rows_read[name] = self._one(
+                f"SELECT num_rows FROM parquet_file_metadata({literal(file)})"
+            )
         self.register("files", [(str(file), name, str(i)) for i, (name, file) in enumerate(every)],
                        ["path", "name", "number"])  # fmt: skip
         names = ", ".join(literal(name) for name, _ in every)
-        self.connection.execute(f"CREATE TEMP MACRO file_name(x) AS [{names}][(x >> {_BITS})::INT + 1]")
-        self.expressions = {"source_file": "file_name(source_row)", "source_row": f"source_row & {(1 << _BITS) - 1}"}
+        self.connection.execute(
+            f"CREATE TEMP MACRO file_name(x) AS [{names}][(x >> {_BITS})::INT + 1]"
+        )
+        self.expressions = {
+            "source_file": "file_name(source_row)",
+            "source_row": f"source_row & {(1 << _BITS) - 1}",
+        }
         paths = ", ".join(literal(file) for file in self.files.values())
         self.connection.execute(f"""CREATE TEMP VIEW meds AS
             SELECT data.* EXCLUDE (filename, file_row_number),
@@ -341,7 +410,14 @@ class _MedsExtraction(MimicExtraction):
         self._give_roles()
         self._make_stays()
         self._make_records()
-        for table in ("patients", "admissions", "diagnoses", "icustays", "measurements", "procedures"):
+        for table in (
+            "patients",
+            "admissions",
+            "diagnoses",
+            "icustays",
+            "measurements",
+            "procedures",
+        ):
             self.tables[table] = RawTable(self.root, table, ())
 
     def _column(self, name: str, kind: str = "VARCHAR") -> str:
@@ -356,14 +432,20 @@ class _MedsExtraction(MimicExtraction):
         if metadata.exists() and "parent_codes" in pl.read_parquet_schema(metadata):
             rows = pl.read_parquet(metadata, columns=["code", "parent_codes"]).drop_nulls()
             parents = dict(rows.iter_rows())
-        found = [(code, *role) for code in sorted(codes) if (role := role_of(code, parents.get(code, ()), self.roles))]
+        found = [
+            (code, *role)
+            for code in sorted(codes)
+            if (role := role_of(code, parents.get(code, ()), self.roles))
+        ]
         self.register("roles", found, ["code", "role", "argument", "rest"])
 
     def _rows(self, name: str, *roles: str) -> None:
         """Load the rows whose codes have one of these roles; texts, as a MIMIC-IV table has."""
         stay_id = self._column(self.roles.get("=id", ("", "hadm_id"))[1])
         wanted = ", ".join(literal(role) for role in roles)
-        declared = ", ".join(f"{self._column(column)} AS {column}" for column in sorted(_SECTIONS["columns"] or ()))
+        declared = ", ".join(
+            f"{self._column(column)} AS {column}" for column in sorted(_SECTIONS["columns"] or ())
+        )
         self.connection.execute(f"""CREATE TEMP TABLE {name} AS
             SELECT data.subject_id::VARCHAR AS subject_id, {stay_id} AS hadm_id, data.time::VARCHAR AS time,
                 {self._column("available_time")} AS storetime, roles.role, roles.argument,
@@ -386,14 +468,22 @@ class _MedsExtraction(MimicExtraction):
             SELECT hadm_id, time AS intime, NULL::VARCHAR AS broken, source_row FROM icu_admissions"""
         )
 
-    def load(self, table: str, where: str = "TRUE", derived: Mapping[str, str] | None = None, keep: bool = True) -> str:
+    def load(
+        self,
+        table: str,
+        where: str = "TRUE",
+        derived: Mapping[str, str] | None = None,
+        keep: bool = True,
+    ) -> str:
         return f"raw_{table}"
 
     def count(self, table: str, raw: str, rows: str) -> int:
         # Patients and stays are made of several rows each: `_samples` counts these.
         if raw in ("patients", "admissions"):
             return 0
-        by_file = f"SELECT file_name(source_row), reason, count(*) FROM {rows} GROUP BY ALL ORDER BY ALL"
+        by_file = (
+            f"SELECT file_name(source_row), reason, count(*) FROM {rows} GROUP BY ALL ORDER BY ALL"
+        )
         found = self.connection.execute(by_file).fetchall()
         self.lineage += [(table, file, reason, count) for file, reason, count in found]
         return sum(count for *_, count in found)
@@ -407,11 +497,15 @@ class _MedsExtraction(MimicExtraction):
         self.count("labels", "persons", "(FROM person_reasons WHERE makes_labels)")
         if self.settings.prediction != "icu":
             reason = literal("the prediction time does not ask for intensive care")
-            self.count("samples", "icu", f"(SELECT source_row, {reason} AS reason FROM icu_admissions)")
+            self.count(
+                "samples", "icu", f"(SELECT source_row, {reason} AS reason FROM icu_admissions)"
+            )
         return kept
 
     def register_splits(self, subjects: str) -> None:
-        """The folder's own splits, where it has them; part of tuning is calibration, since MEDS knows no such split."""
+        """The folder's own splits, where it has them; part of tuning is calibration, since MEDS
+        knows no such split.
+        """
         super().register_splits(subjects)
         file = self.root / "metadata" / "subject_splits.parquet"
         if self.settings.holdout_months:
@@ -419,25 +513,38 @@ class _MedsExtraction(MimicExtraction):
         elif file.exists():
             frame = pl.read_parquet(file)
             if unknown := int((~frame["split"].is_in(list(_SPLITS))).sum()):
-                raise InputError(f"{file} has {unknown:,} rows with another split; MEDS knows {', '.join(_SPLITS)}")
+                raise InputError(
+                    f"{file} has {unknown:,} rows with another split; MEDS knows "
+                    f"{', '.join(_SPLITS)}"
+                )
             _, valid, calibration, _ = self.settings.split
             shares = (0.0, valid / (valid + calibration), calibration / (valid + calibration), 0.0)
             given = [
-                (str(subject), split_of(str(subject), shares) if split == "tuning" else _SPLITS[split])
+                (
+                    str(subject),
+                    split_of(str(subject), shares) if split == "tuning" else _SPLITS[split],
+                )
                 for subject, split in frame.select("subject_id", "split").iter_rows()
             ]
             given = pl.DataFrame(given, {"subject_id": pl.String, "given": pl.Int8}, orient="row")
-            hashed = self.connection.sql("FROM splits").pl().join(given, on="subject_id", how="left")
+            hashed = (
+                self.connection.sql("FROM splits").pl().join(given, on="subject_id", how="left")
+            )
             without = hashed["given"].null_count()
             self.splits_from = (
-                f"metadata/subject_splits.parquet; {without} subjects that it lacks by a hash of their id"
+                f"metadata/subject_splits.parquet; {without} subjects that it lacks by a hash of "
+                "their id"
             )
             both = hashed.select("subject_id", pl.coalesce("given", "split").alias("split"))
             self.register_frame("splits", both)
 
     def _events(self, to: Path) -> int:
         signals = load_signals()
-        self.register("signals", [(s.code, s.code, s.kind, s.unit) for s in signals], ["item", "code", "kind", "unit"])
+        self.register(
+            "signals",
+            [(s.code, s.code, s.kind, s.unit) for s in signals],
+            ["item", "code", "kind", "unit"],
+        )
         self.register("unit_rules", unit_rules(signals), ["code", "spelling", "factor"])
         self._rows("signal_rows", "signal")
         measured = ", ".join(f"{sql} AS {name}" for name, sql in MEASURED.items())
@@ -445,7 +552,9 @@ class _MedsExtraction(MimicExtraction):
         kept = self._write_events(to, {"measurements": "measurement", "procedures": "procedure"})
         nothing = literal(_NO_ROLE)
         self.count(
-            "events", "others", f"(SELECT source_row, {nothing} AS reason FROM meds ANTI JOIN roles USING (code))"
+            "events",
+            "others",
+            f"(SELECT source_row, {nothing} AS reason FROM meds ANTI JOIN roles USING (code))",
         )
         return kept
 
@@ -470,7 +579,7 @@ class _MedsExtraction(MimicExtraction):
     def _images(self, to: Path, folders: Sequence[Path]) -> int:
         return self.write_parts(to / "images.parquet", IMAGES, [], "stay_id, time, image_id")
 
-    # A folder of labels ----------------------------------------------------------------------------------------------
+    # A folder of labels ---------------------------------------------------------------------------
 
     def _read_labels(self) -> None:
         """``label_rows`` of all label files, and from them ``given_times``."""
@@ -480,7 +589,10 @@ class _MedsExtraction(MimicExtraction):
                 column = next(name for name in _VALUES if name in pl.read_parquet_schema(file))
                 value = f"{column}::DOUBLE"
                 if rule.spec.problem == "multiclass":
-                    cases = " ".join(f"WHEN {literal(name)} THEN {i}" for i, name in enumerate(rule.spec.class_names))
+                    cases = " ".join(
+                        f"WHEN {literal(name)} THEN {i}"
+                        for i, name in enumerate(rule.spec.class_names)
+                    )
                     value = f"CASE {column}::VARCHAR {cases} END"
                 parts.append(f"""SELECT subject_id::VARCHAR AS subject_id, prediction_time AS time,
                     {literal(rule.spec.name)} AS task, ({value})::DOUBLE AS value, {column}::VARCHAR AS given,
@@ -495,7 +607,9 @@ class _MedsExtraction(MimicExtraction):
         for task, files in self.label_files.items():
             for file in files if task not in mine else ():
                 name = f"labels/{task}/{file.name}"
-                self.lineage.append(("labels", name, "a task that this run leaves out", self.rows_read[name]))
+                self.lineage.append(
+                    ("labels", name, "a task that this run leaves out", self.rows_read[name])
+                )
 
     def _labels(self, to: Path) -> int:
         if not self.label_files:
@@ -513,12 +627,19 @@ class _MedsExtraction(MimicExtraction):
                 FROM sample_rows GROUP BY ALL) sample
             ON sample.subject_id = label.subject_id AND sample.prediction_time = label.time""")
         self.count("labels", "labels", "placed_labels")
-        return self.write_parts(to / "labels.parquet", LABELS, ["FROM placed_labels"], "sample_id, task, source_row")
+        return self.write_parts(
+            to / "labels.parquet", LABELS, ["FROM placed_labels"], "sample_id, task, source_row"
+        )
 
     def close(self, to: Path) -> dict[str, Any]:
-        # A file of MEDS data is read into several tables; its sum is held against its rows in `write_lineage`.
+        # A file of MEDS data is read into several tables; its sum is held against its rows in
+        # `write_lineage`.
         self.write_lineage(to)
-        return {"rows read": {name: rows for name, rows in self.rows_read.items() if name not in self.files}}
+        return {
+            "rows read": {
+                name: rows for name, rows in self.rows_read.items() if name not in self.files
+            }
+        }
 
     def _one(self, query: str) -> int:
         row = self.connection.execute(query).fetchone()
@@ -526,15 +647,16 @@ class _MedsExtraction(MimicExtraction):
         return int(row[0])
 
 
-# SQL -----------------------------------------------------------------------------------------------------------------
+# SQL ----------------------------------------------------------------------------------------------
 
 _MACROS = """
 CREATE TEMP MACRO moment(x) AS TRY_CAST(x AS TIMESTAMP);
 """
 
-# MEDS' events of a patient as MIMIC-IV's patients and admissions. Where no column names the stay, a discharge belongs
-# to the admission before it. A death is that of the stay if the patient left it dead, or where nothing says how they
-# left, if it lies within: the day alone, as MIMIC-IV has for deaths at home, may be that of the discharge.
+# MEDS' events of a patient as MIMIC-IV's patients and admissions. Where no column names the stay, a
+# discharge belongs to the admission before it. A death is that of the stay if the patient left it
+# dead, or where nothing says how they left, if it lies within: the day alone, as MIMIC-IV has for
+# deaths at home, may be that of the discharge.
 _STAY_TABLES = """
 CREATE TEMP TABLE raw_patients AS
 SELECT subject_id, sex AS gender, CASE WHEN birth IS NOT NULL THEN '0' END AS anchor_age,
@@ -604,7 +726,8 @@ SELECT source_row, 'no stay, or more than one, at that time' AS reason
 FROM coded_rows ANTI JOIN raw_diagnoses USING (source_row)
 """
 
-# An admission is a sample's row, discharges and deaths make labels; what else is said of a patient is no row by itself.
+# An admission is a sample's row, discharges and deaths make labels; what else is said of a patient
+# is no row by itself.
 _PERSON_REASONS = """
 CREATE TEMP TABLE person_reasons AS
 SELECT p.source_row, p.role IN ('discharge', 'death') AS makes_labels,

@@ -1,8 +1,10 @@
-"""MIMIC-IV (2.2 and 3.x), with MIMIC-IV-Note and MIMIC-CXR-JPG where they are present, to the canonical tables.
+"""MIMIC-IV (2.2 and 3.x), with MIMIC-IV-Note and MIMIC-CXR-JPG where they are present, to the
+canonical tables.
 
-A stay is a hospital admission (``hadm_id``). Each table may be csv.gz, csv or Parquet. All work is done in DuckDB, out
-of core, on text columns: what can't be parsed becomes null and is named in ``parse_errors``, for the contract to
-quarantine; what is right but not wanted is counted in the lineage as out of scope, with the reason.
+A stay is a hospital admission (``hadm_id``). Each table may be csv.gz, csv or Parquet. All work is
+done in DuckDB, out of core, on text columns: what can't be parsed becomes null and is named in
+``parse_errors``, for the contract to quarantine; what is right but not wanted is counted in the
+lineage as out of scope, with the reason.
 
 When a record became known (``available_time``)
 - vital signs, labs, notes: ``storetime``, where it is there and not before the record's own time; else that time.
@@ -21,8 +23,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from m3h_pipeline.columns import Columns
-from m3h_pipeline.database import literal, spill_folder, workbench
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources.base import (
     EVENTS,
@@ -34,11 +34,27 @@ from m3h_pipeline.sources.base import (
     listing_fingerprint,
     samples_schema,
 )
-from m3h_pipeline.sources.extraction import EVENTS_ORDER, NOTES_ORDER, NUMBER, TIME, Extraction, parse_errors
+from m3h_pipeline.sources.columns import Columns
+from m3h_pipeline.sources.extraction import (
+    EVENTS_ORDER,
+    NOTES_ORDER,
+    NUMBER,
+    TIME,
+    Extraction,
+    parse_errors,
+)
 from m3h_pipeline.sources.prediction import need_mode, points
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable, find_file, open_table
+from m3h_pipeline.sources.tasks_file import (
+    GIVEN_AWAY,
+    TaskRule,
+    gives_away,
+    limits_of,
+    load_signals,
+    load_tasks,
+)
 from m3h_pipeline.sources.units import normalised, unit_rules
-from m3h_pipeline.tasks_file import GIVEN_AWAY, TaskRule, gives_away, limits_of, load_signals, load_tasks
+from m3h_pipeline.state.database import literal, spill_folder, workbench
 
 COLUMNS = Columns(
     features=("age", "sex", "admission_type", "insurance", "marital_status"),
@@ -46,7 +62,9 @@ COLUMNS = Columns(
 )
 _DECLARED = {
     "age": "DOUBLE",
-    **dict.fromkeys(("sex", "admission_type", "insurance", "language", "marital_status", "race"), "VARCHAR"),
+    **dict.fromkeys(
+        ("sex", "admission_type", "insurance", "language", "marital_status", "race"), "VARCHAR"
+    ),
 }
 
 # Table -> where it may lie, and the columns that are read.
@@ -97,7 +115,9 @@ _PLACES = {
 
 @dataclass
 class MimicIV(Source):
-    """A folder in MIMIC-IV's layout (``hosp/``, ``icu/``, and where present ``note/`` and ``cxr/``)."""
+    """A folder in MIMIC-IV's layout (``hosp/``, ``icu/``, and where present ``note/`` and
+    ``cxr/``).
+    """
 
     path: Path
     name: ClassVar[str] = "mimic-iv"
@@ -127,9 +147,13 @@ class MimicIV(Source):
         spill = spill_folder(to, settings.spill)
         with workbench(spill, settings.memory_limit) as connection:
             columns = {table: names for table, (_, names) in _FILES.items()}
-            work = MimicExtraction(connection, RawReader(connection, spill), tables, settings, columns, rules=rules)
+            work = MimicExtraction(
+                connection, RawReader(connection, spill), tables, settings, columns, rules=rules
+            )
             counts = work.extract(to, self._image_folders())
-        (to / "tasks.json").write_text(json.dumps([rule.spec.to_dict() for rule in rules], indent=1) + "\n")
+        (to / "tasks.json").write_text(
+            json.dumps([rule.spec.to_dict() for rule in rules], indent=1) + "\n"
+        )
         COLUMNS.save(to)
         optional = [table for table in _FILES if table != "icustays"]
         absent = [_FILES[table][0][0] for table in optional if table not in tables]
@@ -139,15 +163,25 @@ class MimicIV(Source):
         if not self.path.is_dir():
             raise InputError(f"{self.path} is not a folder: name the one that holds hosp/ and icu/")
         found = {table: find_file(self.path, *places) for table, (places, _) in _FILES.items()}
-        if missing := [f"{_FILES[table][0][0]}.csv.gz" for table in _REQUIRED if found[table] is None]:
+        if missing := [
+            f"{_FILES[table][0][0]}.csv.gz" for table in _REQUIRED if found[table] is None
+        ]:
             raise InputError(
-                f"{self.path} is no MIMIC-IV folder, it lacks {', '.join(missing)}: name the one that holds hosp/ and "
-                "icu/ (each table as csv.gz, csv or Parquet)"
+                f"{self.path} is no MIMIC-IV folder, it lacks {', '.join(missing)}: name the one "
+                "that holds hosp/ and icu/ (each table as csv.gz, csv or Parquet)"
             )
-        return {table: open_table(self.path, file, _FILES[table][1]) for table, file in found.items() if file}
+        return {
+            table: open_table(self.path, file, _FILES[table][1])
+            for table, file in found.items()
+            if file
+        }
 
     def _image_folders(self) -> list[Path]:
-        return [folder for folder in (self.path / "cxr" / "files", self.path / "files") if folder.is_dir()]
+        return [
+            folder
+            for folder in (self.path / "cxr" / "files", self.path / "files")
+            if folder.is_dir()
+        ]
 
 
 @dataclass(kw_only=True)
@@ -160,7 +194,8 @@ class MimicExtraction(Extraction):
     def extract(self, to: Path, image_folders: Sequence[Path]) -> dict[str, Any]:
         self.define_macros(self.settings.timezone)
         with self.loading(self._event_tables()):
-            samples, labels = self._samples(to), self._labels(to)
+            samples = self._samples(to)
+            labels = self._labels(to)
         counts: dict[str, Any] = {
             "samples": samples,
             "events": self._events(to),
@@ -170,7 +205,7 @@ class MimicExtraction(Extraction):
         }
         return {**counts, "placed by time": self.placed_by_time, **self.close(to)}
 
-    # Samples ---------------------------------------------------------------------------------------------------------
+    # Samples --------------------------------------------------------------------------------------
 
     def _samples(self, to: Path) -> int:
         self.load("patients")
@@ -183,8 +218,12 @@ class MimicExtraction(Extraction):
             self.connection.execute(_ICU_TIMES)
             self.count("samples", "icustays", "icu_rows")
         if settings.prediction == "image":
-            self.connection.execute(_IMAGE_TIMES.format(typed=_CXR.format(raw=self.load("cxr"), root="''")))
-        moments = points(settings.prediction, settings.prediction_hours, settings.nightly_at, settings.timezone)
+            self.connection.execute(
+                _IMAGE_TIMES.format(typed=_CXR.format(raw=self.load("cxr"), root="''"))
+            )
+        moments = points(
+            settings.prediction, settings.prediction_hours, settings.nightly_at, settings.timezone
+        )
         self.connection.execute(f"CREATE TEMP TABLE points AS {moments}")
         self.connection.execute(_STAYS)
         self.register_splits("sample_rows")
@@ -199,13 +238,15 @@ class MimicExtraction(Extraction):
         self.count("samples", "patients", "people_rows")
         return kept
 
-    # Events ----------------------------------------------------------------------------------------------------------
+    # Events ---------------------------------------------------------------------------------------
 
     def _event_tables(self) -> dict[str, dict[str, Any]]:
         """The event tables that are there, and how they are loaded."""
         how: dict[str, dict[str, Any]] = {}
         for table, kind in _EVENT_TABLES.items():
-            items = ", ".join(literal(str(item)) for s in load_signals() if s.kind == kind for item in s.mimic_iv)
+            items = ", ".join(
+                literal(str(item)) for s in load_signals() if s.kind == kind for item in s.mimic_iv
+            )
             how[table] = {"where": f"as_text(itemid) IN ({items})"}
             if kind != "procedure":
                 how[table] |= {"derived": MEASURED, "keep": False}
@@ -223,11 +264,15 @@ class MimicExtraction(Extraction):
         kept = self._write_events(to, here)
         for table in here:
             listed = sum(rows for _, raw, _, rows in self.lineage if raw == table)
-            self.lineage.append(("events", table, "not a listed signal", self.rows_read[table] - listed))
+            self.lineage.append(
+                ("events", table, "not a listed signal", self.rows_read[table] - listed)
+            )
         return kept
 
     def _write_events(self, to: Path, tables: Mapping[str, str]) -> int:
-        """Place and write the rows of the raw tables (-> "procedure", or another kind for measurements)."""
+        """Place and write the rows of the raw tables (-> "procedure", or another kind for
+        measurements).
+        """
         typed = {
             table: (PROCEDURES if kind == "procedure" else MEASUREMENTS).format(raw=f"raw_{table}")
             for table, kind in tables.items()
@@ -245,14 +290,22 @@ class MimicExtraction(Extraction):
         )
         for column in types.keys() & {"code", "unit"}:
             self.connection.execute(f"ALTER TABLE meanings ALTER {column} TYPE {types[column]}")
-        parts = [_EVENTS.format(table=table, file=literal(self.tables[table].name)) for table in tables]
+        parts = [
+            _EVENTS.format(table=table, file=literal(self.tables[table].name)) for table in tables
+        ]
         return self.write_parts(to / "events.parquet", EVENTS, parts, EVENTS_ORDER, types)
 
     def _place(self, to: str, table: str, typed: str) -> None:
-        """The view ``placed_<table>`` of ``typed`` rows, which go ``to`` a canonical table: with their stay, or the
-        reason why they are out of scope. ``rows_of_<table>`` has how many each stay has, and the lineage their sum."""
-        self.connection.execute(f"CREATE TEMP TABLE by_time_{table} AS {_BY_TIME.format(typed=typed)}")
-        self.connection.execute(f"CREATE TEMP VIEW placed_{table} AS {_PLACED.format(typed=typed, table=table)}")
+        """The view ``placed_<table>`` of ``typed`` rows, which go ``to`` a canonical table: with
+        their stay, or the reason why they are out of scope. ``rows_of_<table>`` has how many each
+        stay has, and the lineage their sum.
+        """
+        self.connection.execute(
+            f"CREATE TEMP TABLE by_time_{table} AS {_BY_TIME.format(typed=typed)}"
+        )
+        self.connection.execute(
+            f"CREATE TEMP VIEW placed_{table} AS {_PLACED.format(typed=typed, table=table)}"
+        )
         # Where a table is made of several files, each row says of which.
         file = self.expressions.get("source_file", literal(table))
         self.connection.execute(
@@ -264,9 +317,11 @@ class MimicExtraction(Extraction):
             FROM rows_of_{table} GROUP BY file, reason ORDER BY file, reason"""
         ).fetchall()
         self.lineage += [(to, name, reason, rows) for name, reason, rows, _ in found]
-        self.placed_by_time[table] = sum(by_time or 0 for _, reason, _, by_time in found if reason is None)
+        self.placed_by_time[table] = sum(
+            by_time or 0 for _, reason, _, by_time in found if reason is None
+        )
 
-    # Notes and images ------------------------------------------------------------------------------------------------
+    # Notes and images -----------------------------------------------------------------------------
 
     def _notes(self, to: Path) -> int:
         parts = []
@@ -274,9 +329,16 @@ class MimicExtraction(Extraction):
             if table not in self.tables:
                 continue
             reason = GIVEN_AWAY if table in gives_away(self.rules) else None
-            self._place("notes", table, NOTE_ROWS.format(raw=self.load(table), kind=table, reason=literal(reason)))
+            self._place(
+                "notes",
+                table,
+                NOTE_ROWS.format(raw=self.load(table), kind=table, reason=literal(reason)),
+            )
             columns = f"* REPLACE ({NOT_BEFORE_DISCHARGE})" if table == "discharge" else "*"
-            parts.append(f"SELECT {columns}, {literal(self.tables[table].name)} AS source_file FROM placed_{table}")
+            parts.append(
+                f"SELECT {columns}, {literal(self.tables[table].name)} AS source_file FROM "
+                f"placed_{table}"
+            )
         return self.write_parts(to / "notes.parquet", NOTES, parts, NOTES_ORDER)
 
     def _images(self, to: Path, folders: Sequence[Path]) -> int:
@@ -284,10 +346,14 @@ class MimicExtraction(Extraction):
         if "cxr" in self.tables:
             root = folders[0] if folders else self.tables["cxr"].file.parent / "files"
             self._place("images", "cxr", _CXR.format(raw=self.load("cxr"), root=literal(root)))
-            parts.append(f"SELECT *, {literal(self.tables['cxr'].name)} AS source_file FROM placed_cxr")
-        return self.write_parts(to / "images.parquet", IMAGES, parts, "stay_id, time, image_id, view, path, source_row")
+            parts.append(
+                f"SELECT *, {literal(self.tables['cxr'].name)} AS source_file FROM placed_cxr"
+            )
+        return self.write_parts(
+            to / "images.parquet", IMAGES, parts, "stay_id, time, image_id, view, path, source_row"
+        )
 
-    # Labels ----------------------------------------------------------------------------------------------------------
+    # Labels ---------------------------------------------------------------------------------------
 
     def _labels(self, to: Path) -> int:
         parts = [_of_each_sample(self._column_labels(rule)) for rule in self.rules if rule.column]
@@ -309,10 +375,14 @@ class MimicExtraction(Extraction):
             sample_id="SELECT sample_id FROM sample_ids UNION SELECT stay_id FROM diagnoses",
             task=f"SELECT unnest({[rule.spec.name for rule in self.rules]}::VARCHAR[])",
         )
-        return self.write_parts(to / "labels.parquet", LABELS, parts, "sample_id, task, source_row", types)
+        return self.write_parts(
+            to / "labels.parquet", LABELS, parts, "sample_id, task, source_row", types
+        )
 
     def _column_labels(self, rule: TaskRule) -> str:
-        """SQL: one task's labels from its column; a contradiction or an unknown text is a wrong row."""
+        """SQL: one task's labels from its column; a contradiction or an unknown text is a wrong
+        row.
+        """
         value, problem = _column_sql(rule)
         return f"""SELECT stay_id, {literal(rule.spec.name)} AS task, label AS value, source_row,
                 problem AS parse_errors, {literal(self.tables["admissions"].name)} AS source_file
@@ -343,16 +413,23 @@ def _column_sql(rule: TaskRule) -> tuple[str, str]:
                              f"{', '.join(_PLACES)}; {', '.join(unknown)} does not agree")  # fmt: skip
         index = {text: classes.index(name) for name, texts in _PLACES.items() for text in texts}
         cases = " ".join(f"WHEN '{text}' THEN {number}" for text, number in index.items())
-        value = f"CASE WHEN {died} THEN {classes.index('died')} ELSE (CASE place {cases} END) END::DOUBLE"
-        unknown_place = f"CASE WHEN place NOT IN {tuple(index)} THEN 'discharge_location: not a known place' END"
+        value = (
+            f"CASE WHEN {died} THEN {classes.index('died')} ELSE (CASE place {cases} END) "
+            "END::DOUBLE"
+        )
+        unknown_place = (
+            f"CASE WHEN place NOT IN {tuple(index)} THEN 'discharge_location: not a known place' "
+            "END"
+        )
         return value, f"coalesce({flag}, {unknown_place})"
     raise InputError(f"tasks.yaml: {rule.spec.name}: MIMIC-IV has no column {rule.column!r}; known are "
                      "length_of_stay, death_in_hospital, discharge_location")  # fmt: skip
 
 
-# SQL -----------------------------------------------------------------------------------------------------------------
+# SQL ----------------------------------------------------------------------------------------------
 
-# One row a patient; where an id is there twice, the first counts, and if they differ its stays are wrong rows.
+# One row a patient; where an id is there twice, the first counts, and if they differ its stays are
+# wrong rows.
 _PEOPLE = f"""
 CREATE TEMP TABLE people AS
 SELECT as_id(subject_id) AS subject_id, arg_min(as_text(gender), source_row) AS sex,
@@ -417,7 +494,8 @@ WHERE image.image_id IS NOT NULL AND image.parse_errors IS NULL
 GROUP BY image.source_row HAVING count(DISTINCT stay.stay_id) = 1
 """
 
-# The stays with what became of them, the samples, one row a stay, and the patients with what became of them.
+# The stays with what became of them, the samples, one row a stay, and the patients with what became
+# of them.
 _STAYS = """
 CREATE TEMP TABLE stay_rows AS
 SELECT stays_read.*, why.reason FROM stays_read JOIN (
@@ -446,16 +524,20 @@ FROM raw_patients raw LEFT JOIN people ON people.subject_id = as_id(raw.subject_
 """
 
 _KEYS = "as_id(hadm_id) AS hadm_id, as_id(subject_id) AS subject_id"
-# When a record was known: when it was stored, unless that is missing or before the record's own time.
-_AVAILABLE = "CASE WHEN as_time(storetime) >= {time} THEN as_time(storetime) ELSE {time} END AS available_time"
+# When a record was known: when it was stored, unless that is missing or before the record's own
+# time.
+_AVAILABLE = (
+    "CASE WHEN as_time(storetime) >= {time} THEN as_time(storetime) ELSE {time} END AS "
+    "available_time"
+)
 
 _MEASUREMENT_ERRORS = parse_errors(
     {"charttime": TIME, "storetime": TIME, "valuenum": NUMBER},
     """CASE WHEN as_text(valuenum) IS NULL AND as_text(value) <> '___' AND as_number(value) IS NULL
         THEN 'value: not a number' || raw_of(value) END""",
 )
-# What is kept of a raw measurement, and what is read from there: most rows of a hospital are these, and nearly all are
-# right, so that only the others are looked at closely.
+# What is kept of a raw measurement, and what is read from there: most rows of a hospital are these,
+# and nearly all are right, so that only the others are looked at closely.
 MEASURED = {
     "hadm_id": "as_id(hadm_id)",
     "subject_id": "as_id(subject_id)",
@@ -530,8 +612,8 @@ FROM (
 
 NOT_BEFORE_DISCHARGE = "greatest(available_time, discharge_time) AS available_time"
 
-# A row without hadm_id belongs to the one stay of its patient during which it was taken. A row of an unknown stay, or
-# with neither hadm_id nor time, goes on: the contract quarantines it.
+# A row without hadm_id belongs to the one stay of its patient during which it was taken. A row of
+# an unknown stay, or with neither hadm_id nor time, goes on: the contract quarantines it.
 _BY_TIME = """
 SELECT t.source_row, min(s.stay_id) AS stay_id, count(*) AS stays
 FROM (FROM ({typed}) WHERE hadm_id IS NULL AND reason IS NULL AND time IS NOT NULL) t
@@ -572,7 +654,8 @@ FROM (
 LEFT JOIN stays stay USING (stay_id)
 """
 
-# Positive where a code begins with a prefix of the task, negative where the stay has codes but none of these.
+# Positive where a code begins with a prefix of the task, negative where the stay has codes but none
+# of these.
 _CODED_LABELS = """
 WITH good AS (FROM diagnoses WHERE reason IS NULL AND parse_errors IS NULL),
 meaning AS (
@@ -584,7 +667,8 @@ FROM (SELECT DISTINCT stay_id FROM good) CROSS JOIN (SELECT DISTINCT task FROM p
 LEFT JOIN positive USING (stay_id, task)
 """
 
-# A wrong diagnosis decides no label; it is written as one without a task, for the contract to quarantine.
+# A wrong diagnosis decides no label; it is written as one without a task, for the contract to
+# quarantine.
 _WRONG_DIAGNOSES = """
 SELECT stay_id AS sample_id, NULL::VARCHAR AS task, NULL::DOUBLE AS value, source_row, parse_errors
 FROM diagnoses WHERE reason IS NULL AND parse_errors IS NOT NULL

@@ -1,4 +1,5 @@
-"""When predictions are made: the moments at which each stay becomes a sample, the same for every source.
+"""When predictions are made: the moments at which each stay becomes a sample, the same for every
+source.
 
 - ``admission``: so many hours after the hospital admission.
 - ``icu``: so many hours after the first ICU admission of the stay.
@@ -6,19 +7,19 @@
 - ``nightly``: at one local hour of every day on which the patient is in, for a model that runs each night.
 - ``given``: at the moments that the data itself names.
 
-Who is still in is predicted up to the latest admission or discharge that is known: what comes later was not recorded
-yet, and the stay becomes a sample in a later night.
+Who is still in is predicted up to the latest admission or discharge that is known: what comes later
+was not recorded yet, and the stay becomes a sample in a later night.
 
-A sample's id is the stay's where a stay has one prediction. Else a suffix follows that never changes as the stay goes
-on: the image's id, the local date, or the moment itself.
+A sample's id is the stay's where a stay has one prediction. Else a suffix follows that never
+changes as the stay goes on: the image's id, the local date, or the moment itself.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 
-from m3h_pipeline.database import literal
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.state.database import literal
 
 MODES = ("admission", "icu", "image", "nightly", "given")
 ENDED = "the stay ended before the prediction time"
@@ -45,7 +46,9 @@ def need_mode(source: str, mode: str, supported: tuple[str, ...]) -> None:
     """
     if mode not in supported:
         known = ", ".join(supported)
-        raise InputError(f'the source {source} can\'t predict with prediction = "{mode}"; it knows {known}')
+        raise InputError(
+            f'the source {source} can\'t predict with prediction = "{mode}"; it knows {known}'
+        )
 
 
 def check_clock(text: str) -> None:
@@ -66,11 +69,13 @@ def check_clock(text: str) -> None:
 
 
 def points(mode: str, hours: float, clock: str, zone: str) -> str:
-    """SQL: the prediction times of all stays as source_row, suffix, prediction_time (UTC), reason (null: a sample).
+    """SQL: the prediction times of all stays as source_row, suffix, prediction_time (UTC), reason
+    (null: a sample).
 
-    Reads ``stays_read`` (source_row, stay_id, admit_time, end_time: null while the patient is in, times_wrong), and by
-    mode ``icu_times`` (stay_id, time), ``image_times`` (stay_id, image_id, time) or ``given_times`` (stay_id, time).
-    Every stay has at least one row. One whose own times are wrong has no reason, so that the contract judges it.
+    Reads ``stays_read`` (source_row, stay_id, admit_time, end_time: null while the patient is in,
+    times_wrong), and by mode ``icu_times`` (stay_id, time), ``image_times`` (stay_id, image_id,
+    time) or ``given_times`` (stay_id, time). Every stay has at least one row. One whose own times
+    are wrong has no reason, so that the contract judges it.
 
     >>> import duckdb
     >>> connection = duckdb.connect()
@@ -102,7 +107,9 @@ def points(mode: str, hours: float, clock: str, zone: str) -> str:
     """
     none = literal(NONE[mode])
     if mode == "nightly":
-        none = f"CASE WHEN {_DAYS} > {_LONGEST_NIGHTLY_DAYS} THEN {literal(_TOO_LONG)} ELSE {none} END"
+        none = (
+            f"CASE WHEN {_DAYS} > {_LONGEST_NIGHTLY_DAYS} THEN {literal(_TOO_LONG)} ELSE {none} END"
+        )
     return f"""
         SELECT source_row, asked.suffix,
             coalesce(asked.prediction_time, CASE WHEN times_wrong THEN admit_time END) AS prediction_time,
@@ -119,7 +126,10 @@ _DAYS = "date_diff('day', admit_time, end_time)"
 def _asked(mode: str, hours: float, clock: str, zone: str) -> str:
     later = f"to_microseconds(CAST({float(hours) * 3600} * 1e6 AS BIGINT))"
     if mode == "admission":
-        return f"SELECT source_row, NULL::VARCHAR AS suffix, admit_time + {later} AS prediction_time FROM stays_read"
+        return (
+            f"SELECT source_row, NULL::VARCHAR AS suffix, admit_time + {later} AS prediction_time "
+            "FROM stays_read"
+        )
     if mode == "icu":
         return f"""SELECT source_row, NULL::VARCHAR AS suffix, min(time) + {later} AS prediction_time
             FROM stays_read JOIN icu_times USING (stay_id) GROUP BY source_row"""
@@ -133,11 +143,13 @@ def _asked(mode: str, hours: float, clock: str, zone: str) -> str:
 
 
 def _nights(clock: str, zone: str) -> str:
-    """The hour of each local day at which the patient is in: from the admission on, and before the end of the stay.
+    """The hour of each local day at which the patient is in: from the admission on, and before the
+    end of the stay.
 
     A local hour that a change of clocks leaves out is the moment when they change.
     """
-    local_day, instant = "{}::DATE", f"(night::DATE + TIME {literal(clock)})"
+    local_day = "{}::DATE"
+    instant = f"(night::DATE + TIME {literal(clock)})"
     if zone != "UTC":
         local_day = f"(({{}} AT TIME ZONE 'UTC') AT TIME ZONE {literal(zone)})::DATE"
         instant = f"({instant} AT TIME ZONE {literal(zone)}) AT TIME ZONE 'UTC'"

@@ -1,7 +1,9 @@
-"""A hospital's own tables (csv.gz, csv or Parquet) read into DuckDB as text, each row with its number in the file.
+"""A hospital's own tables (csv.gz, csv or Parquet) read into DuckDB as text, each row with its
+number in the file.
 
-Reading never stops at a wrong row. A file that is not what a strict CSV reader takes (broken UTF-8, a wrong number of
-fields, unbalanced quotes) is read through a repaired copy in which such rows are marked, and no other row is lost.
+Reading never stops at a wrong row. A file that is not what a strict CSV reader takes (broken UTF-8,
+a wrong number of fields, unbalanced quotes) is read through a repaired copy in which such rows are
+marked, and no other row is lost.
 """
 
 from __future__ import annotations
@@ -30,25 +32,35 @@ from typing import TextIO
 import duckdb
 from isal import isal_zlib
 
-from m3h_pipeline.database import identifier, literal
-from m3h_pipeline.encoding import refuse_another_encoding
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.regular_files import is_regular_file
-from m3h_pipeline.sources.headers import count_of, left_over, listed, looks_like_a_row, places, renamings, what_is_there
+from m3h_pipeline.files.encoding import refuse_another_encoding
+from m3h_pipeline.files.regular import is_regular_file
+from m3h_pipeline.sources.headers import (
+    count_of,
+    left_over,
+    listed,
+    looks_like_a_row,
+    places,
+    renamings,
+    what_is_there,
+)
+from m3h_pipeline.state.database import identifier, literal
 
 SUFFIXES = (".csv.gz", ".csv", ".parquet")
-# A longer row is no row but a lost quote or a binary accident; the longest notes have some 60,000 characters.
+# A longer row is no row but a lost quote or a binary accident; the longest notes have some 60,000
+# characters.
 _LONGEST_ROW = 1_000_000
 # A file without ends of lines is refused before anybody holds such a line in memory.
 _ENDLESS_LINE = 100_000_000
-# Tables pack to a tenth or a twentieth. What is made to exhaust a machine packs to a thousandth; below these bytes,
-# read or not, it does no harm.
+# Tables pack to a tenth or a twentieth. What is made to exhaust a machine packs to a thousandth;
+# below these bytes, read or not, it does no harm.
 _MOST_PACKED = 250
 _HARMLESS = 1_000_000_000
 _MOST_BLANK = 1 << 26
 _BLOCK = 1 << 16
 _PIPE = 1 << 20
-# HAIM's file has 4,900; one that has far more is no table of rows, and DuckDB takes minutes to say so.
+# HAIM's file has 4,900; one that has far more is no table of rows, and DuckDB takes minutes to say
+# so.
 _MOST_COLUMNS = 20_000
 _UNDECODABLE = "\ufffd"
 # The column that a repaired copy has more.
@@ -57,7 +69,9 @@ _MARK = "m3h_broken"
 
 @dataclass(frozen=True)
 class RawTable:
-    """One file of a source: its place, its name below the source's root, and its columns in lower case."""
+    """One file of a source: its place, its name below the source's root, and its columns in lower
+    case.
+    """
 
     file: Path
     name: str
@@ -84,8 +98,9 @@ def open_table(
 ) -> RawTable:
     """Look at a file's header and first row.
 
-    ``other_names``: column -> what others call it. ``others``: the columns that it may have beside the needed ones,
-    where any more are no part of it; a single one of these is then likely to be the one that is missing.
+    ``other_names``: column -> what others call it. ``others``: the columns that it may have beside
+    the needed ones, where any more are no part of it; a single one of these is then likely to be
+    the one that is missing.
 
     Raises `InputError` where the file is unreadable, lacks a needed column or has no rows.
     """
@@ -93,8 +108,8 @@ def open_table(
     header, has_rows = _look(file)
     if len(header) > _MOST_COLUMNS:
         raise InputError(
-            f"{file} has {len(header):,} columns, more than the {_MOST_COLUMNS:,} that a table may have: export it "
-            "again, and give long vectors as embeddings"
+            f"{file} has {len(header):,} columns, more than the {_MOST_COLUMNS:,} that a table may "
+            "have: export it again, and give long vectors as embeddings"
         )
     # Pandas writes its index as a column without a name.
     names = (name.strip().lower() or f"column{i}" for i, name in enumerate(header))
@@ -105,13 +120,17 @@ def open_table(
             raise InputError(f"{file} is separated by {mark}: save it with commas")
         if looks_like_a_row(table.columns, needed):
             raise InputError(
-                f"{file} lacks the column {listed(missing)}; its first line ({count_of(len(table.columns))}) looks "
-                "like a row, not like a header: export the table again with its header"
+                f"{file} lacks the column {listed(missing)}; its first line "
+                f"({count_of(len(table.columns))}) looks like a row, not like a header: export the "
+                "table again with its header"
             )
         raise InputError(
-            f"{file} lacks the column {listed(missing)}; {what_is_there(table.columns, vocabulary)}: "
+            f"{file} lacks the column {listed(missing)}; "
+            f"{what_is_there(table.columns, vocabulary)}: "
             + (
-                renamings(missing, (name for name in table.columns if name not in needed), other_names)
+                renamings(
+                    missing, (name for name in table.columns if name not in needed), other_names
+                )
                 or left_over(missing, table.columns, needed, others)
                 or "export the table again, with its header"
             )
@@ -119,8 +138,8 @@ def open_table(
     if twins := sorted({name for name in table.columns if table.columns.count(name) > 1}):
         named = f" {', '.join(twins)}" if vocabulary.issuperset(twins) else ""
         raise InputError(
-            f"{file} has a column{named} twice (its columns {places(table.columns, twins)} have the same name): export "
-            "the table again"
+            f"{file} has a column{named} twice (its columns {places(table.columns, twins)} have "
+            "the same name): export the table again"
         )
     if not has_rows:
         raise InputError(f"{file} has a header but no rows: export the table again")
@@ -133,20 +152,22 @@ def _other_separator(header: str) -> str | None:
 
 
 class RawReader:
-    """Loads raw tables into a DuckDB connection; ``checksums`` holds the SHA-256 of each file by its name.
+    """Loads raw tables into a DuckDB connection; ``checksums`` holds the SHA-256 of each file by
+    its name.
 
-    Several may be loaded at once, in threads: each has a cursor of its own. So the tables are no temporary ones, which
-    other cursors don't see.
+    Several may be loaded at once, in threads: each has a cursor of its own. So the tables are no
+    temporary ones, which other cursors don't see.
 
-    A file is looked through besides. For one, DuckDB takes a gzip file that was cut off at a line's end for whole. For
-    another, bytes that are no UTF-8, in a file of which only some columns are read, can break its connection for good
-    (1.5): they never reach it.
+    A file is looked through besides. For one, DuckDB takes a gzip file that was cut off at a line's
+    end for whole. For another, bytes that are no UTF-8, in a file of which only some columns are
+    read, can break its connection for good (1.5): they never reach it.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> None:
         self._connection = connection
         self._cursors: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
-        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
         self.scratch = scratch
         self.checksums: dict[str, str] = {}
 
@@ -159,17 +180,21 @@ class RawReader:
         derived: Mapping[str, str] | None = None,
         keep: bool = True,
     ) -> int:
-        """Create the table ``name`` of the rows where the condition holds; return the number of rows in the file.
+        """Create the table ``name`` of the rows where the condition holds; return the number of
+        rows in the file.
 
-        Its columns are the given ones as text (not to ``keep`` them: only what is derived), ``derived`` ones (name ->
-        SQL over the file's columns, which are text), ``source_row`` (from 1) and ``broken`` (what is wrong with the row
-        as a whole, else null). A row that can't be split into fields has only nulls and is kept whatever the condition.
-        Raises `InputError` where the file is damaged.
+        Its columns are the given ones as text (not to ``keep`` them: only what is derived),
+        ``derived`` ones (name -> SQL over the file's columns, which are text), ``source_row`` (from
+        1) and ``broken`` (what is wrong with the row as a whole, else null). A row that can't be
+        split into fields has only nulls and is kept whatever the condition. Raises `InputError`
+        where the file is damaged.
         """
         selected = [identifier(column) for column in columns] if keep else []
         selected += [f'{sql} AS "{column}"' for column, sql in (derived or {}).items()]
         wanted = ", ".join(selected)
-        rows, damaged, end = None, False, _end(len(table.columns))
+        rows = None
+        damaged = False
+        end = _end(len(table.columns))
         with _looked_through(table, end, self._ended) as (file, look):
             try:
                 if table.is_parquet:
@@ -192,7 +217,9 @@ class RawReader:
         return rows
 
     def _load_parquet(self, table: RawTable, name: str, wanted: str, where: str) -> int:
-        as_text = ", ".join(f"CAST({name} AS VARCHAR) AS {name}" for name in map(identifier, table.columns))
+        as_text = ", ".join(
+            f"CAST({name} AS VARCHAR) AS {name}" for name in map(identifier, table.columns)
+        )
         self._execute(
             f"""CREATE OR REPLACE TABLE {name} AS
             SELECT {wanted}, source_row, NULL::VARCHAR AS broken
@@ -202,14 +229,17 @@ class RawReader:
         )
         return self._one(f"SELECT num_rows FROM parquet_file_metadata({literal(table.file)})")
 
-    def _load_repaired(self, table: RawTable, name: str, columns: Sequence[str], wanted: str, where: str) -> int:
+    def _load_repaired(
+        self, table: RawTable, name: str, columns: Sequence[str], wanted: str, where: str
+    ) -> int:
         copy = self.scratch / f"{name}.repaired.csv"
         end = _end(len(table.columns) + 1)
         with _text(table.file) as lines, copy.open("w", encoding="utf-8", newline="") as to:
             _repair(self._until_ended(lines), len(table.columns), to)
             to.write(f"{','.join(end)}\r\n")
         marks = [
-            f"CASE WHEN contains({identifier(column)}, '{_UNDECODABLE}') THEN {literal(f'{column}: not UTF-8')} END"
+            f"CASE WHEN contains({identifier(column)}, '{_UNDECODABLE}') THEN "
+            f"{literal(f'{column}: not UTF-8')} END"
             for column in columns
         ]
         broken = f"nullif(concat_ws('; ', {_MARK}, {', '.join(marks)}), '')"
@@ -229,8 +259,8 @@ class RawReader:
         broken: str = "NULL::VARCHAR",
     ) -> int | None:
         schema = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header)
-        # The row at the end takes the number of rows out of the same, only, pass over the file: row_number keeps the
-        # file's order. What is derived is derived of the wanted rows alone.
+        # The row at the end takes the number of rows out of the same, only, pass over the file:
+        # row_number keeps the file's order. What is derived is derived of the wanted rows alone.
         is_end = f"{identifier(header[0])} IS NOT DISTINCT FROM {literal(end[0])}"
         self._execute(
             f"""CREATE OR REPLACE TABLE {name} AS
@@ -244,13 +274,17 @@ class RawReader:
         if rows < 0:
             # An open quote swallowed it.
             return None
-        assert self._one(f"SELECT count(*) FROM {name} WHERE source_row > {rows}") == 1, "rows came out of order"
+        assert self._one(f"SELECT count(*) FROM {name} WHERE source_row > {rows}") == 1, (
+            "rows came out of order"
+        )
         self._execute(f"DELETE FROM {name} WHERE is_end")
         self._execute(f"ALTER TABLE {name} DROP is_end")
         return rows
 
     def interrupt(self) -> None:
-        """End what is being loaded, in whatever threads, with an error; nothing is loaded any more."""
+        """End what is being loaded, in whatever threads, with an error; nothing is loaded any
+        more.
+        """
         self._ended.set()
         with self._lock:
             for cursor in self._cursors:
@@ -281,8 +315,12 @@ def _look(file: Path) -> tuple[list[str], bool]:
     try:
         if file.suffix == ".parquet":
             with duckdb.connect() as connection:
-                found = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({literal(file)})").fetchall()
-                count = connection.execute(f"SELECT num_rows FROM parquet_file_metadata({literal(file)})").fetchall()
+                found = connection.execute(
+                    f"DESCRIBE SELECT * FROM read_parquet({literal(file)})"
+                ).fetchall()
+                count = connection.execute(
+                    f"SELECT num_rows FROM parquet_file_metadata({literal(file)})"
+                ).fetchall()
             return [str(row[0]) for row in found], count[0][0] > 0
         with _text(file) as lines:
             first = lines.readline(_LONGEST_ROW)
@@ -297,8 +335,8 @@ def _look(file: Path) -> tuple[list[str], bool]:
         raise InputError(f"{file} is no text: save it as CSV UTF-8")
     if len(first) == _LONGEST_ROW:
         raise InputError(
-            f"{file} has a first line of more than {_LONGEST_ROW:,} characters: that is no header; export the table "
-            "again"
+            f"{file} has a first line of more than {_LONGEST_ROW:,} characters: that is no header; "
+            "export the table again"
         )
     if not first.strip():
         raise InputError(f"{file} is empty: export the table again, with its header")
@@ -331,10 +369,12 @@ def _looked_through(
 ) -> Generator[tuple[str, Future[tuple[str, bool]]]]:
     """What DuckDB is to read of a file, and what `_look_through` says of it, once it was read.
 
-    A text is looked through on its way into the pipe that DuckDB reads: it is read, and unpacked, once. Where DuckDB
-    stops early (it may keep its end of the pipe), the rest is looked through alone; once it ``ended``, not even that.
+    A text is looked through on its way into the pipe that DuckDB reads: it is read, and unpacked,
+    once. Where DuckDB stops early (it may keep its end of the pipe), the rest is looked through
+    alone; once it ``ended``, not even that.
     """
-    (out, into), unread = (None, None) if table.is_parquet else _pipe(), threading.Event()
+    (out, into) = (None, None) if table.is_parquet else _pipe()
+    unread = threading.Event()
     try:
         with ThreadPoolExecutor(1) as pool:
             look = pool.submit(_look_through, table.file, ended, into, unread, ",".join(end))
@@ -355,7 +395,8 @@ def _looked_through(
 
 def _pipe() -> tuple[int, int]:
     out, into = os.pipe()
-    # Linux's 64 KiB would cost a change of threads each; elsewhere, or where that is forbidden, they do.
+    # Linux's 64 KiB would cost a change of threads each; elsewhere, or where that is forbidden,
+    # they do.
     with suppress(AttributeError, OSError):
         fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, _PIPE)
     os.set_blocking(into, False)
@@ -376,13 +417,19 @@ def _send(into: int, text: bytes, unread: threading.Event) -> None:
 def _look_through(
     file: Path, ended: threading.Event, into: int | None, unread: threading.Event, end: str
 ) -> tuple[str, bool]:
-    """SHA-256 of the file as it lies, and whether its text is UTF-8; a damaged gzip file raises `InputError`.
+    """SHA-256 of the file as it lies, and whether its text is UTF-8; a damaged gzip file raises
+    `InputError`.
 
-    ``into``: the end of a pipe that is given the text, as far as it is UTF-8 and not ``unread``, and the line ``end``,
-    and closed; none for what is no text. Once it has ``ended``, what it says is of no use.
+    ``into``: the end of a pipe that is given the text, as far as it is UTF-8 and not ``unread``,
+    and the line ``end``, and closed; none for what is no text. Once it has ``ended``, what it says
+    is of no use.
     """
-    digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
-    is_text, cut, newline, last = True, b"", b"", b""
+    digest = hashlib.sha256()
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    is_text = True
+    cut = b""
+    newline = b""
+    last = b""
     size = _Size(file, limited=into is not None)
     try:
         for block, content in _blocks(file):
@@ -400,10 +447,13 @@ def _look_through(
             newline = newline or (b"\r\n" if content.partition(b"\n")[0].endswith(b"\r") else b"\n")
             last = content[-1:] or last
             # A character may be cut in two by the end of the block.
-            text, cut = cut + content, decoder.getstate()[0]
+            text = cut + content
+            cut = decoder.getstate()[0]
             _send(into, text[: len(text) - len(cut)], unread)
         if into is not None and is_text and not cut:
-            _send(into, (b"" if last in (b"\n", b"\r") else newline) + end.encode() + newline, unread)
+            _send(
+                into, (b"" if last in (b"\n", b"\r") else newline) + end.encode() + newline, unread
+            )
     except EOFError:
         raise InputError(f"{file} ends too early, it was cut off: copy it again") from None
     except isal_zlib.error:  # ty: ignore[invalid-exception-caught] its stub gives an instance
@@ -416,7 +466,9 @@ def _look_through(
 
 @dataclass
 class _Size:
-    """How much of a file was read, packed and unpacked, and how long its line is by now; not ``limited``: Parquet."""
+    """How much of a file was read, packed and unpacked, and how long its line is by now; not
+    ``limited``: Parquet.
+    """
 
     file: Path
     limited: bool
@@ -434,25 +486,29 @@ class _Size:
         self.line = self.line + len(content) if end < 0 else len(content) - end - 1
         if self.line > _ENDLESS_LINE:
             raise InputError(
-                f"{self.file} has a line of more than {_ENDLESS_LINE // 1_000_000} MB: that is no row of a table; "
-                "export the table again"
+                f"{self.file} has a line of more than {_ENDLESS_LINE // 1_000_000} MB: that is no "
+                "row of a table; export the table again"
             )
         if self.unpacked > _HARMLESS and self.unpacked > _MOST_PACKED * self.packed:
             raise InputError(
-                f"{self.file} unpacks to more than {_MOST_PACKED} times its size ({self.unpacked / 1e9:.1f} GB so "
-                "far), as no table of records does: export the table again, or unpack it if it is right"
+                f"{self.file} unpacks to more than {_MOST_PACKED} times its size "
+                f"({self.unpacked / 1e9:.1f} GB so far), as no table of records does: export the "
+                "table again, or unpack it if it is right"
             )
 
 
 def _blocks(file: Path) -> Iterator[tuple[bytes, bytes]]:
-    """The file in blocks, each as it lies and as it reads; of a gzip file every member must be whole."""
+    """The file in blocks, each as it lies and as it reads; of a gzip file every member must be
+    whole.
+    """
     inflate = isal_zlib.decompressobj(wbits=31)
     with file.open("rb") as stream:
         while block := stream.read(_BLOCK):
             if file.suffix != ".gz":
                 yield block, block
                 continue
-            content, rest = [], block
+            content = []
+            rest = block
             # Zeros may fill up what lies behind a member, and be part of one.
             while rest.strip(b"\0") if inflate.eof else rest:
                 if inflate.eof:
@@ -466,7 +522,8 @@ def _blocks(file: Path) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _repair(lines: Iterable[str], width: int, to: TextIO) -> None:
-    """Copy a CSV text with one more column that says what is wrong with a row; such a row has no fields.
+    """Copy a CSV text with one more column that says what is wrong with a row; such a row has no
+    fields.
 
     >>> out = io.StringIO(newline="")
     >>> _repair(['a,b\\n', '1,2\\n', '3\\n', '4,"x\\n', '5,6\\n', '7,"two\\n', 'lines"\\n'], 2, out)
@@ -489,8 +546,8 @@ def _repair(lines: Iterable[str], width: int, to: TextIO) -> None:
 def _records(lines: Iterable[str], width: int) -> Iterator[tuple[list[str], str]]:
     """Fields of each record and what is wrong with it.
 
-    An open quote may go on in the next lines. Where that leads to no record of the right width, the first line alone
-    is wrong, and reading goes on at the second.
+    An open quote may go on in the next lines. Where that leads to no record of the right width, the
+    first line alone is wrong, and reading goes on at the second.
     """
     source = iter(lines)
     ahead: deque[str] = deque()
@@ -499,13 +556,15 @@ def _records(lines: Iterable[str], width: int) -> Iterator[tuple[list[str], str]
             # DuckDB, too, takes an empty line for none.
             continue
         more: list[str] = []
-        quotes, size = first.count('"'), len(first)
+        quotes = first.count('"')
+        size = len(first)
         while quotes % 2 and size < _LONGEST_ROW:
             line = ahead.popleft() if ahead else next(source, None)
             if line is None:
                 break
             more.append(line)
-            quotes, size = quotes + line.count('"'), size + len(line)
+            quotes = quotes + line.count('"')
+            size = size + len(line)
         fields = _fields("".join([first, *more]))
         if more and (fields is None or len(fields) != width):
             ahead.extendleft(reversed(more))

@@ -1,9 +1,10 @@
 """Which split a subject belongs to.
 
-Decided by a hash of the id alone, it never changes as the hospital grows. With a temporal hold-out, the test split is
-the subjects who were admitted in the last months, with all of their stays: a subject is in one split, and a model that
-has seen earlier stays of a patient would not be tested on a new one. Who comes again then moves from another split to
-the test split; the others stay where they are.
+Decided by a hash of the id alone, it never changes as the hospital grows. With a temporal hold-out,
+the test split is the subjects who were admitted in the last months, with all of their stays: a
+subject is in one split, and a model that has seen earlier stays of a patient would not be tested on
+a new one. Who comes again then moves from another split to the test split; the others stay where
+they are.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ FRACTIONS = (0.60, 0.15, 0.10, 0.15)
 def split_of(subject_id: str, fractions: Sequence[float] = FRACTIONS) -> int:
     """The split of a subject: 0 train, 1 valid, 2 calibration, 3 test.
 
-    The id's SHA-256, as a number in [0, 1), is compared with the cumulated fractions: the same on every machine.
+    The id's SHA-256, as a number in [0, 1), is compared with the cumulated fractions: the same on
+    every machine.
 
     >>> [split_of(subject) for subject in ("10000032", "10001217", "10001725", "10002428")]
     [0, 0, 2, 2]
@@ -41,10 +43,11 @@ def split_of(subject_id: str, fractions: Sequence[float] = FRACTIONS) -> int:
 def split_subjects(
     subjects: pl.DataFrame, fractions: Sequence[float] = FRACTIONS, holdout_months: int = 0
 ) -> pl.DataFrame:
-    """The split of each subject (subject_id, latest: their latest admission); null where there is no id.
+    """The split of each subject (subject_id, latest: their latest admission); null where there is
+    no id.
 
-    With ``holdout_months``, who was admitted in that many months before the latest admission of all is the test split,
-    and the hash divides the others among the three that remain, in their shares.
+    With ``holdout_months``, who was admitted in that many months before the latest admission of all
+    is the test split, and the hash divides the others among the three that remain, in their shares.
 
     >>> import datetime as dt
     >>> latest = [dt.datetime(2026, 3, 1), dt.datetime(2025, 12, 31), dt.datetime(2026, 1, 31), None]
@@ -60,7 +63,9 @@ def split_subjects(
         if kept <= 0:
             raise InputError(f"split fractions {list(fractions)} leave nobody beside the hold-out")
         fractions = (*(fraction / kept for fraction in fractions[:-1]), 0.0)
-        held_out = (pl.col("latest") >= pl.col("latest").max().dt.offset_by(f"-{holdout_months}mo")).fill_null(False)
+        held_out = (
+            pl.col("latest") >= pl.col("latest").max().dt.offset_by(f"-{holdout_months}mo")
+        ).fill_null(False)
     hashed = [subject and split_of(subject, fractions) for subject in subjects["subject_id"]]
     return subjects.select(
         "subject_id",

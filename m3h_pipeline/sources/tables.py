@@ -1,10 +1,12 @@
 """A hospital's own tables, in the format of docs/sources/tables.md, to the canonical tables.
 
-The files are the canonical tables already; what is done here is to read them out of core, to convert what text says
-(times to UTC, class names to indices, units where they are known), and to say of every row what became of it.
+The files are the canonical tables already; what is done here is to read them out of core, to
+convert what text says (times to UTC, class names to indices, units where they are known), and to
+say of every row what became of it.
 
-When a record became known (``available_time``): the column of that name; where it is absent or empty, the record's own
-time; and where either is a bare date, the end of that day, since nobody knows how late on that day it was.
+When a record became known (``available_time``): the column of that name; where it is absent or
+empty, the record's own time; and where either is a bare date, the end of that day, since nobody
+knows how late on that day it was.
 """
 
 from __future__ import annotations
@@ -18,9 +20,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from m3h_core.cohort import SPLITS
-from m3h_pipeline.database import literal, spill_folder, workbench
 from m3h_pipeline.errors import SIMILAR, InputError, did_you_mean
-from m3h_pipeline.regular_files import is_regular_file
+from m3h_pipeline.files.regular import is_regular_file
 from m3h_pipeline.sources.base import (
     EMBEDDINGS,
     EVENTS,
@@ -38,8 +39,9 @@ from m3h_pipeline.sources.extraction import Extraction
 from m3h_pipeline.sources.headers import known_names, renamings, what_is_there
 from m3h_pipeline.sources.prediction import ENDED, NONE, NOT_YET, need_mode
 from m3h_pipeline.sources.raw_tables import SUFFIXES, RawReader, RawTable, find_file, open_table
+from m3h_pipeline.sources.tasks_file import load_signals
 from m3h_pipeline.sources.units import normalised, unit_rules
-from m3h_pipeline.tasks_file import load_signals
+from m3h_pipeline.state.database import literal, spill_folder, workbench
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class _Format:
 
 _FORMATS = {
     "samples": _Format(
-        ("stay_id", "subject_id", "admit_time", "discharge_time"), ("sample_id", "prediction_time", "split")
+        ("stay_id", "subject_id", "admit_time", "discharge_time"),
+        ("sample_id", "prediction_time", "split"),
     ),
     "events": _Format(("stay_id", "time", "code", "value", "unit"), ("available_time",)),
     "notes": _Format(("stay_id", "note_id", "time", "kind", "text"), ("available_time",)),
@@ -61,12 +64,35 @@ _FORMATS = {
     "embeddings": _Format(("sample_id", "modality", "vector")),
 }
 _REQUIRED = ("samples", "labels")
-# What these columns are called elsewhere (MIMIC-IV, OMOP and common sense), for the error that says what to rename.
+# What these columns are called elsewhere (MIMIC-IV, OMOP and common sense), for the error that says
+# what to rename.
 _OTHER_NAMES = {
-    "stay_id": ("hadm_id", "encounter_id", "visit_id", "visit_occurrence_id", "admission_id", "case_id"),
-    "subject_id": ("patient_id", "patient", "person_id", "mrn", "pid", "patient_number", "patientid"),
+    "stay_id": (
+        "hadm_id",
+        "encounter_id",
+        "visit_id",
+        "visit_occurrence_id",
+        "admission_id",
+        "case_id",
+    ),
+    "subject_id": (
+        "patient_id",
+        "patient",
+        "person_id",
+        "mrn",
+        "pid",
+        "patient_number",
+        "patientid",
+    ),
     "sample_id": ("stay_id", "hadm_id", "encounter_id", "visit_id"),
-    "admit_time": ("admittime", "admission_time", "admission", "admitted", "visit_start_datetime", "start_time"),
+    "admit_time": (
+        "admittime",
+        "admission_time",
+        "admission",
+        "admitted",
+        "visit_start_datetime",
+        "start_time",
+    ),
     "discharge_time": ("dischtime", "discharge", "discharged", "visit_end_datetime", "end_time"),
     "time": (
         *("charttime", "datetime", "timestamp", "measurement_datetime", "starttime", "date"),
@@ -93,7 +119,8 @@ _OTHER_NAMES = {
 }
 _TIMES = {"admit_time", "discharge_time", "prediction_time", "time", "available_time"}
 _IDS = {"sample_id", "stay_id", "subject_id", "note_id", "image_id"}
-# Columns of which numbers are asked for by the contract, and those that stay text however many numbers they hold.
+# Columns of which numbers are asked for by the contract, and those that stay text however many
+# numbers they hold.
 _CONTRACT_TYPES = {"age": "DOUBLE"} | dict.fromkeys(
     ("sex", "admission_type", "insurance", "language", "marital_status", "race"), "VARCHAR"
 )
@@ -104,7 +131,9 @@ _NO_VALUE = "no value"
 
 @dataclass
 class Tables(Source):
-    """A folder that holds ``samples``, ``labels``, ``cohort.yaml`` and, where there are, the other tables."""
+    """A folder that holds ``samples``, ``labels``, ``cohort.yaml`` and, where there are, the other
+    tables.
+    """
 
     path: Path
     name: ClassVar[str] = "tables"
@@ -118,13 +147,21 @@ class Tables(Source):
         self._tables(self._cohort())
 
     def fingerprint(self) -> str:
-        """Hash over the listing of the tables, and of all that lies below the folder where there are images."""
+        """Hash over the listing of the tables, and of all that lies below the folder where there
+        are images.
+        """
         images = find_file(self.path, "images") is not None
-        files = [file for file in self.path.iterdir() if not file.name.startswith(".") and (images or file.is_file())]
+        files = [
+            file
+            for file in self.path.iterdir()
+            if not file.name.startswith(".") and (images or file.is_file())
+        ]
         return listing_fingerprint(self.path, files)
 
     def extract(self, to: Path, settings: Settings) -> dict[str, Any]:
-        """Write the canonical tables; see `Source.extract`. The time zone is that of cohort.yaml."""
+        """Write the canonical tables; see `Source.extract`. The time zone is that of
+        cohort.yaml.
+        """
         need_mode(self.name, settings.prediction, self.prediction_modes)
         cohort = self._cohort()
         tables = self._tables(cohort)
@@ -132,24 +169,32 @@ class Tables(Source):
         spill = spill_folder(to, settings.spill)
         with workbench(spill, settings.memory_limit) as connection:
             reader = RawReader(connection, spill)
-            work = _Extraction(connection, reader, tables, settings, columns, cohort=cohort, folder=self.path)
+            work = _Extraction(
+                connection, reader, tables, settings, columns, cohort=cohort, folder=self.path
+            )
             counts = work.extract(to)
         specs = [task.to_dict() for task in cohort.tasks]
         (to / "tasks.json").write_text(json.dumps(specs, indent=1) + "\n")
         cohort.columns.save(to)
-        unread = {table: sorted(set(raw.columns) - set(columns[table])) for table, raw in tables.items()}
+        unread = {
+            table: sorted(set(raw.columns) - set(columns[table])) for table, raw in tables.items()
+        }
         named = {table: known_names(names, _vocabulary(cohort)) for table, names in unread.items()}
         others = {table: len(names) - len(named[table]) for table, names in unread.items()}
         return {
             **counts,
             "absent": sorted(_FORMATS.keys() - tables.keys()),
             "columns not read": {table: names for table, names in named.items() if names},
-            "columns not read, of unknown names": {table: count for table, count in others.items() if count},
+            "columns not read, of unknown names": {
+                table: count for table, count in others.items() if count
+            },
         }
 
     def _cohort(self) -> CohortFile:
         if not self.path.is_dir():
-            raise InputError(f"{self.path} is not a folder: name the one that holds samples, labels and {FILE}")
+            raise InputError(
+                f"{self.path} is not a folder: name the one that holds samples, labels and {FILE}"
+            )
         return load_cohort_file(self.path)
 
     def _tables(self, cohort: CohortFile) -> dict[str, RawTable]:
@@ -160,12 +205,22 @@ class Tables(Source):
                 continue
             others = {*wanted.optional, *cohort.columns.declared}
             raw = open_table(self.path, file, wanted.needed, _OTHER_NAMES, others)
-            unknown = set(raw.columns) - set(wanted.needed) - set(wanted.optional) - set(cohort.columns.declared)
-            # A misspelt optional column would be left out in silence, and with available_time the future let in.
+            unknown = (
+                set(raw.columns)
+                - set(wanted.needed)
+                - set(wanted.optional)
+                - set(cohort.columns.declared)
+            )
+            # A misspelt optional column would be left out in silence, and with available_time the
+            # future let in.
             absent = [name for name in wanted.optional if name not in raw.columns]
-            meant = {name: names for name, names in _OTHER_NAMES.items() if name == "available_time"}
+            meant = {
+                name: names for name, names in _OTHER_NAMES.items() if name == "available_time"
+            }
             if hint := renamings(absent, unknown, meant):
-                raise InputError(f"{file} has no column {', '.join(absent)}, but one that is much alike: {hint}")
+                raise InputError(
+                    f"{file} has no column {', '.join(absent)}, but one that is much alike: {hint}"
+                )
             tables[table] = raw
         declared = cohort.columns.declared
         if lost := [name for name in declared if name not in tables["samples"].columns]:
@@ -180,22 +235,33 @@ class Tables(Source):
         return tables
 
     def _file(self, table: str) -> Path | None:
-        """The file of a table; an `InputError` where there are two, or one that is likely to be meant."""
+        """The file of a table; an `InputError` where there are two, or one that is likely to be
+        meant.
+        """
         candidates = [self.path / f"{table}{suffix}" for suffix in SUFFIXES]
         found = [file for file in candidates if is_regular_file(file)]
         if len(found) > 1:
-            raise InputError(f"{self.path} has {' and '.join(file.name for file in found)}: keep one of them")
+            raise InputError(
+                f"{self.path} has {' and '.join(file.name for file in found)}: keep one of them"
+            )
         if found:
             return found[0]
-        # No name of a file is told but one that is nearly the table's: what else lies there may be named by a patient.
+        # No name of a file is told but one that is nearly the table's: what else lies there may be
+        # named by a patient.
         stems = {_stem(file.name): file.name for file in self.path.iterdir() if file.is_file()}
         stems.pop("", None)
         candidates = [stem for stem in stems if stem not in _FORMATS]
-        near = [table] if table in stems else difflib.get_close_matches(table, candidates, 1, SIMILAR)
+        near = (
+            [table] if table in stems else difflib.get_close_matches(table, candidates, 1, SIMILAR)
+        )
         if near or table in _REQUIRED:
             raise InputError(
                 f"{self.path} has no {table}.csv (or {table}.csv.gz, {table}.parquet)"
-                + (f": is it {stems[near[0]]}? Save it under that name" if near else f": write it; {_about(table)}")
+                + (
+                    f": is it {stems[near[0]]}? Save it under that name"
+                    if near
+                    else f": write it; {_about(table)}"
+                )
             )
         return None
 
@@ -206,11 +272,15 @@ def _stem(name: str) -> str:
     >>> _stem("Samples.csv.gz"), _stem("labels.txt")
     ('samples', '')
     """
-    return next((name.lower().removesuffix(end) for end in SUFFIXES if name.lower().endswith(end)), "")
+    return next(
+        (name.lower().removesuffix(end) for end in SUFFIXES if name.lower().endswith(end)), ""
+    )
 
 
 def _vocabulary(cohort: CohortFile) -> set[str]:
-    """Names of columns that are known: the format's, what others call them, and those that cohort.yaml declares."""
+    """Names of columns that are known: the format's, what others call them, and those that
+    cohort.yaml declares.
+    """
     formats = (name for wanted in _FORMATS.values() for name in (*wanted.needed, *wanted.optional))
     others = (name for names in _OTHER_NAMES.values() for name in names)
     return {*formats, *others, *cohort.columns.declared}
@@ -246,29 +316,34 @@ class _Extraction(Extraction):
             **self.close(to),
         }
 
-    # Samples ---------------------------------------------------------------------------------------------------------
+    # Samples --------------------------------------------------------------------------------------
 
     def _samples(self, to: Path) -> int:
         columns = self._read("samples")
         types = self._declared_types()
         sample_id = "sample_id" if "sample_id" in columns else "stay_id"
         given = "prediction_time_utc" if "prediction_time" in columns else "NULL::TIMESTAMP"
-        later = f"to_microseconds(CAST({float(self.settings.prediction_hours) * 3600} * 1e6 AS BIGINT))"
-        without, not_given = f"admit_time_utc + {later}", "false"
+        later = (
+            f"to_microseconds(CAST({float(self.settings.prediction_hours) * 3600} * 1e6 AS BIGINT))"
+        )
+        without = f"admit_time_utc + {later}"
+        not_given = "false"
         if self.settings.prediction == "given":
             if "prediction_time" not in columns:
                 raise InputError(
                     f"{self.tables['samples'].file} has no column prediction_time, which "
                     'cohort.prediction = "given" needs: add it, or leave that setting out'
                 )
-            without, not_given = "NULL::TIMESTAMP", "known(prediction_time) IS NULL AND broken IS NULL"
+            without = "NULL::TIMESTAMP"
+            not_given = "known(prediction_time) IS NULL AND broken IS NULL"
         split = f"{_SPLIT} AS split," if "split" in columns else ""
         declared = [
-            f'{"as_quantity" if kind == "DOUBLE" else "as_text"}("{name}") AS "{name}",' for name, kind in types.items()
+            f'{"as_quantity" if kind == "DOUBLE" else "as_text"}("{name}") AS "{name}",'
+            for name, kind in types.items()
         ]
         not_numbers = [
-            f"CASE WHEN known(\"{name}\") IS NOT NULL AND as_quantity(\"{name}\") IS NULL THEN {literal(name)} || "
-            f"': not a number' || raw_of(\"{name}\") END" for name, kind in types.items() if kind == "DOUBLE"
+            f"CASE WHEN known(\"{name}\") IS NOT NULL AND as_quantity(\"{name}\") IS NULL THEN "
+            f"{literal(name)} || ': not a number' || raw_of(\"{name}\") END" for name, kind in types.items() if kind == "DOUBLE"
         ]  # fmt: skip
         wrong_split = (
             f"CASE WHEN as_text(split) IS NOT NULL AND {_SPLIT} IS NULL "
@@ -294,24 +369,30 @@ class _Extraction(Extraction):
         self.count("samples", "samples", "sample_rows")
         self.register_splits("sample_rows")
         # Of rows with the same key the first is kept, so their order must not depend on the file's.
-        order = ", ".join(f'"{name}"' for name in ("sample_id", "admit_time", "prediction_time", *types))
+        order = ", ".join(
+            f'"{name}"' for name in ("sample_id", "admit_time", "prediction_time", *types)
+        )
         join = "" if split else "LEFT JOIN splits USING (subject_id)"
         return self.write(
             to / "samples.parquet",
             samples_schema(types),
-            f"SELECT *, {literal(self.tables['samples'].name)} AS source_file FROM sample_rows {join} "
-            "WHERE reason IS NULL",
+            f"SELECT *, {literal(self.tables['samples'].name)} AS source_file FROM sample_rows "
+            f"{join} WHERE reason IS NULL",
             f"{order}, source_row",
         )
 
     def _declared_types(self) -> dict[str, str]:
-        """The type of each declared column: what the contract says, else numbers where nearly all are numbers."""
+        """The type of each declared column: what the contract says, else numbers where nearly all
+        are numbers.
+        """
         types = {}
         for name in self.cohort.columns.declared:
             if name in _CONTRACT_TYPES or name in self.cohort.categories:
                 types[name] = _CONTRACT_TYPES.get(name, "VARCHAR")
                 continue
-            numbers, filled = self._one(f'SELECT count(as_quantity("{name}")), count(known("{name}")) FROM raw_samples')
+            numbers, filled = self._one(
+                f'SELECT count(as_quantity("{name}")), count(known("{name}")) FROM raw_samples'
+            )
             types[name] = "DOUBLE" if filled and numbers >= _MOSTLY_NUMBERS * filled else "VARCHAR"
         return types
 
@@ -324,26 +405,35 @@ class _Extraction(Extraction):
             )
             if twins:
                 raise InputError(
-                    f"{file} has no sample_id, and {twins:,} stay_ids with more than one prediction time: add a column "
-                    "sample_id that is different in each row, and refer to it in labels"
+                    f"{file} has no sample_id, and {twins:,} stay_ids with more than one "
+                    "prediction time: add a column sample_id that is different in each row, and "
+                    "refer to it in labels"
                 )
-        left, ended = self._one("SELECT count(*) FILTER (reason IS NULL), count(reason) FROM sample_rows")
+        left, ended = self._one(
+            "SELECT count(*) FILTER (reason IS NULL), count(reason) FROM sample_rows"
+        )
         if not left and ended and self.settings.prediction == "given":
             raise InputError(f"{file}: prediction_time is empty in all {ended:,} rows: fill it in, or leave "
                              "cohort.prediction out")  # fmt: skip
         if not left and ended:
             raise InputError(
                 f"{file}: all {ended:,} stays ended before their prediction time, "
-                f"{self.settings.prediction_hours:g} h after admission, or have it still to come: give another in a "
-                "column prediction_time, or as cohort.prediction_hours in m3h.toml"
+                f"{self.settings.prediction_hours:g} h after admission, or have it still to come: "
+                "give another in a column prediction_time, or as cohort.prediction_hours in "
+                "m3h.toml"
             )
 
-    # Events, notes and images ----------------------------------------------------------------------------------------
+    # Events, notes and images ---------------------------------------------------------------------
 
     def _records(self, to: Path, table: str, schema: Mapping[str, str], typed: str | None) -> int:
         """Write a table of records, each with its stay, or the reason why it is out of scope."""
-        # What was known first comes first: of rows with the same key it is kept, whatever comes later or anew.
-        content = [name for name in schema if name not in ("stay_id", "source_file", "source_row", "parse_errors")]
+        # What was known first comes first: of rows with the same key it is kept, whatever comes
+        # later or anew.
+        content = [
+            name
+            for name in schema
+            if name not in ("stay_id", "source_file", "source_row", "parse_errors")
+        ]
         order = ", ".join(["stay_id", "greatest(available_time, time)", *content])
         file = to / f"{table}.parquet"
         if typed is None:
@@ -377,7 +467,9 @@ class _Extraction(Extraction):
             LEFT JOIN unit_rules rule ON rule.code = s.code AND rule.spelling = {normalised("raw.unit")}"""
 
     def _write_signals(self, to: Path) -> None:
-        """``signals.json``: the hospital's own codes; those that cohort.yaml does not name have no unit or range."""
+        """``signals.json``: the hospital's own codes; those that cohort.yaml does not name have no
+        unit or range.
+        """
         own: list[dict[str, Any]] = [
             {
                 "code": signal.code,
@@ -399,7 +491,11 @@ class _Extraction(Extraction):
         columns = self._read("notes")
         if not columns:
             return None
-        sources = [(kind.lower(), task) for task, kinds in self.cohort.derived_from.items() for kind in kinds]
+        sources = [
+            (kind.lower(), task)
+            for task, kinds in self.cohort.derived_from.items()
+            for kind in kinds
+        ]
         self._check_kinds(kind for kind, _ in sources)
         self.register("derived", sources, ["kind", "task"])
         return f"""
@@ -413,11 +509,16 @@ class _Extraction(Extraction):
     def _check_kinds(self, kinds: Iterable[str]) -> None:
         """A misspelt kind would leave the reports in that give a label away."""
         found = [
-            row[0] for row in self.connection.execute("SELECT DISTINCT lower(as_text(kind)) FROM raw_notes").fetchall()
+            row[0]
+            for row in self.connection.execute(
+                "SELECT DISTINCT lower(as_text(kind)) FROM raw_notes"
+            ).fetchall()
         ]
         if lost := sorted(set(kinds) - set(found)):
             hint = did_you_mean(lost[0], [kind for kind in found if kind], SIMILAR)
-            raise InputError(f"{self.folder / FILE}: derived_from: no note is of the kind {lost[0]!r}{hint}")
+            raise InputError(
+                f"{self.folder / FILE}: derived_from: no note is of the kind {lost[0]!r}{hint}"
+            )
 
     def _image_columns(self) -> str | None:
         columns = self._read("images")
@@ -430,13 +531,17 @@ class _Extraction(Extraction):
                 NULL::VARCHAR AS reason, {_wrong(columns, [_OUTSIDE])} AS parse_errors, source_row
             FROM {_with_times("raw_images", columns)} raw"""
 
-    # Labels and vectors ----------------------------------------------------------------------------------------------
+    # Labels and vectors ---------------------------------------------------------------------------
 
     def _labels(self, to: Path) -> int:
         columns = self._read("labels")
         tasks = self.cohort.tasks
         self.register("tasks", [(task.name, task.problem) for task in tasks], ["task", "problem"])
-        classes = [(task.name, name.lower(), float(i)) for task in tasks for i, name in enumerate(_class_names(task))]
+        classes = [
+            (task.name, name.lower(), float(i))
+            for task in tasks
+            for i, name in enumerate(_class_names(task))
+        ]
         self.register("classes", classes, ["task", "name", "factor"])
         wrong = """CASE WHEN known(raw.value) IS NULL OR label IS NOT NULL OR problem IS NULL THEN NULL
             WHEN problem = 'binary' THEN 'value: not 0 or 1' || raw_of(raw.value)
@@ -469,7 +574,9 @@ class _Extraction(Extraction):
         self._check_tasks()
         self.count("labels", "labels", "placed_labels")
         part = f"SELECT *, {literal(self.tables['labels'].name)} AS source_file FROM placed_labels"
-        return self.write_parts(to / "labels.parquet", LABELS, [part], "sample_id, task, value, source_row")
+        return self.write_parts(
+            to / "labels.parquet", LABELS, [part], "sample_id, task, value, source_row"
+        )
 
     def _check_tasks(self) -> None:
         """A task without any label is misspelt, here or there."""
@@ -481,10 +588,12 @@ class _Extraction(Extraction):
                 continue
             if task.name in labelled:
                 raise InputError(
-                    f"{file}: no value of the task {task.name} can be read: a {task.problem} task takes "
-                    + {"multiclass": f"one of {', '.join(_class_names(task))}", "binary": "0 or 1"}.get(
-                        task.problem, "numbers, with a decimal point"
-                    )
+                    f"{file}: no value of the task {task.name} can be read: a {task.problem} task "
+                    "takes "
+                    + {
+                        "multiclass": f"one of {', '.join(_class_names(task))}",
+                        "binary": "0 or 1",
+                    }.get(task.problem, "numbers, with a decimal point")
                 )
             hint = did_you_mean(task.name, [name for name in labelled if name], SIMILAR)
             raise InputError(
@@ -506,30 +615,46 @@ class _Extraction(Extraction):
             LEFT JOIN samples_known USING (sample_id)"""
         )
         self.count("embeddings", "embeddings", "placed_embeddings")
-        part = f"SELECT *, {literal(self.tables['embeddings'].name)} AS source_file FROM placed_embeddings"
-        return self.write_parts(to / "embeddings.parquet", EMBEDDINGS, [part], f"{order}, source_row")
+        part = (
+            f"SELECT *, {literal(self.tables['embeddings'].name)} AS source_file FROM "
+            "placed_embeddings"
+        )
+        return self.write_parts(
+            to / "embeddings.parquet", EMBEDDINGS, [part], f"{order}, source_row"
+        )
 
-    # Reading ---------------------------------------------------------------------------------------------------------
+    # Reading --------------------------------------------------------------------------------------
 
     def _read(self, table: str) -> Sequence[str]:
-        """Load a table where there is one; its columns. A column of which nothing can be read is an `InputError`."""
+        """Load a table where there is one; its columns. A column of which nothing can be read is an
+        `InputError`.
+        """
         if table not in self.tables:
             return ()
         self.load(table)
         times = [column for column in self.columns[table] if column in _TIMES]
         numbers = ["value"] if table == "events" else []
         read = [f"{time}_utc" for time in times] + [f"as_quantity({number})" for number in numbers]
-        counts = [f"count(known({column})), count({sql})" for column, sql in zip(times + numbers, read, strict=True)]
-        found = self._one(f"SELECT {', '.join(counts)} FROM {_with_times(f'raw_{table}', times)}") if counts else ()
+        counts = [
+            f"count(known({column})), count({sql})"
+            for column, sql in zip(times + numbers, read, strict=True)
+        ]
+        found = (
+            self._one(f"SELECT {', '.join(counts)} FROM {_with_times(f'raw_{table}', times)}")
+            if counts
+            else ()
+        )
         for column, filled, readable in zip(times + numbers, found[::2], found[1::2], strict=True):
             if filled and not readable:
                 what = (
-                    "time: write 2026-01-31 14:05:00, year first, with an offset such as +01:00 where you have one"
+                    "time: write 2026-01-31 14:05:00, year first, with an offset such as +01:00 "
+                    "where you have one"
                     if column in times
                     else "number: write 3.5, with a point"
                 )
                 raise InputError(
-                    f"{self.tables[table].file}: none of the {filled:,} values of {column} can be read as a {what}"
+                    f"{self.tables[table].file}: none of the {filled:,} values of {column} can be "
+                    f"read as a {what}"
                 )
         return self.columns[table]
 
@@ -543,20 +668,24 @@ def _class_names(task: Any) -> tuple[str, ...]:
     return task.class_names if task.problem == "multiclass" else ()
 
 
-# SQL -----------------------------------------------------------------------------------------------------------------
+# SQL ----------------------------------------------------------------------------------------------
 
 _SPLITS = ", ".join(f"{number} ({name})" for name, number in SPLITS.items())
 _SPLIT = (
     "CASE lower(as_id(split)) "
-    + " ".join(f"WHEN '{name}' THEN {number} WHEN '{number}' THEN {number}" for name, number in SPLITS.items())
+    + " ".join(
+        f"WHEN '{name}' THEN {number} WHEN '{number}' THEN {number}"
+        for name, number in SPLITS.items()
+    )
     + " END"
 )
 _OUTSIDE = r"""CASE WHEN as_text(path) NOT LIKE '/%' AND regexp_matches(path, '(^|/)\.\.(/|$)')
     THEN 'path: leads out of the folder' END"""
 _READABLE = "NOT regexp_matches({}, '[\\x00-\\x1f\\x7f\ufffd]|^.{{129}}')"
 
-# What programs write where there is nothing; and a clock that goes forward leaves local times out. DuckDB plans a join
-# for each IN of so many values: of 50 features it planned for minutes, of 1,000 it crashed.
+# What programs write where there is nothing; and a clock that goes forward leaves local times out.
+# DuckDB plans a join for each IN of so many values: of 50 features it planned for minutes, of 1,000
+# it crashed.
 _MACROS = """
 CREATE TEMP MACRO known(x) AS
     CASE WHEN NOT list_contains(['', 'na', 'n/a', 'nan', 'nat', 'null', 'none'], lower(trim(x))) THEN trim(x) END;
@@ -568,7 +697,8 @@ CREATE TEMP MACRO as_vector(x) AS CASE
     THEN TRY_CAST(x AS FLOAT[]) END;
 """
 
-# Stays and samples, and why all of theirs are left out of the cohort; those that are wrong go on to the contract.
+# Stays and samples, and why all of theirs are left out of the cohort; those that are wrong go on to
+# the contract.
 _STAYS = """
 CREATE TEMP TABLE stays AS
 SELECT stay_id, CASE WHEN bool_and(reason IS NOT NULL) THEN min(reason) END AS left_out
@@ -580,15 +710,21 @@ FROM sample_rows WHERE sample_id IS NOT NULL GROUP BY sample_id;
 
 
 def _with_times(raw: str, columns: Sequence[str]) -> str:
-    """SQL: a table with, of each of its times, ``<time>_utc``, and ``<time>_left_out`` where the local time never was.
+    """SQL: a table with, of each of its times, ``<time>_utc``, and ``<time>_left_out`` where the
+    local time never was.
 
-    In steps: written as one expression it would grow with each, and planning it takes longer than running it.
+    In steps: written as one expression it would grow with each, and planning it takes longer than
+    running it.
     """
     times = [column for column in columns if column in _TIMES]
     known = ", ".join(f"known({time}) AS {time}" for time in times)
     read = "".join(f", as_time({time}) AS {time}_utc" for time in times)
-    judged = "".join(f", coalesce(is_left_out({time}, {time}_utc), false) AS {time}_left_out" for time in times)
-    kept = ", ".join(f"CASE WHEN NOT {time}_left_out THEN {time}_utc END AS {time}_utc" for time in times)
+    judged = "".join(
+        f", coalesce(is_left_out({time}, {time}_utc), false) AS {time}_left_out" for time in times
+    )
+    kept = ", ".join(
+        f"CASE WHEN NOT {time}_left_out THEN {time}_utc END AS {time}_utc" for time in times
+    )
     if not times:
         return raw
     return f"""(SELECT * REPLACE ({kept}) FROM (SELECT *{judged} FROM (
@@ -598,7 +734,10 @@ def _with_times(raw: str, columns: Sequence[str]) -> str:
 def _times(columns: Sequence[str]) -> str:
     """SQL of a record's time and of when it was known."""
     asked = [column for column in ("available_time", "time") if column in columns]
-    known = [f"CASE WHEN length(raw.{c}) = 10 THEN {c}_utc + INTERVAL 1 DAY ELSE {c}_utc END" for c in asked]
+    known = [
+        f"CASE WHEN length(raw.{c}) = 10 THEN {c}_utc + INTERVAL 1 DAY ELSE {c}_utc END"
+        for c in asked
+    ]
     return f"time_utc AS time, coalesce({', '.join(known)}) AS available_time"
 
 
@@ -608,7 +747,9 @@ def _not_a(column: str, kind: str, function: str) -> str:
 
 
 def _wrong(columns: Sequence[str], *others: Sequence[str]) -> str:
-    """SQL of parse_errors: the row as a whole, its times, its ids, and what else is wrong with it."""
+    """SQL of parse_errors: the row as a whole, its times, its ids, and what else is wrong with
+    it.
+    """
     checks = ["broken"]
     for column in columns:
         if column in _TIMES:
@@ -623,4 +764,7 @@ def _wrong(columns: Sequence[str], *others: Sequence[str]) -> str:
                 f"""CASE WHEN regexp_matches(trim({column}), '^[0-9][.,][0-9]+[eE][+][0-9]+$')
                 THEN '{column}: a spreadsheet wrote it as 1.2E+10, so digits are lost' || raw_of({column}) END"""
             )
-    return f"nullif(concat_ws('; ', {', '.join([*checks, *(check for more in others for check in more)])}), '')"
+    return (
+        "nullif(concat_ws('; ', "
+        f"{', '.join([*checks, *(check for more in others for check in more)])}), '')"
+    )

@@ -1,4 +1,5 @@
-"""Units of the signals: other spellings, and other units with a known factor, to the unit of signals.yaml.
+"""Units of the signals: other spellings, and other units with a known factor, to the unit of
+signals.yaml.
 
 What is not listed stays as it is, and the contract quarantines it.
 """
@@ -7,19 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from m3h_pipeline.tasks_file import Signal
+from m3h_pipeline.sources.tasks_file import Signal
 
 # Spellings of one and the same unit, normalised: lower case, no spaces, u for the micro sign.
 _SPELLINGS = {
     "bpm": ["beats/min", "/min"],
     "breaths/min": ["insp/min", "bpm", "/min", "resp/min"],
     "mEq/L": ["mmol/l"],
-    "K/uL": ["10^3/ul", "10*3/ul", "10e3/ul", "x10e3/ul", "thousand/ul", "k/mm3", "10^9/l", "10*9/l", "10e9/l"],
-    "m/uL": ["10^6/ul", "10*6/ul", "10e6/ul", "x10e6/ul", "million/ul", "10^12/l", "10*12/l", "10e12/l"],
+    "K/uL": [
+        "10^3/ul",
+        "10*3/ul",
+        "10e3/ul",
+        "x10e3/ul",
+        "thousand/ul",
+        "k/mm3",
+        "10^9/l",
+        "10*9/l",
+        "10e9/l",
+    ],
+    "m/uL": [
+        "10^6/ul",
+        "10*6/ul",
+        "10e6/ul",
+        "x10e6/ul",
+        "million/ul",
+        "10^12/l",
+        "10*12/l",
+        "10e12/l",
+    ],
     "ug/mL": ["mcg/ml", "mg/l"],
 }
-# 1 of that unit is so many of the canonical one. Molar masses: glucose 180.16, creatinine 113.12, nitrogen 28.01 a
-# molecule of urea, magnesium 24.305, phosphorus 30.974, calcium 40.078 g/mol; haemoglobin 16.114 g a mmol of monomer.
+# 1 of that unit is so many of the canonical one. Molar masses: glucose 180.16, creatinine 113.12,
+# nitrogen 28.01 a molecule of urea, magnesium 24.305, phosphorus 30.974, calcium 40.078 g/mol;
+# haemoglobin 16.114 g a mmol of monomer.
 _FACTORS = {
     "glucose": {"mmol/l": 18.016},
     "creatinine": {"umol/l": 0.011312},
@@ -66,7 +87,13 @@ def unit_key(unit: str) -> str:
     >>> unit_key("mg/dl") == unit_key(" mg / dL"), unit_key("K/uL") == unit_key("10^9/L"), unit_key("None")
     (True, True, '')
     """
-    plain = unit.lower().replace(" ", "").replace("\u00b5", "u").replace("\u03bc", "u").replace("mcg", "ug")
+    plain = (
+        unit.lower()
+        .replace(" ", "")
+        .replace("\u00b5", "u")
+        .replace("\u03bc", "u")
+        .replace("mcg", "ug")
+    )
     return "" if plain in _NONE else _SAME.get(plain, plain)
 
 

@@ -3,9 +3,10 @@
     python -m m3h_pipeline.webserver --port 3000
     python -m m3h_pipeline.webserver --host 0.0.0.0 --allowed-host m3h.hospital.example
 
-``M3H_UI_TOKEN`` in the environment, or a file by ``--token-file``, sets a token that every request needs.
-Dagster's own server offers no hook for this, so the application is put together here. Where a new
-version of Dagster moves one of its parts, this fails at its start: nothing is served unguarded.
+``M3H_UI_TOKEN`` in the environment, or a file by ``--token-file``, sets a token that every request
+needs. Dagster's own server offers no hook for this, so the application is put together here. Where
+a new version of Dagster moves one of its parts, this fails at its start: nothing is served
+unguarded.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 import click
 
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.storage import keep_private
+from m3h_pipeline.state.storage import keep_private
 from m3h_pipeline.webserver.guard import LOOPBACK, Guard
 
 TOKEN_VARIABLE = "M3H_UI_TOKEN"
@@ -27,13 +28,21 @@ _DEFINITIONS = "m3h_pipeline.definitions"
 @click.command()
 @click.option("--host", "-h", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", "-p", default=3000, show_default=True)
-@click.option("--path-prefix", default="", help="Where a proxy serves it below a path, such as /dagster.")
+@click.option(
+    "--path-prefix", default="", help="Where a proxy serves it below a path, such as /dagster."
+)
 @click.option(
     "--allowed-host", "allowed_hosts", multiple=True,
     help="A name, besides the loopback's, under which people address it; may be repeated.",
 )  # fmt: skip
-@click.option("--token-file", type=click.Path(path_type=Path, dir_okay=False), help="A file that holds the token.")
-@click.option("--read-only", is_flag=True, help="Nobody can launch or change anything from the pages.")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file that holds the token.",
+)
+@click.option(
+    "--read-only", is_flag=True, help="Nobody can launch or change anything from the pages."
+)
 def main(
     host: str,
     port: int,
@@ -58,10 +67,14 @@ def main(
     with (
         DagsterInstance.get() as instance,
         WorkspaceProcessContext(
-            instance, workspace_load_target=ModuleTarget(_DEFINITIONS, None, None, None), read_only=read_only
+            instance,
+            workspace_load_target=ModuleTarget(_DEFINITIONS, None, None, None),
+            read_only=read_only,
         ) as context,
     ):
-        instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3600, max_overflow=20)
+        instance.optimize_for_webserver(
+            statement_timeout=15_000, pool_recycle=3600, max_overflow=20
+        )
         app = create_app_from_workspace_process_context(context, path_prefix)
         guarded = Guard(app, [*LOOPBACK, *allowed_hosts], token)
         uvicorn.run(guarded, host=host, port=port, log_level="warning")
@@ -78,9 +91,14 @@ def read_token(file: Path | None) -> str:
         try:
             token = file.read_text().strip()
         except OSError as error:
-            raise InputError(f"{file} can't be read ({error.strerror}): it must hold the token") from None
+            raise InputError(
+                f"{file} can't be read ({error.strerror}): it must hold the token"
+            ) from None
     if (token or file) and len(token) < _SHORTEST_TOKEN:
-        raise InputError(f"the token has fewer than {_SHORTEST_TOKEN} characters: make one with `openssl rand -hex 32`")
+        raise InputError(
+            f"the token has fewer than {_SHORTEST_TOKEN} characters: make one with `openssl rand "
+            "-hex 32`"
+        )
     return token
 
 

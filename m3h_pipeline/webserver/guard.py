@@ -1,8 +1,8 @@
 """An ASGI guard for a server that trusts whoever reaches it.
 
-Dagster's webserver runs mutations that any web page sends, by GET or as a form, answers any Host and
-accepts WebSockets of any origin. The guard lets through what the server's own pages and programs on
-this machine send, and refuses what a browser sends on behalf of another site:
+Dagster's webserver runs mutations that any web page sends, by GET or as a form, answers any Host
+and accepts WebSockets of any origin. The guard lets through what the server's own pages and
+programs on this machine send, and refuses what a browser sends on behalf of another site:
 
 - a Host that was not allowed (DNS rebinding)
 - an Origin other than the page's own, and requests that the browser marks as cross-site, except that a
@@ -56,7 +56,9 @@ class Guard:
         token: what each request must carry; empty: none.
     """
 
-    def __init__(self, app: App, allowed_hosts: Collection[str] = LOOPBACK, token: str = "") -> None:
+    def __init__(
+        self, app: App, allowed_hosts: Collection[str] = LOOPBACK, token: str = ""
+    ) -> None:
         self.app = app
         self.allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
         self.token = token
@@ -71,7 +73,9 @@ class Guard:
             await self.app(scope, receive, _with_security_headers(send))
         elif scope["type"] == "websocket":
             await receive()  # the handshake
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": refusal.reason})
+            await send(
+                {"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": refusal.reason}
+            )
         else:
             await _answer(refusal, send)
 
@@ -165,7 +169,9 @@ def _is_link(scope: Scope, headers: _Headers) -> bool:
 
 def _check_method(scope: Scope, headers: _Headers) -> Refusal | None:
     if scope["method"] in _SAFE_METHODS:
-        if _is_graphql(scope) and "query" in parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True):
+        if _is_graphql(scope) and "query" in parse_qs(
+            scope["query_string"].decode("latin-1"), keep_blank_values=True
+        ):
             return Refusal(405, "send GraphQL as JSON by POST")
         return None
     media_type = headers.get("content-type").partition(";")[0].strip().lower()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from report_example import example
 
 from m3h_pipeline.reports import interaction
 from m3h_pipeline.reports.page import write_report
@@ -15,12 +15,13 @@ from m3h_pipeline.reports.page import write_report
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-example = runpy.run_path(str(Path(__file__).parents[1] / "pipeline" / "report_example.py"))["example"]
 FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
 
 
 @pytest.fixture(scope="module")
-def report(browser: Browser, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+def report(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(example(**getattr(request, "param", {})), path)
     return path
@@ -67,7 +68,9 @@ def test_sorts_by_keyboard_and_back(opened: Callable[..., Page]) -> None:
     assert len(names(page)) == 44
     shown = page.locator("#scores tbody tr:not(.group) td:nth-child(5)").all_inner_texts()
     values = [text.split()[0].replace("−", "-") for text in shown]
-    assert [float(v) for v in values[: len(known)]] == pytest.approx([t["difference"] for t in known], abs=6e-4)
+    assert [float(v) for v in values[: len(known)]] == pytest.approx(
+        [t["difference"] for t in known], abs=6e-4
+    )
     assert set(values[len(known) :]) == {"–"}  # what has no number comes last
     page.keyboard.press("Enter")
     assert header.get_attribute("aria-sort") == "ascending"
@@ -92,12 +95,15 @@ def test_counts_sort_as_they_are_shown(opened: Callable[..., Page]) -> None:
 def test_heat_map_by_mouse_and_by_keyboard(opened: Callable[..., Page]) -> None:
     page = opened(viewport={"width": 1200, "height": 900})
     tasks = example()["metrics"]["tasks"]
-    tim = interaction.arranged(example()["tim"], {task["task"]: task["department"] for task in tasks})
+    tim = interaction.arranged(
+        example()["tim"], {task["task"]: task["department"] for task in tasks}
+    )
 
     def words(i: int, j: int) -> str:
         return interaction.cell_words(tim, i, j, {task["task"]: task["metric"] for task in tasks})
 
-    chart, tip = page.locator(".map figure:first-child .chart:visible"), page.locator("#tip")
+    chart = page.locator(".map figure:first-child .chart:visible")
+    tip = page.locator("#tip")
     assert chart.count() == 1
     chart.locator(".mark").nth(1).hover()
     assert tip.inner_text() == words(0, 1)
@@ -135,12 +141,16 @@ def test_fits_a_phone(opened: Callable[..., Page]) -> None:
     assert box["x"] + box["width"] <= 390
 
 
-@pytest.mark.parametrize("report", [{}, {"tim_tasks": 44, "full": True}], indirect=True, ids=["demo", "full"])
+@pytest.mark.parametrize(
+    "report", [{}, {"tim_tasks": 44, "full": True}], indirect=True, ids=["demo", "full"]
+)
 def test_nothing_is_wider_than_the_window(opened: Callable[..., Page]) -> None:
     """Folded up and opened; what is wide scrolls in a box of its own."""
     page = opened()
     for is_open in ("false", "true"):
-        page.evaluate(f"document.querySelectorAll('details').forEach((each) => each.open = {is_open})")
+        page.evaluate(
+            f"document.querySelectorAll('details').forEach((each) => each.open = {is_open})"
+        )
         for width in (320, 390, 768, 1000, 1200, 1600):
             page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate(FITS), (width, is_open)
@@ -180,12 +190,16 @@ def test_first_tab_skips_to_the_results(opened: Callable[..., Page]) -> None:
 
 
 def test_axe_finds_nothing_against_wcag_aa(opened: Callable[..., Page]) -> None:
-    """Everything folded up is opened first: what is not shown is not judged. What is in a chart is a picture."""
+    """Everything folded up is opened first: what is not shown is not judged. What is in a chart is
+    a picture.
+    """
     from axe_playwright_python.sync_playwright import Axe
 
     page = opened(color_scheme="dark", viewport={"width": 1200, "height": 900}, bypass_csp=True)
     page.evaluate("document.querySelectorAll('details').forEach((each) => each.open = true)")
-    page.evaluate("document.querySelectorAll('.chart svg').forEach((each) => each.replaceChildren())")
+    page.evaluate(
+        "document.querySelectorAll('.chart svg').forEach((each) => each.replaceChildren())"
+    )
     rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
     found = Axe().run(page, options=rules)
     assert found.violations_count == 0, found.generate_report()

@@ -1,4 +1,6 @@
-"""Great Expectations and Polars judge every row alike: they are two translations of one contract."""
+"""Great Expectations and Polars judge every row alike: they are two translations of one
+contract.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,35 @@ from m3h_pipeline.contracts import TABLES, Rule, load_contract, row_rules
 
 # Values at which a rule may turn, for each type that a rule can meet.
 _POOLS: dict[Any, list[Any]] = {
-    pl.String: [None, "", "a", "b", "a b", "ü", "a\ufffdb", "\n", "a\n", "\x7f", "x" * 128, "ü" * 128, "x" * 129],
-    pl.Float64: [None, -1e13, -1.0, -0.0, 0.0, 0.5, 0.002, 1.0, 130.0, 130.5, float("inf"), float("-inf")],
+    pl.String: [
+        None,
+        "",
+        "a",
+        "b",
+        "a b",
+        "ü",
+        "a\ufffdb",
+        "\n",
+        "a\n",
+        "\x7f",
+        "x" * 128,
+        "ü" * 128,
+        "x" * 129,
+    ],
+    pl.Float64: [
+        None,
+        -1e13,
+        -1.0,
+        -0.0,
+        0.0,
+        0.5,
+        0.002,
+        1.0,
+        130.0,
+        130.5,
+        float("inf"),
+        float("-inf"),
+    ],
     pl.Datetime: [None, *(ADMITTED + timedelta(hours=h) for h in (-1, 0, 1))],
     pl.List: [None, [], [1.0]],
     "integer": [None, -1, 0, 1, 2, 3, 4, 100],
@@ -34,13 +63,18 @@ def _view(hospital: Hospital, table: str, rows: list[dict[str, Any]]) -> pl.Data
     """The rows with all that the contract's rules see."""
     file = hospital.folder / f"{table}_to_view.parquet"
     frame(table, rows).write_parquet(file)
-    contract, lazy = load_contract(table), pl.scan_parquet(file)
-    return contracts._view(contract, lazy, contracts._lookups(contract, lazy, hospital.samples, TASKS)).collect()
+    contract = load_contract(table)
+    lazy = pl.scan_parquet(file)
+    return contracts._view(
+        contract, lazy, contracts._lookups(contract, lazy, hospital.samples, TASKS)
+    ).collect()
 
 
 def _by_polars(table: str, view: pl.DataFrame) -> dict[str, set[int]]:
     """Rule -> numbers of the rows that break it."""
-    verdicts = view.select(rule.expression.alias(rule.name) for rule in row_rules(load_contract(table)))
+    verdicts = view.select(
+        rule.expression.alias(rule.name) for rule in row_rules(load_contract(table))
+    )
     assert not any(column.has_nulls() for column in verdicts)
     return {column.name: set(column.arg_true()) for column in verdicts}
 
@@ -54,23 +88,30 @@ def _by_great_expectations(rules: list[Rule], view: pl.DataFrame) -> dict[str, s
     batch = context.data_sources.pandas_default.read_dataframe(view.select(columns).to_pandas())
     suite = gx.ExpectationSuite(name="rules", expectations=[rule.expectation for rule in rules])
     outcome = batch.validate(suite, result_format="COMPLETE")
-    assert not any((result.exception_info or {}).get("raised_exception") for result in outcome.results)
+    assert not any(
+        (result.exception_info or {}).get("raised_exception") for result in outcome.results
+    )
     found = {
         result.expectation_config.meta["name"]: set(result.result["unexpected_index_list"])
         for result in outcome.results
     }
-    succeeded = {result.expectation_config.meta["name"] for result in outcome.results if result.success}
+    succeeded = {
+        result.expectation_config.meta["name"] for result in outcome.results if result.success
+    }
     assert succeeded == {name for name, rows in found.items() if not rows}
     return found
 
 
 def _agree(table: str, view: pl.DataFrame) -> dict[str, set[int]]:
     rules = [rule for rule in load_contract(table).rules if rule.on_rows]
-    ours, theirs = _by_polars(table, view), _by_great_expectations(rules, view)
+    ours = _by_polars(table, view)
+    theirs = _by_great_expectations(rules, view)
     for rule in rules:
         if "unique" in rule.type:
             # Of rows with the same key, Great Expectations counts all, we all but the first.
-            firsts = set(view.select(pl.struct(rule.columns).is_first_distinct().arg_true()).to_series())
+            firsts = set(
+                view.select(pl.struct(rule.columns).is_first_distinct().arg_true()).to_series()
+            )
             assert ours[rule.name] == theirs[rule.name] - firsts, rule.name
         else:
             assert ours[rule.name] == theirs[rule.name], rule.name
@@ -80,7 +121,12 @@ def _agree(table: str, view: pl.DataFrame) -> dict[str, set[int]]:
 @pytest.mark.parametrize("table", TABLES)
 def test_on_generated_rows(hospital: Hospital, table: str) -> None:
     schema = _view(hospital, table, []).schema
-    keys = {name for rule in load_contract(table).rules if "unique" in rule.type for name in rule.columns}
+    keys = {
+        name
+        for rule in load_contract(table).rules
+        if "unique" in rule.type
+        for name in rule.columns
+    }
     draw = random.Random(table)
 
     def column(name: str, dtype: pl.DataType) -> list[Any]:
@@ -89,12 +135,18 @@ def test_on_generated_rows(hospital: Hospital, table: str) -> None:
         if dtype.is_unsigned_integer():
             pool = [value for value in pool if value is None or value >= 0]
         # A key's columns are compared when other rules have seen to it that all are there.
-        return draw.choices([value for value in pool if value is not None] if name in keys else pool, k=600)
+        return draw.choices(
+            [value for value in pool if value is not None] if name in keys else pool, k=600
+        )
 
-    view = pl.DataFrame({name: column(name, dtype) for name, dtype in schema.items()}, schema=schema)
+    view = pl.DataFrame(
+        {name: column(name, dtype) for name, dtype in schema.items()}, schema=schema
+    )
     broken = {name for name, rows in _agree(table, view).items() if rows}
     missing = {f"missing_{name}" for name in keys}
-    assert broken | missing >= {rule.name for rule in row_rules(load_contract(table))}, "each rule was broken once"
+    assert broken | missing >= {rule.name for rule in row_rules(load_contract(table))}, (
+        "each rule was broken once"
+    )
 
 
 _ANY: dict[Any, st.SearchStrategy[Any]] = {
@@ -111,7 +163,12 @@ _ANY: dict[Any, st.SearchStrategy[Any]] = {
 def test_on_any_rows(hospital: Hospital, table: str, data: st.DataObject) -> None:
     """Whatever stands in the cells: text in any script, any number, any time, or nothing."""
     schema = _view(hospital, table, []).schema
-    keys = {name for rule in load_contract(table).rules if "unique" in rule.type for name in rule.columns}
+    keys = {
+        name
+        for rule in load_contract(table).rules
+        if "unique" in rule.type
+        for name in rule.columns
+    }
 
     def cells(name: str, dtype: pl.DataType) -> st.SearchStrategy[list[Any]]:
         kind = "integer" if dtype.is_integer() else dtype.base_type()
@@ -131,9 +188,18 @@ def test_on_any_rows(hospital: Hospital, table: str, data: st.DataObject) -> Non
 def test_on_each_kind_of_wrong_row(hospital: Hospital, table: str) -> None:
     """What sends a row to quarantine is what Great Expectations finds in the table as it came."""
     rows = good(table, hospital.folder)
-    kinds = [(change, rule) for where, change, rule in WRONG if where == table and rule != "unreadable_field"]
+    kinds = [
+        (change, rule)
+        for where, change, rule in WRONG
+        if where == table and rule != "unreadable_field"
+    ]
     found = _agree(
-        table, _view(hospital, table, rows + [wrong_row(table, change, hospital.folder) for change, _ in kinds])
+        table,
+        _view(
+            hospital,
+            table,
+            rows + [wrong_row(table, change, hospital.folder) for change, _ in kinds],
+        ),
     )
     assert not any(number < len(rows) for numbers in found.values() for number in numbers)
     for number, (_, rule) in enumerate(kinds, len(rows)):

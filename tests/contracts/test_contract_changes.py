@@ -1,4 +1,6 @@
-"""What breaks a table as a whole: shape, size, distribution and age, each said in a data steward's words."""
+"""What breaks a table as a whole: shape, size, distribution and age, each said in a data steward's
+words.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +16,31 @@ from contract_tables import TASKS, Hospital, frame, good, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m3h_pipeline import changes
-from m3h_pipeline.changes import Occasion, judge
-from m3h_pipeline.contracts import CheckResult, check_names, load_contract, validate
+from m3h_pipeline.contracts import CheckResult, changes, check_names, load_contract, validate
+from m3h_pipeline.contracts.changes import Occasion, judge
 
-BEFORE, NOW = "2026-01-01", "2026-01-02"
+BEFORE = "2026-01-01"
+NOW = "2026-01-02"
 NOTES = load_contract("notes")
 STAYS = 400
 TIME = datetime(2026, 1, 1, 12)
 
 
 def events(seed: int, stays: int = STAYS, **shift: float) -> pl.DataFrame:
-    """Four heart rates a stay, and a sodium of four stays in five; ``shift``: added to a signal's values."""
+    """Four heart rates a stay, and a sodium of four stays in five; ``shift``: added to a signal's
+    values.
+    """
     draw = np.random.default_rng(seed)
     parts = []
     for code, chance, mean in (("heart_rate", 1.0, 80.0), ("sodium", 0.8, 140.0)):
         who = np.flatnonzero(draw.random(stays) < chance).repeat(4)
         values = draw.normal(mean, mean / 10, len(who)).round() + shift.get(code, 0.0)
-        parts.append(pl.DataFrame({"stay_id": [f"s{i}" for i in who], "code": code, "value": values}))
-    rows = pl.concat(parts).with_columns(time=pl.lit(TIME), available_time=pl.lit(TIME), unit=pl.lit("x"))
+        parts.append(
+            pl.DataFrame({"stay_id": [f"s{i}" for i in who], "code": code, "value": values})
+        )
+    rows = pl.concat(parts).with_columns(
+        time=pl.lit(TIME), available_time=pl.lit(TIME), unit=pl.lit("x")
+    )
     return rows.select(list(load_contract("events").columns))
 
 
@@ -48,13 +56,17 @@ def people(seed: int, n: int = STAYS, **columns: Any) -> pl.DataFrame:
 def judged(tmp_path: Path):
     """The checks of a table beside the one of the snapshot before."""
 
-    def run(table: str, now: pl.DataFrame, before: pl.DataFrame | None, **occasion: Any) -> dict[str, CheckResult]:
+    def run(
+        table: str, now: pl.DataFrame, before: pl.DataFrame | None, **occasion: Any
+    ) -> dict[str, CheckResult]:
         now.write_parquet(tmp_path / "now.parquet")
         previous = None
         if before is not None:
             before.write_parquet(tmp_path / "before.parquet")
             previous = (BEFORE, tmp_path / "before.parquet")
-        found = judge(load_contract(table), tmp_path / "now.parquet", Occasion(NOW, previous, **occasion))
+        found = judge(
+            load_contract(table), tmp_path / "now.parquet", Occasion(NOW, previous, **occasion)
+        )
         return {check.name: check for check in found}
 
     return run
@@ -104,7 +116,9 @@ def test_values_in_another_unit(judged):
 
 def test_declared_columns_of_the_samples(judged):
     n = STAYS
-    check = judged("samples", people(1, age=np.full(n, 3.0), sex=["D"] * n), people(0))["distribution"]
+    check = judged("samples", people(1, age=np.full(n, 3.0), sex=["D"] * n), people(0))[
+        "distribution"
+    ]
     assert not check.passed
     assert "age: 100% of the values" in check.description
     assert "sex: 100% of the rows would have to change their category" in check.description
@@ -128,7 +142,8 @@ def test_labels_whose_prevalence_jumps(judged):
         (
             100,
             400,
-            "75% fewer rows. There are 100 rows; the snapshot of 2026-01-01 had 400, the contract allows 0.5 to 2",
+            "75% fewer rows. There are 100 rows; the snapshot of 2026-01-01 had 400, the contract "
+            "allows 0.5 to 2",
         ),
         (1000, 400, "150% more rows."),
         (0, 400, "There are <10 rows; the snapshot of 2026-01-01 had 400"),
@@ -152,18 +167,24 @@ def test_size_follows_the_contracts_ratios(tmp_path_factory, before, now):
     check = changes._volume(NOTES, folder / "now.parquet", occasion)
     assert check.passed == ((before < 10 and now < 10) or before / 2 <= now <= before * 2)
     for rows in (before, now):
-        assert rows >= 10 or not any(words in check.description for words in (f"are {rows} rows", f"had {rows},"))
+        assert rows >= 10 or not any(
+            words in check.description for words in (f"are {rows} rows", f"had {rows},")
+        )
         assert rows >= 10 or str(rows) not in map(str, check.observed.values())
 
 
 def test_columns_against_the_last_snapshot(judged):
     old = people(0, frailty=np.arange(STAYS) * 1.0, ward=["A"] * STAYS)
-    same = judged("samples", people(1, frailty=np.arange(STAYS), ward=["A"] * STAYS, team=["x"] * STAYS), old)
+    same = judged(
+        "samples", people(1, frailty=np.arange(STAYS), ward=["A"] * STAYS, team=["x"] * STAYS), old
+    )
     assert same["schema"].passed
     assert same["schema"].description.endswith("New: team.")
     other = judged("samples", people(1, frailty=["high"] * STAYS), old)["schema"]
     assert not other.passed
-    assert "the column ward is gone; the column frailty is text, it was a number" in other.description
+    assert (
+        "the column ward is gone; the column frailty is text, it was a number" in other.description
+    )
 
 
 def test_freshness_of_live_sources_only(judged):
@@ -181,7 +202,8 @@ def test_freshness_of_live_sources_only(judged):
 
 
 def test_a_breach_that_a_person_accepted_passes_and_says_so(judged):
-    table, names = events(1, heart_rate=40.0), frozenset({"distribution"})
+    table = events(1, heart_rate=40.0)
+    names = frozenset({"distribution"})
     check = judged("events", table, events(0), accepted=names)["distribution"]
     assert check.passed
     assert check.description.startswith("Accepted in m3h.toml. Against the snapshot")
@@ -189,7 +211,10 @@ def test_a_breach_that_a_person_accepted_passes_and_says_so(judged):
 
 def test_a_warning_in_the_contract_stays_one(tmp_path):
     contract = load_contract("events")
-    bounds = {name: dataclasses.replace(bound, severity="warning") for name, bound in contract.bounds.items()}
+    bounds = {
+        name: dataclasses.replace(bound, severity="warning")
+        for name, bound in contract.bounds.items()
+    }
     events(1, heart_rate=40.0).write_parquet(tmp_path / "now.parquet")
     events(0).write_parquet(tmp_path / "before.parquet")
     occasion = Occasion(NOW, (BEFORE, tmp_path / "before.parquet"))
@@ -216,7 +241,9 @@ def test_a_table_of_another_shape_blocks_and_says_what_to_do(tmp_path, change, w
     change(frame("events", good("events", tmp_path))).write_parquet(tmp_path / "ingested.parquet")
     to = tmp_path / "valid"
     to.mkdir()
-    facts = validate("events", tmp_path / "ingested.parquet", to, samples=hospital.samples, tasks=TASKS)
+    facts = validate(
+        "events", tmp_path / "ingested.parquet", to, samples=hospital.samples, tasks=TASKS
+    )
     failed = [check for check in facts["checks"] if not check["passed"]]
     assert [(check["name"], check["severity"]) for check in failed] == [("schema", "error")]
     assert failed[0]["description"].startswith(words)
@@ -230,5 +257,7 @@ def test_a_declared_column_is_no_surprise(tmp_path):
     table = frame("samples", samples()).with_columns(pl.lit(3.5).alias("frailty"))
     table.write_parquet(tmp_path / "ingested.parquet")
     (tmp_path / "valid").mkdir()
-    facts = validate("samples", tmp_path / "ingested.parquet", tmp_path / "valid", declared=["frailty"])
+    facts = validate(
+        "samples", tmp_path / "ingested.parquet", tmp_path / "valid", declared=["frailty"]
+    )
     assert all(check["passed"] for check in facts["checks"])

@@ -10,7 +10,7 @@ from open_data_contract_standard.model import OpenDataContractStandard
 
 from m3h_pipeline.contracts import TABLES, load_contract, row_rules, suite, write_suites
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.paths import contracts_folder, dagster_template
+from m3h_pipeline.state.paths import contracts_folder, dagster_template
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -33,7 +33,9 @@ def test_every_rule_reaches_great_expectations_and_every_row_rule_polars(table: 
 def test_committed_suites_are_what_the_translator_writes(tmp_path: Path) -> None:
     for file in write_suites(tmp_path):
         committed = contracts_folder() / "suites" / file.name
-        assert file.read_text() == committed.read_text(), "run python -m m3h_pipeline.contracts and commit the result"
+        assert file.read_text() == committed.read_text(), (
+            "run python -m m3h_pipeline.contracts and commit the result"
+        )
     assert {file.stem for file in (contracts_folder() / "suites").iterdir()} == set(TABLES)
 
 
@@ -62,19 +64,54 @@ def _bound(contract: dict, kind: str, pop: bool = False) -> dict:
     ("change", "message"),
     [
         (lambda c: c.pop("id"), "'id' is a required property"),
-        (lambda c: _first(c)["properties"][0].update(requird=True), r"properties\[0\].*'requird' was unexpected"),
+        (
+            lambda c: _first(c)["properties"][0].update(requird=True),
+            r"properties\[0\].*'requird' was unexpected",
+        ),
         (lambda c: _first(c).update(name="labs"), "must hold one table, named events"),
-        (lambda c: _first(c)["properties"][0].update(physicalType="TEXT"), "stay_id: physicalType must be one of"),
-        (lambda c: _first(c)["properties"][0].update(relationships=[{"to": "wards.id"}]), "there is no wards.id"),
-        (lambda c: _first(c)["quality"][0].update(engine="great-expectations"), "unknown_unit: .*greatExpectations"),
-        (lambda c: _first(c)["quality"][0].update(severity="fatal"), "unknown_unit: severity must be error or warning"),
+        (
+            lambda c: _first(c)["properties"][0].update(physicalType="TEXT"),
+            "stay_id: physicalType must be one of",
+        ),
+        (
+            lambda c: _first(c)["properties"][0].update(relationships=[{"to": "wards.id"}]),
+            "there is no wards.id",
+        ),
+        (
+            lambda c: _first(c)["quality"][0].update(engine="great-expectations"),
+            "unknown_unit: .*greatExpectations",
+        ),
+        (
+            lambda c: _first(c)["quality"][0].update(severity="fatal"),
+            "unknown_unit: severity must be error or warning",
+        ),
         (lambda c: _first(c)["quality"][0].pop("description"), "description is missing"),
-        (lambda c: _first(c)["quality"][0]["implementation"].update(type="expect_luck"), "expect_luck is not transl"),
-        (lambda c: _first(c)["quality"][0]["implementation"]["kwargs"].update(column_A="ward"), "no column ward"),
-        (lambda c: _first(c)["quality"][0]["implementation"]["kwargs"].update(mostley=1), "unknown_unit: .*mostley"),
-        (lambda c: _first(c)["quality"][0]["implementation"]["kwargs"].update(ignore_row_if="never"), "ignore_row_if"),
-        (lambda c: _first(c)["quality"][1].update(name="unknown_unit"), "there are two rules of this name"),
-        (lambda c: _bound(c, "quarantined_share", pop=True), "there must be a quality rule with engine m3h"),
+        (
+            lambda c: _first(c)["quality"][0]["implementation"].update(type="expect_luck"),
+            "expect_luck is not transl",
+        ),
+        (
+            lambda c: _first(c)["quality"][0]["implementation"]["kwargs"].update(column_A="ward"),
+            "no column ward",
+        ),
+        (
+            lambda c: _first(c)["quality"][0]["implementation"]["kwargs"].update(mostley=1),
+            "unknown_unit: .*mostley",
+        ),
+        (
+            lambda c: _first(c)["quality"][0]["implementation"]["kwargs"].update(
+                ignore_row_if="never"
+            ),
+            "ignore_row_if",
+        ),
+        (
+            lambda c: _first(c)["quality"][1].update(name="unknown_unit"),
+            "there are two rules of this name",
+        ),
+        (
+            lambda c: _bound(c, "quarantined_share", pop=True),
+            "there must be a quality rule with engine m3h",
+        ),
         (
             lambda c: _bound(c, "volume_change")["kwargs"].pop("max_ratio"),
             "volume_change: max_ratio: volume_change takes",
@@ -83,16 +120,33 @@ def _bound(contract: dict, kind: str, pop: bool = False) -> dict:
             lambda c: _bound(c, "volume_change")["kwargs"].update(maximum=2),
             "volume_change: maximum: volume_change takes",
         ),
-        (lambda c: _bound(c, "distribution_shift")["kwargs"].update(by="ward"), "distribution_shift: .*no column ward"),
-        (lambda c: _bound(c, "distribution_shift").update(type="drift"), "engine m3h knows the types .*, not drift"),
-        (lambda c: c["slaProperties"][0].update(element="events.code"), "events.code is no time column of events"),
+        (
+            lambda c: _bound(c, "distribution_shift")["kwargs"].update(by="ward"),
+            "distribution_shift: .*no column ward",
+        ),
+        (
+            lambda c: _bound(c, "distribution_shift").update(type="drift"),
+            "engine m3h knows the types .*, not drift",
+        ),
+        (
+            lambda c: c["slaProperties"][0].update(element="events.code"),
+            "events.code is no time column of events",
+        ),
         (lambda c: c["slaProperties"][0].update(unit="h"), "latency as a whole number with unit d"),
-        (lambda c: _first(c)["customProperties"][1]["value"].update(latest_time="bed_time + 1"), "no column bed_time"),
-        (lambda c: _first(c)["customProperties"][1]["value"].update(latest_time="time +"), "latest_time: time \\+"),
+        (
+            lambda c: _first(c)["customProperties"][1]["value"].update(latest_time="bed_time + 1"),
+            "no column bed_time",
+        ),
+        (
+            lambda c: _first(c)["customProperties"][1]["value"].update(latest_time="time +"),
+            "latest_time: time \\+",
+        ),
         (lambda c: _first(c)["customProperties"].pop(0), "verifiedRows is missing"),
     ],
 )
-def test_a_mistake_in_a_contract_is_named_with_its_place(tmp_path: Path, change, message: str) -> None:
+def test_a_mistake_in_a_contract_is_named_with_its_place(
+    tmp_path: Path, change, message: str
+) -> None:
     contract = yaml.safe_load((contracts_folder() / "events.odcs.yaml").read_text())
     change(contract)
     file = tmp_path / "events.odcs.yaml"

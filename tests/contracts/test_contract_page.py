@@ -10,7 +10,7 @@ from contract_tables import TASKS, frame, good
 
 from m3h_pipeline.contracts import load_contract, validate
 from m3h_pipeline.reports.validation import write_validation
-from m3h_pipeline.storage import Step
+from m3h_pipeline.state.storage import Step
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,20 @@ def page(tmp_path_factory) -> str:
     frame("samples", good("samples", folder)).write_parquet(folder / "samples_ingested.parquet")
     validate("samples", folder / "samples_ingested.parquet", folder / "samples")
     rows = frame("events", good("events", folder)).with_row_index()
-    unit = pl.when(pl.col("index") % 3 == 0).then(pl.lit("<b>furlongs</b>")).otherwise("unit").alias("unit")
+    unit = (
+        pl.when(pl.col("index") % 3 == 0)
+        .then(pl.lit("<b>furlongs</b>"))
+        .otherwise("unit")
+        .alias("unit")
+    )
     rows.with_columns(unit).drop("index").write_parquet(folder / "ingested.parquet")
     samples = folder / "samples" / "samples.parquet"
-    facts = validate("events", folder / "ingested.parquet", folder / "events", samples=samples, tasks=TASKS)
-    return write_validation("2026-01-01", {"events": Step(folder, "", "", facts)}, folder).read_text()
+    facts = validate(
+        "events", folder / "ingested.parquet", folder / "events", samples=samples, tasks=TASKS
+    )
+    return write_validation(
+        "2026-01-01", {"events": Step(folder, "", "", facts)}, folder
+    ).read_text()
 
 
 def test_it_says_what_failed_and_names_every_rule(page):
@@ -36,9 +45,14 @@ def test_it_says_what_failed_and_names_every_rule(page):
 
 
 def test_it_counts_what_was_not_judged_apart(page):
-    """There is no earlier snapshot, the source is not live, and two dozen stays are too few for the rest."""
+    """There is no earlier snapshot, the source is not live, and two dozen stays are too few for the
+    rest.
+    """
     assert "11 checks: 3 passed, 1 failed, 7 not judged." in re.sub(r"\s+", " ", page)
-    assert "<td>not judged</td><td>Not judged: there is no earlier snapshot to compare with.</td>" in page
+    assert (
+        "<td>not judged</td><td>Not judged: there is no earlier snapshot to compare with.</td>"
+        in page
+    )
 
 
 def test_it_loads_nothing_and_runs_nothing(page):

@@ -30,10 +30,15 @@ def test_good_rows_are_kept_as_they_are(hospital: Hospital, table: str) -> None:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_each_kind_of_wrong_row_gets_its_reason_and_the_good_rows_get_through(hospital: Hospital, table: str) -> None:
+def test_each_kind_of_wrong_row_gets_its_reason_and_the_good_rows_get_through(
+    hospital: Hospital, table: str
+) -> None:
     rows = good(table, hospital.folder)
     kinds = [(change, rule) for where, change, rule in WRONG if where == table]
-    mixed = rows + [wrong_row(table, change, hospital.folder) | {"source_file": "wrong.csv"} for change, _ in kinds]
+    mixed = rows + [
+        wrong_row(table, change, hospital.folder) | {"source_file": "wrong.csv"}
+        for change, _ in kinds
+    ]
     split = hospital.split(table, mixed)
 
     assert split.quarantined_by_rule == Counter(rule for _, rule in kinds)
@@ -47,21 +52,35 @@ def test_each_kind_of_wrong_row_gets_its_reason_and_the_good_rows_get_through(ho
     assert found["source_row"].to_list() == list(range(len(rows) + 1, len(mixed) + 1))
     assert all(reason.endswith(".") or "not a" in reason for reason in found["reason"])
     described = {rule.name: rule.description for rule in load_contract(table).rules}
-    assert all(described.get(rule, reason) == reason for rule, reason in found.select("rule", "reason").iter_rows())
+    assert all(
+        described.get(rule, reason) == reason
+        for rule, reason in found.select("rule", "reason").iter_rows()
+    )
 
 
 def test_quarantine_holds_the_whole_row_and_only_its_owner_reads_it(hospital: Hospital) -> None:
-    hospital.split("events", [wrong_row("events", {"value": 9999.0, "parse_errors": None}, hospital.folder)])
+    hospital.split(
+        "events", [wrong_row("events", {"value": 9999.0, "parse_errors": None}, hospital.folder)]
+    )
     row = json.loads(hospital.quarantine("events")["row"].item())
     assert list(row) == list(load_contract("events").columns)
-    assert (row["value"], row["time"], row["code"]) == ("9999.0", "2150-03-01 10:00:00.000000", "heart_rate")
+    assert (row["value"], row["time"], row["code"]) == (
+        "9999.0",
+        "2150-03-01 10:00:00.000000",
+        "heart_rate",
+    )
     mode = stat.S_IMODE((hospital.folder / "quarantine_events.parquet").stat().st_mode)
     assert mode == 0o600
 
 
 def test_unreadable_fields_are_named(hospital: Hospital) -> None:
     hospital.split(
-        "events", [wrong_row("events", {"parse_errors": "time: not a date; value: not a number"}, hospital.folder)]
+        "events",
+        [
+            wrong_row(
+                "events", {"parse_errors": "time: not a date; value: not a number"}, hospital.folder
+            )
+        ],
     )
     reason = "These fields could not be read: time: not a date; value: not a number"
     assert hospital.quarantine("events")["reason"].to_list() == [reason]
@@ -80,19 +99,29 @@ def test_a_wrong_row_does_not_take_the_place_of_a_good_one_with_its_key(hospital
     assert hospital.valid("notes")["kind"].unique().to_list() == ["radiology"]
 
 
-def test_rows_of_a_quarantined_sample_go_with_it_and_are_not_held_against_the_table(tmp_path: Path) -> None:
+def test_rows_of_a_quarantined_sample_go_with_it_and_are_not_held_against_the_table(
+    tmp_path: Path,
+) -> None:
     hospital = Hospital(tmp_path)
-    hospital.split("samples", [row | ({"age": 200.0} if row["stay_id"] == "s0" else {}) for row in samples()])
+    hospital.split(
+        "samples", [row | ({"age": 200.0} if row["stay_id"] == "s0" else {}) for row in samples()]
+    )
     split = hospital.split("events", good("events", tmp_path))
     # Two measurements, one from the emergency room, one procedure.
     assert split.quarantined_by_rule == {"sample_quarantined": 4}
     assert split.share == 0.0
-    assert hospital.split("labels", good("labels", tmp_path)).quarantined_by_rule == {"sample_quarantined": 3}
+    assert hospital.split("labels", good("labels", tmp_path)).quarantined_by_rule == {
+        "sample_quarantined": 3
+    }
 
 
-def test_a_second_copy_of_a_sample_in_quarantine_does_not_take_its_rows_along(tmp_path: Path) -> None:
+def test_a_second_copy_of_a_sample_in_quarantine_does_not_take_its_rows_along(
+    tmp_path: Path,
+) -> None:
     hospital = Hospital(tmp_path)
-    assert hospital.split("samples", [*samples(), samples()[0]]).quarantined_by_rule == {"duplicate_key": 1}
+    assert hospital.split("samples", [*samples(), samples()[0]]).quarantined_by_rule == {
+        "duplicate_key": 1
+    }
     assert hospital.split("events", good("events", tmp_path)).quarantined == 0
 
 
@@ -105,7 +134,11 @@ def test_several_samples_of_a_stay(tmp_path: Path) -> None:
 
 
 def test_a_hospital_may_lack_optional_columns_and_declare_its_own(tmp_path: Path) -> None:
-    rows = frame("samples", samples()).drop("age", "race", "language").with_columns(pl.lit(3.5).alias("frailty"))
+    rows = (
+        frame("samples", samples())
+        .drop("age", "race", "language")
+        .with_columns(pl.lit(3.5).alias("frailty"))
+    )
     hospital = Hospital(tmp_path)
     assert hospital.split("samples", rows).kept == STAYS
     kept = hospital.valid("samples")
@@ -128,8 +161,14 @@ def test_a_column_without_any_value_takes_the_contracts_type(hospital: Hospital)
     ("change", "message"),
     [
         (lambda rows: rows.drop("unit", "source_row"), "lacks the column unit, source_row"),
-        (lambda rows: rows.with_columns(pl.col("value").cast(pl.String)), "value is String, the contract says Float64"),
-        (lambda rows: rows.with_columns(pl.col("time").cast(pl.Datetime("ns"))), "time is Datetime"),
+        (
+            lambda rows: rows.with_columns(pl.col("value").cast(pl.String)),
+            "value is String, the contract says Float64",
+        ),
+        (
+            lambda rows: rows.with_columns(pl.col("time").cast(pl.Datetime("ns"))),
+            "time is Datetime",
+        ),
     ],
 )
 def test_a_table_of_another_shape_is_refused(hospital: Hospital, change, message: str) -> None:
@@ -145,7 +184,11 @@ def test_empty_tables(hospital: Hospital) -> None:
 
 def test_the_same_rows_give_the_same_bytes(hospital: Hospital) -> None:
     rows = good("events", hospital.folder)
-    rows += [wrong_row("events", change, hospital.folder) for table, change, _ in WRONG if table == "events"]
+    rows += [
+        wrong_row("events", change, hospital.folder)
+        for table, change, _ in WRONG
+        if table == "events"
+    ]
     files = [hospital.folder / "events.parquet", hospital.folder / "quarantine_events.parquet"]
     first = (hospital.split("events", rows), *(file.read_bytes() for file in files))
     assert first == (hospital.split("events", rows), *(file.read_bytes() for file in files))

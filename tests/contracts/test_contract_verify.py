@@ -13,8 +13,16 @@ import pytest
 from contract_tables import STAYS, TASKS, Hospital, frame, good, samples
 
 from m3h_pipeline import contracts
-from m3h_pipeline.contracts import TABLES, CheckResult, SplitResult, check_descriptions, check_names, validate, verify
-from m3h_pipeline.plausibility import descriptions
+from m3h_pipeline.contracts import (
+    TABLES,
+    CheckResult,
+    SplitResult,
+    check_descriptions,
+    check_names,
+    validate,
+    verify,
+)
+from m3h_pipeline.contracts.plausibility import descriptions
 
 
 @pytest.fixture
@@ -23,10 +31,14 @@ def hospital(tmp_path: Path) -> Hospital:
 
 
 def _verify(hospital: Hospital, table: str, split: SplitResult) -> dict[str, CheckResult]:
-    checks = verify(table, hospital.folder / f"{table}.parquet", split, samples=hospital.samples, tasks=TASKS)
+    checks = verify(
+        table, hospital.folder / f"{table}.parquet", split, samples=hospital.samples, tasks=TASKS
+    )
     against_others = {"schema", "change_in_volume", "distribution", "freshness"}
     elsewhere = against_others | descriptions(table).keys()
-    assert [check.name for check in checks] == [name for name in check_names(table) if name not in elsewhere]
+    assert [check.name for check in checks] == [
+        name for name in check_names(table) if name not in elsewhere
+    ]
     assert check_names(table) == list(check_descriptions(table))
     return {check.name: check for check in checks}
 
@@ -55,26 +67,39 @@ def test_a_wrong_row_that_was_kept_is_found_and_no_value_is_shown(hospital: Hosp
     wrong = pl.when(pl.int_range(pl.len()) == 7).then(98765.0).otherwise("value").alias("value")
     pl.read_parquet(events).with_columns(wrong).write_parquet(events)
     check = _verify(hospital, "events", split)["contract"]
-    assert (check.passed, check.severity, check.observed["broken"]) == (False, "error", "above_plausible_range")
+    assert (check.passed, check.severity, check.observed["broken"]) == (
+        False,
+        "error",
+        "above_plausible_range",
+    )
     assert "must not lie above the plausible range" in check.description
     assert "98765" not in str(check)
 
 
-def test_too_large_a_quarantine_fails_and_names_the_most_frequent_reason(hospital: Hospital) -> None:
+def test_too_large_a_quarantine_fails_and_names_the_most_frequent_reason(
+    hospital: Hospital,
+) -> None:
     rows = good("events", hospital.folder)
-    split = hospital.split("events", [row | {"unit": "furlong"} if i < 3 else row for i, row in enumerate(rows)])
+    split = hospital.split(
+        "events", [row | {"unit": "furlong"} if i < 3 else row for i, row in enumerate(rows)]
+    )
     check = _verify(hospital, "events", split)["quarantine"]
     assert not check.passed
     assert check.observed["rule unknown_unit"] == 3
     assert check.observed["share"] == round(3 / len(rows), 6)
-    assert "Fewer than 10 of the rows are in quarantine; the contract allows 5%" in check.description
+    assert (
+        "Fewer than 10 of the rows are in quarantine; the contract allows 5%" in check.description
+    )
     assert "unknown_unit (<10 of 50 rows)" in check.description
 
 
 def test_too_few_samples_and_an_empty_split_fail(hospital: Hospital) -> None:
     split = hospital.split("samples", [row for row in samples() if row["split"] != 2])
     checks = _verify(hospital, "samples", split)
-    assert checks["volume"].description == "There must be at least 20 samples, or nothing can be learned or tested."
+    assert (
+        checks["volume"].description
+        == "There must be at least 20 samples, or nothing can be learned or tested."
+    )
     assert not checks["volume"].passed
     assert checks["contract"].observed["broken"] == "empty_split"
 
@@ -101,11 +126,14 @@ def test_beyond_the_contracts_size_every_kth_row_is_verified(
 def test_validate_writes_both_parts_and_returns_json(tmp_path: Path) -> None:
     facts = {}
     for table in TABLES:
-        to, ingested = tmp_path / "valid" / table, tmp_path / f"{table}.parquet"
+        to = tmp_path / "valid" / table
+        ingested = tmp_path / f"{table}.parquet"
         to.mkdir(parents=True)
         frame(table, good(table, tmp_path)).write_parquet(ingested)
         of = None if table == "samples" else tmp_path / "valid" / "samples" / "samples.parquet"
-        facts[table] = validate(table, ingested, to, samples=of, tasks=[task.to_dict() for task in TASKS])
+        facts[table] = validate(
+            table, ingested, to, samples=of, tasks=[task.to_dict() for task in TASKS]
+        )
         assert sorted(file.name for file in to.iterdir()) == sorted(
             [f"{table}.parquet", "quarantine.csv", "quarantine.parquet"]
         )

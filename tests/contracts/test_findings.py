@@ -1,4 +1,6 @@
-"""The findings that are most worth a look: worst first, one a check, with what could not be judged counted apart."""
+"""The findings that are most worth a look: worst first, one a check, with what could not be judged
+counted apart.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from m3h_pipeline.reports.findings import last_screen, worth_a_look
-from m3h_pipeline.storage import Step, produce
+from m3h_pipeline.state.storage import Step, produce
 
 
 def check(name: str, passed: bool, severity: str = "error", **observed: Any) -> dict[str, Any]:
     words = f"The check {name}. What to do: this."
-    return {"name": name, "passed": passed, "severity": severity, "description": words, "observed": observed}
+    return {
+        "name": name,
+        "passed": passed,
+        "severity": severity,
+        "description": words,
+        "observed": observed,
+    }
 
 
 def finding(of_check: str, subject: str, share: float) -> dict[str, Any]:
@@ -37,7 +45,10 @@ SAMPLES = {"checks": [check("quarantine", False, "warning", share=0.04)], "findi
 
 
 def steps() -> dict[str, Step]:
-    return {name: Step(Path(), "", "", info) for name, info in (("samples", SAMPLES), ("events", EVENTS))}
+    return {
+        name: Step(Path(), "", "", info)
+        for name, info in (("samples", SAMPLES), ("events", EVENTS))
+    }
 
 
 def test_what_stops_comes_first_then_the_larger_share() -> None:
@@ -57,7 +68,9 @@ def test_what_stops_comes_first_then_the_larger_share() -> None:
 def test_the_last_screen_counts_the_states_apart(tmp_path: Path) -> None:
     produce(tmp_path / "snapshots" / "2026-01-01" / "valid" / "events", "key", lambda to: EVENTS)
     lines = last_screen(tmp_path, "2026-01-01")
-    assert lines[0].startswith("Data       checks: 1 passed, 1 failed, 2 warned, 1 not judged. Most worth a look")
+    assert lines[0].startswith(
+        "Data       checks: 1 passed, 1 failed, 2 warned, 1 not judged. Most worth a look"
+    )
     assert lines[0].endswith(f"{tmp_path}/latest/validation.html:")
     assert lines[1:] == [
         "           - events, units: glucose: odd in 2%",

@@ -1,4 +1,6 @@
-"""What a data steward would see: planted mistakes are found in whatever distribution, and long tails are none."""
+"""What a data steward would see: planted mistakes are found in whatever distribution, and long
+tails are none.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +17,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3h_core.tasks import TaskSpec
-from m3h_pipeline.changes import Occasion
 from m3h_pipeline.contracts import CheckResult, check_names, validate
-from m3h_pipeline.plausibility import Tables, examine
-from m3h_pipeline.plausibility.clusters import mixed_units
-from m3h_pipeline.plausibility.findings import Finding
-from m3h_pipeline.plausibility.histogram import histograms
-from m3h_pipeline.plausibility.values import outliers, sentinels
+from m3h_pipeline.contracts.changes import Occasion
+from m3h_pipeline.contracts.plausibility import Tables, examine
+from m3h_pipeline.contracts.plausibility.clusters import mixed_units
+from m3h_pipeline.contracts.plausibility.findings import Finding
+from m3h_pipeline.contracts.plausibility.histogram import histograms
+from m3h_pipeline.contracts.plausibility.values import outliers, sentinels
 
 Values = np.ndarray
 
 
 def table_of(values: Values, code: str, per_stay: int = 4) -> pl.LazyFrame:
     stays = np.arange(len(values)) // per_stay
-    return pl.DataFrame({"stay_id": stays, "code": code, "value": values}).cast({"stay_id": pl.String}).lazy()
+    return (
+        pl.DataFrame({"stay_id": stays, "code": code, "value": values})
+        .cast({"stay_id": pl.String})
+        .lazy()
+    )
 
 
 def units(values: Values, code: str, per_stay: int = 4) -> list[Finding]:
@@ -36,18 +42,29 @@ def units(values: Values, code: str, per_stay: int = 4) -> list[Finding]:
     return mixed_units(histograms(rows), rows, "events")
 
 
-def found_by(rule: Callable[..., list[Finding]], values: Values, code: str = "lab") -> list[Finding]:
+def found_by(
+    rule: Callable[..., list[Finding]], values: Values, code: str = "lab"
+) -> list[Finding]:
     (histogram,) = histograms(table_of(values, code))
     return rule(histogram, "events")
 
 
-# Two units -----------------------------------------------------------------------------------------------------------
+# Two units ----------------------------------------------------------------------------------------
 
 # code, how its values are drawn, and how they read in another unit
 SIGNALS: dict[str, tuple[Callable[[Any, int], Values], Callable[[Values], Values]]] = {
-    "glucose": (lambda draw, n: draw.lognormal(4.85, 0.3, n).round(), lambda v: (v / 18.016).round(1)),
-    "creatinine": (lambda draw, n: draw.lognormal(0, 0.55, n).round(1) + 0.1, lambda v: (v * 88.4).round()),
-    "temperature": (lambda draw, n: draw.normal(36.9, 0.7, n).round(1), lambda v: (v * 1.8 + 32).round(1)),
+    "glucose": (
+        lambda draw, n: draw.lognormal(4.85, 0.3, n).round(),
+        lambda v: (v / 18.016).round(1),
+    ),
+    "creatinine": (
+        lambda draw, n: draw.lognormal(0, 0.55, n).round(1) + 0.1,
+        lambda v: (v * 88.4).round(),
+    ),
+    "temperature": (
+        lambda draw, n: draw.normal(36.9, 0.7, n).round(1),
+        lambda v: (v * 1.8 + 32).round(1),
+    ),
     "sodium": (lambda draw, n: draw.normal(140, 4, n).round(), lambda v: v * 10),
     "calcium": (lambda draw, n: draw.normal(8.8, 0.7, n).round(1), lambda v: (v / 4.0078).round(2)),
     "own_lab": (lambda draw, n: draw.lognormal(2, 0.5, n), lambda v: v / 1000),
@@ -58,14 +75,18 @@ SIGNALS: dict[str, tuple[Callable[[Any, int], Values], Callable[[Values], Values
 @pytest.mark.parametrize("code", SIGNALS)
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 10**6), whole_stays=st.booleans())
-def test_two_units_under_one_code_are_found(code: str, share: float, seed: int, whole_stays: bool) -> None:
+def test_two_units_under_one_code_are_found(
+    code: str, share: float, seed: int, whole_stays: bool
+) -> None:
     draw = np.random.default_rng(seed)
     make, convert = SIGNALS[code]
     # The values of a stay count as one, so a hundredth of the stays must be some tens.
     n = 12_000 if whole_stays else 4000
     values = make(draw, n)
     stays = draw.choice(n // 4, int(n // 4 * share), replace=False)
-    wrong = np.isin(np.arange(n) // 4, stays) if whole_stays else np.arange(n) % round(1 / share) == 0
+    wrong = (
+        np.isin(np.arange(n) // 4, stays) if whole_stays else np.arange(n) % round(1 / share) == 0
+    )
     values[wrong] = convert(values[wrong])
     (finding,) = units(values, code)
     assert finding.subject == code
@@ -93,17 +114,29 @@ def test_a_code_that_names_its_substance_is_told_so() -> None:
 
 UNMIXED: dict[str, Callable[[Any, int], Values]] = {
     # Half of the spread between stays, half within.
-    "lognormal, narrow": lambda draw, n: draw.lognormal(0, 0.2, n // 4).repeat(4) * draw.lognormal(0, 0.2, n),
-    "lognormal, as of bilirubin": lambda draw, n: draw.lognormal(0, 1.0, n // 4).repeat(4) * draw.lognormal(0, 0.5, n),
-    "lognormal, as of liver enzymes": lambda draw, n: draw.lognormal(3, 1.6, n // 4).repeat(4).round() + 1,
-    "power law": lambda draw, n: np.exp(draw.exponential(1.0, n // 4)).repeat(4) * draw.lognormal(0, 0.2, n),
-    "two-sided power law": lambda draw, n: np.exp(draw.laplace(0, 0.7, n // 4)).repeat(4) * draw.lognormal(0, 0.2, n),
+    "lognormal, narrow": lambda draw, n: (
+        draw.lognormal(0, 0.2, n // 4).repeat(4) * draw.lognormal(0, 0.2, n)
+    ),
+    "lognormal, as of bilirubin": lambda draw, n: (
+        draw.lognormal(0, 1.0, n // 4).repeat(4) * draw.lognormal(0, 0.5, n)
+    ),
+    "lognormal, as of liver enzymes": lambda draw, n: (
+        draw.lognormal(3, 1.6, n // 4).repeat(4).round() + 1
+    ),
+    "power law": lambda draw, n: (
+        np.exp(draw.exponential(1.0, n // 4)).repeat(4) * draw.lognormal(0, 0.2, n)
+    ),
+    "two-sided power law": lambda draw, n: (
+        np.exp(draw.laplace(0, 0.7, n // 4)).repeat(4) * draw.lognormal(0, 0.2, n)
+    ),
     "Student's t of logarithms": lambda draw, n: np.exp(draw.standard_t(3, n // 4) / 2).repeat(4),
     "exponential, as of urine": lambda draw, n: (draw.exponential(80, n) / 5).round() * 5 + 5,
     "near the limit of detection": lambda draw, n: draw.lognormal(-1, 0.8, n).round(1) + 0.1,
     "uniform": lambda draw, n: draw.uniform(1, 300, n),
     "doses": lambda draw, n: draw.choice([1, 2, 2.5, 5, 7.5, 10, 15, 20, 25, 40, 50, 80, 100], n),
-    "a score": lambda draw, n: draw.choice([3.0, 6, 7, 8, 9, 10, 11, 14, 15], n, p=[0.3, *[0.05] * 7, 0.35]),
+    "a score": lambda draw, n: draw.choice(
+        [3.0, 6, 7, 8, 9, 10, 11, 14, 15], n, p=[0.3, *[0.05] * 7, 0.35]
+    ),
     "a fraction of oxygen": lambda draw, n: draw.choice([0.21, 0.3, 0.4, 0.5, 0.6, 1.0], n),
     "around zero": lambda draw, n: draw.normal(0, 6, n).round(1),
 }
@@ -124,7 +157,7 @@ def test_one_stay_with_many_values_is_no_second_unit() -> None:
     assert units(values, "sodium", per_stay=200) == []
 
 
-# Single values -------------------------------------------------------------------------------------------------------
+# Single values ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [-999.0, 999.0, 9999.0, -1.0, -9.0])
@@ -143,7 +176,8 @@ def test_a_number_that_stands_for_nothing_is_found(value: float, seed: int, sigm
 @given(seed=st.integers(0, 10**6))
 def test_a_number_among_others_like_it_is_a_value(seed: int) -> None:
     draw = np.random.default_rng(seed)
-    # Oxygen saturation has many a 99, a base excess many a -1, a glucose meter ends at 999 among others.
+    # Oxygen saturation has many a 99, a base excess many a -1, a glucose meter ends at 999 among
+    # others.
     assert found_by(sentinels, draw.normal(97, 2, 2000).round().clip(max=100)) == []
     assert found_by(sentinels, draw.normal(0, 4, 2000).round()) == []
     assert found_by(sentinels, draw.lognormal(5.5, 0.8, 2000).round().clip(max=999)) == []
@@ -174,18 +208,22 @@ def test_a_long_tail_is_no_outlier(kind: str, seed: int) -> None:
     assert found_by(outliers, UNMIXED[kind](np.random.default_rng(seed), 4000)) == []
 
 
-# A table -------------------------------------------------------------------------------------------------------------
+# A table ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def check(tmp_path: Path):
     """The checks of a table of these rows, by name, and the findings."""
 
-    def run(table: str, rows: list[dict[str, Any]], **more: Any) -> tuple[dict[str, CheckResult], list[Finding]]:
+    def run(
+        table: str, rows: list[dict[str, Any]], **more: Any
+    ) -> tuple[dict[str, CheckResult], list[Finding]]:
         file = tmp_path / f"{table}.parquet"
         known = frame(table, []).schema
         own = {name: [row.pop(name) for row in rows] for name in rows[0].keys() - known.keys()}
-        frame(table, rows).with_columns(pl.Series(name, values) for name, values in own.items()).write_parquet(file)
+        frame(table, rows).with_columns(
+            pl.Series(name, values) for name, values in own.items()
+        ).write_parquet(file)
         examined = examine(Tables(table=table, ingested=file, valid=file, **more))
         return {result.name: result for result in examined.checks}, examined.findings
 
@@ -212,8 +250,14 @@ def test_a_second_unit_stops_the_run_and_names_the_line_that_accepts_it(check) -
     checks, findings = check("events", rows, signals=OWN)
     result = checks["units"]
     assert (result.passed, result.severity) == (False, "error")
-    assert "lactate: 30 of 330 values (9.09%) are in another unit than mmol/L (mg/dL)" in result.description
-    assert 'add "events units lactate" to accepted under [validation] in m3h.toml' in result.description
+    assert (
+        "lactate: 30 of 330 values (9.09%) are in another unit than mmol/L (mg/dL)"
+        in result.description
+    )
+    assert (
+        'add "events units lactate" to accepted under [validation] in m3h.toml'
+        in result.description
+    )
     assert (findings[0].subject, findings[0].stops, findings[0].rows) == ("lactate", True, 30)
     checks, findings = check("events", rows, signals=OWN, accepted=["events units lactate"])
     assert checks["units"].passed
@@ -223,7 +267,9 @@ def test_a_second_unit_stops_the_run_and_names_the_line_that_accepts_it(check) -
 
 def test_spellings_of_one_unit_are_one_unit(check) -> None:
     rows = many_events("lactate", np.linspace(1, 5, 300), "mmol/L")
-    rows += many_events("lactate", np.linspace(1, 5, 30) + 0.01, "MMOL / l") + many_events("lactate", [2.2] * 1, "")
+    rows += many_events("lactate", np.linspace(1, 5, 30) + 0.01, "MMOL / l") + many_events(
+        "lactate", [2.2] * 1, ""
+    )
     assert check("events", rows, signals=OWN)[0]["units"].passed
 
 
@@ -245,7 +291,9 @@ def test_a_unit_that_is_in_quarantine_stops_the_run_too(check) -> None:
 
 def test_a_code_like_a_known_signal_is_asked_about(check) -> None:
     draw = np.random.default_rng(0)
-    rows = many_events("sbp", draw.normal(120, 15, 300)) + many_events("lactate", draw.normal(2, 0.2, 300))
+    rows = many_events("sbp", draw.normal(120, 15, 300)) + many_events(
+        "lactate", draw.normal(2, 0.2, 300)
+    )
     own = [*OWN, {"code": "sbp", "unit": None, "low": None, "high": None}]
     checks, _ = check("events", rows, signals=own)
     assert "sbp: did you mean nibp_systolic?" in checks["code_names"].description
@@ -269,7 +317,9 @@ def test_what_is_known_when_it_is_taken_is_said(check) -> None:
     assert "counts as known at the moment it was taken" in words
     # Vital signs are known at once; a laboratory value is not.
     mixed = many_events("heart_rate", np.linspace(60, 90, 300), "bpm")
-    mixed += [row | {"code": "sodium", "unit": "mEq/L", "value": row["value"] + 135} for row in rows]
+    mixed += [
+        row | {"code": "sodium", "unit": "mEq/L", "value": row["value"] + 135} for row in rows
+    ]
     assert "sodium" in check("events", mixed)[0]["availability"].description
 
 
@@ -285,7 +335,9 @@ def people(n: int = 200, **columns: Any) -> list[dict[str, Any]]:
 
 def test_two_spellings_of_a_category(check) -> None:
     sex = ["Female", "male", "Male", "female"] * 50
-    checks, findings = check("samples", people(sex=sex, ward=["A+", "A-"] * 100), declared=["sex", "ward"])
+    checks, findings = check(
+        "samples", people(sex=sex, ward=["A+", "A-"] * 100), declared=["sex", "ward"]
+    )
     words = checks["categories"].description
     assert "sex: 2 of its 2 categories are spelt in more than one way" in words
     assert "ward" not in words
@@ -325,7 +377,9 @@ def test_too_little_is_not_judged(check) -> None:
 
 
 def test_it_is_part_of_validation(tmp_path: Path) -> None:
-    """A check that stops is an error among the table's checks; accepted for the snapshot as a whole, it passes."""
+    """A check that stops is an error among the table's checks; accepted for the snapshot as a
+    whole, it passes.
+    """
     Hospital(tmp_path)
     (tmp_path / "samples").mkdir()
     (tmp_path / "valid").mkdir()

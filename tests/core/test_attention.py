@@ -9,10 +9,13 @@ from m3h_core import CrossTaskAttention
 from m3h_core.attention import attention_weights
 
 
-def _formula(attention: CrossTaskAttention, x_TD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _formula(
+    attention: CrossTaskAttention, x_TD: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """One sample, step by step as in shared/paper.md."""
     query = attention.w_task @ attention.w_query
-    key, value = x_TD @ attention.w_key, x_TD @ attention.w_value
+    key = x_TD @ attention.w_key
+    value = x_TD @ attention.w_value
     m = query @ key.T
     tasks = len(x_TD)
     n = m / m.max() if attention.normalization == "paper" else m / (m.abs().max() + 1e-8)
@@ -26,7 +29,9 @@ def _formula(attention: CrossTaskAttention, x_TD: torch.Tensor) -> tuple[torch.T
 @pytest.mark.parametrize("tasks", [1, 2, 7])
 def test_equals_the_formula_in_float64(normalization, self_bias, tasks):
     torch.manual_seed(tasks)
-    attention = CrossTaskAttention(tasks, 5, alpha=1.7, normalization=normalization, self_bias=self_bias).double()
+    attention = CrossTaskAttention(
+        tasks, 5, alpha=1.7, normalization=normalization, self_bias=self_bias
+    ).double()
     x_BTD = torch.randn(9, tasks, 5, dtype=torch.float64)
     o_BTD, weights_BTT = attention(x_BTD)
     for b in range(9):
@@ -64,7 +69,8 @@ def test_stable_form_keeps_the_order_where_all_scores_are_negative():
     scores_STB = -torch.tensor([[4.0, 1.0], [2.0, 3.0]]).unsqueeze(-1)
     off = {kind: attention_weights(scores_STB, normalization=kind) for kind in ("stable", "paper")}
     without = attention_weights(torch.zeros(2, 2, 1))
-    # Task 0 scores its source 1 higher (-2) than itself (-4): the stable form leans to it, the paper's turns away.
+    # Task 0 scores its source 1 higher (-2) than itself (-4): the stable form leans to it, the
+    # paper's turns away.
     assert off["stable"][1, 0, 0] > without[1, 0, 0] > off["paper"][1, 0, 0]
 
 
@@ -78,7 +84,10 @@ def test_one_task_attends_to_itself_exactly():
 
 def test_own_weight_at_44_tasks():
     scores_STB = torch.zeros(44, 44, 1, dtype=torch.float64)
-    own = {bias: float(attention_weights(scores_STB, self_bias=bias)[0, 0, 0]) for bias in ("paper", "scaled")}
+    own = {
+        bias: float(attention_weights(scores_STB, self_bias=bias)[0, 0, 0])
+        for bias in ("paper", "scaled")
+    }
     assert own["paper"] == pytest.approx(math.e / (math.e + 43))  # 6%: the paper's identity dilutes
     assert own["scaled"] == pytest.approx(math.e / (math.e + 43 / 44))
 

@@ -31,7 +31,9 @@ def cohort():
 
 
 def test_equals_looped_fits_in_float64(cohort):
-    """A fixed number of steps, so that both see the same ones: what remains is the order of sums."""
+    """A fixed number of steps, so that both see the same ones: what remains is the order of
+    sums.
+    """
     config = replace(SMALL, precision="float64", epochs=4, patience=99)
     configs = [config, replace(config, seed=3), replace(config, hidden=(16,), attention=False)]
     jobs = [(tasks, c) for tasks in JOBS for c in configs]
@@ -48,7 +50,9 @@ def test_each_model_stops_by_itself(cohort, monkeypatch):
     config = replace(SMALL, precision="float64", epochs=40, patience=3, learning_rate=0.02)
     tasks = [task for task in SUPERVISED if task.problem != "multiclass"]
     done = []
-    models = fit_many(cohort, [([task], config) for task in tasks], on_progress=lambda d, n: done.append((d, n)))
+    models = fit_many(
+        cohort, [([task], config) for task in tasks], on_progress=lambda d, n: done.append((d, n))
+    )
     assert done[-1] == (3, 3)
     assert len(done) > 1
     for task, model in zip(tasks, models, strict=True):
@@ -58,10 +62,14 @@ def test_each_model_stops_by_itself(cohort, monkeypatch):
 
 def test_models_that_cluster_stop_by_themselves(cohort, monkeypatch):
     monkeypatch.setattr(bank, "CHUNK_BYTES_CPU", 10**9)
-    config = replace(SMALL, precision="float64", epochs=40, patience=2, learning_rate=0.02, cluster_start=4)
+    config = replace(
+        SMALL, precision="float64", epochs=40, patience=2, learning_rate=0.02, cluster_start=4
+    )
     jobs = [[task, CLUSTERING] for task in SUPERVISED if task.problem != "multiclass"]
     stops = []
-    models = fit_many(cohort, [(job, config) for job in jobs], on_progress=lambda done, _: stops.append(done))
+    models = fit_many(
+        cohort, [(job, config) for job in jobs], on_progress=lambda done, _: stops.append(done)
+    )
     assert len(stops) > 1
     for job, model in zip(jobs, models, strict=True):
         alone = fit(cohort, job, config).predict(cohort)
@@ -70,7 +78,9 @@ def test_models_that_cluster_stop_by_themselves(cohort, monkeypatch):
 
 
 def test_metrics_in_float32_are_those_of_looped_fits(cohort):
-    for task, model in zip(SUPERVISED, fit_many(cohort, [([t], SMALL) for t in SUPERVISED]), strict=True):
+    for task, model in zip(
+        SUPERVISED, fit_many(cohort, [([t], SMALL) for t in SUPERVISED]), strict=True
+    ):
         alone = fit(cohort, [task], SMALL)
         a, b = (primary_metric(cohort, task, m.predict(cohort)[task.name]) for m in (model, alone))
         assert a == pytest.approx(b, abs=0.02)
@@ -178,4 +188,9 @@ def _runs(pid: int) -> bool:
     except ProcessLookupError:
         return False
     # Where nobody waits for orphans, one that has ended stays as a zombie.
-    return subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout[:1] != "Z"
+    return (
+        subprocess.run(
+            ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True
+        ).stdout[:1]
+        != "Z"
+    )

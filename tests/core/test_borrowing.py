@@ -11,11 +11,14 @@ from m3h_core import Cohort, FittedModel, TaskSpec, fit, fit_many
 from m3h_core.cohort import TRAIN
 from m3h_core.metrics import primary_metric
 
-RARE, COMMON = TaskSpec("rare", "regression"), TaskSpec("common", "regression")
+RARE = TaskSpec("rare", "regression")
+COMMON = TaskSpec("common", "regression")
 
 
 def _cohort(related: bool, n: int = 1200, seed: int = 0) -> Cohort:
-    """Sixty inputs; "common" is a sum of all of them, "rare" (40 training labels) the same or something else."""
+    """Sixty inputs; "common" is a sum of all of them, "rare" (40 training labels) the same or
+    something else.
+    """
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, 60)).astype(np.float32)
     directions = rng.normal(size=(60, 2)) / np.sqrt(60)
@@ -70,12 +73,14 @@ def test_who_does_not_borrow(case):
 
 
 def test_it_is_kept_by_save_and_load_and_the_same_in_a_bank(tmp_path):
-    cohort, both = _cohort(related=True), [RARE, COMMON]
+    cohort = _cohort(related=True)
+    both = [RARE, COMMON]
     model = fit(cohort, both, SMALL)
     assert not _own(model)
     model.save(tmp_path)
     banked, again = (
-        fit_many(cohort, [([COMMON], SMALL), (both, SMALL)], resume=tmp_path / "bank")[1] for _ in range(2)
+        fit_many(cohort, [([COMMON], SMALL), (both, SMALL)], resume=tmp_path / "bank")[1]
+        for _ in range(2)
     )
     for name, values in model.predict(cohort).items():
         np.testing.assert_array_equal(FittedModel.load(tmp_path).predict(cohort)[name], values)

@@ -1,4 +1,6 @@
-"""Calibration: coverage as stated, probabilities that mean what they say, nothing read but the calibration split."""
+"""Calibration: coverage as stated, probabilities that mean what they say, nothing read but the
+calibration split.
+"""
 
 import json
 from dataclasses import replace
@@ -16,16 +18,22 @@ from synthetic import TASKS, with_labelled
 from m3h_core import Calibrator, Cohort, TaskSpec, evaluate_predictions
 from m3h_core.cohort import CALIBRATION, TEST
 
-DEATH, RARE, STAY, DESTINATION, PHENOTYPE = TASKS[0], TaskSpec("rare", "binary"), *TASKS[2:]
+DEATH = TASKS[0]
+RARE = TaskSpec("rare", "binary")
+STAY, DESTINATION, PHENOTYPE = TASKS[2:]
 ALL = (DEATH, RARE, STAY, DESTINATION, PHENOTYPE)
 
 
 def make(seed: int, n_calibration: int = 400, n_test: int = 600, confidence: float = 1.0):
-    """A cohort and predictions of it, whose (log-)odds are ``confidence`` times the true ones; a tenth not labelled."""
+    """A cohort and predictions of it, whose (log-)odds are ``confidence`` times the true ones; a
+    tenth not labelled.
+    """
     rng = np.random.default_rng(seed)
     n = n_calibration + n_test
     logits = {"death": rng.normal(size=n) * 1.5, "rare": rng.normal(size=n) * 2 - 5}
-    labels = {name: (rng.random(n) < expit(values)).astype(float) for name, values in logits.items()}
+    labels = {
+        name: (rng.random(n) < expit(values)).astype(float) for name, values in logits.items()
+    }
     scores = rng.normal(size=(n, 3)) * 1.5 + [1, 0, -1]
     labels["destination"] = (scores + rng.gumbel(size=(n, 3))).argmax(1).astype(float)
     stay = 5 + rng.normal(size=n)
@@ -41,7 +49,14 @@ def make(seed: int, n_calibration: int = 400, n_test: int = 600, confidence: flo
 
 def all_calibration(task, labels):
     n = len(labels)
-    return Cohort([str(i) for i in range(n)], np.full(n, CALIBRATION), {}, {}, {task: labels}, {task: np.ones(n, bool)})
+    return Cohort(
+        [str(i) for i in range(n)],
+        np.full(n, CALIBRATION),
+        {},
+        {},
+        {task: labels},
+        {task: np.ones(n, bool)},
+    )
 
 
 def known(cohort, task, split=TEST):
@@ -51,12 +66,15 @@ def known(cohort, task, split=TEST):
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9])
 def test_coverage_is_as_stated_in_each_class_and_over_all_intervals(coverage):
-    """The count of covered test rows is beta-binomial, for any model; summed over repetitions, within 4 deviations."""
+    """The count of covered test rows is beta-binomial, for any model; summed over repetitions,
+    within 4 deviations.
+    """
     held = {}
     for seed in range(60):
         cohort, predictions = make(seed, confidence=2.0)
         calibrator = Calibrator.fit(cohort, ALL, predictions, coverage)
-        sets, intervals = calibrator.sets(predictions), calibrator.intervals(predictions)
+        sets = calibrator.sets(predictions)
+        intervals = calibrator.intervals(predictions)
         rows, target = known(cohort, "stay")
         low, high = intervals["stay"][rows].T
         cells = [("stay", 0, (low <= target) & (target <= high))]
@@ -67,7 +85,9 @@ def test_coverage_is_as_stated_in_each_class_and_over_all_intervals(coverage):
             n = calibrator.about[task].counts[c]
             k = int(np.ceil((n + 1) * coverage - 1e-9))
             expected = betabinom(len(covered), k, n + 1 - k)
-            held.setdefault((task, c), []).append((covered.sum(), len(covered), expected.mean(), expected.var()))
+            held.setdefault((task, c), []).append(
+                (covered.sum(), len(covered), expected.mean(), expected.var())
+            )
     assert len(held) == 6
     for cell, records in held.items():
         count, total, mean, variance = np.sum(records, axis=0)
@@ -76,7 +96,9 @@ def test_coverage_is_as_stated_in_each_class_and_over_all_intervals(coverage):
 
 
 def test_a_rare_class_is_covered_too():
-    """A set that holds the likelier class alone would have the marginal coverage, and miss all who have it."""
+    """A set that holds the likelier class alone would have the marginal coverage, and miss all who
+    have it.
+    """
     cohort, predictions = make(0, n_calibration=8000, n_test=8000)
     calibrator = Calibrator.fit(cohort, [RARE], predictions := {"rare": predictions["rare"]})
     rows, target = known(cohort, "rare")
@@ -93,18 +115,24 @@ def test_the_map_mends_probabilities_and_keeps_the_ranking(confidence):
     calibrator = Calibrator.fit(cohort, ALL, predictions)
     after = calibrator.calibrated(predictions)
     _, truth = make(1, n_calibration=2000, n_test=4000)
-    scores = [evaluate_predictions(cohort, ALL[:4], p, n_bootstrap=1) for p in (predictions, after, truth)]
+    scores = [
+        evaluate_predictions(cohort, ALL[:4], p, n_bootstrap=1) for p in (predictions, after, truth)
+    ]
     for task in ("death", "destination"):
         assert calibrator.about[task].mapped
         assert calibrator.about[task].slope == pytest.approx(1 / confidence, rel=0.15)
         rows, target = known(cohort, task)
-        before, mended, best = (log_loss(target, p[task][rows]) for p in (predictions, after, truth))
+        before, mended, best = (
+            log_loss(target, p[task][rows]) for p in (predictions, after, truth)
+        )
         assert mended < before - 0.01
         assert mended < best + 0.01
         assert scores[1][task].others["ECE"] < 0.3 * scores[0][task].others["ECE"]
     for task in ("death", "rare"):
         assert scores[1][task].value == scores[0][task].value
-    np.testing.assert_array_equal(after["destination"].argmax(1), predictions["destination"].argmax(1))
+    np.testing.assert_array_equal(
+        after["destination"].argmax(1), predictions["destination"].argmax(1)
+    )
     for task in ("stay", "phenotype"):
         np.testing.assert_array_equal(after[task], predictions[task])
 
@@ -116,7 +144,9 @@ def test_a_score_without_information_gets_the_base_rate_and_keeps_its_order():
     after = Calibrator.fit(cohort, [DEATH], misleading).calibrated(misleading)["death"]
     assert np.ptp(after[rows]) < 0.1
     assert after[rows].mean() == pytest.approx(target.mean(), abs=0.01)
-    assert roc_auc_score(target, after[rows]) == roc_auc_score(target, misleading["death"][rows]) < 0.5
+    assert (
+        roc_auc_score(target, after[rows]) == roc_auc_score(target, misleading["death"][rows]) < 0.5
+    )
 
 
 def each(values):
@@ -124,9 +154,13 @@ def each(values):
 
 
 @settings(max_examples=60, deadline=None)
-@given(each(st.sampled_from([0.0, 1.0])), each(st.integers(0, 100).map(lambda percent: percent / 100)))
+@given(
+    each(st.sampled_from([0.0, 1.0])), each(st.integers(0, 100).map(lambda percent: percent / 100))
+)
 def test_any_map_is_increasing_and_finite(labels, probabilities):
-    """Also where the classes are separable, and with probabilities of exactly 0 and 1 that are wrong."""
+    """Also where the classes are separable, and with probabilities of exactly 0 and 1 that are
+    wrong.
+    """
     cohort = all_calibration("death", labels)
     calibrator = Calibrator.fit(cohort, [DEATH], {"death": probabilities})
     about = calibrator.about["death"]
@@ -138,7 +172,10 @@ def test_any_map_is_increasing_and_finite(labels, probabilities):
     order = np.argsort(probabilities)
     assert (np.diff(after[order]) >= 0).all()
     if about.mapped:
-        assert log_loss(labels, after) <= log_loss(labels, np.clip(probabilities, 1e-15, 1 - 1e-15)) + 1e-6
+        assert (
+            log_loss(labels, after)
+            <= log_loss(labels, np.clip(probabilities, 1e-15, 1 - 1e-15)) + 1e-6
+        )
     if about.slope < 5:  # a steeper one may reach 1, as float64 has it
         assert len(np.unique(after)) == len(np.unique(probabilities))
 
@@ -158,7 +195,10 @@ def test_multiclass_probabilities_of_exactly_0_and_1_stay_finite():
 def test_only_labelled_rows_of_the_calibration_split_are_read():
     cohort, predictions = make(3)
     fitted = Calibrator.fit(cohort, ALL, predictions)
-    unread = {t: ~cohort.labelled.get(t, np.zeros(len(cohort), bool)) | (cohort.split == TEST) for t in predictions}
+    unread = {
+        t: ~cohort.labelled.get(t, np.zeros(len(cohort), bool)) | (cohort.split == TEST)
+        for t in predictions
+    }
     labels = {t: np.where(unread[t], 77.0, values) for t, values in cohort.labels.items()}
     others = {
         t: np.where(unread[t].reshape(-1, *[1] * (p.ndim - 1)), np.nan, p) for t, p in predictions.items()
@@ -174,7 +214,11 @@ def test_with_too_few_labels_it_says_nothing_rather_than_too_much():
     cohort, predictions = make(4)
     for task in ("death", "destination", "stay"):
         rows, target = known(cohort, task, CALIBRATION)
-        keep = rows[:8] if task == "stay" else np.concatenate([rows[target == 0], rows[target == 1][:8]])
+        keep = (
+            rows[:8]
+            if task == "stay"
+            else np.concatenate([rows[target == 0], rows[target == 1][:8]])
+        )
         cohort = with_labelled(cohort, task, np.isin(np.arange(len(cohort)), keep))
     cohort = replace(
         cohort,
@@ -182,9 +226,15 @@ def test_with_too_few_labels_it_says_nothing_rather_than_too_much():
         labelled={name: values for name, values in cohort.labelled.items() if name != "rare"},
     )
     calibrator = Calibrator.fit(cohort, ALL, predictions, coverage=0.9)
-    about, sets = calibrator.about, calibrator.sets(predictions)
+    about = calibrator.about
+    sets = calibrator.sets(predictions)
     assert not any(about[task.name].mapped or about[task.name].covered for task in ALL)
-    assert (about["death"].counts[1], about["stay"].n, about["rare"].n, about["phenotype"].n) == (8, 8, 0, 0)
+    assert (about["death"].counts[1], about["stay"].n, about["rare"].n, about["phenotype"].n) == (
+        8,
+        8,
+        0,
+        0,
+    )
     for name, values in calibrator.calibrated(predictions).items():
         np.testing.assert_array_equal(values, predictions[name])
     assert sets["death"][:, 1].all()
@@ -239,4 +289,8 @@ def test_what_can_not_be_calibrated_is_refused():
     with pytest.raises(ValueError, match="coverage must lie between 0 and 1, not 90"):
         Calibrator.fit(cohort, ALL, predictions, coverage=90)
     with pytest.raises(ValueError, match="labels of binary task 'death' must be whole"):
-        Calibrator.fit(replace(cohort, labels={**cohort.labels, "death": np.full(n, 2.0)}), [DEATH], predictions)
+        Calibrator.fit(
+            replace(cohort, labels={**cohort.labels, "death": np.full(n, 2.0)}),
+            [DEATH],
+            predictions,
+        )

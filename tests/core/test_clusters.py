@@ -13,11 +13,14 @@ from m3h_core import Cohort, TaskSpec, cluster_enrichment, cluster_stability
 from m3h_core.cohort import TEST, TRAIN
 
 PHENOTYPE = TASKS[-1]
-SICK, STAY = TaskSpec("sick", "binary"), TaskSpec("stay", "regression", unit="days")
+SICK = TaskSpec("sick", "binary")
+STAY = TaskSpec("stay", "regression", unit="days")
 
 
 def make(seed: int, effect: float = 0.0, n: int = 300, stays: int = 1):
-    """Subjects in three clusters, each with ``stays`` samples alike; the last cluster has more of both outcomes."""
+    """Subjects in three clusters, each with ``stays`` samples alike; the last cluster has more of
+    both outcomes.
+    """
     rng = np.random.default_rng(seed)
     cluster = rng.choice(3, n, p=[0.5, 0.3, 0.2])
     labels = {
@@ -36,11 +39,18 @@ def make(seed: int, effect: float = 0.0, n: int = 300, stays: int = 1):
 def test_enrichment_says_what_was_planted():
     cohort, clusters = make(0, effect=0.4)
     found = cluster_enrichment(cohort, PHENOTYPE, np.eye(3)[clusters], [SICK, STAY, TASKS[3]])
-    assert [(one.cluster, one.outcome) for one in found] == [(c, t) for c in range(3) for t in ("sick", "stay")]
+    assert [(one.cluster, one.outcome) for one in found] == [
+        (c, t) for c in range(3) for t in ("sick", "stay")
+    ]
     for one in found:
         inside = clusters == one.cluster
-        a, b = cohort.labels[one.outcome][inside], cohort.labels[one.outcome][~inside]
-        assert (one.n, one.inside, one.outside) == (len(a), pytest.approx(a.mean()), pytest.approx(b.mean()))
+        a = cohort.labels[one.outcome][inside]
+        b = cohort.labels[one.outcome][~inside]
+        assert (one.n, one.inside, one.outside) == (
+            len(a),
+            pytest.approx(a.mean()),
+            pytest.approx(b.mean()),
+        )
         assert one.difference == pytest.approx(a.mean() - b.mean())
         assert one.low < one.difference < one.high
         error = np.sqrt(a.var() / len(a) + b.var() / len(b))
@@ -53,11 +63,15 @@ def test_enrichment_says_what_was_planted():
             assert one.low > 0
             assert one.q_value < 0.001
     ranked = sorted(one.p_value for one in found)
-    assert min(one.q_value for one in found) == pytest.approx(min(p * 6 / (i + 1) for i, p in enumerate(ranked)))
+    assert min(one.q_value for one in found) == pytest.approx(
+        min(p * 6 / (i + 1) for i, p in enumerate(ranked))
+    )
 
 
 def test_nothing_is_found_where_there_is_nothing():
-    """Of 100 cohorts without an effect, about 5 give one q-value below .05; repeated stays of a patient add nothing."""
+    """Of 100 cohorts without an effect, about 5 give one q-value below .05; repeated stays of a
+    patient add nothing.
+    """
     for stays in (1, 4):
         false = 0
         for seed in range(100):
@@ -74,7 +88,10 @@ def test_intervals_are_over_subjects():
         found.append(cluster_enrichment(cohort, PHENOTYPE, clusters, [SICK])[0])
     once, again = found
     assert again.n == 4 * once.n
-    assert (again.p_value, again.difference) == (pytest.approx(once.p_value), pytest.approx(once.difference))
+    assert (again.p_value, again.difference) == (
+        pytest.approx(once.p_value),
+        pytest.approx(once.difference),
+    )
     assert again.high - again.low == pytest.approx(once.high - once.low, rel=0.1)
 
 
@@ -83,18 +100,30 @@ def test_small_groups_are_suppressed_and_count_for_nothing():
     clusters = np.where(np.arange(300) < 9, 3, clusters)  # 9 patients
     labelled = {"sick": (clusters != 0) | (np.arange(300) < 60), "stay": np.ones(300, bool)}
     none = TaskSpec("none", "binary")
-    found = cluster_enrichment(replace(cohort, labelled=labelled), PHENOTYPE, clusters, [SICK, STAY, none])
+    found = cluster_enrichment(
+        replace(cohort, labelled=labelled), PHENOTYPE, clusters, [SICK, STAY, none]
+    )
     hidden = {(one.cluster, one.outcome) for one in found if one.suppressed}
     assert hidden == {(3, "sick"), (3, "stay"), *((c, "none") for c in range(4))}
     for one in found:
-        numbers = (one.inside, one.outside, one.difference, one.low, one.high, one.p_value, one.q_value)
+        numbers = (
+            one.inside,
+            one.outside,
+            one.difference,
+            one.low,
+            one.high,
+            one.p_value,
+            one.q_value,
+        )
         assert np.isnan(numbers).all() if one.suppressed else np.isfinite(numbers).all()
         assert (one.n is None) == one.suppressed
     ten = cluster_enrichment(cohort, PHENOTYPE, np.where(np.arange(300) < 10, 3, clusters), [SICK])
     assert not any(one.suppressed for one in ten)
     # Nine patients do not become a group by coming twice.
     cohort, clusters = make(2, stays=2)
-    twice = cluster_enrichment(cohort, PHENOTYPE, np.where(np.arange(600) < 18, 3, clusters), [SICK])
+    twice = cluster_enrichment(
+        cohort, PHENOTYPE, np.where(np.arange(600) < 18, 3, clusters), [SICK]
+    )
     assert [one.suppressed for one in twice] == [False, False, False, True]
 
 
@@ -104,10 +133,15 @@ def test_only_labelled_rows_of_the_split_are_read():
     before = replace(cohort, labelled=dict.fromkeys(cohort.labels, ~unread))
     labels = {name: np.where(unread, np.nan, values) for name, values in cohort.labels.items()}
     found = cluster_enrichment(before, PHENOTYPE, clusters, [SICK, STAY])
-    assert cluster_enrichment(replace(before, labels=labels), PHENOTYPE, clusters, [SICK, STAY]) == found
+    assert (
+        cluster_enrichment(replace(before, labels=labels), PHENOTYPE, clusters, [SICK, STAY])
+        == found
+    )
     elsewhere = replace(cohort, split=np.where(unread, TRAIN, TEST))
     moved = np.where(unread, 7, clusters)
-    assert [one.n for one in cluster_enrichment(elsewhere, PHENOTYPE, moved, [SICK, STAY])] == [one.n for one in found]
+    assert [one.n for one in cluster_enrichment(elsewhere, PHENOTYPE, moved, [SICK, STAY])] == [
+        one.n for one in found
+    ]
     assert cluster_enrichment(cohort, PHENOTYPE, clusters, [SICK, STAY], split=TRAIN) == []
 
 
@@ -120,14 +154,18 @@ def test_what_is_no_clustering_is_refused():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(0, 4), min_size=2, max_size=40), st.permutations(range(5)), st.randoms())
+@given(
+    st.lists(st.integers(0, 4), min_size=2, max_size=40), st.permutations(range(5)), st.randoms()
+)
 def test_stability_does_not_depend_on_names_or_order(clusters, names, random):
     clusters = np.array(clusters)
     renamed = np.array(names)[clusters]
     assert cluster_stability([clusters, renamed, np.eye(5)[clusters]]) == pytest.approx(1)
     other = clusters.copy()
     random.shuffle(other)
-    assert cluster_stability([clusters, other]) == pytest.approx(cluster_stability([other, renamed]))
+    assert cluster_stability([clusters, other]) == pytest.approx(
+        cluster_stability([other, renamed])
+    )
 
 
 def test_stability_is_the_mean_over_pairs_and_near_0_by_chance():

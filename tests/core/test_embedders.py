@@ -1,4 +1,6 @@
-"""The embedders: what they do with data as hospitals have it, and that nothing they learn comes from other rows."""
+"""The embedders: what they do with data as hospitals have it, and that nothing they learn comes
+from other rows.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ from m3h_core.embedders.vision import read_image
 
 def saved_bytes(embedder, folder: Path) -> dict[str, bytes]:
     embedder.save(folder)
-    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+    return {
+        str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()
+    }
 
 
 # ---------------------------------------------------------------- shared parts
@@ -42,8 +46,8 @@ def saved_bytes(embedder, folder: Path) -> dict[str, bytes]:
 
 def test_import_loads_no_heavy_package():
     code = (
-        "import sys, m3h_core.embedders; "
-        "print([m for m in ('torch', 'timm', 'transformers', 'sklearn', 'PIL') if m in sys.modules])"
+        "import sys, m3h_core.embedders; print([m for m in ('torch', 'timm', 'transformers', "
+        "'sklearn', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -57,7 +61,9 @@ def test_torchvision_imports_beside_any_torch():
 
 
 def test_scaler_limits_outliers_and_drops_what_does_not_vary():
-    raw = np.column_stack([np.r_[np.arange(999.0), 1e12], np.full(1000, 7.0), np.full(1000, np.nan)])
+    raw = np.column_stack(
+        [np.r_[np.arange(999.0), 1e12], np.full(1000, 7.0), np.full(1000, np.nan)]
+    )
     scaler = Scaler.fit(raw)
     assert scaler.keep.tolist() == [0]
     scaled = scaler.transform(raw)
@@ -77,7 +83,9 @@ def test_scaler_percentiles_are_those_of_the_known_values(rng):
 
 def test_old_items_do_not_vanish():
     vectors = np.array([[1.0], [2.0], [4.0]])
-    pooled, present = pool_by_recency(vectors, np.array([0, 2, 2]), np.array([-1e7, -1e7, -1e7 + 24]), 3, 24.0)
+    pooled, present = pool_by_recency(
+        vectors, np.array([0, 2, 2]), np.array([-1e7, -1e7, -1e7 + 24]), 3, 24.0
+    )
     assert pooled[:, 0].tolist() == pytest.approx([1.0, 0.0, 10 / 3])
     assert present.tolist() == [True, False, True]
 
@@ -114,10 +122,15 @@ def rng() -> np.random.Generator:
 
 
 def columns(**values) -> dict[str, np.ndarray]:
-    return {k: np.array(v, dtype=object if any(isinstance(x, str) for x in v) else None) for k, v in values.items()}
+    return {
+        k: np.array(v, dtype=object if any(isinstance(x, str) for x in v) else None)
+        for k, v in values.items()
+    }
 
 
-def feature(embedder: TabularEmbedder | TimeseriesEmbedder, vectors: np.ndarray, name: str) -> list[float]:
+def feature(
+    embedder: TabularEmbedder | TimeseriesEmbedder, vectors: np.ndarray, name: str
+) -> list[float]:
     return vectors[:, embedder.feature_names.index(name)].tolist()
 
 
@@ -211,7 +224,8 @@ def naive_statistics(hours: np.ndarray, value: np.ndarray) -> list[float]:
     from scipy.signal import find_peaks
 
     order = np.lexsort((value, hours))
-    hours, value = hours[order], value[order]
+    hours = hours[order]
+    value = value[order]
     step = np.diff(value)
     several = len(value) > 1
     return [
@@ -246,8 +260,12 @@ def test_statistics_agree_with_a_plain_loop(rng):
 
 
 def test_statistics_have_none_of_haims_defects():
-    events = EventSequences([0, 0, 0, 1], ["hr"] * 4, [-3.0, -2.0, -1.0, -5.0], [80.0, 90.0, 100.0, 70.0], n=2)
-    of = [dict(zip(STATISTICS, row, strict=True)) for row in statistics(events, ["hr"])[:, 0].tolist()]
+    events = EventSequences(
+        [0, 0, 0, 1], ["hr"] * 4, [-3.0, -2.0, -1.0, -5.0], [80.0, 90.0, 100.0, 70.0], n=2
+    )
+    of = [
+        dict(zip(STATISTICS, row, strict=True)) for row in statistics(events, ["hr"])[:, 0].tolist()
+    ]
     assert of[0]["min"] == 80, "a row of zeros was appended"
     assert of[0]["trend per hour"] == pytest.approx(10)
     assert of[1]["min"] == of[1]["max"] == of[1]["last"] == 70
@@ -263,7 +281,12 @@ def test_order_of_events_and_form_of_codes_do_not_matter(rng):
     )
     names = ["c", "a", "b"]
     numbered = EventSequences(
-        events.sample, [names.index(c) for c in events.code], events.hours, events.value, events.n, codes=names
+        events.sample,
+        [names.index(c) for c in events.code],
+        events.hours,
+        events.value,
+        events.n,
+        codes=names,
     )
     embedder = TimeseriesEmbedder().fit(events)
     expected = embedder.transform(events)[0].tobytes()
@@ -276,7 +299,9 @@ def test_timeseries_marks_what_was_not_observed(rng):
     events = random_events(rng, size=60)
     embedder = TimeseriesEmbedder(codes=["a", "b", "never"]).fit(events.take(np.arange(30)))
     assert embedder.codes == ["a", "b"]
-    some = EventSequences([0, 2, 3, 3], ["a", "c", "never", "a"], [-1.0] * 4, [2.0, 1.0, 5.0, np.nan], n=4)
+    some = EventSequences(
+        [0, 2, 3, 3], ["a", "c", "never", "a"], [-1.0] * 4, [2.0, 1.0, 5.0, np.nan], n=4
+    )
     vectors, present = embedder.transform(some)
     assert present.tolist() == [True, False, False, False]
     assert feature(embedder, vectors, "b: missing") == [1, 0, 0, 0]
@@ -289,7 +314,9 @@ def test_timeseries_without_events(tmp_path):
     none = EventSequences([], np.array([], dtype=object), [], [], n=3)
     embedder = TimeseriesEmbedder().fit(none)
     embedder.save(tmp_path)
-    vectors, present = load_embedder(tmp_path).transform(EventSequences([0], ["a"], [-1.0], [1.0], n=1))
+    vectors, present = load_embedder(tmp_path).transform(
+        EventSequences([0], ["a"], [-1.0], [1.0], n=1)
+    )
     assert vectors.tolist() == [[0.0]]
     assert not present.any()
 
@@ -299,7 +326,11 @@ def test_timeseries_blocks_make_no_difference(rng, monkeypatch):
     whole = TimeseriesEmbedder().fit(events).transform(events)[0].tobytes()
     monkeypatch.setattr(timeseries_module, "_BLOCK", 7)
     steps = []
-    vectors, _ = TimeseriesEmbedder().fit(events).transform(events, lambda done, total: steps.append((done, total)))
+    vectors, _ = (
+        TimeseriesEmbedder()
+        .fit(events)
+        .transform(events, lambda done, total: steps.append((done, total)))
+    )
     assert vectors.tobytes() == whole
     assert steps[-1] == (40, 40)
 
@@ -339,7 +370,10 @@ def tiny(folder: Path, **options) -> LanguageEmbedder:
 
 
 def some_notes(n: int = 30) -> list[list[tuple[float, str]]]:
-    return [[(-float(k), words(5 + 7 * ((i + k) % 9), seed=i + 40 * k)) for k in range(i % 3)] for i in range(n)]
+    return [
+        [(-float(k), words(5 + 7 * ((i + k) % 9), seed=i + 40 * k)) for k in range(i % 3)]
+        for i in range(n)
+    ]
 
 
 def test_language_drops_nothing_of_a_long_note(tiny_bert):
@@ -351,7 +385,8 @@ def test_language_drops_nothing_of_a_long_note(tiny_bert):
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     tokenizer, _ = embedder._load()
     chunks = []
-    embedder._forward, forward = lambda ids, tell: chunks.extend(ids) or forward(ids, tell), embedder._forward
+    forward = embedder._forward
+    embedder._forward = lambda ids, tell: chunks.extend(ids) or forward(ids, tell)
     embedder._embed([start])
     ids = tokenizer(start, truncation=False, add_special_tokens=False)["input_ids"]
     rebuilt = chunks[0].tolist()[1:-1]
@@ -376,15 +411,19 @@ def test_language_vector_depends_on_the_note_alone(tiny_bert):
 def test_language_embeds_equal_texts_once(tiny_bert):
     embedder = tiny(tiny_bert)
     asked = []
-    embedder._tokenize, tokenize = lambda texts: asked.append(texts) or tokenize(texts), embedder._tokenize
+    tokenize = embedder._tokenize
+    embedder._tokenize = lambda texts: asked.append(texts) or tokenize(texts)
     embedder.fit([[(-1.0, "ba"), (-2.0, "be")], [(-1.0, " ba ")]])
-    vectors, _ = embedder.transform([[(-1.0, "ba")], [(-9.0, "ba")], [(-1.0, "bi"), (-2.0, "bi")], []])
+    vectors, _ = embedder.transform(
+        [[(-1.0, "ba")], [(-9.0, "ba")], [(-1.0, "bi"), (-2.0, "bi")], []]
+    )
     assert asked == [["ba", "be"], ["bi"]]
     assert (vectors[0] == vectors[1]).all()
 
 
 def test_language_lets_new_notes_weigh_more(tiny_bert):
-    new, old = "ba be bi", "go ku la mo"
+    new = "ba be bi"
+    old = "go ku la mo"
     embedder = tiny(tiny_bert, half_life_hours=6.0)
     alone = embedder._embed([new, old])
     ((_, pooled, _),) = embedder._pooled([[(-2.0, new), (-8.0, old)]], [0], None)
@@ -392,7 +431,19 @@ def test_language_lets_new_notes_weigh_more(tiny_bert):
 
 
 def test_language_takes_any_text(tiny_bert):
-    odd = ["", "   \n", None, "\x00\x01", "\ud800", "心不全", "قلب", "ba\x00be", "b" * 5000, words(120_000), "🫀 ba"]
+    odd = [
+        "",
+        "   \n",
+        None,
+        "\x00\x01",
+        "\ud800",
+        "心不全",
+        "قلب",
+        "ba\x00be",
+        "b" * 5000,
+        words(120_000),
+        "🫀 ba",
+    ]
     embedder = tiny(tiny_bert).fit(some_notes())
     vectors, present = embedder.transform([[(-1.0, text)] for text in odd])
     # No word: empty, blank, missing, and control characters alone.
@@ -459,7 +510,11 @@ def test_language_travels_with_its_weights_or_checks_them(tiny_bert, tmp_path):
 
 
 def test_minilm_knows_what_is_alike(tmp_path):
-    texts = ["Large left pleural effusion.", "There is fluid in the left pleural space.", "Fracture of the right hip."]
+    texts = [
+        "Large left pleural effusion.",
+        "There is fluid in the left pleural space.",
+        "Fracture of the right hip.",
+    ]
     embedder = LanguageEmbedder().fit([[(-1.0, text)] for text in texts])
     assert embedder.width == 384
     a, b, c = embedder._embed(texts)
@@ -472,10 +527,13 @@ def test_minilm_knows_what_is_alike(tmp_path):
 
 
 def film(seed: int, size: int = 96, blob: bool = False, side: int = 0) -> np.ndarray:
-    """A gray picture uint8: a body, here and there, narrow or wide, with a faint spot in it or none."""
+    """A gray picture uint8: a body, here and there, narrow or wide, with a faint spot in it or
+    none.
+    """
     draw = np.random.default_rng(seed)
     y, x = np.mgrid[0:size, 0:size] / size + draw.normal(0, 0.05, (2, 1, 1))
-    wide, grain = draw.uniform(0.3, 0.45), 0.02 * draw.normal(size=(size, size))
+    wide = draw.uniform(0.3, 0.45)
+    grain = 0.02 * draw.normal(size=(size, size))
     picture = 0.5 * np.exp(-(((x - 0.5) / wide) ** 4) - ((y - 0.5) / 0.45) ** 4) + grain
     if blob:
         cx, cy = draw.uniform(0.35, 0.65, 2) + np.array([0.12 * side, 0])
@@ -493,11 +551,16 @@ def bomb() -> bytes:
     """A PNG of a few bytes that says it has 2.5 thousand million pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 999)) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 999))
+        + chunk(b"IEND", b"")
     )
 
 
@@ -505,7 +568,10 @@ def bomb() -> bytes:
 def images() -> list[list[tuple[float, str, bytes]]]:
     views = ["PA", "AP", "lateral", "LL", "odd", ""]
     return [
-        [(-float(k), views[i % 6], encoded(film(i + 100 * k, blob=i % 2 == 0))) for k in range(1 + i % 2)]
+        [
+            (-float(k), views[i % 6], encoded(film(i + 100 * k, blob=i % 2 == 0)))
+            for k in range(1 + i % 2)
+        ]
         for i in range(60)
     ]
 
@@ -536,8 +602,14 @@ def test_vision_leaves_the_callers_random_numbers_alone(images):
 
 
 def test_vision_keeps_the_view_and_lets_new_images_weigh_more(vision, images):
-    new, old = images[0][0][2], images[2][0][2]
-    items = [[(0.0, "PA", new)], [(0.0, "ll ", old)], [(0.0, "PA", new), (-24.0, "LL", old)], [(0.0, None, new)]]
+    new = images[0][0][2]
+    old = images[2][0][2]
+    items = [
+        [(0.0, "PA", new)],
+        [(0.0, "ll ", old)],
+        [(0.0, "PA", new), (-24.0, "LL", old)],
+        [(0.0, None, new)],
+    ]
     vectors, _ = vision.transform(items)
     np.testing.assert_allclose(vectors[2], (2 * vectors[0] + vectors[1]) / 3, atol=1e-5)
     np.testing.assert_allclose(
@@ -623,11 +695,16 @@ def test_dicom_equals_the_same_picture_as_png():
     def dicom(pixels: np.ndarray, photometric: str) -> bytes:
         meta = FileMetaDataset()
         meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1", "1.2.3"
+        meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+        meta.MediaStorageSOPInstanceUID = "1.2.3"
         data = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
         data.Rows, data.Columns = pixels.shape
-        data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, photometric, 0
-        data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
+        data.SamplesPerPixel = 1
+        data.PhotometricInterpretation = photometric
+        data.PixelRepresentation = 0
+        data.BitsAllocated = 16
+        data.BitsStored = 12
+        data.HighBit = 11
         data.PixelData = pixels.astype("<u2").tobytes()
         stream = io.BytesIO()
         data.save_as(stream, enforce_file_format=True)
@@ -636,30 +713,41 @@ def test_dicom_equals_the_same_picture_as_png():
     gray = film(0).astype(np.uint16) * 16
     expected = read_image(encoded(gray), 64)
     np.testing.assert_allclose(read_image(dicom(gray, "MONOCHROME2"), 64), expected, atol=1e-5)
-    np.testing.assert_allclose(read_image(dicom(4095 - gray, "MONOCHROME1"), 64), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        read_image(dicom(4095 - gray, "MONOCHROME1"), 64), expected, atol=1e-5
+    )
 
 
 def test_dicom_without_pydicom_says_what_to_install(vision, monkeypatch):
     import importlib.util
 
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "pydicom" else find(name, *a))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "pydicom" else find(name, *a)
+    )
     with pytest.raises(ValueError, match=r"pip install 'm3h\[dicom\]'"):
         vision.transform([[(0.0, "PA", b"\0" * 128 + b"DICM")]])
 
 
 def test_adaptation_sees_more_than_a_random_network():
-    """On which side a spot lies: a linear probe on the adapted vectors against one on the network's pooled output."""
+    """On which side a spot lies: a linear probe on the adapted vectors against one on the network's
+    pooled output.
+    """
     import torch
 
     target = np.arange(300) % 2 == 0
-    pictures = [encoded(film(seed, blob=True, side=1 if right else -1)) for seed, right in enumerate(target)]
+    pictures = [
+        encoded(film(seed, blob=True, side=1 if right else -1)) for seed, right in enumerate(target)
+    ]
     items = [[(0.0, "PA", picture)] for picture in pictures]
-    train, test = np.arange(200), np.arange(200, 300)
+    train = np.arange(200)
+    test = np.arange(200, 300)
 
     def auroc(x: np.ndarray) -> float:
         x = (x - x[train].mean(0)) / (x[train].std(0) + 1e-6)
-        weights = np.linalg.solve(x[train].T @ x[train] + 100 * np.eye(x.shape[1]), x[train].T @ (target[train] - 0.5))
+        weights = np.linalg.solve(
+            x[train].T @ x[train] + 100 * np.eye(x.shape[1]), x[train].T @ (target[train] - 0.5)
+        )
         score = x[test] @ weights
         return float((score[target[test]][:, None] > score[~target[test]][None]).mean())
 
@@ -681,7 +769,9 @@ def test_vision_takes_weights_from_a_file(images, tmp_path):
 
     torch.manual_seed(1)
     torch.save(timm.create_model("mobilenetv3_small_050").state_dict(), tmp_path / "weights.pth")
-    embedder = VisionEmbedder("mobilenetv3_small_050", weights=tmp_path / "weights.pth", image_size=64).fit(images)
+    embedder = VisionEmbedder(
+        "mobilenetv3_small_050", weights=tmp_path / "weights.pth", image_size=64
+    ).fit(images)
     assert embedder.width == 1024 + 4
     vectors, _ = embedder.transform(images)
     embedder.save(tmp_path / "saved")
@@ -718,7 +808,9 @@ np.savez(folder / "found.npz", **{name: load_embedder(folder / name).transform(o
 """
 
 
-def test_saved_embedders_give_the_same_vectors_in_another_process(tiny_bert, vision, images, rng, tmp_path):
+def test_saved_embedders_give_the_same_vectors_in_another_process(
+    tiny_bert, vision, images, rng, tmp_path
+):
     import pickle
 
     events = random_events(rng)
@@ -744,8 +836,11 @@ def test_saved_embedders_give_the_same_vectors_in_another_process(tiny_bert, vis
 
 
 def test_rows_not_fitted_on_change_nothing(tiny_bert, images, rng, tmp_path):
-    """What fit gets is all that is learned from: transforming other rows leaves the saved bytes as they are."""
-    events, notes = random_events(rng), some_notes()
+    """What fit gets is all that is learned from: transforming other rows leaves the saved bytes as
+    they are.
+    """
+    events = random_events(rng)
+    notes = some_notes()
     strange = {
         "tabular": columns(age=[1e9, -1e9], sex=["X", "Y"]),
         "timeseries": EventSequences([0], ["zzz"], [-1.0], [1e9], n=1),
@@ -768,18 +863,28 @@ def test_rows_not_fitted_on_change_nothing(tiny_bert, images, rng, tmp_path):
 
 
 def test_what_is_fitted_holds_no_value_of_a_few_patients():
-    """Numbers that differ from patient to patient, a category of four, a signal of one patient: none is kept."""
+    """Numbers that differ from patient to patient, a category of four, a signal of one patient:
+    none is kept.
+    """
     draw = np.random.default_rng(0)
-    numbers, values = draw.normal(60, 9, 201), draw.normal(80, 12, 202)
+    numbers = draw.normal(60, 9, 201)
+    values = draw.normal(80, 12, 202)
     sex = np.array(["F"] * 197 + ["rare"] * 4, dtype=object)
     events = EventSequences(
-        np.append(np.arange(201), 7), np.array(["hr"] * 201 + ["rare"], dtype=object), -np.ones(202), values, n=201
+        np.append(np.arange(201), 7),
+        np.array(["hr"] * 201 + ["rare"], dtype=object),
+        -np.ones(202),
+        values,
+        n=201,
     )
     vectors = [None if i % 3 else draw.normal(size=4) for i in range(201)]
     fitted = {
         "tabular": (TabularEmbedder(min_rows=10).fit({"age": numbers, "sex": sex}), numbers),
         "timeseries": (TimeseriesEmbedder(min_rows=10).fit(events), values),
-        "given": (GivenEmbedder("vision", min_rows=10).fit(vectors), np.ravel([v for v in vectors if v is not None])),
+        "given": (
+            GivenEmbedder("vision", min_rows=10).fit(vectors),
+            np.ravel([v for v in vectors if v is not None]),
+        ),
     }
     for name, (embedder, known) in fitted.items():
         about, arrays = embedder._state()

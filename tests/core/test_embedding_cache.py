@@ -22,7 +22,9 @@ ITEM = st.integers(0, 60)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(ITEM, max_size=12), max_size=8), st.lists(ITEM, max_size=20), st.booleans())
+@given(
+    st.lists(st.lists(ITEM, max_size=12), max_size=8), st.lists(ITEM, max_size=20), st.booleans()
+)
 def test_a_store_gives_back_what_was_put(tmp_path_factory, puts, asked, reopened):
     folder = tmp_path_factory.mktemp("stores") / "encoder"
     store = VectorStore(folder)
@@ -38,7 +40,9 @@ def test_a_store_gives_back_what_was_put(tmp_path_factory, puts, asked, reopened
 
 def key_of(i: int) -> bytes:
     # Every third ends in zero bytes, which numpy does not show.
-    return content_key(str(i).encode())[:14] + b"\0\0" if i % 3 == 0 else content_key(str(i).encode())
+    return (
+        content_key(str(i).encode())[:14] + b"\0\0" if i % 3 == 0 else content_key(str(i).encode())
+    )
 
 
 def test_a_shard_that_was_cut_short_is_computed_again(tmp_path):
@@ -98,7 +102,9 @@ def pictures(folder: Path, *numbers: int) -> list[list[tuple[float, str, str]]]:
         if not file.exists():
             draw = np.random.default_rng(i)
             stream = io.BytesIO()
-            Image.fromarray((255 * draw.random((8, 8))).astype(np.uint8)).resize((80, 80)).save(stream, "PNG")
+            Image.fromarray((255 * draw.random((8, 8))).astype(np.uint8)).resize((80, 80)).save(
+                stream, "PNG"
+            )
             file.write_bytes(stream.getvalue())
             os.utime(file, (1e9, 1e9))
         items.append([(-1.0, "PA", str(file))])
@@ -112,7 +118,8 @@ def vision(cache: Path | None, **options) -> VisionEmbedder:
 
 
 def test_a_night_embeds_only_what_is_new(tmp_path, language):
-    cache, folder = tmp_path / "cache", tmp_path / "images"
+    cache = tmp_path / "cache"
+    folder = tmp_path / "images"
     for new, items in ((language, notes), (vision, lambda *n: pictures(folder, *n))):
         expected = new(None).fit(items(*range(10))).transform(items(*range(21)))[0]
         first = new(cache).fit(items(*range(10)))
@@ -131,7 +138,9 @@ def test_images_are_not_read_again_unless_they_changed(tmp_path, monkeypatch):
     vision(tmp_path / "cache").fit(items).transform(items)
     read = []
     content = vision_module._content
-    monkeypatch.setattr(vision_module, "_content", lambda source: read.append(source) or content(source))
+    monkeypatch.setattr(
+        vision_module, "_content", lambda source: read.append(source) or content(source)
+    )
     again = vision(tmp_path / "cache").fit(items)
     again.transform(items)
     assert read == []
@@ -159,7 +168,9 @@ def test_other_weights_take_none_of_the_old_vectors(tmp_path):
 
 
 def test_another_fit_reads_no_image_again_and_mixes_nothing(tmp_path):
-    """The adaptation changes with the training images: the network's part is kept, its own is made anew."""
+    """The adaptation changes with the training images: the network's part is kept, its own is made
+    anew.
+    """
     items = pictures(tmp_path / "images", *range(20))
     vision(tmp_path / "cache").fit(items[:12]).transform(items)
     other = vision(tmp_path / "cache").fit(items[4:])
@@ -174,7 +185,8 @@ def test_what_is_erased_is_gone_and_the_rest_stays(tmp_path, language):
     language(cache).fit(notes(1, 2, 3)).transform(notes(1, 2, 3))
     seen = vision(cache).fit(items)
     seen.transform(items)
-    text, image = LanguageEmbedder.content_key(notes(2)[0][0][1]), seen.content_key(items[1][0][2])
+    text = LanguageEmbedder.content_key(notes(2)[0][0][1])
+    image = seen.content_key(items[1][0][2])
     assert text is not None
     assert image is not None
     assert any(folder.joinpath(FITTED).exists() for folder in cache.iterdir())
@@ -182,7 +194,9 @@ def test_what_is_erased_is_gone_and_the_rest_stays(tmp_path, language):
     for shard in cache.rglob("*.safetensors"):
         assert text not in shard.read_bytes()
         assert image not in shard.read_bytes()
-    assert not any(folder.joinpath(FITTED).exists() for folder in cache.iterdir()), "it was fitted on the image"
+    assert not any(folder.joinpath(FITTED).exists() for folder in cache.iterdir()), (
+        "it was fitted on the image"
+    )
     again = language(cache).fit(notes(1, 2, 3))
     assert again.computed == 1
     assert vision(cache).fit(items).computed == 1
@@ -196,7 +210,11 @@ def test_the_cache_is_its_owners_alone(tmp_path, language):
 
 def test_a_cache_changes_no_saved_byte(tmp_path):
     items = pictures(tmp_path / "images", *range(8))
-    for name, cache in (("without", None), ("with", tmp_path / "cache"), ("again", tmp_path / "cache")):
+    for name, cache in (
+        ("without", None),
+        ("with", tmp_path / "cache"),
+        ("again", tmp_path / "cache"),
+    ):
         vision(cache).fit(items).save(tmp_path / name)
     files = sorted(file.name for file in (tmp_path / "with").iterdir())
     for name in files:
@@ -219,11 +237,17 @@ embedder.transform(notes(*range(150)), lambda done, total: print(done, flush=Tru
 
 
 def test_a_killed_process_leaves_whole_shards(tmp_path, language, tiny_bert):
-    """kill -9 at any moment: what was kept is not computed again, and the vectors are those of an undisturbed run."""
+    """kill -9 at any moment: what was kept is not computed again, and the vectors are those of an
+    undisturbed run.
+    """
     cache = tmp_path / "cache"
-    script = KILLED.format(here=str(Path(__file__).parent), checkpoint=str(tiny_bert), cache=str(cache))
+    script = KILLED.format(
+        here=str(Path(__file__).parent), checkpoint=str(tiny_bert), cache=str(cache)
+    )
     for lines in (1, 40):
-        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+        )
         assert process.stdout is not None
         for _ in range(lines):
             assert process.stdout.readline()
@@ -235,4 +259,6 @@ def test_a_killed_process_leaves_whole_shards(tmp_path, language, tiny_bert):
     assert after.computed == 0
     vectors, _ = after.transform(notes(*range(150)))
     assert after.computed == 150 - kept
-    assert vectors.tobytes() == language(None).fit(notes(0)).transform(notes(*range(150)))[0].tobytes()
+    assert (
+        vectors.tobytes() == language(None).fit(notes(0)).transform(notes(*range(150)))[0].tobytes()
+    )

@@ -10,17 +10,30 @@ from m3h_core._torchvision_guard import is_needed
 from m3h_core._torchvision_hook import add_to_environment
 
 HEAVY = ("torch", "transformers", "timm", "torchvision", "sklearn", "scipy")
-FOREIGN = ("m3h_pipeline", "dagster", "mlflow", "duckdb", "polars", "great_expectations", "pandas", "lightgbm")
+FOREIGN = (
+    "m3h_pipeline",
+    "dagster",
+    "mlflow",
+    "duckdb",
+    "polars",
+    "great_expectations",
+    "pandas",
+    "lightgbm",
+)
 
 
 def _loaded(code: str) -> set[str]:
     script = f"import sys\n{code}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     return set(done.stdout.split())
 
 
 def test_importing_the_package_loads_nothing_heavy():
-    assert not _loaded("import m3h_core; m3h_core.TaskSpec, m3h_core.Cohort").intersection((*HEAVY, *FOREIGN))
+    assert not _loaded("import m3h_core; m3h_core.TaskSpec, m3h_core.Cohort").intersection(
+        (*HEAVY, *FOREIGN)
+    )
 
 
 def test_the_whole_core_needs_nothing_of_the_pipeline():
@@ -30,7 +43,9 @@ def test_the_whole_core_needs_nothing_of_the_pipeline():
 
 
 def test_timm_can_be_imported_in_the_environment(tmp_path):
-    """By a user's own program, that knows nothing of m3h_core; torch isn't loaded before it is asked for."""
+    """By a user's own program, that knows nothing of m3h_core; torch isn't loaded before it is
+    asked for.
+    """
     there = add_to_environment(tmp_path)
     assert there == is_needed() == (tmp_path / "m3h_torchvision.pth").exists()
     started = f"import site; site.addsitedir({str(tmp_path)!r})"

@@ -35,7 +35,9 @@ def predictions(cohort):
 
 def test_values_are_those_of_scikit_learn(cohort, predictions):
     scores = evaluate_predictions(cohort, TASKS, predictions, n_bootstrap=100)
-    rows = {t.name: np.flatnonzero(cohort.labelled[t.name] & (cohort.split == TEST)) for t in SUPERVISED}
+    rows = {
+        t.name: np.flatnonzero(cohort.labelled[t.name] & (cohort.split == TEST)) for t in SUPERVISED
+    }
     label = {name: cohort.labels[name][r] for name, r in rows.items()}
     value = {name: predictions[name][r] for name, r in rows.items()}
     assert scores["death"].value == pytest.approx(sk.roc_auc_score(label["death"], value["death"]))
@@ -53,23 +55,34 @@ def test_values_are_those_of_scikit_learn(cohort, predictions):
 def test_further_metrics_are_those_of_scikit_learn(cohort, predictions):
     scores = evaluate_predictions(cohort, TASKS, predictions, n_bootstrap=1)
     rows = np.flatnonzero(cohort.labelled["shock"] & (cohort.split == TEST))
-    label, value = cohort.labels["shock"][rows], predictions["shock"][rows]
+    label = cohort.labels["shock"][rows]
+    value = predictions["shock"][rows]
     others = scores["shock"].others
     assert others["Brier score"] == pytest.approx(sk.brier_score_loss(label, value))
     share, probability = calibration_curve(label, value, n_bins=10, strategy="quantile")
-    assert others["ECE"] == pytest.approx(np.abs(share - probability).mean(), abs=0.02)  # bins differ by a row
+    assert others["ECE"] == pytest.approx(
+        np.abs(share - probability).mean(), abs=0.02
+    )  # bins differ by a row
     assert set(others) == {"AUPRC", "positives", "ECE", "Brier score"}
     # A score that is no probability is ranked, and not judged as one.
     assert set(scores["death"].others) == {"AUPRC", "positives"}
     assert set(scores["destination"].others) == {"accuracy", "ECE"}
     logits = predictions | {"destination": np.log(predictions["destination"])}
-    assert set(evaluate_predictions(cohort, TASKS, logits, n_bootstrap=1)["destination"].others) == {"accuracy"}
+    assert set(
+        evaluate_predictions(cohort, TASKS, logits, n_bootstrap=1)["destination"].others
+    ) == {"accuracy"}
     test = cohort.split == TEST
     clusters = predictions["phenotype"][test].argmax(1)
-    others, sizes = scores["phenotype"].others, np.bincount(clusters)
-    assert others["Davies-Bouldin"] == pytest.approx(sk.davies_bouldin_score(input_space(cohort)[test], clusters))
+    others = scores["phenotype"].others
+    sizes = np.bincount(clusters)
+    assert others["Davies-Bouldin"] == pytest.approx(
+        sk.davies_bouldin_score(input_space(cohort)[test], clusters)
+    )
     assert others["clusters"] == 3
-    assert (others["smallest share"], others["largest share"]) == (sizes.min() / test.sum(), sizes.max() / test.sum())
+    assert (others["smallest share"], others["largest share"]) == (
+        sizes.min() / test.sum(),
+        sizes.max() / test.sum(),
+    )
     assert all(type(value) is float for score in scores.values() for value in score.others.values())
 
 
@@ -81,16 +94,20 @@ def test_calibration_error_is_small_for_true_probabilities_and_the_gap_for_other
     # Between p and p squared lies 1/6 on average.
     assert calibration_error(happened, truth**2) == pytest.approx(1 / 6, abs=0.01)
     # Equal probabilities are one bin, in whatever order the rows come.
-    assert calibration_error(np.sort(happened), np.full(40_000, happened.mean())) == pytest.approx(0)
+    assert calibration_error(np.sort(happened), np.full(40_000, happened.mean())) == pytest.approx(
+        0
+    )
 
 
 def test_weighted_metrics_are_those_of_repeated_rows():
     rng = np.random.default_rng(0)
-    label, score = rng.integers(0, 2, 60), rng.integers(0, 8, 60) / 8
+    label = rng.integers(0, 2, 60)
+    score = rng.integers(0, 8, 60) / 8
     weights = rng.integers(0, 4, (25, 60)).astype(np.float32)
     target = rng.normal(size=60) + 1e3
     predicted = target + rng.normal(size=60)
-    auroc, r2 = weighted_auroc(label, score, weights), weighted_r2(target, predicted, weights)
+    auroc = weighted_auroc(label, score, weights)
+    r2 = weighted_r2(target, predicted, weights)
     for r in range(25):
         rows = np.repeat(np.arange(60), weights[r].astype(int))
         assert auroc[r] == pytest.approx(sk.roc_auc_score(label[rows], score[rows]))
@@ -112,7 +129,8 @@ def test_intervals_cover_the_truth():
     """AUROC .76 by construction; 95% intervals of 100 cohorts of 400 rows."""
     from math import erf
 
-    truth, covered = 0.5 * (1 + erf(1 / 2)), 0
+    truth = 0.5 * (1 + erf(1 / 2))
+    covered = 0
     rng = np.random.default_rng(0)
     for _ in range(100):
         label = rng.integers(0, 2, 400)
@@ -127,7 +145,9 @@ def test_differences_are_paired(cohort, predictions):
     same = compare_predictions(cohort, TASKS, predictions, predictions, n_bootstrap=50)
     assert all((d.value, d.low, d.high) == (0, 0, 0) for d in same.values())
     scores = evaluate_predictions(cohort, SUPERVISED, predictions, n_bootstrap=200)
-    worse = {"death": predictions["death"] + 0.01 * np.random.default_rng(2).normal(size=len(cohort))}
+    worse = {
+        "death": predictions["death"] + 0.01 * np.random.default_rng(2).normal(size=len(cohort))
+    }
     difference = compare_predictions(cohort, TASKS, worse, predictions, n_bootstrap=200)
     assert set(difference) == {"death"}
     width = difference["death"].high - difference["death"].low

@@ -16,8 +16,12 @@ SUBSETS = [subset for size in range(1, 5) for subset in combinations(WIDTHS, siz
 
 
 def _plain(model: M3H, x_BF: torch.Tensor, member: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """One member with nn-style layers and CrossTaskAttention: outputs [B, O] and attended embeddings [B, T, D]."""
-    p, layout, config = dict(model.named_parameters()), model.layout, model.config
+    """One member with nn-style layers and CrossTaskAttention: outputs [B, O] and attended
+    embeddings [B, T, D].
+    """
+    p = dict(model.named_parameters())
+    layout = model.layout
+    config = model.config
     h = (x_BF @ p["first_weight"][0].T + p["first_bias"][0]).relu()
     if config.members > 1:
         h = h * p["member_scale"][member]
@@ -37,7 +41,13 @@ def _plain(model: M3H, x_BF: torch.Tensor, member: int) -> tuple[torch.Tensor, t
     elif config.residual and layout.n_tasks > 1:
         o_BTD = o_BTD + x_BTD @ attention.w_value
     y = (
-        torch.cat([o_BTD[:, t] @ p["head_weight"][member][part].T for t, part in enumerate(layout.slices)], dim=1)
+        torch.cat(
+            [
+                o_BTD[:, t] @ p["head_weight"][member][part].T
+                for t, part in enumerate(layout.slices)
+            ],
+            dim=1,
+        )
         + p["head_bias"][member]
     )
     return y, o_BTD
@@ -47,7 +57,13 @@ def _plain(model: M3H, x_BF: torch.Tensor, member: int) -> tuple[torch.Tensor, t
     "options",
     [
         {},
-        {"hidden": (), "linear_path": False, "normalization": "paper", "self_bias": "paper", "members": 1},
+        {
+            "hidden": (),
+            "linear_path": False,
+            "normalization": "paper",
+            "self_bias": "paper",
+            "members": 1,
+        },
         {"residual": True, "members": 3},
         {"attention": False},
         {"hidden": (9,), "alpha": 0.3},
@@ -55,7 +71,9 @@ def _plain(model: M3H, x_BF: torch.Tensor, member: int) -> tuple[torch.Tensor, t
 )
 @pytest.mark.parametrize("tasks", [TASKS, SUPERVISED[:3], SUPERVISED[:1]])
 def test_cheap_path_equals_the_plain_network(options, tasks):
-    config = FitConfig(**{"hidden": (10, 7), "width": 6, "members": 2, "precision": "float64"} | options)
+    config = FitConfig(
+        **{"hidden": (10, 7), "width": 6, "members": 2, "precision": "float64"} | options
+    )
     model = M3H({"a": 5, "b": 3}, tasks, config)
     generator = torch.Generator().manual_seed(1)
     for value in model.parameters():  # heads and biases start at 0
@@ -75,12 +93,20 @@ def test_outputs_are_the_members_mean_the_linear_path_and_what_is_borrowed():
     config = FitConfig(hidden=(10,), width=6, members=3, precision="float64")
     model = M3H({"a": 5, "b": 3}, SUPERVISED, config)
     generator = torch.Generator().manual_seed(1)
-    for value in (*model.parameters(), model.linear_weight, model.borrow_outputs, model.borrow_inputs):
+    for value in (
+        *model.parameters(),
+        model.linear_weight,
+        model.borrow_outputs,
+        model.borrow_inputs,
+    ):
         value.data = torch.randn(value.shape, generator=generator, dtype=torch.float64)
     x = {"a": torch.randn(7, 5, generator=generator), "b": torch.randn(7, 3, generator=generator)}
     there = {name: torch.ones(7, dtype=torch.bool) for name in x}
     x_BF = model.inputs(x, there)
-    y_BO = sum(_plain(model, x_BF, member)[0] for member in range(3)) / 3 + x_BF @ model.linear_weight.T
+    y_BO = (
+        sum(_plain(model, x_BF, member)[0] for member in range(3)) / 3
+        + x_BF @ model.linear_weight.T
+    )
     y_BO = y_BO @ model.borrow_outputs.T + x_BF @ model.borrow_inputs.T
     torch.testing.assert_close(model(x, there)["shock"], y_BO[:, 1], atol=1e-9, rtol=1e-9)
     torch.testing.assert_close(model(x, there)["destination"], y_BO[:, 3:], atol=1e-9, rtol=1e-9)
@@ -91,7 +117,13 @@ def test_forward_shapes_and_attention():
     embeddings = {name: torch.randn(4, width) for name, width in WIDTHS.items()}
     present = {name: torch.ones(4, dtype=torch.bool) for name in WIDTHS}
     shapes = {name: tuple(y.shape) for name, y in model(embeddings, present).items()}
-    assert shapes == {"death": (4,), "shock": (4,), "stay": (4,), "destination": (4, 3), "phenotype": (4, 3)}
+    assert shapes == {
+        "death": (4,),
+        "shock": (4,),
+        "stay": (4,),
+        "destination": (4, 3),
+        "phenotype": (4, 3),
+    }
     weights_BTT = model.attention(embeddings, present)
     assert weights_BTT.shape == (4, 5, 5)
     torch.testing.assert_close(weights_BTT.sum(-1), torch.ones(4, 5))
@@ -123,7 +155,9 @@ def fitted():
 @pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
 def test_any_subset_of_modalities_stays_sane(fitted, subset):
     cohort, model = fitted
-    embeddings = {name: np.nan_to_num(values) for name, values in cohort.embeddings.items() if name in subset}
+    embeddings = {
+        name: np.nan_to_num(values) for name, values in cohort.embeddings.items() if name in subset
+    }
     here = type(cohort)(
         cohort.sample_ids, cohort.split, embeddings, {name: np.ones(len(cohort), bool) for name in subset},
         cohort.labels, cohort.labelled, cohort.subject_ids,

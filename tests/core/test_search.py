@@ -32,7 +32,10 @@ def test_calibration_and_test_rows_do_not_matter():
     cohort = make_cohort()
     other = np.isin(cohort.split, [CALIBRATION, TEST])
     labels = {name: np.where(other, 0.0, values) for name, values in cohort.labels.items()}
-    a, b = (tune(c, SUPERVISED, replace(SMALL, epochs=2)) for c in (cohort, replace(cohort, labels=labels)))
+    a, b = (
+        tune(c, SUPERVISED, replace(SMALL, epochs=2))
+        for c in (cohort, replace(cohort, labels=labels))
+    )
     assert [(t.config, t.skill) for t in a] == [(t.config, t.skill) for t in b]
 
 

@@ -1,4 +1,6 @@
-"""Task interaction on planted structure: signs, ranking, resuming, budgets, and what the intervals are worth."""
+"""Task interaction on planted structure: signs, ranking, resuming, budgets, and what the intervals
+are worth.
+"""
 
 import json
 import multiprocessing
@@ -16,7 +18,14 @@ from synthetic import SUPERVISED, TASKS, make_cohort
 from m3h_core import Cohort, FitConfig, TaskSpec, fit_many, task_interaction
 from m3h_core.cohort import TEST
 from m3h_core.metrics import primary_metric, primary_replicates
-from m3h_core.tim import METHODS, Bench, leave_one_task_out, light, measured_interaction, task_groups
+from m3h_core.tim import (
+    METHODS,
+    Bench,
+    leave_one_task_out,
+    light,
+    measured_interaction,
+    task_groups,
+)
 from m3h_core.tim.bench import Scored
 from m3h_core.tim.groups import Gain, TaskGroups
 from m3h_core.tim.interaction import pair_contrast
@@ -35,8 +44,11 @@ def cohort():
     return make_cohort(300)
 
 
-def planted(seed: int = 0, n: int = 1000, test: int = 1500, width: int = 40) -> tuple[Cohort, list[TaskSpec]]:
-    """A learner with few labels, a teacher of the same cause with many, and two rivals that have causes of their own.
+def planted(
+    seed: int = 0, n: int = 1000, test: int = 1500, width: int = 40
+) -> tuple[Cohort, list[TaskSpec]]:
+    """A learner with few labels, a teacher of the same cause with many, and two rivals that have
+    causes of their own.
 
     A fifth task has few labels and no relative.
     """
@@ -45,7 +57,8 @@ def planted(seed: int = 0, n: int = 1000, test: int = 1500, width: int = 40) -> 
     x = rng.normal(size=(n + test, width)).astype(np.float32)
     split = np.repeat([0, 1, 3], [train, n - train, test])
     causes = x @ np.linalg.qr(rng.normal(size=(width, width)))[0]
-    labels, labelled = {}, {}
+    labels = {}
+    labelled = {}
     for name, cause, few in (
         ("learner", 0, True), ("teacher", 0, False), ("rival", 1, False), ("loner", 2, False), ("other", 3, True),
     ):  # fmt: skip
@@ -79,7 +92,12 @@ def test_planted_help_harm_and_indifference_are_found(structure):
     assert sum(found.evidence_TT[cell] for cell in harmed) >= 3
     rich = [(i, j) for i in (teacher, rival, loner) for j in (teacher, rival, loner) if i != j]
     assert max(abs(found.matrix_TT[cell]) for cell in rich) < 0.02
-    ranked = [cell for _, cell in sorted((found.matrix_TT[i, j], (i, j)) for i in range(5) for j in range(5) if i != j)]
+    ranked = [
+        cell
+        for _, cell in sorted(
+            (found.matrix_TT[i, j], (i, j)) for i in range(5) for j in range(5) if i != j
+        )
+    ]
     assert set(ranked[: len(harmed)]) == set(harmed)
 
 
@@ -92,10 +110,17 @@ def test_planted_help_harm_and_indifference_are_found(structure):
     ],
     ids=["both splits agree", "it loses on test", "one model a task is better"],
 )
-def test_groups_are_advised_only_where_both_splits_say_so(single_valid, gain_over_joint, best, advised):
-    tried = ({"models": 1, "valid": 0.630, "test": 0.62}, {"models": 2, "valid": 0.641, "test": 0.63})
+def test_groups_are_advised_only_where_both_splits_say_so(
+    single_valid, gain_over_joint, best, advised
+):
+    tried = (
+        {"models": 1, "valid": 0.630, "test": 0.62},
+        {"models": 2, "valid": 0.641, "test": 0.63},
+    )
     single = {"valid": single_valid, "test": 0.61}
-    found = TaskGroups((("a", "b"), ("c",)), tried, single, Gain(0.01, 0.004, 0.016), Gain(*gain_over_joint))
+    found = TaskGroups(
+        (("a", "b"), ("c",)), tried, single, Gain(0.01, 0.004, 0.016), Gain(*gain_over_joint)
+    )
     record = found.to_dict()
     assert (record["best"], record["advised"]) == (best, advised)
 
@@ -121,7 +146,11 @@ def test_leaving_the_teacher_out_costs_the_learner(structure):
     without = leave_one_task_out(bench, found, count=5)
     assert without.tasks == found.tasks
     assert without.cells == 20
-    assert without.matrix_TL[0].argmax() == 1 if np.isfinite(without.matrix_TL[0, 0]) else without.matrix_TL[0, 1] > 0
+    assert (
+        without.matrix_TL[0].argmax() == 1
+        if np.isfinite(without.matrix_TL[0, 0])
+        else without.matrix_TL[0, 1] > 0
+    )
     assert np.isnan(np.diag(without.matrix_TL)).all()
     assert -1 <= without.spearman <= 1
     assert json.dumps(without.to_dict())
@@ -144,15 +173,21 @@ def test_sampled_shapley_values_sum_too_and_lie_near_the_exact_ones(monkeypatch)
     monkeypatch.setattr("m3h_core.tim.interaction._ORDERS", 4)
     sampled = task_interaction(cohort, tasks, "shapley", PLAIN, seeds=(0,), n_bootstrap=20)
     assert sampled.models < exact.models
-    np.testing.assert_allclose(sampled.matrix_TT.sum(1), sampled.joint_T - sampled.single_T, atol=1e-9)
+    np.testing.assert_allclose(
+        sampled.matrix_TT.sum(1), sampled.joint_T - sampled.single_T, atol=1e-9
+    )
     off = ~np.eye(5, dtype=bool)
-    assert ((sampled.low_TT <= exact.matrix_TT) & (exact.matrix_TT <= sampled.high_TT))[off].mean() >= 0.8
+    assert ((sampled.low_TT <= exact.matrix_TT) & (exact.matrix_TT <= sampled.high_TT))[
+        off
+    ].mean() >= 0.8
     assert np.corrcoef(sampled.matrix_TT[off], exact.matrix_TT[off])[0, 1] > 0.8
 
 
 @pytest.mark.parametrize("method", ["affinity", "projection", "attention"])
 def test_hints_come_from_the_joint_model_alone(cohort, method, tmp_path):
-    found = task_interaction(cohort, TASKS, method, QUICK, seeds=(0, 1), n_bootstrap=20, resume=tmp_path)
+    found = task_interaction(
+        cohort, TASKS, method, QUICK, seeds=(0, 1), n_bootstrap=20, resume=tmp_path
+    )
     assert found.unit in ("share of loss", "attention weight")
     off = ~np.eye(len(TASKS), dtype=bool)
     assert np.isfinite(found.matrix_TT).all()
@@ -160,7 +195,9 @@ def test_hints_come_from_the_joint_model_alone(cohort, method, tmp_path):
     assert not found.evidence_TT.any()
     assert np.isnan(found.single_T).all()
     assert np.isfinite(found.joint_T).all()
-    again = task_interaction(cohort, TASKS, method, QUICK, seeds=(0, 1), n_bootstrap=20, resume=tmp_path)
+    again = task_interaction(
+        cohort, TASKS, method, QUICK, seeds=(0, 1), n_bootstrap=20, resume=tmp_path
+    )
     assert json.dumps(again.to_dict()) == json.dumps(found.to_dict())
 
 
@@ -205,13 +242,16 @@ def test_matrix_holds_the_changes(cohort, tmp_path):
 
 def test_processes_give_the_same_matrix(cohort):
     one, two = (
-        task_interaction(cohort, TASKS, config=QUICK, seeds=(0,), n_bootstrap=20, workers=workers) for workers in (1, 2)
+        task_interaction(cohort, TASKS, config=QUICK, seeds=(0,), n_bootstrap=20, workers=workers)
+        for workers in (1, 2)
     )
     np.testing.assert_allclose(one.matrix_TT, two.matrix_TT, atol=1e-6)
 
 
 def test_a_budget_leaves_estimated_cells_that_say_so(cohort):
-    found = task_interaction(cohort, SUPERVISED, config=QUICK, seeds=(0, 1), max_models=18, n_bootstrap=40)
+    found = task_interaction(
+        cohort, SUPERVISED, config=QUICK, seeds=(0, 1), max_models=18, n_bootstrap=40
+    )
     assert found.models == 18
     estimated = found.source_TT == "estimated"
     assert estimated.sum() == 4
@@ -226,14 +266,18 @@ def test_a_budget_leaves_estimated_cells_that_say_so(cohort):
 
 def test_a_budget_reaches_every_task():
     cohort, tasks = planted(n=300, test=300)
-    found = task_interaction(cohort, tasks, config=PLAIN, seeds=(0,), max_models=6 + 4, n_bootstrap=20)
+    found = task_interaction(
+        cohort, tasks, config=PLAIN, seeds=(0,), max_models=6 + 4, n_bootstrap=20
+    )
     retrained = (found.source_TT == "retrained") & ~np.eye(5, dtype=bool)
     assert retrained.sum() == 2 * 4
     assert retrained.any(1).all()
 
 
 def test_a_small_network_leads_where_it_is_far_cheaper(cohort):
-    """A light network's pair models are spent only where they cost less than half of what they lead."""
+    """A light network's pair models are spent only where they cost less than half of what they
+    lead.
+    """
     seen = []
     config = replace(QUICK, hidden=(512,))
     task_interaction(
@@ -246,9 +290,14 @@ def test_a_small_network_leads_where_it_is_far_cheaper(cohort):
 
 
 def test_a_task_without_test_labels_has_no_number(cohort):
-    bare = replace(cohort, labelled={**cohort.labelled, "shock": cohort.labelled["shock"] & (cohort.split != 3)})
+    bare = replace(
+        cohort,
+        labelled={**cohort.labelled, "shock": cohort.labelled["shock"] & (cohort.split != 3)},
+    )
     for most in (None, 6):
-        found = task_interaction(bare, THREE, config=QUICK, seeds=(0,), n_bootstrap=20, max_models=most)
+        found = task_interaction(
+            bare, THREE, config=QUICK, seeds=(0,), n_bootstrap=20, max_models=most
+        )
         record = json.loads(json.dumps(found.to_dict(), allow_nan=False))
         assert record["matrix"][1][0] is None
         assert record["single"][1] is None
@@ -268,18 +317,23 @@ def _measure_and_die(folder: str, after: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     torch.set_num_threads(1)
-    task_interaction(make_cohort(300), TASKS, config=QUICK, seeds=(0, 1), resume=folder, on_progress=progress)
+    task_interaction(
+        make_cohort(300), TASKS, config=QUICK, seeds=(0, 1), resume=folder, on_progress=progress
+    )
 
 
 @pytest.mark.parametrize("after", [3, 24])
 def test_a_kill_loses_at_most_a_chunk(after, tmp_path):
-    process = multiprocessing.get_context("spawn").Process(target=_measure_and_die, args=(str(tmp_path), after))
+    process = multiprocessing.get_context("spawn").Process(
+        target=_measure_and_die, args=(str(tmp_path), after)
+    )
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
     kept = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("chunk-*")}
     torch.set_num_threads(1)
-    # Of two seeds: four single-task models are one chunk, six pairs another; four that cluster beside them another two.
+    # Of two seeds: four single-task models are one chunk, six pairs another; four that cluster
+    # beside them another two.
     largest = 6
     resumed = task_interaction(make_cohort(300), TASKS, config=QUICK, seeds=(0, 1), resume=tmp_path)
     models = [file for file in tmp_path.glob("chunk-*") if file.name not in kept]
@@ -290,8 +344,12 @@ def test_a_kill_loses_at_most_a_chunk(after, tmp_path):
     assert json.dumps(resumed.to_dict()) == json.dumps(whole.to_dict())
 
 
-def _simulated(seed: int, effect: float = 0.0, subjects: int = 150, tasks: int = 5, seeds: int = 2) -> Bench:
-    """A bench of pairs whose models are drawn: each seed is better or worse by chance, each model errs on its own."""
+def _simulated(
+    seed: int, effect: float = 0.0, subjects: int = 150, tasks: int = 5, seeds: int = 2
+) -> Bench:
+    """A bench of pairs whose models are drawn: each seed is better or worse by chance, each model
+    errs on its own.
+    """
     rng = np.random.default_rng(seed)
     labels = {f"t{i}": (rng.random(subjects) < 0.4).astype(float) for i in range(tasks)}
     there = {name: np.ones(subjects, bool) for name in labels}
@@ -299,15 +357,28 @@ def _simulated(seed: int, effect: float = 0.0, subjects: int = 150, tasks: int =
         [str(i) for i in range(subjects)], np.full(subjects, TEST), {"x": np.zeros((subjects, 1), np.float32)},
         {"x": np.ones(subjects, bool)}, labels, there,
     )  # fmt: skip
-    bench = Bench(cohort, [TaskSpec(name, "binary") for name in labels], FitConfig(seed=seed), range(seeds), 200)
+    bench = Bench(
+        cohort,
+        [TaskSpec(name, "binary") for name in labels],
+        FitConfig(seed=seed),
+        range(seeds),
+        200,
+    )
     common = {i: rng.normal(size=subjects) for i in range(tasks)}
-    for members in [(i,) for i in range(tasks)] + [(i, j) for i in range(tasks) for j in range(i + 1, tasks)]:
+    for members in [(i,) for i in range(tasks)] + [
+        (i, j) for i in range(tasks) for j in range(i + 1, tasks)
+    ]:
         own = {i: rng.normal(size=subjects) for i in members}
         for s in range(seeds):
             scores = {}
             for i in members:
                 strength = 1.2 + 0.15 * rng.normal() + effect * (members == (0, 1) and i == 0)
-                score = strength * labels[f"t{i}"] + common[i] + 0.5 * own[i] + 0.3 * rng.normal(size=subjects)
+                score = (
+                    strength * labels[f"t{i}"]
+                    + common[i]
+                    + 0.5 * own[i]
+                    + 0.3 * rng.normal(size=subjects)
+                )
                 task = bench.tasks[i]
                 value = primary_metric(cohort, task, score)
                 replicates = primary_replicates(cohort, task, score, bench.draws)
@@ -317,9 +388,13 @@ def _simulated(seed: int, effect: float = 0.0, subjects: int = 150, tasks: int =
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say_and_false_edges_are_as_rare():
-    """Pairs that do nothing: 95% of the intervals hold 0, and a false edge is in about 5% of the matrices at most."""
+    """Pairs that do nothing: 95% of the intervals hold 0, and a false edge is in about 5% of the
+    matrices at most.
+    """
     cells = [(i, j) for i in range(5) for j in range(5) if i != j]
-    inside, matrices_with_an_edge, repetitions = [], 0, 120
+    inside = []
+    matrices_with_an_edge = 0
+    repetitions = 120
     for repetition in range(repetitions):
         bench = _simulated(repetition)
         measured = bench.measure([pair_contrast(i, j) for i, j in cells], [i for i, _ in cells])

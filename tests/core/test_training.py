@@ -34,13 +34,17 @@ def test_learns_every_problem_class(cohort, fitted):
     assert scores["destination"].value > 0.9
     predicted = fitted.predict(cohort)
     known = cohort.labelled["stay"] & (cohort.split == TEST)
-    assert np.abs(predicted["stay"] - cohort.labels["stay"])[known].mean() < 5  # in days, not standard deviations
+    assert (
+        np.abs(predicted["stay"] - cohort.labels["stay"])[known].mean() < 5
+    )  # in days, not standard deviations
 
 
 def test_distances_are_those_that_the_assignments_come_from(cohort, fitted):
     (name,) = fitted.distances(cohort)
     kernel = 1 / (1 + fitted.distances(cohort)[name] ** 2)
-    np.testing.assert_allclose(kernel / kernel.sum(1, keepdims=True), fitted.predict(cohort)[name], rtol=1e-3)
+    np.testing.assert_allclose(
+        kernel / kernel.sum(1, keepdims=True), fitted.predict(cohort)[name], rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize("tasks", [TASKS, TASKS[-1:]], ids=["beside others", "alone"])
@@ -76,7 +80,13 @@ def test_kill_and_resume_equals_no_kill(cohort, tmp_path, tasks, epoch):
     with pytest.raises(Killed):
         fit(cohort, tasks, config, on_epoch=kill, resume=tmp_path)
     epochs = []
-    resumed = fit(cohort, tasks, config, on_epoch=lambda report: epochs.append(report["epoch"]), resume=tmp_path)
+    resumed = fit(
+        cohort,
+        tasks,
+        config,
+        on_epoch=lambda report: epochs.append(report["epoch"]),
+        resume=tmp_path,
+    )
     assert epochs[0] > 0
     assert_same(resumed, fit(cohort, tasks, config))
     assert [file.name for file in tmp_path.iterdir()] == ["training.safetensors"]
@@ -102,7 +112,10 @@ def test_training_that_diverges_leaves_the_last_good_weights(cohort):
 
 def test_finished_training_is_not_repeated(cohort, tmp_path):
     first = fit(cohort, SUPERVISED, SMALL, resume=tmp_path)
-    assert_same(first, fit(cohort, SUPERVISED, SMALL, on_epoch=lambda _: pytest.fail("an epoch"), resume=tmp_path))
+    assert_same(
+        first,
+        fit(cohort, SUPERVISED, SMALL, on_epoch=lambda _: pytest.fail("an epoch"), resume=tmp_path),
+    )
 
 
 def test_a_state_of_other_work_is_not_used(cohort, tmp_path):
@@ -116,7 +129,10 @@ def test_nothing_is_fitted_on_calibration_or_test_rows(cohort):
     blind = np.isin(cohort.split, [CALIBRATION, TEST])
     changed = replace(
         cohort,
-        embeddings={name: np.where(blind[:, None], 1e3, v).astype(np.float32) for name, v in cohort.embeddings.items()},
+        embeddings={
+            name: np.where(blind[:, None], 1e3, v).astype(np.float32)
+            for name, v in cohort.embeddings.items()
+        },
         labels={name: np.where(blind, 1.0, values) for name, values in cohort.labels.items()},
         labelled={name: values | blind for name, values in cohort.labelled.items()},
     )
@@ -127,9 +143,13 @@ def test_standardisation_is_fitted_on_training_rows_only(cohort):
     moved = cohort.split == VALID
     changed = replace(
         cohort,
-        embeddings={k: np.where(moved[:, None], v + 7, v).astype(np.float32) for k, v in cohort.embeddings.items()},
+        embeddings={
+            k: np.where(moved[:, None], v + 7, v).astype(np.float32)
+            for k, v in cohort.embeddings.items()
+        },
     )
-    a, b = _state(fit(cohort, SUPERVISED, SMALL)), _state(fit(changed, SUPERVISED, SMALL))
+    a = _state(fit(cohort, SUPERVISED, SMALL))
+    b = _state(fit(changed, SUPERVISED, SMALL))
     assert torch.equal(a["mean"], b["mean"])
     assert torch.equal(a["inverse_scale"], b["inverse_scale"])
 
@@ -157,7 +177,10 @@ def test_a_split_without_a_label_is_no_error_and_no_nan(cohort, task, splits):
 
 
 def test_without_any_validation_label_all_epochs_are_run(cohort):
-    bare = replace(cohort, labelled={name: mask & (cohort.split != VALID) for name, mask in cohort.labelled.items()})
+    bare = replace(
+        cohort,
+        labelled={name: mask & (cohort.split != VALID) for name, mask in cohort.labelled.items()},
+    )
     epochs = []
     model = fit(bare, SUPERVISED, SMALL, on_epoch=lambda report: epochs.append(report["epoch"]))
     assert len(epochs) == SMALL.epochs
@@ -168,7 +191,10 @@ def test_one_class_constant_inputs_and_absent_modality(cohort):
     n = len(cohort)
     odd = replace(
         cohort,
-        embeddings={"constant": np.full((n, 3), 5.0, np.float32), "never": np.full((n, 2), np.nan, np.float32)},
+        embeddings={
+            "constant": np.full((n, 3), 5.0, np.float32),
+            "never": np.full((n, 2), np.nan, np.float32),
+        },
         present={"constant": np.ones(n, bool), "never": np.zeros(n, bool)},
         labels={**cohort.labels, "death": np.ones(n)},
     )

@@ -1,4 +1,6 @@
-"""How tasks are weighed as they are learned: learned variances, and methods that combine gradients."""
+"""How tasks are weighed as they are learned: learned variances, and methods that combine
+gradients.
+"""
 
 import sys
 from dataclasses import replace
@@ -15,7 +17,9 @@ from m3h_core.training import Trainer
 from m3h_core.weighting import AGGREGATORS, by_uncertainty, gradient_method
 
 UNCERTAIN = replace(SMALL, weighting="uncertainty")
-needs_torchjd = pytest.mark.skipif(not find_spec("torchjd"), reason='needs TorchJD: pip install "m3h[gradients]"')
+needs_torchjd = pytest.mark.skipif(
+    not find_spec("torchjd"), reason='needs TorchJD: pip install "m3h[gradients]"'
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +31,16 @@ def cohort():
 def noisy(cohort):
     """Two tasks of one cause, one of them nearly all noise; a third has no label."""
     rng = np.random.default_rng(1)
-    labels = {"clean": cohort.labels["stay"], "noisy": cohort.labels["stay"] + 50 * rng.normal(size=len(cohort))}
+    labels = {
+        "clean": cohort.labels["stay"],
+        "noisy": cohort.labels["stay"] + 50 * rng.normal(size=len(cohort)),
+    }
     labels["never"] = np.full(len(cohort), np.nan)
-    return replace(cohort, labels=labels, labelled={name: np.isfinite(values) for name, values in labels.items()})
+    return replace(
+        cohort,
+        labels=labels,
+        labelled={name: np.isfinite(values) for name, values in labels.items()},
+    )
 
 
 def _killed_and_resumed(cohort, tasks, config, folder):
@@ -40,15 +51,20 @@ def _killed_and_resumed(cohort, tasks, config, folder):
     with pytest.raises(Killed):
         fit(cohort, tasks, config, on_epoch=kill, resume=folder)
     epochs = []
-    model = fit(cohort, tasks, config, on_epoch=lambda report: epochs.append(report["epoch"]), resume=folder)
+    model = fit(
+        cohort, tasks, config, on_epoch=lambda report: epochs.append(report["epoch"]), resume=folder
+    )
     assert epochs[0] > 0
     return model
 
 
 def test_the_likelihood_is_that_of_the_paper():
-    loss, s = torch.tensor([[[3.0, 5.0]]]), torch.tensor([[0.5, -1.0]])
+    loss = torch.tensor([[[3.0, 5.0]]])
+    s = torch.tensor([[0.5, -1.0]])
     found = by_uncertainty(loss, torch.tensor([[[1.0, 0.0]]]), s, torch.tensor([[False, True]]))
-    expected = torch.tensor([3.0 / (2 * np.exp(0.5)) + 0.5 / 2, 5.0 / np.exp(-1.0)], dtype=torch.float32)
+    expected = torch.tensor(
+        [3.0 / (2 * np.exp(0.5)) + 0.5 / 2, 5.0 / np.exp(-1.0)], dtype=torch.float32
+    )
     torch.testing.assert_close(found[0, 0], expected)
 
 
@@ -82,7 +98,10 @@ def test_uncertainty_resumes_where_it_was(cohort, tmp_path):
 def test_uncertainty_in_one_wide_model_equals_looped_fits(cohort):
     """Each model learns its own variances; some stop early and leave."""
     config = replace(UNCERTAIN, precision="float64", epochs=30, patience=2, learning_rate=0.02)
-    jobs = [(list(tasks), config) for tasks in (SUPERVISED[:2], SUPERVISED[1:3], [SUPERVISED[0], SUPERVISED[2]])]
+    jobs = [
+        (list(tasks), config)
+        for tasks in (SUPERVISED[:2], SUPERVISED[1:3], [SUPERVISED[0], SUPERVISED[2]])
+    ]
     for (tasks, _), model in zip(jobs, fit_many(cohort, jobs), strict=True):
         for name, value in fit(cohort, tasks, config).model.state_dict().items():
             torch.testing.assert_close(model.model.state_dict()[name], value, atol=1e-7, rtol=1e-6)
@@ -98,8 +117,11 @@ def test_combined_gradients_learn(cohort, weighting):
 
 @needs_torchjd
 def test_gradients_in_conflict_are_turned_away_from_each_other():
-    w, unused = torch.zeros(2, requires_grad=True), torch.zeros(1, requires_grad=True)
-    gradient_method("pcgrad")([w @ torch.tensor([1.0, 0.0]), w @ torch.tensor([-1.0, 1.0])], [w, unused], 0)
+    w = torch.zeros(2, requires_grad=True)
+    unused = torch.zeros(1, requires_grad=True)
+    gradient_method("pcgrad")(
+        [w @ torch.tensor([1.0, 0.0]), w @ torch.tensor([-1.0, 1.0])], [w, unused], 0
+    )
     torch.testing.assert_close(w.grad, torch.tensor([0.5, 1.5]))  # the sum would be [0, 1]
     assert unused.grad is None
 
@@ -143,5 +165,7 @@ def test_without_torchjd_the_error_says_what_to_install(cohort, monkeypatch):
 
 
 def test_a_weighting_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="weighting 'fair' is not one of equal, uncertainty, upgrad"):
+    with pytest.raises(
+        ValueError, match="weighting 'fair' is not one of equal, uncertainty, upgrad"
+    ):
         FitConfig(weighting="fair")  # ty: ignore[invalid-argument-type]

@@ -1,4 +1,6 @@
-"""Run by test_ray.py, with a folder, in a network of its own: a Ray cluster of two nodes, of which one is lost."""
+"""Run by test_ray.py, with a folder, in a network of its own: a Ray cluster of two nodes, of which
+one is lost.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,10 @@ from launched import finish, materialize, prepared, serve_mlflow, step_of, wait_
 
 from m3h_core import FittedModel
 from m3h_pipeline.jobs.embed import embed
-from m3h_pipeline.storage import produce
+from m3h_pipeline.state.storage import produce
 
-SAMPLES, WORDS = 600, 80
+SAMPLES = 600
+WORDS = 80
 
 
 def write_inputs(to: Path) -> dict:
@@ -26,8 +29,16 @@ def write_inputs(to: Path) -> dict:
     rng = np.random.default_rng(0)
     words = np.array(["ba", "ke", "lu", "mo", "gan", "hol"])
     texts = [" ".join(rng.choice(words, WORDS)) for _ in ids]
-    pl.DataFrame({"sample_id": ids, "subject_id": ids, "split": split}).write_parquet(to / "samples.parquet")
-    notes = {"sample_id": ids, "hours": [-1.0] * SAMPLES, "note_id": ids, "kind": ["x"] * SAMPLES, "text": texts}
+    pl.DataFrame({"sample_id": ids, "subject_id": ids, "split": split}).write_parquet(
+        to / "samples.parquet"
+    )
+    notes = {
+        "sample_id": ids,
+        "hours": [-1.0] * SAMPLES,
+        "note_id": ids,
+        "kind": ["x"] * SAMPLES,
+        "text": texts,
+    }
     pl.DataFrame(notes).write_parquet(to / "language.parquet")
     return {}
 
@@ -36,7 +47,9 @@ def main() -> None:
     from ray.cluster_utils import Cluster
 
     folder = Path(sys.argv[1])
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": True})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": True}
+    )
     other = cluster.add_node(num_cpus=1)
     address = f"http://{cluster.head_node.webui_url}"
     with serve_mlflow(folder) as uri:
@@ -54,12 +67,18 @@ def main() -> None:
         started = time.monotonic()
         run = materialize(out, "language_embedding")
         cache = out / "cache" / "embeddings"
-        wait_until(lambda: list(cache.glob("language-*/*.safetensors")) or run.poll() is not None, seconds=150)
+        wait_until(
+            lambda: list(cache.glob("language-*/*.safetensors")) or run.poll() is not None,
+            seconds=150,
+        )
         assert run.poll() is None, (out / "run.log").read_text()[-6000:]
         written = len(list(cache.glob("language-*/*.safetensors")))
         cluster.remove_node(other, allow_graceful=False)
         finish(run, out)
-        print(f"embedding: a node was lost after {written} parts, whole after {time.monotonic() - started:.0f} s")
+        print(
+            f"embedding: a node was lost after {written} parts, whole after "
+            f"{time.monotonic() - started:.0f} s"
+        )
         info = json.loads((step_of(out, "embedding/language") / "step.json").read_text())["info"]
         assert info["items computed"] >= SAMPLES, info
         assert info["present"] == SAMPLES, info
@@ -70,7 +89,12 @@ def main() -> None:
     cluster.shutdown()
     alone = folder / "alone"
     alone.mkdir()
-    job = {"modality": "language", "inputs": str(step_of(out, "inputs")), "options": {}, "to": str(alone)}
+    job = {
+        "modality": "language",
+        "inputs": str(step_of(out, "inputs")),
+        "options": {},
+        "to": str(alone),
+    }
     embed(job | {"cache": str(folder / "cache"), "cache_bytes": 10**9}, lambda _: None)
     file = "embedding.safetensors"
     assert (alone / file).read_bytes() == (step_of(out, "embedding/language") / file).read_bytes()

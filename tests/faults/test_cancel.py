@@ -33,14 +33,21 @@ def test_cancelling_a_training_of_two_processes_ends_all_of_it_and_the_next_run_
             run = dagster.launch("main", SNAPSHOT, ["m3h_model"])
             wait_until(lambda: epochs_done(out) >= 2 or dagster.status(run) in ENDED, each=0.2)
             # Python's tracker is one for all runs that the code server starts.
-            now = {pid: command for pid, command in processes_of(out).items() if "resource_tracker" not in command}
+            now = {
+                pid: command
+                for pid, command in processes_of(out).items()
+                if "resource_tracker" not in command
+            }
             started = {pid: command for pid, command in now.items() if pid not in servers}
             training = [pid for pid, command in started.items() if "jobs.train" in command]
-            # torchrun and two workers, each in a session of its own: no signal to a group reaches all.
+            # torchrun and two workers, each in a session of its own: no signal to a group reaches
+            # all.
             assert len(training) == len({os.getsid(pid) for pid in training}) == 3, started
             assert [slot["runId"] for slot in pool(dagster)["claimedSlots"]] == [run]
 
-            asked = dagster.ask(TERMINATE, runIds=[run], terminatePolicy="SAFE_TERMINATE")["terminateRuns"]
+            asked = dagster.ask(TERMINATE, runIds=[run], terminatePolicy="SAFE_TERMINATE")[
+                "terminateRuns"
+            ]
             assert asked["terminateRunResults"] == [{"__typename": "TerminateRunSuccess"}], asked
             wait_until(lambda: dagster.status(run) in ENDED, seconds=30, each=0.2)
             assert dagster.status(run) == "CANCELED"
@@ -52,7 +59,9 @@ def test_cancelling_a_training_of_two_processes_ends_all_of_it_and_the_next_run_
             wait_until(lambda: dagster.status(run) in ENDED, each=0.2)
             assert dagster.status(run) == "SUCCESS"
             lines = (step_of(out, "joint") / ".curves.jsonl").read_text().splitlines()
-            assert [json.loads(line)["epoch"] for line in lines] == list(range(len(lines))), "an epoch was done again"
+            assert [json.loads(line)["epoch"] for line in lines] == list(range(len(lines))), (
+                "an epoch was done again"
+            )
     finally:
         for pid in processes_of(out):  # where the test has failed
             kill(pid)

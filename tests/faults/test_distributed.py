@@ -1,4 +1,6 @@
-"""Two processes that train one model: they agree with one, rank 0 alone reports, and one that dies is noticed."""
+"""Two processes that train one model: they agree with one, rank 0 alone reports, and one that dies
+is noticed.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ from launched import (
 from safetensors.numpy import load_file
 
 from m3h_pipeline import config as configuration
-from m3h_pipeline import tracking
+from m3h_pipeline.registry import tracking
 
 # Every problem class, clusters among them, in float64 so that only the order of sums can differ.
 COMPARED = """
@@ -62,8 +64,8 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 
 def script(file: Path, code: str, *words: object, launcher: Sequence[str] = ()) -> str:
     file.write_text(code)
-    here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.with_name("core")), os.environ.get("PYTHONPATH", "")])
+    support = Path(__file__).parents[1] / "support"
+    path = os.pathsep.join([str(support), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, *launcher, str(file), *map(str, words)],
         env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=120, check=False,
@@ -75,7 +77,8 @@ def script(file: Path, code: str, *words: object, launcher: Sequence[str] = ()) 
 def test_two_processes_agree_with_one(tmp_path):
     """The same global batches give the same losses, in every epoch and task."""
     alone, together = (
-        json.loads(script(tmp_path / "script.py", COMPARED, launcher=launcher)) for launcher in ([], TORCHRUN)
+        json.loads(script(tmp_path / "script.py", COMPARED, launcher=launcher))
+        for launcher in ([], TORCHRUN)
     )
     assert len(alone) == len(together) == 20
     for a, b in zip(alone, together, strict=True):
@@ -111,4 +114,6 @@ def test_a_rank_that_dies_ends_the_job_and_the_next_run_goes_on(tmp_path):
     import mlflow
 
     mlflow.set_tracking_uri(configuration.mlflow_uri(out))
-    assert len(mlflow.search_runs(experiment_names=[tracking.EXPERIMENT], output_format="list")) == 1
+    assert (
+        len(mlflow.search_runs(experiment_names=[tracking.EXPERIMENT], output_format="list")) == 1
+    )

@@ -1,4 +1,6 @@
-"""Ctrl-C, SIGTERM, a locked database and a full disk: one paragraph, no traceback, and a state to go on from."""
+"""Ctrl-C, SIGTERM, a locked database and a full disk: one paragraph, no traceback, and a state to
+go on from.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,15 @@ from launched import (
     wait_until,
 )
 
-from m3h_pipeline.endings import PATIENCE_VARIABLE, explain
+from m3h_pipeline.errors.endings import PATIENCE_VARIABLE, explain
 
-NEVER_SHOWN = ("Traceback", "DagsterExecutionInterrupted", "watch_orphans", "sqlalche", "failed with code")
+NEVER_SHOWN = (
+    "Traceback",
+    "DagsterExecutionInterrupted",
+    "watch_orphans",
+    "sqlalche",
+    "failed with code",
+)
 SHOWN = {"AS_M3H_RUN": "1"}
 
 
@@ -39,7 +47,9 @@ def out(tmp_path) -> Iterator[Path]:
 
 
 def error_of(run: subprocess.Popen[str], out: Path, code: int) -> str:
-    """The last line of a run that must end with an exit code; the log is emptied for the next one."""
+    """The last line of a run that must end with an exit code; the log is emptied for the next
+    one.
+    """
     ended = run.wait(120)
     log = out / "run.log"
     text = log.read_text()
@@ -76,7 +86,9 @@ def test_a_training_that_is_interrupted_or_locked_out_says_so_and_goes_on(out):
     assert "mlflow.db" in said
     with closing(locked(database)) as lock:
         run = materialize(out, **SHOWN)
-        wait_until(lambda: list(step_of(out, ".joint.partial").glob(".job.json")) or run.poll() is not None)
+        wait_until(
+            lambda: list(step_of(out, ".joint.partial").glob(".job.json")) or run.poll() is not None
+        )
         with pytest.raises(subprocess.TimeoutExpired):
             run.wait(8)
         lock.execute("ROLLBACK")
@@ -86,7 +98,12 @@ def test_a_training_that_is_interrupted_or_locked_out_says_so_and_goes_on(out):
 
 def test_the_workers_of_a_job_that_is_interrupted_print_nothing(out):
     run = materialize(out, "tree_models", **SHOWN)
-    wait_until(lambda: any("loky" in command for command in processes_of(out).values()) or run.poll() is not None)
+    wait_until(
+        lambda: (
+            any("loky" in command for command in processes_of(out).values())
+            or run.poll() is not None
+        )
+    )
     os.killpg(run.pid, signal.SIGINT)
     assert error_of(run, out, 130).startswith("stopped by Ctrl-C. ")
     wait_until(lambda: not processes_of(out), seconds=20)
@@ -97,7 +114,9 @@ def small_disk(tmp_path) -> Iterator[Path]:
     """A file system of 24 MiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("a file system can be mounted by root alone")
     yield disk
@@ -120,7 +139,10 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(small_disk, 
 @pytest.mark.parametrize(
     ("message", "told"),
     [
-        ("duckdb.IOException: IO Error: Could not write file: No space left on device", "the disk is full"),
+        (
+            "duckdb.IOException: IO Error: Could not write file: No space left on device",
+            "the disk is full",
+        ),
         ("polars: ComputeError: Disk quota exceeded (os error 122)", "the disk is full"),
         ("(sqlite3.OperationalError) database is locked", "a database stayed locked"),
     ],

@@ -1,4 +1,6 @@
-"""Real processes, killed at random epochs: the next run goes on, ends with the same weights, and leaves no trace."""
+"""Real processes, killed at random epochs: the next run goes on, ends with the same weights, and
+leaves no trace.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,8 @@ from safetensors import safe_open
 
 from m3h_core import fit
 from m3h_pipeline import config as configuration
-from m3h_pipeline import tracking
 from m3h_pipeline.jobs import FACTS, fit_config
+from m3h_pipeline.registry import tracking
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -118,13 +120,18 @@ def test_a_training_that_is_killed_in_every_way_ends_as_if_it_never_was(out):
         assert run.wait(60) != 0, story
         assert not step_of(out, "joint").exists(), story
         state = step_of(out, ".joint.partial") / ".checkpoint" / "training.safetensors"
-        if way is not kill_dagster:  # after this one the next run starts at once, and waits where it must
+        if (
+            way is not kill_dagster
+        ):  # after this one the next run starts at once, and waits where it must
             wait_until(lambda: not processes_of(out), seconds=20)
             with safe_open(state, framework="np") as stored:
                 about = json.loads(stored.metadata()["about"])
             assert about["epoch"] >= 1, story
             if way in (ask_worker, cancel):
-                assert about["epoch"] + bool(about["batch"]) >= at, (story, "asked to end, it wrote no state")
+                assert about["epoch"] + bool(about["batch"]) >= at, (
+                    story,
+                    "asked to end, it wrote no state",
+                )
         if way is kill_worker:
             assert "ran out of memory: set [launcher] workers = 1" in (out / "run.log").read_text()
     finish(materialize(out, **SAMPLED), out)
@@ -137,9 +144,18 @@ def test_a_training_that_is_killed_in_every_way_ends_as_if_it_never_was(out):
     assert facts["mlflow_run"] == run.info.run_id
     assert steps_of(run, "train_loss") == list(range(facts["epochs"])), story
     sampled = steps_of(run, "system/cpu_utilization_percentage")
-    assert sampled == steps_of(run, "system/system_memory_usage_megabytes") == list(range(len(sampled))), story
+    assert (
+        sampled
+        == steps_of(run, "system/system_memory_usage_megabytes")
+        == list(range(len(sampled)))
+    ), story
     assert len(sampled) >= 2  # of a killed one the last are lost
-    named = {*run.data.metrics, *run.data.params, *run.data.params.values(), *run.data.tags.values()}
+    named = {
+        *run.data.metrics,
+        *run.data.params,
+        *run.data.params.values(),
+        *run.data.tags.values(),
+    }
     assert not [word for word in named if socket.gethostname() in word]
 
 
@@ -150,7 +166,12 @@ def steps_of(run: Run, metric: str) -> list[int]:
 
 
 def job_by_hand(
-    cohort: Path, to: Path, arm: str, prefix: str = "pass", more: dict | None = None, **variables: str
+    cohort: Path,
+    to: Path,
+    arm: str,
+    prefix: str = "pass",
+    more: dict | None = None,
+    **variables: str,
 ) -> subprocess.Popen:
     to.mkdir(parents=True, exist_ok=True)
     config = {
@@ -171,8 +192,12 @@ def test_mlflow_that_goes_away_ends_a_training_clearly_and_nothing_is_trained_ag
     variables = SAMPLED | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
     def train(uri: str) -> subprocess.Popen:
-        more = {"mlflow": {"uri": uri, "artifacts": str(tmp_path), "key": "k", "name": "n", "tags": {}}}
-        return job_by_hand(step_of(out, "cohort"), tmp_path / "to", "joint", "pass", more, **variables)
+        more = {
+            "mlflow": {"uri": uri, "artifacts": str(tmp_path), "key": "k", "name": "n", "tags": {}}
+        }
+        return job_by_hand(
+            step_of(out, "cohort"), tmp_path / "to", "joint", "pass", more, **variables
+        )
 
     curves = tmp_path / "to" / ".curves.jsonl"
     with serve_mlflow(tmp_path / "mlflow") as uri:
@@ -198,7 +223,8 @@ def test_mlflow_that_goes_away_ends_a_training_clearly_and_nothing_is_trained_ag
 
 def test_two_jobs_never_write_into_one_folder(out, tmp_path):
     """The second waits for the first, and both end well."""
-    cohort, to = step_of(out, "cohort"), tmp_path / "to"
+    cohort = step_of(out, "cohort")
+    to = tmp_path / "to"
     jobs = [job_by_hand(cohort, to, "single_task") for _ in range(2)]
     said = [job.communicate(timeout=120)[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], said
@@ -209,24 +235,31 @@ def test_single_task_models_go_on_after_a_kill(out, tmp_path):
     cohort = step_of(out, "cohort")
     whole = job_by_hand(cohort, tmp_path / "whole", "single_task")
     job = job_by_hand(cohort, tmp_path / "killed", "single_task")
-    wait_until(lambda: list((tmp_path / "killed" / ".chunks").glob("chunk-*")) or job.poll() is not None)
+    wait_until(
+        lambda: list((tmp_path / "killed" / ".chunks").glob("chunk-*")) or job.poll() is not None
+    )
     kill(job.pid)
     job.communicate()
     again = job_by_hand(cohort, tmp_path / "killed", "single_task")
     for one in (whole, again):
         assert one.wait(120) == 0
     for task in TASKS:
-        files = [tmp_path / name / "models" / task.name / "model.safetensors" for name in ("whole", "killed")]
+        files = [
+            tmp_path / name / "models" / task.name / "model.safetensors"
+            for name in ("whole", "killed")
+        ]
         assert files[0].read_bytes() == files[1].read_bytes()
     assert not (tmp_path / "killed" / ".chunks").exists()
 
 
 def test_trees_go_on_after_a_kill(out, tmp_path):
-    """What was finished is kept as it is; the rest is trained; all ends with the bytes of an unbroken run.
+    """What was finished is kept as it is; the rest is trained; all ends with the bytes of an
+    unbroken run.
 
     The unbroken run has one worker, as `[launcher] workers` may say; the others have two.
     """
-    cohort, killed = step_of(out, "cohort"), tmp_path / "killed"
+    cohort = step_of(out, "cohort")
+    killed = tmp_path / "killed"
     children = tmp_path / "children"
     count = f"open({str(children)!r}, 'a').write(f'{{len(psutil.Process().children())}} ')"
     counting = f"import psutil; train.Progress = lambda *_: lambda *_: {count}"
@@ -238,7 +271,8 @@ def test_trees_go_on_after_a_kill(out, tmp_path):
     wait_until(lambda: not processes_of(killed), seconds=20)
     kept = sorted((killed / ".trees").glob("*.txt"))
     assert kept
-    # A worker may have come to its end before it saw that its job is gone: let one task be half-done in any case.
+    # A worker may have come to its end before it saw that its job is gone: let one task be
+    # half-done in any case.
     if len(kept) == len(TASKS):
         lost = kept.pop()
         lost.rename(lost.with_suffix(".partial")).write_text("tree")
@@ -250,7 +284,9 @@ def test_trees_go_on_after_a_kill(out, tmp_path):
     files = ["predictions.safetensors", *(f"models/{task.name}.txt" for task in TASKS)]
     for file in files:
         assert (tmp_path / "whole" / file).read_bytes() == (killed / file).read_bytes()
-    after = {task.name: (killed / "models" / f"{task.name}.txt").stat().st_mtime_ns for task in TASKS}
+    after = {
+        task.name: (killed / "models" / f"{task.name}.txt").stat().st_mtime_ns for task in TASKS
+    }
     assert {name for name, at in after.items() if before.get(name) == at} == set(before)
     assert not (killed / ".trees").exists()
 

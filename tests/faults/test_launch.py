@@ -1,4 +1,6 @@
-"""Launchers beyond this machine: what they need, what they ask for, and Slurm itself where it is installed."""
+"""Launchers beyond this machine: what they need, what they ask for, and Slurm itself where it is
+installed.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,16 @@ from launched import (
 from ray_cluster import write_inputs
 
 from m3h_core import FittedModel
-from m3h_pipeline import launch
 from m3h_pipeline.config import LauncherConfig
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.storage import produce
+from m3h_pipeline.jobs import launchers as launch
+from m3h_pipeline.state.storage import produce
 
-WORK = launch.Work(["-m", "m3h_pipeline.jobs.train", "--config", "/mnt/m3h/out/job.json"], Path("/mnt/m3h/out"), gpus=2)
+WORK = launch.Work(
+    ["-m", "m3h_pipeline.jobs.train", "--config", "/mnt/m3h/out/job.json"],
+    Path("/mnt/m3h/out"),
+    gpus=2,
+)
 SLURM = ("slurmctld", "slurmd", "munged", "srun")
 
 
@@ -124,17 +130,26 @@ KUBERNETES = LauncherConfig.model_validate(
             "image": "hospital/m3h:0.1.0",
             "claim": "m3h-data",
             "secrets": ["m3h-mlflow"],
-            "pod": {"nodeSelector": {"gpu": "h100"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]},
+            "pod": {
+                "nodeSelector": {"gpu": "h100"},
+                "tolerations": [{"key": "gpu", "operator": "Exists"}],
+            },
         },
     }
 )
 
 
 def test_the_pod_is_valid_and_holds_no_secret(monkeypatch):
-    """As dagster-k8s builds it, against the schema of Kubernetes' own API: unknown fields are errors."""
-    pipes = pytest.importorskip("dagster_k8s.pipes", reason='dagster-k8s is not installed: pip install "m3h[k8s]"')
+    """As dagster-k8s builds it, against the schema of Kubernetes' own API: unknown fields are
+    errors.
+    """
+    pipes = pytest.importorskip(
+        "dagster_k8s.pipes", reason='dagster-k8s is not installed: pip install "m3h[k8s]"'
+    )
     kubernetes = pytest.importorskip("kubernetes", reason="the package kubernetes is not installed")
-    schema = pytest.importorskip("kubernetes_validate", reason="the package kubernetes-validate is not installed")
+    schema = pytest.importorskip(
+        "kubernetes_validate", reason="the package kubernetes-validate is not installed"
+    )
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hush-hush")
     body = pipes.build_pod_body(
         pod_name="m3h", image=None, command=None, env_vars={"DAGSTER_PIPES_CONTEXT": "x"}, base_pod_meta={},
@@ -160,8 +175,13 @@ def test_the_pod_is_valid_and_holds_no_secret(monkeypatch):
 
 
 def test_ray_is_asked_for_what_was_configured():
-    job = launch.ray_job(KUBERNETES.model_copy(update={"kind": "ray", "python": "/opt/m3h/bin/python"}), WORK)
-    assert job["entrypoint"] == "/opt/m3h/bin/python -m m3h_pipeline.jobs.train --config /mnt/m3h/out/job.json"
+    job = launch.ray_job(
+        KUBERNETES.model_copy(update={"kind": "ray", "python": "/opt/m3h/bin/python"}), WORK
+    )
+    assert (
+        job["entrypoint"]
+        == "/opt/m3h/bin/python -m m3h_pipeline.jobs.train --config /mnt/m3h/out/job.json"
+    )
     assert (job["entrypoint_num_gpus"], job["entrypoint_num_cpus"]) == (2, 8)
     assert "MLFLOW_TRACKING_PASSWORD" not in job["runtime_env"]["env_vars"]
 
@@ -172,10 +192,13 @@ def test_what_a_job_ends_with_is_what_the_run_ends_with(tmp_path):
     produce(step_of(out, "inputs"), "given", write_inputs)
     assert materialize(out, "language_embedding").wait(90) == 1
     last = (out / "run.log").read_text().splitlines()[-1]
-    assert last == "error: language: checkpoint '/nowhere' is neither a folder nor a hub name such as owner/model"
+    assert last == (
+        "error: language: checkpoint '/nowhere' is neither a folder nor a hub name such as "
+        "owner/model"
+    )
 
 
-# Slurm ----------------------------------------------------------------------------------------------------------------
+# Slurm --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -221,9 +244,13 @@ PartitionName=main Nodes=ALL Default=YES State=UP
             ["slurmctld", "-D", "-L", f"{folder}/slurmctld.log"],
             ["slurmd", "-D", "-L", f"{folder}/slurmd.log"],
         ):
-            daemons.append(subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.DEVNULL))
+            daemons.append(
+                subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.DEVNULL)
+            )
             time.sleep(0.5)
-        wait_until(lambda: "idle" in command_of(environment, "sinfo", "--noheader"), seconds=30, each=0.3)
+        wait_until(
+            lambda: "idle" in command_of(environment, "sinfo", "--noheader"), seconds=30, each=0.3
+        )
         yield environment
     finally:
         for daemon in reversed(daemons):
@@ -232,11 +259,19 @@ PartitionName=main Nodes=ALL Default=YES State=UP
             daemon.wait(20)
 
 
-_MUNGE = {"key-file": "key", "socket": "sock", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+_MUNGE = {
+    "key-file": "key",
+    "socket": "sock",
+    "pid-file": "pid",
+    "log-file": "log",
+    "seed-file": "seed",
+}
 
 
 def command_of(environment: dict[str, str], *command: str) -> str:
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
     return done.stdout + done.stderr
 
 
@@ -245,12 +280,20 @@ def test_slurm_accepts_the_request(slurm):
     settings = LauncherConfig.model_validate({"kind": "slurm", "cpus": 1, "memory_gb": 1})
     work = launch.Work(WORK.command, WORK.to, gpus=0)
     request = launch.srun(settings, work)
-    dry = [*request[: request.index("srun") + 1], "--test-only", *request[request.index("srun") + 1 :]]
+    dry = [
+        *request[: request.index("srun") + 1],
+        "--test-only",
+        *request[request.index("srun") + 1 :],
+    ]
     assert "to start at" in command_of(slurm, *dry)
     more = LauncherConfig.model_validate({"kind": "slurm", "cpus": 1, "memory_gb": 500})
     request = launch.srun(more, launch.Work(WORK.command, WORK.to, gpus=8))
     assert "--gpus=8" in request
-    dry = [*request[: request.index("srun") + 1], "--test-only", *request[request.index("srun") + 1 :]]
+    dry = [
+        *request[: request.index("srun") + 1],
+        "--test-only",
+        *request[request.index("srun") + 1 :],
+    ]
     assert "to start at" not in command_of(slurm, *dry)
 
 

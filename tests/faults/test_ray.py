@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 
-def test_an_embedding_says_what_is_wrong_survives_the_loss_of_a_node_and_a_training_completes(tmp_path):
+def test_an_embedding_says_what_is_wrong_survives_the_loss_of_a_node_and_a_training_completes(
+    tmp_path,
+):
     """In a network of its own: Ray listens on every address."""
     for package in ("ray", "dagster_ray"):
         pytest.importorskip(package, reason='Ray is not installed: pip install "m3h[ray]"')
@@ -32,5 +34,8 @@ def test_an_embedding_says_what_is_wrong_survives_the_loss_of_a_node_and_a_train
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
     print(done.stdout)
-    assert "a mistake: language: checkpoint '/nowhere' is neither a folder nor a hub name" in done.stdout
+    assert (
+        "a mistake: language: checkpoint '/nowhere' is neither a folder nor a hub name"
+        in done.stdout
+    )
     assert "the vectors are those of one machine" in done.stdout

@@ -1,4 +1,6 @@
-"""`m3h ui` and the process above its servers, killed: nothing of theirs stays, and the next start works."""
+"""`m3h ui` and the process above its servers, killed: nothing of theirs stays, and the next start
+works.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ import pytest
 from launched import prepared, processes_of, wait_until
 from webserver import Dagster, free_port
 
-from m3h_pipeline import tracking
-from m3h_pipeline.pages import is_served, last_served
+from m3h_pipeline.registry import tracking
+from m3h_pipeline.state.pages import is_served, last_served
 
 _SECONDS = 20
 
@@ -29,7 +31,7 @@ def out(tmp_path):
 
 def start(out: Path, *options: object) -> subprocess.Popen[str]:
     """`m3h ui`, once it says where its pages are."""
-    command = [sys.executable, "-m", "m3h_pipeline.cli", "ui", "--out", out, *options]
+    command = [sys.executable, "-m", "m3h_pipeline.cli.main", "ui", "--out", out, *options]
     process = subprocess.Popen(
         [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

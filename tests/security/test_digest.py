@@ -1,4 +1,6 @@
-"""What scores is what was approved: every change to a version's files is refused before it is loaded."""
+"""What scores is what was approved: every change to a version's files is refused before it is
+loaded.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,16 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
-from m3h_pipeline import config, review, tag_answers, tracking
-from m3h_pipeline.approval import approval, fetch_approved, held_against, verify
-from m3h_pipeline.audit import POSTGRES_VARIABLE, Audit, system_user
-from m3h_pipeline.cli import main
+from m3h_pipeline import config
+from m3h_pipeline.cli.main import main
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.jobs import champion, score
-from m3h_pipeline.review import APPROVED, REJECTED, STATUS, decide, roll_back, settle
+from m3h_pipeline.registry import review, tag_answers, tracking
+from m3h_pipeline.registry.approval import approval, fetch_approved, held_against, verify
+from m3h_pipeline.registry.audit import POSTGRES_VARIABLE, Audit, system_user
+from m3h_pipeline.registry.review import APPROVED, REJECTED, STATUS, decide, roll_back, settle
 
-MODEL = Path(__file__).parents[1] / "pipeline" / "model_format_1" / "model"
+MODEL = Path(__file__).parents[1] / "scoring" / "model_format_1" / "model"
 NAME = tracking.MODEL_NAME
 
 
@@ -60,7 +63,10 @@ def stored(out: Path, version: str) -> Path:
 
 
 def job_config(out: Path) -> dict[str, str]:
-    return {"uri": f"sqlite:///{out}/mlflow/mlflow.db", "artifacts": str(out / "mlflow" / "artifacts")}
+    return {
+        "uri": f"sqlite:///{out}/mlflow/mlflow.db",
+        "artifacts": str(out / "mlflow" / "artifacts"),
+    }
 
 
 def swap_weights(model: Path) -> None:
@@ -106,12 +112,17 @@ def test_an_approved_version_is_loaded_by_score_and_gate(out, tmp_path):
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_files_that_changed_after_the_approval_are_refused(out, tmp_path, attack: Callable[[Path], None]):
+def test_files_that_changed_after_the_approval_are_refused(
+    out, tmp_path, attack: Callable[[Path], None]
+):
     decide(out, APPROVED, "1", "Ada", "good")
     approved = approval(out, "1")
     attack(stored(out, "1"))
     (private := tmp_path / "private").mkdir()
-    said = "version 1 of m3h in MLflow are not those that were approved at .* by Ada.*nothing is scored"
+    said = (
+        "version 1 of m3h in MLflow are not those that were approved at .* by Ada.*nothing is "
+        "scored"
+    )
     with pytest.raises(InputError, match=said):
         score.load("1", approved, private)
     with pytest.raises(InputError, match=said):
@@ -149,7 +160,9 @@ def test_mlflow_s_note_and_bytecode_count_for_nothing_and_are_not_loaded(out, tm
     assert str(to) in verify(out, "1", to)
     assert to.stat().st_mode & 0o077 == 0
     names = {path.relative_to(to).as_posix() for path in to.rglob("*") if path.is_file()}
-    assert names == {path.relative_to(MODEL).as_posix() for path in MODEL.rglob("*") if path.is_file()}
+    assert names == {
+        path.relative_to(MODEL).as_posix() for path in MODEL.rglob("*") if path.is_file()
+    }
     with pytest.raises(InputError, match="is there already"):
         verify(out, "1", to)
 
@@ -159,7 +172,9 @@ def test_the_audit_line_decides_not_tags_nor_aliases(out):
     client(out).set_model_version_tag(NAME, "2", "digest", "0" * 64)
     settle(out)
     assert approval(out, "2") is None
-    with pytest.raises(InputError, match=r"has no approval that names its files.*m3h review approve 2"):
+    with pytest.raises(
+        InputError, match=r"has no approval that names its files.*m3h review approve 2"
+    ):
         verify(out, None, None)
     decide(out, APPROVED, "2", "Ada", "")
     assert "version 2 holds the files" in verify(out, None, None)
@@ -202,8 +217,9 @@ def make_earlier_table(address: str) -> None:
             "why TEXT NOT NULL, settled_at VARCHAR(32), outcome TEXT, champion VARCHAR(32))"
         )
         connection.exec_driver_sql(
-            "INSERT INTO m3h_review (at, version, decision, who, why, settled_at, outcome, champion) "
-            "VALUES ('2026-01-01T00:00:00', '1', 'approved', 'Ada', 'good', '2026-01-01T00:00:01', 'champion', '1')"
+            "INSERT INTO m3h_review (at, version, decision, who, why, settled_at, outcome, "
+            "champion) VALUES ('2026-01-01T00:00:00', '1', 'approved', 'Ada', 'good', "
+            "'2026-01-01T00:00:01', 'champion', '1')"
         )
     engine.dispose()
 
@@ -230,16 +246,22 @@ def test_a_champion_of_an_earlier_version_is_approved_again(out):
     asked = CliRunner().invoke(main, ["review", "verify", "--out", str(out)])
     assert asked.exit_code == 1
     assert f"m3h review approve 1 --out {out}" in asked.output
-    assert decide(out, APPROVED, "1", "Ben", "looked again") == "version 1, approved by Ben: champion"
+    assert (
+        decide(out, APPROVED, "1", "Ben", "looked again") == "version 1, approved by Ben: champion"
+    )
     assert approval(out, "1")["by"] == "Ben"
     with pytest.raises(InputError, match="version 1 is the champion already"):
         decide(out, APPROVED, "1", "Ben", "")
     assert len(Audit(out).lines()) == 2
 
 
-def test_the_system_s_user_stands_beside_the_claimed_name_without_control_characters(out, monkeypatch):
+def test_the_system_s_user_stands_beside_the_claimed_name_without_control_characters(
+    out, monkeypatch
+):
     monkeypatch.setenv("LOGNAME", "somebody-else")
-    decide(out, APPROVED, "1", "Ada\x1b[2J\n2026-01-01Z  version 2  approved by Ben", "a\tb\r\u202ec")
+    decide(
+        out, APPROVED, "1", "Ada\x1b[2J\n2026-01-01Z  version 2  approved by Ben", "a\tb\r\u202ec"
+    )
     line = Audit(out).lines()[-1]
     assert line.who == "Ada[2J 2026-01-01Z version 2 approved by Ben"
     assert line.why == "a b c"

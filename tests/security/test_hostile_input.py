@@ -1,4 +1,6 @@
-"""Files that are made to hang, to fill the memory, or to pass for something else: each is answered in a paragraph."""
+"""Files that are made to hang, to fill the memory, or to pass for something else: each is answered
+in a paragraph.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,9 @@ from passage import Passage
 from PIL import Image
 
 from m3h_core.embedders.vision import UnreadableImage, read_image
+from m3h_pipeline.config import open_source
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.sources import open_source
-from m3h_pipeline.yaml_file import read_yaml
+from m3h_pipeline.files.yaml_file import read_yaml
 
 # Far more than a refusal needs on a busy machine, far less than what these files ask for.
 SECONDS = 60
@@ -30,7 +32,8 @@ EXTRACT = """
 import sys
 from pathlib import Path
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.sources import Settings, extract, open_source
+from m3h_pipeline.config import open_source
+from m3h_pipeline.sources import Settings, extract
 source = open_source("tables", Path(sys.argv[1]))
 try:
     source.check()
@@ -66,7 +69,7 @@ def hospital(tmp_path) -> Path:
     return tables_folder.write(tmp_path / "hospital", tables_folder.hospital())
 
 
-# No regular files -----------------------------------------------------------------------------------------------------
+# No regular files ---------------------------------------------------------------------------------
 
 
 def put_socket(file: Path) -> None:
@@ -104,18 +107,33 @@ def test_what_is_no_file_is_refused_and_never_read(hospital, name, kind):
 def test_a_pipe_does_not_hang_the_command(hospital, tmp_path):
     (hospital / "events.csv").unlink()
     os.mkfifo(hospital / "events.csv")
-    command = [sys.executable, "-m", "m3h_pipeline.cli", "run", "--source", "tables", "--path", hospital]
+    command = [
+        sys.executable,
+        "-m",
+        "m3h_pipeline.cli.main",
+        "run",
+        "--source",
+        "tables",
+        "--path",
+        hospital,
+    ]
     result = subprocess.run(
-        [*command, "--out", tmp_path / "run"], capture_output=True, text=True, check=False, timeout=SECONDS
+        [*command, "--out", tmp_path / "run"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
     )
     assert result.returncode == 1
     assert "events.csv is a named pipe, not a file" in " ".join(result.stderr.split())
     assert not (tmp_path / "run").exists()
 
 
-# YAML -----------------------------------------------------------------------------------------------------------------
+# YAML ---------------------------------------------------------------------------------------------
 
-LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10))
+LAUGHS = "a0: &a0 [x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
+)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +143,10 @@ LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10
             "timezone: UTC\nfeatures: [age]\ntimezone: Europe/Berlin\n",
             r"the key timezone is there twice (lines 1 and 3)",
         ),
-        ("tasks:\n- {name: a, problem: binary, name: b}\n", "the key name is there twice (lines 2 and 2)"),
+        (
+            "tasks:\n- {name: a, problem: binary, name: b}\n",
+            "the key name is there twice (lines 2 and 2)",
+        ),
         (LAUGHS, "its aliases (*) unfold to more than 100,000 entries"),
         ("a: &a [*a]\n", "an alias (*) stands within what it refers to"),
         ("a: " + "[" * 100_000, "more than 50 levels within each other"),
@@ -135,7 +156,18 @@ LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10
         ("a: !!python/object/apply:os.system ['id']\n", "could not determine a constructor"),
         ("? [a, b]\n: 1\n", "a key must be a word"),
     ],
-    ids=["twice", "twice within", "laughs", "itself", "deep", "deep lists", "no date", "no number", "code", "odd key"],
+    ids=[
+        "twice",
+        "twice within",
+        "laughs",
+        "itself",
+        "deep",
+        "deep lists",
+        "no date",
+        "no number",
+        "code",
+        "odd key",
+    ],
 )
 def test_a_yaml_file_that_is_made_to_deceive(tmp_path, text, says):
 
@@ -155,7 +187,7 @@ def test_aliases_and_merged_keys_that_mean_something_are_read(tmp_path):
     assert read_yaml(file) == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": {"x": 1, "y": 2}}
 
 
-# Tables that have no end ----------------------------------------------------------------------------------------------
+# Tables that have no end --------------------------------------------------------------------------
 
 MEGABYTE = 1_000_000
 HEADER = b"stay_id,time,code,value,unit\n"
@@ -173,11 +205,17 @@ def pack(file: Path, *parts: tuple[bytes, int]) -> None:
 
 BOMBS = {
     "one line": ([(HEADER, 1), (b"x" * 50 * MEGABYTE, 2000)], "has a line of more than 100 MB"),
-    "one header": ([(b"x" * 50 * MEGABYTE, 2000)], "has a first line of more than 1,000,000 characters"),
+    "one header": (
+        [(b"x" * 50 * MEGABYTE, 2000)],
+        "has a first line of more than 1,000,000 characters",
+    ),
     "rows": ([(HEADER, 1), (ROW * 100_000, 25_000)], "unpacks to more than 250 times its size"),
     "empty lines": ([(HEADER, 1), (b"\n" * 50 * MEGABYTE, 2000)], "has a header but no rows"),
     "zeros": ([(HEADER + ROW, 1), (b"\0" * 50 * MEGABYTE, 2000)], "has a line of more than 100 MB"),
-    "columns": ([(HEADER[:-1] + b",x" * 100_000 + b"\n", 1), (b"1\n", 1)], "columns, more than the 20,000"),
+    "columns": (
+        [(HEADER[:-1] + b",x" * 100_000 + b"\n", 1), (b"1\n", 1)],
+        "columns, more than the 20,000",
+    ),
 }
 
 
@@ -196,7 +234,7 @@ def test_a_sparse_file_is_refused(hospital):
     assert "has a line of more than 100 MB" in refused(hospital)
 
 
-# Features -------------------------------------------------------------------------------------------------------------
+# Features -----------------------------------------------------------------------------------------
 
 
 def with_features(root: Path, count: int) -> Path:
@@ -218,7 +256,7 @@ def test_a_hundred_features_are_read_in_seconds(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
-# Images ---------------------------------------------------------------------------------------------------------------
+# Images -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["a named pipe", "a socket", "a device"])
@@ -232,7 +270,9 @@ def test_images_out_of_the_folder_and_pipes_are_quarantined(tmp_path):
     tables = tables_folder.hospital()
     time_of_image = "2024-01-11 09:00:00"
     paths = ["../secret.png", "images/../../secret.png", "pipe.png", "own..png"]
-    tables["images"] = [tables_folder.image("s1", f"i{i}", time_of_image, path) for i, path in enumerate(paths)]
+    tables["images"] = [
+        tables_folder.image("s1", f"i{i}", time_of_image, path) for i, path in enumerate(paths)
+    ]
     found_here = Passage(open_source("tables", with_images(tmp_path, tables)), tmp_path / "out")
     assert found_here.valid("images")["image_id"].to_list() == ["i3"]
     reasons = [reason for _, reason in found_here.reasons("images")]

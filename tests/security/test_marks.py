@@ -1,4 +1,6 @@
-"""A patient's values where nobody expects them: in a header, in the name of a file, in what a library says."""
+"""A patient's values where nobody expects them: in a header, in the name of a file, in what a
+library says.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,10 @@ import pytest
 import tables_folder
 from dagster._utils.error import serializable_error_info_from_exc_info
 
+from m3h_pipeline.config import open_source
 from m3h_pipeline.defs.resources import clearly
 from m3h_pipeline.errors import InputError, ValueLeftOut
-from m3h_pipeline.sources import Source, open_source
+from m3h_pipeline.sources import Source
 
 MARK = "mustermann"
 MARKS = (MARK, "9999001", "1931-07-14")
@@ -67,7 +70,9 @@ def test_a_lost_header_of_haim(tmp_path, file):
 def test_a_lost_header_of_words_alone(tmp_path):
     root = tables_folder.write(tmp_path / "hospital", tables_folder.hospital())
     (root / "notes.csv").write_text("mustermann,erika,surgery\nmustermann,max,surgery\n")
-    assert "it has 3 columns, none with a name that is known here" in refused(open_source("tables", root))
+    assert "it has 3 columns, none with a name that is known here" in refused(
+        open_source("tables", root)
+    )
 
 
 def change_header(file: Path, old: str, new: str) -> None:
@@ -81,7 +86,11 @@ def change_header(file: Path, old: str, new: str) -> None:
     ("table", "old", "says"),
     [
         ("labels", "value", "if its column 3 is that one, rename it to value"),
-        ("samples", "ward", "samples.csv has no column ward; it has stay_id, .* and 1 of another name"),
+        (
+            "samples",
+            "ward",
+            "samples.csv has no column ward; it has stay_id, .* and 1 of another name",
+        ),
         ("samples", "admit_time", "lacks the column admit_time; .* and 1 of another name"),
     ],
 )
@@ -115,23 +124,35 @@ def test_parquet_columns_that_are_called_like_a_patient(tmp_path):
     assert "looks like a row" in refused(open_source("tables", root))
 
 
-# Through Dagster ------------------------------------------------------------------------------------------------------
+# Through Dagster ----------------------------------------------------------------------------------
 
 
 class Night:
-    """A source's ingestion and validation under Dagster, in an out-folder, with all that was said."""
+    """A source's ingestion and validation under Dagster, in an out-folder, with all that was
+    said.
+    """
 
     def __init__(self, out: Path, source: str, folder: Path) -> None:
         self.out = out
         command = [sys.executable, "-c", NIGHT, out, source, folder]
-        self.result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        self.result = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=300
+        )
 
     def traces(self) -> list[str]:
-        """Where a mark stands: in what was said, in Dagster's records, in steps' records or in the lineage."""
-        found = ["the terminal"] if holds_mark((self.result.stdout + self.result.stderr).encode()) else []
+        """Where a mark stands: in what was said, in Dagster's records, in steps' records or in the
+        lineage.
+        """
+        found = (
+            ["the terminal"]
+            if holds_mark((self.result.stdout + self.result.stderr).encode())
+            else []
+        )
         files = [file for file in self.out.rglob("*") if file.is_file()]
         told = [
-            file for file in files if "snapshots" not in file.parts or file.name in ("step.json", "lineage.parquet")
+            file
+            for file in files
+            if "snapshots" not in file.parts or file.name in ("step.json", "lineage.parquet")
         ]
         assert any(file.name == "step.json" for file in told) or self.result.returncode
         assert any(file.suffix == ".db" for file in told)
@@ -151,7 +172,7 @@ def holds_mark(content: bytes) -> bool:
 NIGHT = """
 import sys
 from pathlib import Path
-from m3h_pipeline.run import prepare
+from m3h_pipeline.cli.run import prepare
 out, source, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 config = prepare(out, source, folder, None, "2026-01-02", to_run=True)
 import dagster as dg
@@ -177,12 +198,16 @@ def test_marks_in_cells_headers_and_names_of_files_stay_out_of_dagster(tmp_path)
     tables["events"][3] |= {"code": MARK, "unit": MARK, "value": MARK}
     tables["notes"][3] |= {"kind": MARK, "text": MARK, "time": MARK}
     tables["labels"][3]["value"] = MARK
-    tables["images"] = [tables_folder.image("s1", MARK, "2024-01-11 09:00:00", f"../{MARK}.png", view=MARK)]
+    tables["images"] = [
+        tables_folder.image("s1", MARK, "2024-01-11 09:00:00", f"../{MARK}.png", view=MARK)
+    ]
     root = tables_folder.write(tmp_path / "hospital", tables)
     (root / f"{MARK}.csv").write_text(ROW)
     night = Night(tmp_path / "out", "tables", root)
     assert night.result.returncode in (0, 1)
-    assert (tmp_path / "out/snapshots/2026-01-02/valid/labels/step.json").exists(), night.result.stderr
+    assert (tmp_path / "out/snapshots/2026-01-02/valid/labels/step.json").exists(), (
+        night.result.stderr
+    )
     assert night.traces() == []
 
 
@@ -202,7 +227,9 @@ def test_an_error_of_a_library_loses_what_it_quotes(tmp_path):
     """Through Dagster's own records of a failure, as an asset's step has them."""
     with pytest.raises(ValueLeftOut) as error, clearly():
         duckdb.sql(f"SELECT CAST('{MARK}' AS INT)").fetchall()
-    told = serializable_error_info_from_exc_info((type(error.value), error.value, error.value.__traceback__))
+    told = serializable_error_info_from_exc_info(
+        (type(error.value), error.value, error.value.__traceback__)
+    )
     assert "ConversionException" in told.message
     assert not holds_mark(told.message.encode())
     assert told.cause is None

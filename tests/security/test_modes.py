@@ -1,7 +1,7 @@
 """An out-folder that an earlier version left open is closed by the next command."""
 
-from m3h_pipeline.run import prepare
-from m3h_pipeline.storage import close_to_others
+from m3h_pipeline.cli.run import prepare
+from m3h_pipeline.state.storage import close_to_others
 
 
 def test_what_the_pipeline_wrote_is_closed_and_nothing_else(tmp_path):

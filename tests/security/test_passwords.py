@@ -14,7 +14,7 @@ PASSWORD = "correct-horse-battery"
 def test_no_process_of_m3h_ui_names_the_password_of_mlflow_s_store(postgres, tmp_path):
     _, mlflow = postgres
     uri = mlflow.replace("postgres@", f"postgres:{PASSWORD}@")
-    command = [sys.executable, "-m", "m3h_pipeline.cli", "ui", "--out", str(tmp_path / "out"),
+    command = [sys.executable, "-m", "m3h_pipeline.cli.main", "ui", "--out", str(tmp_path / "out"),
                "--port", str(free_port()), "--mlflow-port", str(free_port())]  # fmt: skip
     environment = dict(os.environ) | {"MLFLOW_TRACKING_URI": uri}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:

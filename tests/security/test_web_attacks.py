@@ -20,7 +20,7 @@ import pytest
 import websockets
 from webserver import free_port
 
-from m3h_pipeline.run import prepare
+from m3h_pipeline.cli.run import prepare
 
 JSON = {"Content-Type": "application/json"}
 CROSS_SITE = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
@@ -62,7 +62,9 @@ def port(out) -> Iterator[int]:
     process.wait(30)
 
 
-def _send(port: int, method: str, path: str, headers: dict[str, str] | None = None, body: str = "") -> tuple[int, str]:
+def _send(
+    port: int, method: str, path: str, headers: dict[str, str] | None = None, body: str = ""
+) -> tuple[int, str]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request(method, path, body or None, headers or {})
     response = connection.getresponse()
@@ -148,7 +150,9 @@ def test_token_is_asked_for(out):
 def test_short_token_is_refused(out):
     command = [sys.executable, "-m", "m3h_pipeline.webserver", "--port", str(free_port())]
     environment = dict(os.environ) | {"M3H_UI_TOKEN": "secret"}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    ended = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=90, check=False
+    )
     assert ended.returncode == 1
     assert "fewer than 16 characters" in ended.stderr
 
@@ -202,7 +206,10 @@ def evil_site(tmp_path, port) -> Iterator[str]:
 def test_page_of_another_site_gets_nowhere(browser, evil_site, port):
     page = browser.new_page()
     answers: list[tuple[str, str, int]] = []
-    page.on("response", lambda answer: answers.append((answer.request.method, answer.url, answer.status)))
+    page.on(
+        "response",
+        lambda answer: answers.append((answer.request.method, answer.url, answer.status)),
+    )
     page.goto(evil_site)
     results = page.evaluate("attack()")
     page.wait_for_timeout(1000)
@@ -218,7 +225,9 @@ def test_page_of_another_site_gets_nowhere(browser, evil_site, port):
 def test_dagster_s_own_page_works_behind_the_guard(browser, out, port):
     page = browser.new_page()
     failures: list[str] = []
-    page.on("response", lambda answer: failures.append(answer.url) if answer.status >= 400 else None)
+    page.on(
+        "response", lambda answer: failures.append(answer.url) if answer.status >= 400 else None
+    )
     page.goto(f"http://127.0.0.1:{port}/asset-groups")
     page.get_by_text("ingestion", exact=True).first.wait_for(timeout=60_000)
     page.close()

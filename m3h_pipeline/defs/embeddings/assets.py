@@ -10,10 +10,10 @@ import polars as pl
 from m3h_pipeline.config import spill
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
-from m3h_pipeline.encoders import encoder_options
 from m3h_pipeline.features.items import is_given
-from m3h_pipeline.launch import JobLauncher
-from m3h_pipeline.storage import code_version
+from m3h_pipeline.jobs.encoders import encoder_options
+from m3h_pipeline.jobs.launchers import JobLauncher
+from m3h_pipeline.state.storage import code_version
 
 INPUTS_CODE = code_version("m3h_pipeline.features")
 CODE = code_version("m3h_core.embedders", "m3h_pipeline.features", "m3h_pipeline.jobs.embed")
@@ -23,24 +23,26 @@ _MODALITIES: dict[str, tuple[list[str], set[str], str]] = {
     "tabular": (
         ["samples"],
         {"polars", "scikitlearn"},
-        "A vector a sample from the hospital's declared columns: quantiles, one-hot categories, what is missing.",
+        "A vector a sample from the hospital's declared columns: quantiles, one-hot categories, "
+        "what is missing.",
     ),
     "timeseries": (
         ["samples", "events"],
         {"numpy", "scikitlearn"},
-        "A vector a sample from its events: eleven statistics of each vital sign, lab and procedure up to the "
-        "prediction time.",
+        "A vector a sample from its events: eleven statistics of each vital sign, lab and "
+        "procedure up to the prediction time.",
     ),
     "language": (
         ["samples", "notes"],
         {"huggingface", "pytorch"},
-        "A vector a sample from its notes known at the prediction time, by a transformers encoder; recent notes weigh "
-        "more.",
+        "A vector a sample from its notes known at the prediction time, by a transformers "
+        "encoder; recent notes weigh more.",
     ),
     "vision": (
         ["samples", "images"],
         {"pytorch", "timm"},
-        "A vector a sample from its images known at the prediction time, by a timm encoder; recent images weigh more.",
+        "A vector a sample from its images known at the prediction time, by a timm encoder; "
+        "recent images weigh more.",
     ),
 }
 
@@ -50,8 +52,10 @@ _MODALITIES: dict[str, tuple[list[str], set[str], str]] = {
         dg.AssetSpec(
             f"{modality}_inputs",
             deps=[f"valid_{table}" for table in [*tables, "embeddings"]],
-            description=f"What was known of each stay at its prediction time: the {modality} inputs. "
-            "The one place where the future is cut off.",
+            description=(
+                f"What was known of each stay at its prediction time: the {modality} inputs. The "
+                "one place where the future is cut off."
+            ),
             group_name="inputs",
             kinds={"duckdb"},
             owners=OWNERS,
@@ -68,17 +72,23 @@ def as_of_inputs(context: dg.AssetExecutionContext, workspace: Workspace):
     """Cut every modality at the prediction time."""
     from m3h_pipeline.features.as_of import write_inputs
 
-    config, valid = workspace.config, workspace.valid(context)
+    config = workspace.config
+    valid = workspace.valid(context)
     step = workspace.produce(
         context,
         "inputs",
         [INPUTS_CODE, *valid.values()],
         lambda to: write_inputs(
-            {table: part.folder for table, part in valid.items()}, to, config.cohort.memory_limit, spill(config)
+            {table: part.folder for table, part in valid.items()},
+            to,
+            config.cohort.memory_limit,
+            spill(config),
         ),
     )
     for modality in _MODALITIES:
-        rows = pl.scan_parquet(step.folder / f"{modality}.parquet").select(pl.len()).collect().item()
+        rows = (
+            pl.scan_parquet(step.folder / f"{modality}.parquet").select(pl.len()).collect().item()
+        )
         yield materialized(step, {"dagster/row_count": rows}, asset_key=f"{modality}_inputs")
 
 

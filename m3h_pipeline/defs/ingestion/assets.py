@@ -1,4 +1,6 @@
-"""Ingestion: a hospital's own files become the canonical tables, with a lineage that accounts for every row."""
+"""Ingestion: a hospital's own files become the canonical tables, with a lineage that accounts for
+every row.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,31 +10,38 @@ import dagster as dg
 import polars as pl
 
 from m3h_pipeline import config as configuration
-from m3h_pipeline import forgetting
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, clearly, columns_of, materialized
-from m3h_pipeline.encoders import check_encoders
-from m3h_pipeline.lineage import unaccounted
-from m3h_pipeline.paths import contracts_folder
-from m3h_pipeline.snapshots import check_label
+from m3h_pipeline.erasure import forgetting
+from m3h_pipeline.jobs.encoders import check_encoders
 from m3h_pipeline.sources import extract
-from m3h_pipeline.storage import Step, code_version, content_hash
+from m3h_pipeline.sources.snapshot_label import check_label
+from m3h_pipeline.state.lineage import unaccounted
+from m3h_pipeline.state.paths import contracts_folder
+from m3h_pipeline.state.storage import Step, code_version, content_hash
 
 CODE = code_version(
     "m3h_pipeline.sources",
-    "m3h_pipeline.database",
-    "m3h_pipeline.tasks_file",
-    "m3h_pipeline.yaml_file",
-    "m3h_pipeline.columns",
+    "m3h_pipeline.state.database",
+    "m3h_pipeline.sources.tasks_file",
+    "m3h_pipeline.files.yaml_file",
+    "m3h_pipeline.sources.columns",
 )
 DESCRIPTIONS = {
-    "samples": "One row a hospital stay: who, when, the prediction time, the split (by subject), and the declared "
-    "features and audit columns. The tabular modality.",
-    "events": "Vital signs, labs and procedures as they were taken and as they became known. The time-series modality.",
+    "samples": (
+        "One row a hospital stay: who, when, the prediction time, the split (by subject), and the "
+        "declared features and audit columns. The tabular modality."
+    ),
+    "events": (
+        "Vital signs, labs and procedures as they were taken and as they became known. The "
+        "time-series modality."
+    ),
     "notes": "Clinical notes with the time when they were filed. The language modality.",
     "images": "Chest images with the time when they were taken. The vision modality.",
-    "embeddings": "Vectors that the hospital computed itself, which take the place of the encoder of their modality; "
-    "most hospitals have none.",
+    "embeddings": (
+        "Vectors that the hospital computed itself, which take the place of the encoder of their "
+        "modality; most hospitals have none."
+    ),
     "labels": "What is known of each task for each stay; no row means not labelled, never 0.",
 }
 
@@ -77,14 +86,20 @@ def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
     fingerprint = source.fingerprint()
     settings = configuration.settings(config, source)
     # How much memory and disk the work may take decides nothing.
-    decides = {name: value for name, value in asdict(settings).items() if name not in ("memory_limit", "spill")}
+    decides = {
+        name: value
+        for name, value in asdict(settings).items()
+        if name not in ("memory_limit", "spill")
+    }
 
     def build(to: Path) -> dict[str, Any]:
         facts = extract(source, to, settings)
         left_out = forgetting.leave_out(to, forgetting.Forgotten.load(workspace.root))
         return {**facts, "fingerprint": fingerprint, "rows of forgotten patients": left_out}
 
-    step = workspace.produce(context, "ingested", [CODE, fingerprint, decides, content_hash(contracts_folder())], build)
+    step = workspace.produce(
+        context, "ingested", [CODE, fingerprint, decides, content_hash(contracts_folder())], build
+    )
     lineage = pl.read_parquet(step.folder / "lineage.parquet")
     for name in DESCRIPTIONS:
         mine = lineage.filter(pl.col("table") == name)
@@ -100,15 +115,20 @@ def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
 def _accounted(step: Step, table: str, lineage: pl.DataFrame) -> dg.AssetCheckResult:
     """Whether the lineage of a table adds up, as its files lie there now."""
     problems = unaccounted(step.folder, table, step.info.get("rows read", {}))
-    outcomes = dict(lineage.group_by("outcome").agg(pl.col("rows").sum()).sort("outcome").iter_rows())
-    words = ", ".join(f"{rows:,} {outcome.replace('_', ' ')}" for outcome, rows in outcomes.items()) or "no such files"
+    outcomes = dict(
+        lineage.group_by("outcome").agg(pl.col("rows").sum()).sort("outcome").iter_rows()
+    )
+    words = (
+        ", ".join(f"{rows:,} {outcome.replace('_', ' ')}" for outcome, rows in outcomes.items())
+        or "no such files"
+    )
     return dg.AssetCheckResult(
         asset_key=table,
         check_name="lineage",
         passed=not problems,
         description=f"{lineage['rows'].sum():,} rows read: {words}." if not problems else
-        f"The rows do not add up: {'; '.join(problems)}. This is a mistake in the source's code, not in the data: "
-        "report it.",
+        f"The rows do not add up: {'; '.join(problems)}. This is a mistake in the source's code, "
+        "not in the data: report it.",
         metadata={"rows read": int(lineage["rows"].sum()), **outcomes},
     )  # fmt: skip
 
@@ -119,6 +139,8 @@ def _as_markdown(lineage: pl.DataFrame) -> str:
     lines = ["| file | outcome | reason | rows |", "|---|---|---|---:|"]
     lines += [
         f"| {file} | {outcome} | {reason or ''} | {rows:,} |"
-        for file, outcome, reason, rows in lineage.select("file", "outcome", "reason", "rows").iter_rows()
+        for file, outcome, reason, rows in lineage.select(
+            "file", "outcome", "reason", "rows"
+        ).iter_rows()
     ]
     return "\n".join(lines)

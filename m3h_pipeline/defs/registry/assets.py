@@ -1,4 +1,6 @@
-"""Registry: the joint model with its embedders becomes a version that the gate judges and people review."""
+"""Registry: the joint model with its embedders becomes a version that the gate judges and people
+review.
+"""
 
 import json
 import shutil
@@ -8,21 +10,31 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from m3h_pipeline import tracking
-from m3h_pipeline.approval import approval, held_against, not_approved
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized, mlflow_link
 from m3h_pipeline.defs.schedules import overdue, settings
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import MODALITIES, is_given
-from m3h_pipeline.gate import ARMS, CHECKS, Champion, what_to_do
-from m3h_pipeline.gate.advice import rejecting
-from m3h_pipeline.launch import JobLauncher
-from m3h_pipeline.notify import notify
-from m3h_pipeline.storage import Step, code_version, read_json, write_json
+from m3h_pipeline.jobs.launchers import JobLauncher
+from m3h_pipeline.registry import tracking
+from m3h_pipeline.registry.approval import approval, held_against, not_approved
+from m3h_pipeline.registry.gate import ARMS, CHECKS, Champion, what_to_do
+from m3h_pipeline.registry.gate.advice import rejecting
+from m3h_pipeline.registry.notify import notify
+from m3h_pipeline.state.storage import Step, code_version, read_json, write_json
 
-CODE = code_version("m3h_pipeline.registry", "m3h_pipeline.serving", "m3h_pipeline.monitoring", "m3h_core")
-GATE_CODE = code_version("m3h_pipeline.gate", "m3h_pipeline.jobs.champion", "m3h_pipeline.approval", "m3h_core")
+CODE = code_version(
+    "m3h_pipeline.registry.versions",
+    "m3h_pipeline.registry.serving",
+    "m3h_pipeline.scoring.monitoring",
+    "m3h_core",
+)
+GATE_CODE = code_version(
+    "m3h_pipeline.registry.gate",
+    "m3h_pipeline.jobs.champion",
+    "m3h_pipeline.registry.approval",
+    "m3h_core",
+)
 PREDICTIONS = "predictions.safetensors"
 
 
@@ -36,13 +48,16 @@ PREDICTIONS = "predictions.safetensors"
     pool="gpu",
     freshness_policy=overdue(settings()),
     check_specs=[
-        # None of them blocks: a candidate that is rejected is no reason to keep the night's data from people.
+        # None of them blocks: a candidate that is rejected is no reason to keep the night's data
+        # from people.
         dg.AssetCheckSpec(name, asset="model_version", description=description)
         for name, description in CHECKS.items()
     ],
-    description="The joint model and its own embedders as a version in MLflow's registry. The gate's checks judge it "
-    "against the champion, the anchor and the night's other arms; what passes waits until a person says `m3h review "
-    "approve`.",
+    description=(
+        "The joint model and its own embedders as a version in MLflow's registry. The gate's "
+        "checks judge it against the champion, the anchor and the night's other arms; what passes "
+        "waits until a person says `m3h review approve`."
+    ),
 )
 def model_version(
     context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
@@ -50,7 +65,7 @@ def model_version(
     """Register the candidate, then judge it."""
     from mlflow import MlflowClient
 
-    from m3h_pipeline.review import Standing
+    from m3h_pipeline.registry.review import Standing
 
     workspace.connect()
     version = _registered(context, workspace)
@@ -85,13 +100,17 @@ def model_version(
 
 
 def _registered(context: dg.AssetExecutionContext, workspace: Workspace) -> Step:
-    joint, quality = workspace.step(context, "joint"), workspace.step(context, "quality")
-    embedded = {modality: workspace.step(context, f"embedding/{modality}") for modality in MODALITIES}
-    inputs, cohort = workspace.step(context, "inputs"), workspace.step(context, "cohort")
+    joint = workspace.step(context, "joint")
+    quality = workspace.step(context, "quality")
+    embedded = {
+        modality: workspace.step(context, f"embedding/{modality}") for modality in MODALITIES
+    }
+    inputs = workspace.step(context, "inputs")
+    cohort = workspace.step(context, "cohort")
 
     def build(to):
-        from m3h_pipeline.monitoring import REFERENCE, write_reference
-        from m3h_pipeline.registry import provenance, register
+        from m3h_pipeline.registry.versions import provenance, register
+        from m3h_pipeline.scoring.monitoring import REFERENCE, write_reference
 
         metrics = json.loads((quality.folder / "metrics.json").read_text())
         write_reference(inputs.folder, cohort.folder, joint.folder, metrics, to)
@@ -118,13 +137,19 @@ def _registered(context: dg.AssetExecutionContext, workspace: Workspace) -> Step
             },
         )
 
-    return workspace.produce(context, "model_version", [CODE, joint.key, joint, quality, *embedded.values()], build)
+    return workspace.produce(
+        context, "model_version", [CODE, joint.key, joint, quality, *embedded.values()], build
+    )
 
 
-def _judged(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, version: Step) -> Step:
+def _judged(
+    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, version: Step
+) -> Step:
     """The gate's verdict, once a version: a champion of later nights does not judge it again."""
-    cohort, joint = workspace.step(context, "cohort"), workspace.step(context, "joint")
-    quality, config = workspace.step(context, "quality"), workspace.config.gate
+    cohort = workspace.step(context, "cohort")
+    joint = workspace.step(context, "joint")
+    quality = workspace.step(context, "quality")
+    config = workspace.config.gate
     arms = {arm: workspace.step(context, arm) for arm in ARMS}
     number = version.info["version"]
 
@@ -133,16 +158,18 @@ def _judged(context: dg.AssetExecutionContext, workspace: Workspace, launcher: J
         from safetensors.numpy import load_file
 
         from m3h_core import Calibrator, Cohort, TaskSpec
-        from m3h_pipeline.anchor import ANCHOR
-        from m3h_pipeline.gate import judge
-        from m3h_pipeline.registry import CHAMPION
-        from m3h_pipeline.review import Standing, conclude
+        from m3h_pipeline.registry.anchor import ANCHOR
+        from m3h_pipeline.registry.gate import judge
+        from m3h_pipeline.registry.review import Standing, conclude
+        from m3h_pipeline.registry.versions import CHAMPION
 
         aliases = Standing.now(MlflowClient()).aliases
         holders = {alias: aliases.get(alias) for alias in (CHAMPION, ANCHOR)}
         others = {holder for holder in holders.values() if holder and holder != number}
         applied = {
-            holder: _applied(context, workspace, launcher, holder, to, is_anchor=holder != holders[CHAMPION])
+            holder: _applied(
+                context, workspace, launcher, holder, to, is_anchor=holder != holders[CHAMPION]
+            )
             for holder in sorted(others)
         }
         records = read_json(cohort.folder / "tasks.json")
@@ -165,7 +192,15 @@ def _judged(context: dg.AssetExecutionContext, workspace: Workspace, launcher: J
         write_json(to / "gate.json", verdict)
         return {"validation status": conclude(MlflowClient(), number, verdict)}
 
-    decided_by: list[object] = [GATE_CODE, config.model_dump(), number, cohort, joint, quality, *arms.values()]
+    decided_by: list[object] = [
+        GATE_CODE,
+        config.model_dump(),
+        number,
+        cohort,
+        joint,
+        quality,
+        *arms.values(),
+    ]
     step = workspace.produce(context, "gate", decided_by, build)
     if not step.reused:
         _tell(context, workspace, number, read_json(step.folder / "gate.json"))
@@ -181,7 +216,9 @@ def _applied(
     *,
     is_anchor: bool,
 ) -> Champion:
-    """What a registered version predicts of tonight's test samples, or that it could not be applied."""
+    """What a registered version predicts of tonight's test samples, or that it could not be
+    applied.
+    """
     from safetensors.numpy import load_file
 
     from m3h_pipeline.jobs.champion import FILE
@@ -189,7 +226,11 @@ def _applied(
     find = held_against if is_anchor else approval
     approved = find(workspace.root, holder)
     if approved is None:
-        words = f"no decision names its files: `m3h review anchor {holder}`" if is_anchor else not_approved(holder)
+        words = (
+            f"no decision names its files: `m3h review anchor {holder}`"
+            if is_anchor
+            else not_approved(holder)
+        )
         context.log.warning(words)
         return Champion(holder, {}, "no decision names its files; the run's log says what to do")
     job = {
@@ -211,18 +252,25 @@ def _applied(
         # Of an old version's code anything may be expected, and an anchor must not end the night.
         if not is_anchor:
             raise
-        context.log.warning(f"version {holder}, the anchor, could not be applied ({type(error).__name__})")
+        context.log.warning(
+            f"version {holder}, the anchor, could not be applied ({type(error).__name__})"
+        )
     finally:
         # A row a sample, of no further use.
         shutil.rmtree(folder)
     return Champion(holder, {}, "it could not be applied to these samples; the run's log says why")
 
 
-def _tell(context: dg.AssetExecutionContext, workspace: Workspace, number: str, verdict: dict[str, Any]) -> None:
+def _tell(
+    context: dg.AssetExecutionContext, workspace: Workspace, number: str, verdict: dict[str, Any]
+) -> None:
     """Tell people of a rejection by ``[notify]``, and what to do about it."""
     if verdict["passed"]:
         return
     names = ", ".join(check["name"] for check in rejecting(verdict))
-    message = f"M3H: version {number} (snapshot {context.partition_key}) was rejected by the gate: {names}."
+    message = (
+        f"M3H: version {number} (snapshot {context.partition_key}) was rejected by the gate: "
+        f"{names}."
+    )
     for problem in notify(workspace.config.notify, f"{message} {what_to_do(verdict, number)}"):
         context.log.warning(problem)

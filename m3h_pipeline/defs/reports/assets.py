@@ -6,21 +6,24 @@ from typing import Any
 
 import dagster as dg
 
-from m3h_pipeline import tracking
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized, mlflow_link, picture
 from m3h_pipeline.defs.training.assets import SUBSETS
 from m3h_pipeline.features.items import MODALITIES
-from m3h_pipeline.launch import JobLauncher
-from m3h_pipeline.snapshots import labels, remove, surplus
-from m3h_pipeline.storage import at_work, code_version, read_json
+from m3h_pipeline.jobs.launchers import JobLauncher
+from m3h_pipeline.registry import tracking
+from m3h_pipeline.state.snapshots import labels, remove, surplus
+from m3h_pipeline.state.storage import at_work, code_version, read_json
 
 ARMS = ("joint", "single_task", "trees")
 QUALITY_CODE = code_version(
-    "m3h_core.metrics", "m3h_core.clusters", "m3h_pipeline.reports.quality", "m3h_pipeline.reports.detail"
+    "m3h_core.metrics",
+    "m3h_core.clusters",
+    "m3h_pipeline.evaluation.quality",
+    "m3h_pipeline.evaluation.detail",
 )
-TIM_CODE = code_version("m3h_core", "m3h_pipeline.jobs.tim", "m3h_pipeline.reports.quality")
-REPORT_CODE = code_version("m3h_pipeline.reports", "m3h_pipeline.lineage")
+TIM_CODE = code_version("m3h_core", "m3h_pipeline.jobs.tim", "m3h_pipeline.evaluation.quality")
+REPORT_CODE = code_version("m3h_pipeline.reports", "m3h_pipeline.state.lineage")
 _SHARED: dict[str, Any] = {"group_name": "reports", "owners": OWNERS, "partitions_def": snapshots}
 
 
@@ -39,7 +42,7 @@ def quality(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mater
     subsets = workspace.step(context, SUBSETS) if workspace.config.modalities.retrain else None
 
     def build(to: Path):
-        from m3h_pipeline.reports.quality import write_quality
+        from m3h_pipeline.evaluation.quality import write_quality
 
         return write_quality(
             cohort.folder,
@@ -50,7 +53,9 @@ def quality(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mater
             subsets=subsets.folder if subsets else None,
         )
 
-    step = workspace.produce(context, "quality", [QUALITY_CODE, settings, cohort, *arms.values(), subsets], build)
+    step = workspace.produce(
+        context, "quality", [QUALITY_CODE, settings, cohort, *arms.values(), subsets], build
+    )
     return materialized(step, _comparison(read_json(step.folder / "metrics.json")), step.info)
 
 
@@ -59,14 +64,20 @@ def quality(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mater
     kinds={"pytorch", "mlflow"},
     code_version=TIM_CODE,
     pool="gpu",
-    description="Task interaction (TIM): how each task's score changes when another task is learned with it, which "
-    "tasks to train together, and what the joint model loses without a task. Each cell says whether it was retrained "
-    "or estimated.",
+    description=(
+        "Task interaction (TIM): how each task's score changes when another task is learned with "
+        "it, which tasks to train together, and what the joint model loses without a task. Each "
+        "cell says whether it was retrained or estimated."
+    ),
     **_SHARED,
 )
-def tim_report(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher) -> dg.MaterializeResult:
+def tim_report(
+    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
+) -> dg.MaterializeResult:
     """Measure task interaction; its tables are kept beside the joint model in MLflow."""
-    cohort, joint, single_task = (workspace.step(context, name) for name in ("cohort", "joint", "single_task"))
+    cohort, joint, single_task = (
+        workspace.step(context, name) for name in ("cohort", "joint", "single_task")
+    )
     config = workspace.config
     job = {
         "cohort": str(cohort.folder),
@@ -84,12 +95,18 @@ def tim_report(context: dg.AssetExecutionContext, workspace: Workspace, launcher
             tracking.attach(joint.info["mlflow_run"], to / file)
         return facts
 
-    step = workspace.produce(context, "tim", [TIM_CODE, cohort, joint, single_task, job["training"], job["tim"]], build)
+    step = workspace.produce(
+        context, "tim", [TIM_CODE, cohort, joint, single_task, job["training"], job["tim"]], build
+    )
     workspace.connect()
     return materialized(
         step,
         _interaction_pictures(read_json(step.folder / "tim.json"), job["tasks"]),
-        {"tim.json in MLflow": mlflow_link(workspace, tracking.run_route(joint.info["mlflow_run"], "tim.json"))},
+        {
+            "tim.json in MLflow": mlflow_link(
+                workspace, tracking.run_route(joint.info["mlflow_run"], "tim.json")
+            )
+        },
         step.info,
     )
 
@@ -98,43 +115,73 @@ def tim_report(context: dg.AssetExecutionContext, workspace: Workspace, launcher
     deps=["quality", "tim_report", "model_version", "monitoring"],
     kinds={"altair", "html"},
     code_version=REPORT_CODE,
-    description="The page to read in the morning, one file that opens offline: cohort, quarantine, joint against "
-    "single-task and trees, TIM, drift, limits.",
+    description=(
+        "The page to read in the morning, one file that opens offline: cohort, quarantine, joint "
+        "against single-task and trees, TIM, drift, limits."
+    ),
     **_SHARED,
 )
 def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """Write the page and the model card, hand both to MLflow, publish ``<out>/latest``."""
-    from m3h_pipeline.registry import describe
+    from m3h_pipeline.registry.versions import describe
     from m3h_pipeline.reports.publish import publish, write_page
 
     steps = {
         name: workspace.step(context, name)
-        for name in ("ingested", "cohort", "quality", "tim", "model_version", "joint", "gate", "scores", "monitoring")
+        for name in (
+            "ingested",
+            "cohort",
+            "quality",
+            "tim",
+            "model_version",
+            "joint",
+            "gate",
+            "scores",
+            "monitoring",
+        )
     }
     version = steps["model_version"].info
     valid = workspace.valid(context)
-    embedded = {modality: workspace.step(context, f"embedding/{modality}") for modality in MODALITIES}
+    embedded = {
+        modality: workspace.step(context, f"embedding/{modality}") for modality in MODALITIES
+    }
 
     workspace.connect()
-    run_url = f"{tracking.page(workspace.root)}/{tracking.run_route(steps['joint'].info['mlflow_run'])}"
+    run_url = (
+        f"{tracking.page(workspace.root)}/{tracking.run_route(steps['joint'].info['mlflow_run'])}"
+    )
 
     def build(to: Path):
-        facts = write_page(workspace.config, context.partition_key, steps, valid, embedded, to, run_url)
+        facts = write_page(
+            workspace.config, context.partition_key, steps, valid, embedded, to, run_url
+        )
         for file in ("report.html", "model_card.md"):
             tracking.attach(version["run_id"], to / file)
         describe(version["version"], version["run_id"], (to / "model_card.md").read_text())
         return facts
 
-    decided_by: list[object] = [REPORT_CODE, run_url, *steps.values(), *valid.values(), *embedded.values()]
+    decided_by: list[object] = [
+        REPORT_CODE,
+        run_url,
+        *steps.values(),
+        *valid.values(),
+        *embedded.values(),
+    ]
     step = workspace.produce(context, "report", decided_by, build)
     with at_work(workspace.root):
-        scored = steps["scores"].folder / "scores.parquet" if steps["scores"].info["model_version"] else None
+        scored = (
+            steps["scores"].folder / "scores.parquet"
+            if steps["scores"].info["model_version"]
+            else None
+        )
         latest = publish(workspace.root, step.folder, scored)
     return materialized(
         step,
         {
             "report": dg.MetadataValue.path(str(latest / "report.html")),
-            "report in MLflow": mlflow_link(workspace, tracking.run_route(version["run_id"], "report.html")),
+            "report in MLflow": mlflow_link(
+                workspace, tracking.run_route(version["run_id"], "report.html")
+            ),
             "model card": mlflow_link(workspace, tracking.version_route(version["version"])),
             "snapshots removed": ", ".join(_retire(workspace)) or "none",
         },
@@ -147,12 +194,15 @@ def _comparison(metrics: dict[str, Any]) -> dict[str, Any]:
     """The picture of joint minus single-task by its title; none where nothing can be compared."""
     from m3h_pipeline.reports import charts
 
-    title, drawn = "joint minus single-task", charts.interval_charts(metrics["tasks"])
+    title = "joint minus single-task"
+    drawn = charts.interval_charts(metrics["tasks"])
     return {title: picture(drawn[0], title)} if drawn else {}
 
 
 def _interaction_pictures(tim: dict[str, Any], tasks: list[dict[str, Any]]) -> dict[str, Any]:
-    """The heat map and, where effects survive, their graph, by title; ``tasks``: specifications as dicts."""
+    """The heat map and, where effects survive, their graph, by title; ``tasks``: specifications as
+    dicts.
+    """
     from m3h_pipeline.reports import interaction
 
     tim = interaction.arranged(tim, {task["name"]: task["department"] for task in tasks})
@@ -163,8 +213,10 @@ def _interaction_pictures(tim: dict[str, Any], tasks: list[dict[str, Any]]) -> d
 
 
 def _retire(workspace: Workspace) -> list[str]:
-    """Remove snapshots that ``[retention]`` does not keep: now that the new one is whole, and never one in use."""
-    from m3h_pipeline.registry import snapshots_in_use
+    """Remove snapshots that ``[retention]`` does not keep: now that the new one is whole, and never
+    one in use.
+    """
+    from m3h_pipeline.registry.versions import snapshots_in_use
 
     bounds = workspace.config.retention
     if not surplus(labels(workspace.root), [], bounds.snapshots, bounds.days):

@@ -1,29 +1,43 @@
-"""Scoring: the champion's scores of the snapshot's samples, and what has changed since it was trained."""
+"""Scoring: the champion's scores of the snapshot's samples, and what has changed since it was
+trained.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from m3h_pipeline import scoring, tracking
-from m3h_pipeline.approval import approval, not_approved
-from m3h_pipeline.check_states import NOT_JUDGED, PASSED, WARNED, is_said
+from m3h_pipeline.contracts.check_states import NOT_JUDGED, PASSED, WARNED, is_said
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, clearly, materialized, mlflow_link
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import MODALITIES
-from m3h_pipeline.launch import JobLauncher
-from m3h_pipeline.storage import Step, at_work, code_version, read_json, read_step
+from m3h_pipeline.jobs.launchers import JobLauncher
+from m3h_pipeline.registry import tracking
+from m3h_pipeline.registry.approval import approval, not_approved
+from m3h_pipeline.scoring import scores as scoring
+from m3h_pipeline.state.storage import Step, at_work, code_version, read_json, read_step
 
-CODE = code_version("m3h_pipeline.scoring", "m3h_pipeline.approval", "m3h_pipeline.jobs.score")
-MONITORING_CODE = code_version("m3h_pipeline.monitoring", "m3h_core.metrics", "m3h_core.calibration")
+CODE = code_version(
+    "m3h_pipeline.scoring.scores",
+    "m3h_pipeline.features.served",
+    "m3h_pipeline.registry.approval",
+    "m3h_pipeline.jobs.score",
+)
+MONITORING_CODE = code_version(
+    "m3h_pipeline.scoring.monitoring", "m3h_core.metrics", "m3h_core.calibration"
+)
 _SHARED: dict[str, Any] = {"group_name": "scoring", "owners": OWNERS, "partitions_def": snapshots}
 _CHECKS = {
     "inputs": "Features are distributed among new samples as among those that the champion learned from.",
     "missingness": "Features are missing as often among new samples.",
-    "scores": "The champion's scores of new samples are distributed as those of its own held-out samples.",
-    "performance": "On labels that have arrived since, the champion is as good as at its registration, and its sets "
-    "and intervals hold the truth as often as stated.",
+    "scores": (
+        "The champion's scores of new samples are distributed as those of its own held-out samples."
+    ),
+    "performance": (
+        "On labels that have arrived since, the champion is as good as at its registration, and "
+        "its sets and intervals hold the truth as often as stated."
+    ),
 }
 
 
@@ -35,7 +49,9 @@ class NotApplicable(Exception):
 
 
 class Which(dg.Config):
-    """Which version scores whom: the one with the alias unless a number is given; everyone, or as `to_score` says."""
+    """Which version scores whom: the one with the alias unless a number is given; everyone, or as
+    `to_score` says.
+    """
 
     alias: str = "champion"
     version: str = ""
@@ -48,19 +64,27 @@ class Which(dg.Config):
     code_version=CODE,
     pool="gpu",
     check_specs=[
-        dg.AssetCheckSpec(_APPLIES, asset="scores", description="The champion, where there is one, could be applied.")
+        dg.AssetCheckSpec(
+            _APPLIES,
+            asset="scores",
+            description="The champion, where there is one, could be applied.",
+        )
     ],
-    description="The champion's calibrated scores, sets and intervals for those still in hospital and those it has not "
-    "seen, as a Parquet file and a DuckDB table. Empty as long as there is no champion.",
+    description=(
+        "The champion's calibrated scores, sets and intervals for those still in hospital and "
+        "those it has not seen, as a Parquet file and a DuckDB table. Empty as long as there is "
+        "no champion."
+    ),
     **_SHARED,
 )
 def scores(
     context: dg.AssetExecutionContext, config: Which, workspace: Workspace, launcher: JobLauncher
 ) -> dg.MaterializeResult:
     """Score the snapshot's samples."""
-    from m3h_pipeline.registry import CHAMPION, need
+    from m3h_pipeline.registry.versions import CHAMPION, need
 
-    inputs, samples = workspace.step(context, "inputs"), workspace.step(context, "valid/samples")
+    inputs = workspace.step(context, "inputs")
+    samples = workspace.step(context, "valid/samples")
     asked = bool(config.version) or config.alias != CHAMPION
     workspace.connect()
     try:
@@ -82,12 +106,23 @@ def scores(
         "snapshot": context.partition_key,
         "inputs": str(inputs.folder),
         "samples": str(samples.folder / "samples.parquet"),
-        "learned": str(learned.folder.parent / "valid/samples/samples.parquet") if learned else None,
+        "learned": str(learned.folder.parent / "valid/samples/samples.parquet")
+        if learned
+        else None,
         "everyone": everyone,
         "cache": str(workspace.embedding_cache),
     }
     files = approved["digest"] if approved else None
-    decided_by: list[object] = [CODE, which.version, files, which.training, learned, everyone, inputs, samples]
+    decided_by: list[object] = [
+        CODE,
+        which.version,
+        files,
+        which.training,
+        learned,
+        everyone,
+        inputs,
+        samples,
+    ]
 
     def build(to: Path) -> dict[str, Any]:
         try:
@@ -112,7 +147,9 @@ def scores(
         _nobody(context, workspace, f"version {which.version} is on trial", applies=True)
     card = mlflow_link(workspace, tracking.version_route(which.version))
     checks = [_applies(True, f"version {which.version} was applied")]
-    return materialized(step, {"model card": card, "approved": bool(approved)}, step.info, checks=checks)
+    return materialized(
+        step, {"model card": card, "approved": bool(approved)}, step.info, checks=checks
+    )
 
 
 @dg.asset(
@@ -120,18 +157,24 @@ def scores(
     kinds={"scipy"},
     code_version=MONITORING_CODE,
     check_specs=[
-        dg.AssetCheckSpec(check, asset="monitoring", description=description) for check, description in _CHECKS.items()
+        dg.AssetCheckSpec(check, asset="monitoring", description=description)
+        for check, description in _CHECKS.items()
     ],
-    description="Drift: whether inputs, what is missing, scores and, where labels have arrived, performance are as "
-    "they were when the champion was trained. One check each; the report shows all comparisons.",
+    description=(
+        "Drift: whether inputs, what is missing, scores and, where labels have arrived, "
+        "performance are as they were when the champion was trained. One check each; the report "
+        "shows all comparisons."
+    ),
     **_SHARED,
 )
 def monitoring(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """Compare the samples that are new to the champion with its reference."""
-    from m3h_pipeline.monitoring import monitor, verdicts
-    from m3h_pipeline.registry import registered
+    from m3h_pipeline.registry.versions import registered
+    from m3h_pipeline.scoring.monitoring import monitor, verdicts
 
-    inputs, scored, labels = (workspace.step(context, name) for name in ("inputs", "scores", "valid/labels"))
+    inputs, scored, labels = (
+        workspace.step(context, name) for name in ("inputs", "scores", "valid/labels")
+    )
     config = workspace.config
     learned = None
     if version := scored.info.get("model_version"):
@@ -147,7 +190,9 @@ def monitoring(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Ma
         return {"checks": {check: list(said) for check, said in verdicts(found).items()}}
 
     settings = config.monitoring.model_dump() | {"bootstrap": config.training.bootstrap}
-    step = workspace.produce(context, "monitoring", [MONITORING_CODE, settings, inputs, scored, labels, learned], build)
+    step = workspace.produce(
+        context, "monitoring", [MONITORING_CODE, settings, inputs, scored, labels, learned], build
+    )
     checks = [
         dg.AssetCheckResult(
             check_name=check,
@@ -178,7 +223,12 @@ def _farthest(found: dict[str, Any], most: int = 10) -> str:
     |---|---|---:|---|
     | age | inputs | 0.310 | yes |
     """
-    compared = [(what, row) for what in ("inputs", "missing", "scores") for row in found[what] if row["distance"]]
+    compared = [
+        (what, row)
+        for what in ("inputs", "missing", "scores")
+        for row in found[what]
+        if row["distance"]
+    ]
     if not compared:
         return found["reason"] or "nothing was compared"
     rows = sorted(compared, key=lambda one: -one[1]["distance"])[:most]
@@ -187,7 +237,8 @@ def _farthest(found: dict[str, Any], most: int = 10) -> str:
             "| feature or task | what | distance | changed |",
             "|---|---|---:|---|",
             *(
-                f"| {row['name']} | {what} | {row['distance']:.3f} | {'yes' if row['changed'] else 'no'} |"
+                f"| {row['name']} | {what} | {row['distance']:.3f} | "
+                f"{'yes' if row['changed'] else 'no'} |"
                 for what, row in rows
             ),
         ]

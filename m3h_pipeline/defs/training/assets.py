@@ -1,17 +1,26 @@
-"""Training: the cohort as tensors, then three arms that learn the same tasks from the same inputs and splits."""
+"""Training: the cohort as tensors, then three arms that learn the same tasks from the same inputs
+and splits.
+"""
 
 import json
 from typing import Any
 
 import dagster as dg
 
-from m3h_pipeline import tracking
 from m3h_pipeline.defs.partitions import snapshots
-from m3h_pipeline.defs.resources import OWNERS, Workspace, key_of, materialized, mlflow_link, picture
+from m3h_pipeline.defs.resources import (
+    OWNERS,
+    Workspace,
+    key_of,
+    materialized,
+    mlflow_link,
+    picture,
+)
 from m3h_pipeline.features.items import MODALITIES
 from m3h_pipeline.jobs import CURVES, read_curves
-from m3h_pipeline.launch import JobLauncher
-from m3h_pipeline.storage import Step, code_version
+from m3h_pipeline.jobs.launchers import JobLauncher
+from m3h_pipeline.registry import tracking
+from m3h_pipeline.state.storage import Step, code_version
 
 COHORT_CODE = code_version("m3h_core.cohort", "m3h_pipeline.features")
 CODE = code_version("m3h_core", "m3h_pipeline.jobs.train", "m3h_pipeline.jobs.trees")
@@ -22,7 +31,10 @@ _SHARED: dict[str, Any] = {"group_name": "training", "owners": OWNERS, "partitio
 
 @dg.asset(
     deps=[*(f"{modality}_embedding" for modality in MODALITIES), "valid_samples", "valid_labels"],
-    description="All embeddings, labels and splits of the snapshot as one set of tensors: what m3h_core trains on.",
+    description=(
+        "All embeddings, labels and splits of the snapshot as one set of tensors: what m3h_core "
+        "trains on."
+    ),
     kinds={"numpy"},
     code_version=COHORT_CODE,
     **_SHARED,
@@ -31,14 +43,19 @@ def cohort(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
     """Assemble the cohort."""
     from m3h_pipeline.features.assemble import write_cohort
 
-    embedded = {modality: workspace.step(context, f"embedding/{modality}") for modality in MODALITIES}
+    embedded = {
+        modality: workspace.step(context, f"embedding/{modality}") for modality in MODALITIES
+    }
     valid = workspace.valid(context)
     step = workspace.produce(
         context,
         "cohort",
         [COHORT_CODE, *embedded.values(), valid["samples"], valid["labels"]],
         lambda to: write_cohort(
-            valid["samples"].folder, valid["labels"].folder, {name: part.folder for name, part in embedded.items()}, to
+            valid["samples"].folder,
+            valid["labels"].folder,
+            {name: part.folder for name, part in embedded.items()},
+            to,
         ),
     )
     return materialized(step, step.info)
@@ -64,10 +81,15 @@ def single_task_models(
     deps=["cohort"],
     kinds={"lightgbm"},
     code_version=CODE,
-    description="LightGBM's boosted trees, one model a task, on the same inputs: the bar that tabular practice sets.",
+    description=(
+        "LightGBM's boosted trees, one model a task, on the same inputs: the bar that tabular "
+        "practice sets."
+    ),
     **_SHARED,
 )
-def tree_models(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher) -> dg.MaterializeResult:
+def tree_models(
+    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
+) -> dg.MaterializeResult:
     """Train the tree arm."""
     step = _train(context, workspace, launcher, "trees")
     return materialized(step, step.info)
@@ -78,12 +100,18 @@ def tree_models(context: dg.AssetExecutionContext, workspace: Workspace, launche
     kinds={"pytorch", "mlflow"},
     code_version=CODE,
     pool="gpu",
-    description="M3H, the joint model: one network that learns all tasks from all modalities, with cross-task "
-    "attention. Trained in a job of its own; its losses can be watched in MLflow.",
+    description=(
+        "M3H, the joint model: one network that learns all tasks from all modalities, with "
+        "cross-task attention. Trained in a job of its own; its losses can be watched in MLflow."
+    ),
     **_SHARED,
 )
-def m3h_model(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher) -> dg.MaterializeResult:
-    """Train the joint model and, where that is asked for, its likes on subsets of the modalities."""
+def m3h_model(
+    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
+) -> dg.MaterializeResult:
+    """Train the joint model and, where that is asked for, its likes on subsets of the
+    modalities.
+    """
     from m3h_pipeline.reports import charts
 
     joint = _train(context, workspace, launcher, "joint")
@@ -99,7 +127,9 @@ def m3h_model(context: dg.AssetExecutionContext, workspace: Workspace, launcher:
     return materialized(joint, shown, joint.info)
 
 
-def _train(context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, arm: str) -> Step:
+def _train(
+    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, arm: str
+) -> Step:
     cohort_step = workspace.step(context, "cohort")
     training = workspace.config.training.model_dump()
     decided_by: list[object] = [CODE, cohort_step, training]
@@ -123,4 +153,6 @@ def _train(context: dg.AssetExecutionContext, workspace: Workspace, launcher: Jo
                 "m3h.code": CODE,
             },
         }
-    return workspace.produce(context, arm, decided_by, lambda to: launcher.run(context, "train", job, to))
+    return workspace.produce(
+        context, arm, decided_by, lambda to: launcher.run(context, "train", job, to)
+    )

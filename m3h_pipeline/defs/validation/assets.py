@@ -1,4 +1,6 @@
-"""Validation: each canonical table against its contract; good rows kept, wrong rows quarantined with a reason."""
+"""Validation: each canonical table against its contract; good rows kept, wrong rows quarantined
+with a reason.
+"""
 
 import json
 import shutil
@@ -8,19 +10,17 @@ from typing import Any
 
 import dagster as dg
 
-from m3h_pipeline.check_states import in_words, state_of, tally
-from m3h_pipeline.columns import Columns
 from m3h_pipeline.contracts import TABLES, CheckResult, check_descriptions
+from m3h_pipeline.contracts.check_states import in_words, state_of, tally
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, columns_of, materialized
-from m3h_pipeline.paths import contracts_folder
-from m3h_pipeline.snapshots import labels
 from m3h_pipeline.sources.base import SIGNALS
-from m3h_pipeline.storage import Step, code_version, content_hash, read_step
+from m3h_pipeline.sources.columns import Columns
+from m3h_pipeline.state.paths import contracts_folder
+from m3h_pipeline.state.snapshots import labels
+from m3h_pipeline.state.storage import Step, code_version, content_hash, read_step
 
-CODE = code_version(
-    "m3h_pipeline.contracts", "m3h_pipeline.changes", "m3h_pipeline.plausibility", "m3h_pipeline.quarantine_csv"
-)
+CODE = code_version("m3h_pipeline.contracts")
 # What a table's step carries on to later steps, beside its rows.
 _BESIDE = {"samples": ["columns.json"], "labels": ["tasks.json"]}
 
@@ -31,8 +31,10 @@ def _validated(table: str) -> dg.AssetsDefinition:
     @dg.asset(
         name=name,
         deps=[table] if table == "samples" else [table, "valid_samples"],
-        description=f"The rows of {table} that keep the contract data_contracts/{table}.odcs.yaml; the others are in "
-        "quarantine, each with its reason.",
+        description=(
+            f"The rows of {table} that keep the contract data_contracts/{table}.odcs.yaml; the "
+            "others are in quarantine, each with its reason."
+        ),
         group_name="validation", kinds={"polars", "greatexpectations"}, owners=OWNERS, code_version=CODE,
         partitions_def=snapshots, metadata=columns_of(table),
         check_specs=[
@@ -41,16 +43,22 @@ def _validated(table: str) -> dg.AssetsDefinition:
         ],
     )  # fmt: skip
     def validated(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
-        from m3h_pipeline.changes import Occasion
         from m3h_pipeline.contracts import validate
+        from m3h_pipeline.contracts.changes import Occasion
 
         ingested = workspace.step(context, "ingested")
         samples = None if table == "samples" else workspace.step(context, "valid/samples")
         contracts = content_hash(contracts_folder())
         previous = _last_good(workspace.root, context.partition_key, table)
-        last = (previous.folder.parent.parent.name, previous.folder / f"{table}.parquet") if previous else None
+        last = (
+            (previous.folder.parent.parent.name, previous.folder / f"{table}.parquet")
+            if previous
+            else None
+        )
         config = workspace.config.validation
-        is_live = config.freshness == "on" or (config.freshness == "auto" and workspace.source.is_live)
+        is_live = config.freshness == "on" or (
+            config.freshness == "auto" and workspace.source.is_live
+        )
         accepted = accepted_checks(config.accepted, context.partition_key, table)
         entries = tuple(sorted(entry for entry in config.accepted if entry.split()[0] == table))
 
@@ -63,13 +71,24 @@ def _validated(table: str) -> dg.AssetsDefinition:
                 to,
                 samples=samples.folder / "samples.parquet" if samples else None,
                 tasks=json.loads((ingested.folder / "tasks.json").read_text()),
-                signals=json.loads(own.read_text()) if (own := ingested.folder / SIGNALS).exists() else [],
+                signals=json.loads(own.read_text())
+                if (own := ingested.folder / SIGNALS).exists()
+                else [],
                 declared=Columns.load(ingested.folder).declared,
                 unread=ingested.info.get("columns not read", {}).get(table, []),
                 occasion=Occasion(context.partition_key, last, is_live, accepted, entries),
             )
 
-        decided_by: list[object] = [CODE, contracts, ingested, samples, previous, is_live, sorted(accepted), entries]
+        decided_by: list[object] = [
+            CODE,
+            contracts,
+            ingested,
+            samples,
+            previous,
+            is_live,
+            sorted(accepted),
+            entries,
+        ]
         step = workspace.produce(context, f"valid/{table}", decided_by, build)
         page = _page(workspace.root / "snapshots" / context.partition_key)
         return materialized(
@@ -88,7 +107,9 @@ def _validated(table: str) -> dg.AssetsDefinition:
 
 
 def _page(snapshot: Path) -> Path:
-    """The snapshot's page of checks, written anew with each table: it must be there when a later one fails."""
+    """The snapshot's page of checks, written anew with each table: it must be there when a later
+    one fails.
+    """
     from m3h_pipeline.reports.validation import write_validation
 
     valid = {table: step for table in TABLES if (step := read_step(snapshot / "valid" / table))}
@@ -99,7 +120,9 @@ def _last_good(root: Path, snapshot: str, table: str) -> Step | None:
     """The table's validation in the last snapshot before this one in which it passed."""
     for label in reversed([label for label in labels(root) if label < snapshot]):
         step = read_step(root / "snapshots" / label / "valid" / table)
-        if step and all(check["passed"] or check["severity"] == "warning" for check in step.info["checks"]):
+        if step and all(
+            check["passed"] or check["severity"] == "warning" for check in step.info["checks"]
+        ):
             return step
     return None
 
@@ -118,7 +141,9 @@ def _as_dagster(check: CheckResult) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=check.name,
         passed=check.passed,
-        severity=dg.AssetCheckSeverity.ERROR if check.severity == "error" else dg.AssetCheckSeverity.WARN,
+        severity=dg.AssetCheckSeverity.ERROR
+        if check.severity == "error"
+        else dg.AssetCheckSeverity.WARN,
         description=check.description,
         metadata={"state": state_of(asdict(check)), **check.observed},
     )

@@ -1,0 +1,218 @@
+"""``m3h snapshot``: which snapshots an out-folder holds, and how one that was a mistake goes.
+
+What goes with a snapshot is what would mislead people later: its steps, its scores, its place in
+``latest`` and in Dagster's list of partitions. What MLflow holds stays; a version in use keeps its
+snapshot.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import shutil
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from m3h_pipeline import config as configuration
+from m3h_pipeline.errors import InputError
+from m3h_pipeline.registry.review import connect, reached
+from m3h_pipeline.registry.versions import Registered, registered
+from m3h_pipeline.reports.publish import publish
+from m3h_pipeline.scoring import scores as scoring
+from m3h_pipeline.state.paths import out_option
+from m3h_pipeline.state.snapshots import as_date, labels, remove_folders
+from m3h_pipeline.state.storage import alone, locked, read_json, read_step
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+_NO_DATE = "not a date"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot as its folder, Dagster's partitions and MLflow's registry know it."""
+
+    label: str
+    ingested: dt.datetime | None = None
+    samples: int | None = None
+    versions: list[Registered] = field(default_factory=list)
+
+    @property
+    def in_use(self) -> list[Registered]:
+        """The versions trained on it that have an alias or wait for review."""
+        return [version for version in self.versions if version.aliases or version.pending]
+
+
+def overview(out: Path) -> str:
+    """``m3h snapshot list``: a line a snapshot, the earliest first."""
+    with _instance(out) as instance:
+        snapshots = _snapshots(out, instance)
+    if not snapshots:
+        return "there is no snapshot yet"
+    lines = [f"{'label':<12}{'ingested':<20}{'samples':>9}   used by"]
+    for snapshot in snapshots:
+        ingested = f"{snapshot.ingested:%Y-%m-%d %H:%M}Z" if snapshot.ingested else "no"
+        samples = "" if snapshot.samples is None else f"{snapshot.samples:,}"
+        remarks = [_in_words(version) for version in snapshot.versions]
+        if as_date(snapshot.label) is None:
+            remarks.append(_NO_DATE)
+        lines.append(
+            f"{snapshot.label:<12}{ingested:<20}{samples:>9}   {', '.join(remarks)}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def drop(out: Path, label: str, ask: Callable[[str], bool] | None) -> str:
+    """``m3h snapshot drop``: remove a snapshot and what shows it, in an order that a killed drop
+    can repeat.
+
+    ``ask`` is asked before. Raises `InputError` where there is no such snapshot, a version in use
+    was trained on it, or a run is at work.
+    """
+    with _instance(out) as instance, _undisturbed(out, instance):
+        held = {snapshot.label: snapshot for snapshot in _snapshots(out, instance)}
+        if label not in held:
+            raise InputError(
+                f"there is no snapshot {label!r} in {out}: it holds {', '.join(held) or 'none'}"
+            )
+        _refuse_in_use(held[label], out)
+        if ask and not ask(f"Remove the snapshot {label} with its scores? Nothing brings it back."):
+            return "nothing was removed"
+        config = configuration.load(out)
+        if config.source.snapshot == label:
+            configuration.save(configuration.dated(config, ""), out)
+        scores = scoring.drop_snapshot(out, label)
+        latest = _republish(out, label)
+        if instance:
+            instance.delete_dynamic_partition("snapshot", label)
+        remove_folders(out, [label])
+    lines = [f"the snapshot {label} is removed, with {scores:,} scores"]
+    if latest:
+        lines.append(latest)
+    if versions := held[label].versions:
+        numbers = ", ".join(version.version for version in versions)
+        lines.append(f"trained on it, and still in MLflow's registry: version {numbers}")
+    if config.source.snapshot == label:
+        lines.append(f"m3h run{out_option(out)} dates its snapshot anew")
+    return "\n".join(lines)
+
+
+def _snapshots(out: Path, instance: dg.DagsterInstance | None) -> list[Snapshot]:
+    """What there is: folders, partitions without a folder, and versions by the snapshot that they
+    were trained on.
+    """
+    parent = out / "snapshots"
+    folders = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+    partitions = instance.get_dynamic_partitions("snapshot") if instance else []
+    versions = _versions(out)
+    found = []
+    for label in sorted({*folders, *partitions}):
+        if label.startswith("."):
+            continue
+        step = parent / label / "ingested" / "step.json"
+        table = step.with_name("samples.parquet")
+        ingested = samples = None
+        if step.exists():
+            ingested = dt.datetime.fromtimestamp(step.stat().st_mtime, dt.UTC)
+        if table.exists():
+            samples = pl.scan_parquet(table).select(pl.len()).collect().item()
+        trained = [version for version in versions if version.snapshot == label]
+        found.append(Snapshot(label, ingested, samples, trained))
+    return found
+
+
+def _versions(out: Path) -> list[Registered]:
+    """The registered versions; none where no run has come as far as MLflow."""
+    uri = configuration.mlflow_uri(out)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        return []
+    connect(out)
+    with reached(uri):
+        return registered()
+
+
+@contextmanager
+def _instance(out: Path) -> Generator[dg.DagsterInstance | None]:
+    """Dagster's records of an out-folder; None where no run has made any."""
+    home = out / "dagster"
+    if not (home / "dagster.yaml").exists():
+        yield None
+        return
+    import dagster as dg
+
+    os.environ["DAGSTER_HOME"] = str(home)
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+@contextmanager
+def _undisturbed(out: Path, instance: dg.DagsterInstance | None) -> Generator[None]:
+    """No run is going, and none makes a step meanwhile."""
+    from m3h_pipeline.definitions import MAIN_JOB
+    from m3h_pipeline.defs.schedules import RUN_LOCK, run_going
+
+    busy = InputError(f"a run is at work in {out}: drop the snapshot when it has ended")
+    if instance and run_going(instance, out, MAIN_JOB):
+        raise busy
+    try:
+        with locked(out / RUN_LOCK, wait=False), alone(out, wait=False):
+            yield
+    except BlockingIOError:
+        raise busy from None
+
+
+def _refuse_in_use(snapshot: Snapshot, out: Path) -> None:
+    if not snapshot.in_use:
+        return
+    version = snapshot.in_use[0]
+    raise InputError(
+        f"the snapshot {snapshot.label} is in use: {_listed(snapshot.in_use)} learned from it, and "
+        "new patients are compared with those that it holds. Decide against the version first, "
+        f"with `m3h review reject {version.version}{out_option(out)}`, then drop the snapshot"
+    )
+
+
+def _listed(versions: Iterable[Registered]) -> str:
+    return ", ".join(_in_words(version) for version in versions)
+
+
+def _in_words(version: Registered) -> str:
+    roles = [*version.aliases, *(["waits for review"] if version.pending else [])]
+    return f"version {version.version}" + (f" ({', '.join(roles)})" if roles else "")
+
+
+def _republish(out: Path, label: str) -> str:
+    """Take a snapshot out of ``latest``: the newest other one with a report takes its place. Says
+    what was done.
+    """
+    latest = out / "latest"
+    if label not in _shown(latest):
+        return ""
+    for other in reversed(labels(out)):
+        folder = out / "snapshots" / other
+        report = read_step(folder / "report")
+        if other == label or report is None:
+            continue
+        scored = read_step(folder / "scores")
+        has_scores = scored is not None and scored.info.get("model_version")
+        publish(out, report.folder, scored.folder / scoring.FILE if scored and has_scores else None)
+        return f"{latest} shows the snapshot {other} again"
+    shutil.rmtree(latest)
+    return f"{latest} is removed, which showed it"
+
+
+def _shown(latest: Path) -> set[str]:
+    """The snapshots that ``latest`` shows: in its report, and in its scores."""
+    shown: set[str] = set()
+    if (latest / "metrics.json").exists():
+        shown.add(read_json(latest / "metrics.json")["snapshot"])
+    if (latest / scoring.FILE).exists():
+        scores = pl.scan_parquet(latest / scoring.FILE)
+        shown.update(scores.select(pl.col("snapshot").unique()).collect().to_series())
+    return shown

@@ -1,0 +1,143 @@
+"""``<out>/m3h.toml``: read, written, and joined with the command line's choices."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import tomllib
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from m3h_pipeline.config import file as config_file
+from m3h_pipeline.config.sections import (
+    DEMO_SNAPSHOT,
+    Config,
+    SourceConfig,
+    TimConfig,
+    TrainingConfig,
+)
+from m3h_pipeline.errors import InputError
+from m3h_pipeline.state.snapshots import as_date
+
+FILE = "m3h.toml"
+
+
+def load(out: Path) -> Config:
+    """Read the configuration of an out-folder.
+
+    Raises `InputError` where there is none, or where a key is unknown or a value impossible.
+    """
+    file = out / FILE
+    try:
+        with file.open("rb") as stream:
+            return Config.model_validate(tomllib.load(stream))
+    except FileNotFoundError:
+        raise InputError(f"{file} is not there: `m3h run --out {out}` writes it") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{file} is not valid TOML: {error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not in UTF-8: save it in that encoding") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise InputError(
+                f"{file}: there is no setting {where}: delete the line, or mend its name"
+            ) from None
+        raise InputError(f"{file}: {where}: {_reason(error)}") from None
+
+
+def save(config: Config, out: Path) -> None:
+    """Write the configuration, under a temporary name first.
+
+    A new file holds every setting with what it means. In one that is there only the lines change
+    whose values do: comments, order and what a person left out stay.
+    """
+    file = out / FILE
+    if file.exists():
+        before = file.read_bytes().decode()
+        text = config_file.updated(before, load(out), config)
+        if text == before:
+            return
+    else:
+        text = config_file.written(config)
+    partial = out / f".{FILE}.partial"
+    partial.write_bytes(text.encode())
+    partial.replace(file)
+
+
+def new(source: str | None, path: Path | None, size: str | None) -> Config:
+    """The configuration of a new out-folder, not yet written and not yet dated."""
+    name = source or "demo"
+    if name != "demo" and path is None:
+        raise InputError(f"--source {name} needs --path, the folder that holds the data")
+    # The tiny demo is for trying and testing: as little of everything as still runs every part.
+    small = Config(
+        training=TrainingConfig(epochs=10, tree_rounds=20, bootstrap=100), tim=TimConfig(tasks=4)
+    )
+    place = str(path.resolve()) if path else ""
+    try:
+        chosen = SourceConfig.model_validate({"name": name, "path": place, "size": size or "full"})
+    except ValidationError as error:
+        raise InputError(f"--source {name}: {_reason(error)}") from None
+    return (small if size == "tiny" else Config()).model_copy(update={"source": chosen})
+
+
+def for_run(
+    out: Path, source: str | None, path: Path | None, size: str | None, snapshot: str | None
+) -> Config:
+    """The configuration of an out-folder with the command line's choices applied, not yet written.
+
+    One out-folder holds one source: another name, path or size is refused. Without a date it is
+    that of the last run, before the first run today's.
+    """
+    if snapshot is not None and as_date(snapshot) is None:
+        raise InputError(f"--snapshot {snapshot!r} is not a date; write it as 2026-01-31")
+    config = (
+        _agreeing(out, source, path, size) if (out / FILE).exists() else new(source, path, size)
+    )
+    first = DEMO_SNAPSHOT if config.source.name == "demo" else dt.date.today().isoformat()
+    return dated(config, snapshot or config.source.snapshot or first)
+
+
+def dated(config: Config, snapshot: str) -> Config:
+    """The configuration with another date of the snapshot."""
+    return config.model_copy(
+        update={"source": config.source.model_copy(update={"snapshot": snapshot})}
+    )
+
+
+def dated_as_before(config: Config, out: Path) -> Config:
+    """The configuration with the date of the snapshot that the out-folder has, if it has one."""
+    return dated(config, load(out).source.snapshot if (out / FILE).exists() else "")
+
+
+def _agreeing(out: Path, source: str | None, path: Path | None, size: str | None) -> Config:
+    """What the out-folder holds, where the command line asks for nothing else."""
+    config = load(out)
+    asked = {"name": source, "path": str(path.resolve()) if path else None, "size": size}
+    for field, value in asked.items():
+        held = getattr(config.source, field)
+        if value is not None and value != held:
+            raise InputError(
+                f"{out} holds the source with {field} = {held!r}, not {value!r}: "
+                "one out-folder holds one source; choose another folder with --out"
+            )
+    if config.source.name != "demo" and not config.source.path:
+        raise InputError(
+            f"{out / FILE}: source.path is empty: write the folder that holds the data"
+        )
+    return config
+
+
+def _reason(error: ValidationError) -> str:
+    return error.errors()[0]["msg"].removeprefix("Value error, ")
+
+
+def mlflow_uri(out: Path) -> str:
+    """MLflow's tracking store of an out-folder; ``MLFLOW_TRACKING_URI`` takes its place."""
+    return (
+        os.environ.get("MLFLOW_TRACKING_URI")
+        or f"sqlite:///{(out / 'mlflow' / 'mlflow.db').resolve()}"
+    )

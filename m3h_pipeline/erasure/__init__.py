@@ -1,0 +1,1 @@
+"""Forgetting a patient: out of every snapshot, cache and quarantine."""

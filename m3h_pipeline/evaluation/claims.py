@@ -1,0 +1,209 @@
+"""What the comparison of the arms comes to: verdicts, counts, means, and the sentences that tell
+them.
+
+The one place for these. metrics.json holds the differences task by task, detail.json their counts
+and means (``comparisons``); page, model card, last screen, Dagster and MLflow take numbers and
+words from here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from m3h_pipeline import wording as words
+
+# What the joint model is compared with: its name, and the field of metrics.json that holds the
+# difference.
+NAMES = {"single_task": "single-task models", "trees": "boosted trees"}
+FIELDS = {"single_task": "difference", "trees": "trees_difference"}
+VERDICTS = ("better", "worse", "unclear", "same")
+_MOST_NAMED = 6
+
+
+def verdict(task: Mapping[str, Any], against: str = "single_task") -> str | None:
+    """What the interval of a difference says of the joint model; None where there is no interval.
+
+    "same" is a difference of exactly 0 in every resample: both arms rank the patients alike.
+
+    >>> verdict({"difference_low": 0.01, "difference_high": 0.03})
+    'better'
+    """
+    low, high = (task[f"{FIELDS[against]}_{end}"] for end in ("low", "high"))
+    if not (words.known(low) and words.known(high)):
+        return None
+    if low == 0 and high == 0:
+        return "same"
+    if low > 0:
+        return "better"
+    return "worse" if high < 0 else "unclear"
+
+
+def metric_family(metric: str) -> str:
+    """The metric under whose name differences are averaged: all kinds of AUROC are one.
+
+    >>> metric_family("macro AUROC"), metric_family("R2")
+    ('AUROC', 'R2')
+    """
+    return "AUROC" if "AUROC" in metric else metric
+
+
+def comparison(
+    tasks: Sequence[Mapping[str, Any]], against: str, means: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """How many claimed tasks have each verdict, and the mean differences.
+
+    ``tasks``: records of metrics.json; ``means``: for each metric {"metric", "tasks", "value",
+    "low", "high"}.
+    """
+    counts = Counter(verdict(task, against) for task in tasks if task["claimed"])
+    return {
+        **{name: counts[name] for name in VERDICTS},
+        "not_compared": counts[None],
+        "means": list(means),
+    }
+
+
+def compared(record: Mapping[str, Any]) -> int:
+    """The number of tasks that have a verdict."""
+    return sum(record[name] for name in VERDICTS)
+
+
+def sentences(comparisons: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How the joint model did against single-task models and trees, for a reader who sees nothing
+    else.
+    """
+    claimed = [task for task in tasks if task["claimed"]]
+    has = "has" if len(claimed) == 1 else "have"
+    first = (
+        f"Of {words.plural(len(tasks), 'task')}, {len(claimed)} {has} enough test labels for a "
+        "claim."
+    )
+    single_task = comparisons["single_task"]
+    if not compared(single_task):
+        return [first, "Joint learning could not be compared with single-task models."]
+    return [
+        first,
+        f"On these, joint learning beat single-task models on {single_task['better']}, was worse "
+        f"on {single_task['worse']}, and showed no clear difference on "
+        f"{single_task['unclear']}{_rest(single_task)}.",
+        *_means(single_task, "single_task", claimed),
+        *_against_trees(comparisons["trees"], claimed),
+    ]
+
+
+def _against_trees(record: Mapping[str, Any], claimed: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not compared(record):
+        return []
+    counts = (
+        "Against boosted trees, one model a task, joint learning was better on "
+        f"{record['better']}, worse on {record['worse']}, and showed no clear difference on "
+        f"{record['unclear']}{_rest(record)}."
+    )
+    behind = [task for task in claimed if verdict(task, "trees") == "worse"]
+    behind = sorted(behind, key=lambda task: task["trees_difference"])
+    named = [
+        f"{words.name(task['task'])} ({words.number(task['trees_difference'], sign=True)})"
+        for task in behind[:_MOST_NAMED]
+    ]
+    more = [f"{len(behind) - _MOST_NAMED} more"] if len(behind) > _MOST_NAMED else []
+    where = [f"Trees are better on {words.listing([*named, *more])}."] if behind else []
+    return [counts, *_means(record, "trees", claimed), *where]
+
+
+def _rest(record: Mapping[str, Any]) -> str:
+    """What is neither better, worse nor unclear."""
+    same = f"; on {record['same']} both scored the same in every resample" if record["same"] else ""
+    return same + (
+        f"; {record['not_compared']} could not be compared" if record["not_compared"] else ""
+    )
+
+
+def _means(
+    record: Mapping[str, Any], against: str, claimed: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    told = []
+    for mean in record["means"]:
+        value = (
+            f"{words.number(mean['value'], sign=True)} "
+            f"({words.interval(mean['low'], mean['high'], sign=True)})"
+        )
+        where = f"over {words.plural(mean['tasks'], 'task')}"
+        if mean["tasks"] == 1:
+            where = f"on {_only_task(claimed, against, mean['metric'])}"
+        told.append(f"{value} {where} measured by {words.metric(mean['metric'])}")
+    return [f"Joint minus {NAMES[against]}, on average: {words.listing(told)}."] if told else []
+
+
+def _only_task(claimed: Sequence[Mapping[str, Any]], against: str, metric: str) -> str:
+    """The name of the one task that is measured by a metric and was compared."""
+    return next(
+        words.name(task["task"])
+        for task in claimed
+        if metric_family(task["metric"]) == metric and words.known(task[FIELDS[against]])
+    )
+
+
+def brief(record: Mapping[str, Any]) -> str:
+    """One comparison in one line.
+
+    >>> mean = {"metric": "R2", "tasks": 2, "value": 0.01, "low": 0.002, "high": 0.02}
+    >>> brief({"better": 1, "worse": 0, "unclear": 1, "same": 0, "not_compared": 3, "means": [mean]})
+    'better on 1, worse on 0 of 2 tasks by 95% intervals; mean difference R² +0.010 (+0.002 to +0.020)'
+    """
+    if not compared(record):
+        return "nothing to compare"
+    means = [
+        f"{words.metric(mean['metric'])} {words.number(mean['value'], sign=True)} "
+        f"({words.interval(mean['low'], mean['high'], sign=True)})"
+        for mean in record["means"]
+    ]
+    counts = (
+        f"better on {record['better']}, worse on {record['worse']} of "
+        f"{words.plural(compared(record), 'task')} by 95% intervals"
+    )
+    return counts + (f"; mean difference {', '.join(means)}" if means else "")
+
+
+def facts(comparisons: Mapping[str, Any]) -> dict[str, Any]:
+    """What Dagster and the last screen show of the comparisons, by title."""
+    shown: dict[str, Any] = {}
+    for against, record in comparisons.items():
+        shown[f"joint against {NAMES[against]}"] = brief(record)
+        shown[f"joint better than {NAMES[against]} (interval above 0)"] = record["better"]
+        shown[f"joint worse than {NAMES[against]} (interval below 0)"] = record["worse"]
+    return shown
+
+
+def as_metrics(
+    tasks: Sequence[Mapping[str, Any]], comparisons: Mapping[str, Any]
+) -> dict[str, float]:
+    """Every score, difference and count under the name that it has in MLflow.
+
+    ``<task>.<metric>`` with its interval and n; ``.minus_single_task`` and ``.minus_trees`` with
+    theirs; over all tasks ``joint_minus_<arm>.<metric>`` and ``joint_minus_<arm>.tasks_better`` and
+    ``.tasks_worse``.
+    """
+    values: dict[str, float | None] = {}
+    for task in tasks:
+        if task["value"] is None:
+            continue
+        name = f"{task['task']}.{task['metric']}"
+        values |= {name: task["value"], f"{name}.low": task["low"], f"{name}.high": task["high"]}
+        values[f"{task['task']}.n"] = task["n"]
+        for against, field in FIELDS.items():
+            values[f"{name}.minus_{against}"] = task[field]
+            values[f"{name}.minus_{against}.low"] = task[f"{field}_low"]
+            values[f"{name}.minus_{against}.high"] = task[f"{field}_high"]
+    for against, record in comparisons.items():
+        if not compared(record):
+            continue
+        name = f"joint_minus_{against}"
+        values[f"{name}.tasks_better"] = record["better"]
+        values[f"{name}.tasks_worse"] = record["worse"]
+        for mean in record["means"]:
+            values[f"{name}.{mean['metric']}"] = mean["value"]
+            values[f"{name}.{mean['metric']}.low"] = mean["low"]
+            values[f"{name}.{mean['metric']}.high"] = mean["high"]
+    return {name: value for name, value in values.items() if value is not None}

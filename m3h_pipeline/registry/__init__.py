@@ -1,0 +1,1 @@
+"""MLflow's registry: runs, versions, gate, review, audit, and the model that is served."""

@@ -1,0 +1,263 @@
+"""The audit table: who decided what about which version, when, why, and what came of it.
+
+An SQL table beside Dagster's own records: in PostgreSQL where ``DAGSTER_POSTGRES_URL`` names one,
+else in ``<out>/review.db``. A line is written before anything is done about it and never changed
+afterwards but for its outcome, so that what was interrupted is found again. Whoever writes does so
+alone (`Audit.alone`), across processes and machines.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import pwd
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
+
+from m3h_pipeline.errors import InputError
+
+POSTGRES_VARIABLE = "DAGSTER_POSTGRES_URL"
+APPROVED = "approved"
+REJECTED = "rejected"
+# The decision of a line that nobody made through m3h: an alias was found moved.
+FOUND = "found"
+# The decision of a line by which a person moved the anchor: of nothing else about that version.
+ANCHORED = "made anchor"
+_PATIENCE_SECONDS = 60
+_TABLE = sa.Table(
+    "m3h_review",
+    sa.MetaData(),
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", sa.String(32), nullable=False),
+    sa.Column("version", sa.String(32), nullable=False),
+    sa.Column("decision", sa.String(32), nullable=False),
+    sa.Column("who", sa.Text, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("settled_at", sa.String(32)),
+    sa.Column("outcome", sa.Text),
+    sa.Column("champion", sa.String(32)),
+    sa.Column("digest", sa.String(64)),
+    sa.Column("system_user", sa.Text),
+)
+# Columns that tables of earlier versions lack: added where they are missing.
+_LATER = ("digest", "system_user")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One decision. ``outcome`` and ``champion`` (the version that is it afterwards, "" for none)
+    are what is planned until ``settled_at`` says when it was done; None as long as nothing was
+    planned. ``digest``: of the version's files when it was approved; ``system_user``: as whom the
+    command ran, whatever name was given. Both None in lines of earlier versions.
+    """
+
+    id: int
+    at: str
+    version: str
+    decision: str
+    who: str
+    why: str
+    settled_at: str | None
+    outcome: str | None
+    champion: str | None
+    digest: str | None = None
+    system_user: str | None = None
+
+
+class Book:
+    """The table within one transaction."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def lines(self) -> list[Line]:
+        """All lines, the earliest first."""
+        return [
+            Line(*row) for row in self._connection.execute(sa.select(_TABLE).order_by(_TABLE.c.id))
+        ]
+
+    def last(self, version: str) -> Line | None:
+        """The last approval or rejection of a version."""
+        decided = [line for line in self.lines() if line.decision not in (FOUND, ANCHORED)]
+        return next((line for line in reversed(decided) if line.version == version), None)
+
+    def champion(self) -> str | None:
+        """Who was champion after the line that was settled last."""
+        settled = [
+            (line.settled_at, line.id, line.champion) for line in self.lines() if line.settled_at
+        ]
+        return max(settled)[2] or None if settled else None
+
+    def line(self, number: int) -> Line:
+        """One line as it is now."""
+        return Line(*self._connection.execute(sa.select(_TABLE).where(_TABLE.c.id == number)).one())
+
+    def write(
+        self,
+        version: str,
+        decision: str,
+        who: str,
+        why: str,
+        *,
+        digest: str | None = None,
+        system_user: str | None = None,
+    ) -> int:
+        """A new line, not settled yet; returns its id. Control characters are taken out of names
+        and reasons.
+        """
+        row = {
+            "at": _now(),
+            "version": version,
+            "decision": decision,
+            "who": printable(who),
+            "why": printable(why),
+            "digest": digest,
+            "system_user": system_user,
+        }
+        return self._connection.execute(
+            sa.insert(_TABLE).values(row).returning(_TABLE.c.id)
+        ).scalar_one()
+
+    def plan(self, line: int, outcome: str, champion: str | None) -> None:
+        """Say what is about to be done, so that it can be told from somebody else's doing if it is
+        interrupted.
+        """
+        self._update(line, {"outcome": outcome, "champion": champion or ""})
+
+    def settle(self, line: int) -> None:
+        """Say that what was planned is done."""
+        self._update(line, {"settled_at": _now()})
+
+    def _update(self, line: int, values: dict[str, Any]) -> None:
+        self._connection.execute(sa.update(_TABLE).where(_TABLE.c.id == line).values(values))
+
+
+class Audit:
+    """The table of an out-folder, made where there is none yet."""
+
+    def __init__(self, out: Path) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        url = postgres_address(out) or f"sqlite:///{(out / 'review.db').resolve()}"
+        self._is_file = url.startswith("sqlite")
+        try:
+            # Each use opens its own connection and closes it: a sensor ticks for months.
+            self._engine = sa.create_engine(
+                url,
+                poolclass=sa.NullPool,
+                connect_args={"timeout": _PATIENCE_SECONDS} if self._is_file else {},
+            )
+            if self._is_file:
+                event.listen(self._engine, "connect", _no_implicit_transactions)
+            if not sa.inspect(self._engine).has_table(_TABLE.name):
+                self._make()
+            self._add_columns()
+        except (SQLAlchemyError, ModuleNotFoundError) as error:
+            raise InputError(
+                f"no audit table ({_first_line(error)}): see {POSTGRES_VARIABLE}; it needs "
+                "m3h[postgres]"
+            ) from None
+
+    def lines(self) -> list[Line]:
+        """All lines, the earliest first, without waiting for a writer."""
+        with self._engine.connect() as connection:
+            return Book(connection).lines()
+
+    @contextmanager
+    def alone(self) -> Generator[Book]:
+        """One transaction; nobody else writes meanwhile. What raises leaves the table as it was."""
+        with self._engine.connect() as connection:
+            if self._is_file:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                connection.exec_driver_sql(f"LOCK TABLE {_TABLE.name} IN EXCLUSIVE MODE")
+            try:
+                yield Book(connection)
+            except BaseException:
+                self._end(connection, "ROLLBACK")
+                raise
+            self._end(connection, "COMMIT")
+
+    def _end(self, connection: sa.Connection, how: str) -> None:
+        if self._is_file:
+            connection.exec_driver_sql(how)
+        elif how == "COMMIT":
+            connection.commit()
+        else:
+            connection.rollback()
+
+    def _make(self) -> None:
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(sa.schema.CreateTable(_TABLE, if_not_exists=True))
+        except SQLAlchemyError:  # another process made it at the same moment
+            if not sa.inspect(self._engine).has_table(_TABLE.name):
+                raise
+
+    def _add_columns(self) -> None:
+        """Bring a table of an earlier version to today's columns; its lines keep their values."""
+        for name in self._missing():
+            kind = _TABLE.c[name].type.compile(self._engine.dialect)
+            try:
+                with self._engine.begin() as connection:
+                    connection.exec_driver_sql(
+                        f"ALTER TABLE {_TABLE.name} ADD COLUMN {name} {kind}"
+                    )
+            except SQLAlchemyError:  # another process added it at the same moment
+                if name in self._missing():
+                    raise
+
+    def _missing(self) -> list[str]:
+        present = {column["name"] for column in sa.inspect(self._engine).get_columns(_TABLE.name)}
+        return [name for name in _LATER if name not in present]
+
+
+def printable(text: str) -> str:
+    r"""A text on one line, without characters that steer a terminal or hide others.
+
+    >>> printable("Ada\x1b[2K\n approved \u202eby  Ben")
+    'Ada[2K approved by Ben'
+    """
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
+
+
+def system_user() -> str:
+    """As whom this process runs, by the system's own account: no variable changes it."""
+    number = os.getuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:  # a container's number without a name
+        return str(number)
+
+
+def postgres_address(out: Path) -> str | None:
+    """Where Dagster's records and this table lie, None for the out-folder itself.
+
+    Raises `InputError` where the folder was made for PostgreSQL and the variable is not set.
+    """
+    address = os.environ.get(POSTGRES_VARIABLE)
+    file = out / "dagster" / "dagster.yaml"
+    if not address and file.exists() and POSTGRES_VARIABLE in file.read_text():
+        raise InputError(f"{file} keeps Dagster's records in PostgreSQL: set {POSTGRES_VARIABLE}")
+    return address or None
+
+
+def _no_implicit_transactions(connection: Any, _: Any) -> None:
+    """Python's SQLite opens a transaction at the first write only: two could read before either
+    writes.
+    """
+    connection.isolation_level = None
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0]

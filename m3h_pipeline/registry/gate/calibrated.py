@@ -1,0 +1,229 @@
+"""The check of calibration: probabilities mean what they say, and intervals hold the truth as often
+as stated.
+
+A task fails only where it is *shown*, among so many, to be off by more than the bound: where a
+model that is off by just the bound would look as bad with a chance below level / tasks. Judged are
+tasks with enough test labels; those of the calibration split count too, for the coverage of
+intervals is itself only known from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from m3h_core.grouped import effective_count
+from m3h_pipeline.registry.gate.scoring import Predictions
+from m3h_pipeline.registry.gate.verdict import Verdict, some
+from m3h_pipeline.wording import number, plural
+
+if TYPE_CHECKING:
+    from m3h_core import Calibrator, Cohort, TaskSpec
+    from m3h_pipeline.config import GateConfig
+
+_NAME = "calibrated"
+_SIMULATED = 10_000
+_CELLS = 20_000_000
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """One task: the ``estimate`` of its calibration error, or of the coverage of its intervals, and
+    what it shows.
+
+    ``state``: within the bound, above it in the estimate, shown to be above it, or not judged for
+    want of labels.
+    """
+
+    task: str
+    kind: Literal["error", "coverage"]
+    n: int | None
+    estimate: float | None
+    state: Literal["within", "above", "shown", "not judged"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, with six digits."""
+        estimate = None if self.estimate is None else round(self.estimate, 6)
+        return asdict(self) | {"estimate": estimate}
+
+
+def calibrated(
+    cohort: Cohort,
+    tasks: Sequence[TaskSpec],
+    candidate: Predictions,
+    calibrator: Calibrator,
+    config: GateConfig,
+) -> tuple[Verdict, list[Calibration]]:
+    """The verdict, and what each task shows."""
+    supervised = [task for task in tasks if task.problem != "clustering"]
+    if not supervised:
+        return Verdict(_NAME, True, "no task to judge"), []
+    predictions = {task.name: np.asarray(candidate[task.name]) for task in supervised}
+    try:
+        probabilities = calibrator.calibrated(predictions)
+        intervals = calibrator.intervals(predictions)
+    except ValueError as error:
+        return Verdict(_NAME, False, str(error), advice="look at the log of the training job"), []
+    rows = {task.name: _test_rows(cohort, task) for task in supervised}
+    judged = [task for task in supervised if len(rows[task.name]) >= config.calibration_labels]
+    chance = config.level / max(1, len(judged))
+    rng = np.random.default_rng(0)
+    subjects = cohort.subjects
+    found = []
+    for task in supervised:
+        at = rows[task.name]
+        if task not in judged:
+            found.append(Calibration(task.name, _kind(task), None, None, "not judged"))
+            continue
+        target = np.asarray(cohort.labels[task.name])[at]
+        if task.problem == "regression":
+            low, high = intervals[task.name][at].T
+            inside = (target >= low) & (target <= high)
+            bound = calibrator.coverage - config.calibration_error
+            p_value = chance_of_coverage(inside, bound, calibrator.about[task.name].n, subjects[at])
+            estimate = float(inside.mean())
+            is_above = bool(inside.mean() < bound)
+        else:
+            predicted = probabilities[task.name][at]
+            estimate, p_value = _error(task, target, predicted, subjects[at], config, rng)
+            is_above = estimate > config.calibration_error
+        state = "above" if is_above else "within"
+        if is_above and p_value < chance:
+            state = "shown"
+        found.append(Calibration(task.name, _kind(task), len(at), estimate, state))
+    return _verdict(found, calibrator.coverage, config), found
+
+
+def chance_of_error(
+    probability: np.ndarray,
+    error: float,
+    allowed: float,
+    patients: np.ndarray,
+    rng: np.random.Generator,
+) -> float:
+    """How likely probabilities [n] that are off by ``allowed`` show a calibration error this large,
+    or larger.
+
+    They are off towards one half, where chance is largest. Stays of one patient (``patients`` [n])
+    are taken to end alike, as diagnoses do: that is less evidence than as many patients would be,
+    never more.
+
+    >>> rng, likely = np.random.default_rng(0), np.linspace(0.05, 0.95, 200)
+    >>> apart = np.arange(200)
+    >>> [round(chance_of_error(likely, error, 0.05, apart, rng), 1) for error in (0.05, 0.11, 0.3)]
+    [1.0, 0.2, 0.0]
+    >>> chance_of_error(likely, 0.15, 0.05, apart // 4, rng) > 0.05  # fifty patients of four stays
+    True
+    """
+    if error <= allowed:
+        return 1.0
+    bins = np.searchsorted(np.quantile(probability, np.arange(1, 10) / 10), probability)
+    towards_half = np.where(probability < 0.5, allowed, -allowed)
+    truth = np.clip(probability + towards_half, 0, 1).astype(np.float32)
+    _, whose = np.unique(patients, return_inverse=True)
+    members = np.eye(10, dtype=np.float32)[bins]
+    expected = members.T @ probability.astype(np.float32)
+    draws = max(1000, min(_SIMULATED, _CELLS // len(probability)))
+    larger = 0
+    for at in range(0, draws, 1000):
+        some_draws = min(1000, draws - at)
+        luck = rng.random((some_draws, int(whose.max()) + 1), dtype=np.float32)
+        happened = (luck[:, whose] < truth).astype(np.float32)
+        errors = np.abs(happened @ members - expected).sum(axis=1) / len(probability)
+        larger += int((errors >= error).sum())
+    return larger / draws
+
+
+def chance_of_coverage(
+    inside: np.ndarray,
+    bound: float,
+    n_calibration: int,
+    patients: np.ndarray,
+) -> float:
+    """How likely intervals that hold the truth as often as ``bound`` were seen to hold it as
+    seldom, or more seldom.
+
+    ``inside`` [n]; what the intervals' ends were found from, ``n_calibration`` labels, is as much a
+    matter of chance as what they are tried on. Stays of one patient count for as much as they tell.
+
+    >>> inside = np.arange(100) < 70
+    >>> [round(chance_of_coverage(inside, 0.85, n, np.arange(100)), 3) for n in (50, 10_000)]
+    [0.018, 0.0]
+    """
+    from scipy.stats import betabinom
+
+    count = max(1, round(effective_count(inside, patients)))
+    held = int(np.floor(inside.mean() * count + 1e-9))
+    weight = n_calibration + 1
+    return float(betabinom.cdf(held, count, bound * weight, (1 - bound) * weight))
+
+
+def _error(
+    task: TaskSpec,
+    target: np.ndarray,
+    predicted: np.ndarray,
+    patients: np.ndarray,
+    config: GateConfig,
+    rng: np.random.Generator,
+) -> tuple[float, float]:
+    """The calibration error of a task's probabilities, of the likeliest class where there are
+    several; its chance."""
+    from m3h_core.metrics import calibration_error
+
+    if task.problem == "binary":
+        happened = target == 1
+        probability = predicted
+    else:
+        happened = predicted.argmax(1) == target
+        probability = predicted.max(1)
+    error = calibration_error(happened, probability)
+    return error, chance_of_error(probability, error, config.calibration_error, patients, rng)
+
+
+def _verdict(found: Sequence[Calibration], coverage: float, config: GateConfig) -> Verdict:
+    states = [one.state for one in found]
+    judged = len(found) - states.count("not judged")
+    counts = {
+        "judged": judged,
+        "above": states.count("above") + states.count("shown"),
+        "shown": states.count("shown"),
+        "not judged": states.count("not judged"),
+    }
+    rest = ""
+    if counts["not judged"]:
+        few = plural(counts["not judged"], "task")
+        rest = f"; {few} not judged, fewer than {config.calibration_labels} test labels"
+    bound = config.calibration_error
+    if wrong := [_named(one, coverage) for one in found if one.state == "shown"]:
+        tasks = some([one.task for one in found if one.state == "shown"])
+        advice = f"look at the calibration of {tasks} in the report, or raise "
+        advice += "[gate] calibration_error"
+        reason = f"not calibrated: {some(wrong)}{rest}"
+        return Verdict(_NAME, False, reason, advice=advice, counts=counts)
+    if not judged:
+        reason = f"no task has enough test labels to be judged{rest}"
+        return Verdict(_NAME, True, reason, counts=counts)
+    reason = (
+        f"{plural(judged, 'task')} judged: {counts['above']} off by more than {bound} in the "
+        f"estimate, none shown to be{rest}"
+    )
+    return Verdict(_NAME, True, reason, counts=counts)
+
+
+def _named(one: Calibration, coverage: float) -> str:
+    if one.kind == "coverage":
+        return f"{one.task} ({one.estimate:.0%} within intervals for {coverage:.0%})"
+    return f"{one.task} (error {number(one.estimate)})"
+
+
+def _kind(task: TaskSpec) -> Literal["error", "coverage"]:
+    return "coverage" if task.problem == "regression" else "error"
+
+
+def _test_rows(cohort: Cohort, task: TaskSpec) -> np.ndarray:
+    from m3h_core.cohort import TEST
+
+    return np.flatnonzero((cohort.split == TEST) & np.asarray(cohort.labelled[task.name]))

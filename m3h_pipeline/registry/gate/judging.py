@@ -1,0 +1,126 @@
+"""All checks of a candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m3h_pipeline.evaluation.quality import too_few
+from m3h_pipeline.registry.gate.calibrated import calibrated
+from m3h_pipeline.registry.gate.comparisons import (
+    Candidate,
+    better_than_trivial,
+    no_subgroup_harmed,
+    not_worse_than_anchor,
+    not_worse_than_arm,
+    not_worse_than_champion,
+)
+from m3h_pipeline.registry.gate.scoring import Predictions
+from m3h_pipeline.registry.gate.verdict import ARMS, Champion, Verdict, some
+from m3h_pipeline.wording import plural
+
+if TYPE_CHECKING:
+    from m3h_core import Calibrator, Cohort, TaskSpec
+    from m3h_pipeline.config import GateConfig
+
+CHECKS = {
+    "finite": "Every prediction on the test split is a number, so is every claimed task's metric.",
+    "better_than_trivial": "Claimed tasks do better than what knows nothing of the patient.",
+    "not_worse_than_champion": "No claimed task loses more than the margin against the champion, "
+    "on the same patients, and all together lose nothing that can be shown.",
+    "not_worse_than_anchor": "The same against the anchor, a version that stays, so that small losses can't add up.",
+    "not_worse_than_single_task": "Not clearly below tonight's single-task models, clustering aside.",
+    "not_worse_than_trees": "Not clearly below tonight's boosted trees; a warning.",
+    "calibrated": "Probabilities mean what they say, intervals hold the truth as often as stated.",
+    "no_subgroup_harmed": "In no audited subgroup a claimed task loses more than the margin against the champion.",
+}
+
+
+def judge(
+    cohort: Cohort,
+    tasks: Sequence[TaskSpec],
+    candidate: Predictions,
+    calibrator: Calibrator,
+    champion: Champion | None,
+    config: GateConfig,
+    *,
+    anchor: Champion | None = None,
+    arms: Mapping[str, Predictions] | None = None,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+) -> dict[str, Any]:
+    """All checks of a candidate, JSON-ready: ``passed``, ``judged`` (tasks), ``champion``,
+    ``anchor``, ``checks``, ``tasks``, ``trivial``, ``calibration``.
+
+    ``calibrator`` is the one that the candidate travels with: judged is what people will read.
+    ``arms``: predictions of the night's other arms by name; ``intervals``: the 95% intervals of the
+    candidate's metrics as the report shows them.
+
+    ``tasks`` of the result hold each task's comparison with the champion, ``trivial`` those with
+    trivial.
+    """
+    from m3h_core.cohort import TEST
+    from m3h_core.metrics import Resamples
+
+    claimed = [task for task in tasks if too_few(cohort, task) is None]
+    finite = _finite(cohort, tasks, claimed, candidate)
+    sound = [task for task in claimed if finite.passed or _is_finite(cohort, task, candidate)]
+    draws = Resamples(cohort, TEST, config.bootstrap, 0)
+    ours = Candidate.of(cohort, sound, candidate, draws, config)
+    trivial, against_trivial = better_than_trivial(ours, intervals or {})
+    shared, not_worse, against_champion = not_worse_than_champion(ours, champion)
+    calibration, of_tasks = calibrated(cohort, sound, candidate, calibrator, config)
+    checks = [
+        finite,
+        trivial,
+        not_worse,
+        not_worse_than_anchor(ours, anchor, champion),
+        *(not_worse_than_arm(ours, arm, (arms or {}).get(arm)) for arm in ARMS),
+        calibration,
+        no_subgroup_harmed(ours, shared, champion),
+    ]
+    return {
+        "passed": not any(check.rejects for check in checks),
+        "judged": len(claimed),
+        "champion": champion.version if champion else None,
+        "anchor": anchor.version if anchor else None,
+        "checks": [asdict(check) for check in checks],
+        "trivial": [one.to_dict() for one in against_trivial],
+        "tasks": [one.to_dict() for one in against_champion],
+        "calibration": [one.to_dict() for one in of_tasks],
+    }
+
+
+def _is_finite(cohort: Cohort, task: TaskSpec, predictions: Predictions) -> bool:
+    from m3h_core.cohort import CALIBRATION, TEST
+
+    rows = np.concatenate([cohort.rows(CALIBRATION), cohort.rows(TEST)])
+    if task.name not in predictions:
+        return False
+    return bool(np.isfinite(np.asarray(predictions[task.name])[rows]).all())
+
+
+def _finite(
+    cohort: Cohort,
+    tasks: Sequence[TaskSpec],
+    claimed: Sequence[TaskSpec],
+    candidate: Predictions,
+) -> Verdict:
+    from m3h_core.metrics import primary_metric
+
+    wrong = [task.name for task in tasks if not _is_finite(cohort, task, candidate)]
+    sound = [task for task in claimed if task.name not in wrong]
+    metrics = {task.name: primary_metric(cohort, task, candidate[task.name]) for task in sound}
+    undefined = [name for name, value in metrics.items() if not np.isfinite(value)]
+    if wrong or undefined:
+        problems = [f"predictions that are not numbers: {some(wrong)}"] if wrong else []
+        problems += [f"no metric: {some(undefined)}"] if undefined else []
+        in_question = some([*wrong, *undefined])
+        advice = f"look at the log of the training job and at the inputs of {in_question}"
+        return Verdict("finite", False, "; ".join(problems), advice=advice)
+    reason = f"all predictions of {plural(len(tasks), 'task')} are numbers"
+    if not claimed:
+        reason += "; no task has enough test labels to be judged, so the other checks say nothing"
+    return Verdict("finite", True, reason)

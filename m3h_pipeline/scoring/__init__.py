@@ -1,0 +1,1 @@
+"""The nightly scores, and whether the champion still does what it did."""

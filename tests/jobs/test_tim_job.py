@@ -1,0 +1,167 @@
+"""The task interaction job, run by hand as a launcher runs it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+from mlflow import MlflowClient
+
+from m3h_core import Cohort, TaskSpec, fit, fit_many
+from m3h_pipeline import config as configuration
+from m3h_pipeline.config import TimConfig, TrainingConfig
+from m3h_pipeline.defs.reports.assets import tim_report
+from m3h_pipeline.defs.resources import Workspace
+from m3h_pipeline.jobs import fit_config
+from m3h_pipeline.jobs.launchers import JobLauncher
+from m3h_pipeline.registry import tracking
+from m3h_pipeline.state import storage
+
+TRAINING = TrainingConfig(epochs=6).model_dump()
+TASKS = [TaskSpec(name, "binary") for name in ("sepsis", "shock", "delirium", "rare")]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A cohort of 400 with the models of the training step; one task has too few positives to be
+    shown.
+    """
+    folder = tmp_path_factory.mktemp("tim")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 12)).astype(np.float32)
+    labels = {
+        task.name: (x[:, i] + x[:, 5] + rng.logistic(size=400) > 0.5).astype(float)
+        for i, task in enumerate(TASKS)
+    }
+    split = rng.choice(4, 400, p=[0.5, 0.15, 0.1, 0.25])
+    labels["rare"][(split == 3) & (np.cumsum(labels["rare"] * (split == 3)) > 5)] = 0
+    there = {name: np.ones(400, bool) for name in labels}
+    cohort = Cohort(
+        [str(i) for i in range(400)], split, {"x": x}, {"x": np.ones(400, bool)}, labels, there
+    )
+    cohort.save(folder / "cohort")
+    config = fit_config(TRAINING)
+    fit(cohort, TASKS, config).save(folder / "joint" / "model")
+    for task, model in zip(
+        TASKS, fit_many(cohort, [([task], config) for task in TASKS]), strict=True
+    ):
+        model.save(folder / "single_task" / "models" / task.name)
+    return folder
+
+
+def start(trained: Path, to: Path, **settings: object) -> subprocess.Popen:
+    to.mkdir(exist_ok=True)
+    job = {name: str(trained / name) for name in ("cohort", "joint", "single_task")} | {
+        "tasks": [task.to_dict() for task in TASKS],
+        "training": TRAINING,
+        "tim": TimConfig.model_validate(settings).model_dump(),
+        "to": str(to),
+    }
+    (to / "job.json").write_text(json.dumps(job))
+    return subprocess.Popen(
+        [sys.executable, "-m", "m3h_pipeline.jobs.tim", "--config", str(to / "job.json")],
+        env=dict(os.environ), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def run(trained: Path, to: Path, **settings: object) -> dict:
+    job = start(trained, to, **settings)
+    _, errors = job.communicate(timeout=300)
+    assert job.returncode == 0, errors
+    return json.loads((to / "tim.json").read_text())
+
+
+def test_every_cell_is_marked_and_small_groups_are_hidden(trained, tmp_path):
+    record = run(trained, tmp_path)
+    assert record["tasks"] == [task.name for task in TASKS]
+    assert record["unit"] == "metric"
+    assert {source for row in record["source"] for source in row} == {"retrained"}
+    assert record["n"][3] is None
+    assert record["n"][0] > 10
+    assert record["matrix"][3] == [None] * 4
+    assert record["single"][3] is None
+    assert record["joint"][3] is None
+    assert record["leave_one_out"]["matrix"][3] == [None, None]
+    table = pl.read_parquet(tmp_path / "tim.parquet")
+    assert len(table) == 4 * 3
+    cell = table.filter((pl.col("task") == "sepsis") & (pl.col("other") == "shock")).row(
+        0, named=True
+    )
+    assert cell["value"] == record["matrix"][0][1]
+    assert cell["evidence"] == record["evidence"][0][1]
+    assert table.filter(pl.col("task") == "rare")["value"].null_count() == 3
+    assert not (tmp_path / ".chunks").exists()
+
+
+def test_the_models_of_the_training_step_are_used_as_they_are(trained, tmp_path):
+    """With the model's own network and seed, only pairs, groups and left-out models are trained."""
+    record = run(trained, tmp_path, network="model", seeds=1, groups=0, leave_out=1)
+    assert record["models"] == 6
+    assert record["groups"] is None
+    assert record["leave_one_out"]["cells"] == 3
+
+
+def test_a_killed_job_goes_on_where_it_was(trained, tmp_path):
+    whole = run(trained, tmp_path / "whole", seeds=3)
+    job = start(trained, tmp_path / "killed", seeds=3)
+    chunks = tmp_path / "killed" / ".chunks"
+    until = time.monotonic() + 120
+    while len(list(chunks.glob("chunk-*"))) < 2 and job.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    job.send_signal(signal.SIGKILL)
+    job.communicate(timeout=60)  # its workers hold the pipe until they are gone too
+    assert not (tmp_path / "killed" / "tim.json").exists()
+    kept = {file.name for file in chunks.glob("chunk-*")}
+    assert kept
+    assert run(trained, tmp_path / "killed", seeds=3) == whole
+
+
+def test_a_budget_that_is_too_small_is_said_in_one_line(trained, tmp_path):
+    job = start(trained, tmp_path, max_models=2)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert (
+        "m3h.toml: [tim] max_models is 2, but 10 single-task and joint models come first" in errors
+    )
+    assert "Traceback" not in errors
+
+
+def test_the_asset_shows_the_effects_that_survive(trained, tmp_path):
+    """A lenient false discovery rate lets effects survive among these few samples."""
+    tim = TimConfig(seeds=2, groups=0, leave_out=0, fdr=0.99)
+    config = configuration.Config(training=TrainingConfig.model_validate(TRAINING), tim=tim)
+    configuration.save(config, tmp_path)
+    workspace = Workspace(out=str(tmp_path))
+    workspace.connect()
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    facts = {"mlflow_run": client.create_run(experiment.experiment_id).info.run_id}
+    for name in ("cohort", "joint", "single_task"):
+
+        def copy(to: Path, source: Path = trained / name) -> dict[str, str]:
+            shutil.copytree(source, to, dirs_exist_ok=True)
+            return facts
+
+        storage.produce(tmp_path / "snapshots" / "2026-01-01" / name, "key", copy)
+    tasks = tmp_path / "snapshots" / "2026-01-01" / "cohort" / "tasks.json"
+    tasks.write_text(json.dumps([task.to_dict() for task in TASKS]))
+    instance = dg.DagsterInstance.ephemeral()
+    instance.add_dynamic_partitions("snapshot", ["2026-01-01"])
+    result = dg.materialize(
+        [tim_report],
+        resources={"workspace": workspace, "launcher": JobLauncher(out=str(tmp_path))},
+        partition_key="2026-01-01",
+        instance=instance,
+    )
+    metadata = result.asset_materializations_for_node("tim_report")[0].metadata
+    assert metadata["effects that survive"].value > 0
+    assert metadata["effects that survive, drawn"].value.startswith("![")

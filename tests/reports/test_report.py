@@ -1,0 +1,424 @@
+"""The report page: what it says, what it hides, and that it needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from page_cells import check_numbers, row, rows
+from report_example import example
+
+from m3h_pipeline import wording as words
+from m3h_pipeline.evaluation import claims
+from m3h_pipeline.reports import charts, interaction
+from m3h_pipeline.reports.page import write_report
+
+
+def written(data: dict[str, Any], folder: Path) -> str:
+    write_report(data, folder / "report.html")
+    return (folder / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return written(example(), tmp_path_factory.mktemp("report"))
+
+
+def test_models_trained_anew_stand_beside_the_one_model(page: str) -> None:
+    table = page.split('id="modalities"')[1].split("</table>")[0]
+    assert "Trained anew" in table
+    assert table.count("0.650 to 0.750") == 14
+
+
+def test_a_champion_that_could_not_be_applied_is_told(tmp_path: Path) -> None:
+    facts = example()
+    facts["drift"] |= {"champion": None, "problem": "version 3 can't be loaded"}
+    assert "version 3 can't be loaded" in written(facts, tmp_path).replace("&#39;", "'")
+
+
+def test_needs_nothing_but_itself(page: str) -> None:
+    assert set(re.findall(r'(?:src|href)="([^"#]+)', page)) == {"data:,", "http://127.0.0.1:5000/"}
+    assert "@import" not in page
+    assert "url(" not in page
+    script = page.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in page
+
+
+def test_same_data_same_bytes_in_file_or_folder(page: str, tmp_path: Path) -> None:
+    write_report(example(), tmp_path)
+    assert (tmp_path / "report.html").read_text() == page
+
+
+def test_summary_counts_what_the_intervals_say(page: str) -> None:
+    tasks = [t for t in example()["metrics"]["tasks"] if t["claimed"]]
+    better = sum(t["difference_low"] > 0 for t in tasks)
+    worse = sum(t["difference_high"] < 0 for t in tasks)
+    assert f"Of 44 tasks, {len(tasks)} have enough test labels for a claim." in page
+    assert (
+        f"beat single-task models on {better}, was worse on {worse}, and showed no clear "
+        f"difference on {len(tasks) - better - worse}." in page
+    )
+    assert (
+        "Joint minus single-task models, on average: +0.017 (+0.007 to +0.027) over 35 tasks "
+        "measured by AUROC" in page
+    )
+    assert "on Length of stay measured by R²" in page
+
+
+def test_every_number_is_that_of_the_files(page: str) -> None:
+    check_numbers(page, example())
+
+
+def test_rows_that_are_no_samples_and_what_was_erased_since_are_explained(tmp_path: Path) -> None:
+    data = example() | {"erased": {"samples": 12, "events": 3_400}}
+    page = written(data, tmp_path)
+    flow = page.partition("Rows by table")[2].partition("Why rows were left out")[0]
+    assert row(flow, "Samples hosp/admissions.csv.gz")[1:] == ["1,500", "1,391", "104", "5"]
+    assert (
+        "Of the 2,600 kept rows of Samples, 1,391 of hosp/admissions.csv.gz are the cohort" in flow
+    )
+    assert "The other 1,209 (1,209 of hosp/patients.csv.gz) are no samples" in flow
+    assert "since then rows of patients who are forgotten on request were erased" in page
+    assert "(Samples 12, Events 3,400)" in page
+
+
+def test_header_names_source_model_and_synthetic_data(page: str, tmp_path: Path) -> None:
+    for text in (
+        "SYNTHETIC DATA",
+        "2026-11-01",
+        "m3h, version 3",
+        "1,391 samples of 1,204 patients",
+    ):
+        assert text in page
+    real = written(example() | {"synthetic": False, "tim": None}, tmp_path)
+    assert "SYNTHETIC DATA" not in real
+    assert 'id="interaction"' not in real
+
+
+def test_every_task_has_its_row(page: str) -> None:
+    tasks = example()["metrics"]["tasks"]
+    first = tasks[0]
+    cells = row(page, "Heart failure")
+    assert cells[1] == f"{first['value']:.3f} {first['low']:.3f} to {first['high']:.3f}"
+    assert cells[6:] == ["AUROC", str(first["n"]), str(first["positives"])]
+    departments = {t["department"] for t in tasks}
+    assert page.count('scope="rowgroup"') == len(departments) == 17
+    unclaimed = row(page, "Hypertension")
+    assert "not claimed: fewer than 10 positives or negatives" in unclaimed[0]
+    assert unclaimed[1:6] == ["–"] * 5
+    assert page.split('id="modalities"')[0].count('class="unclaimed"') == sum(
+        not t["claimed"] for t in tasks
+    )
+
+
+def test_rows_of_a_table_sum_to_the_rows_read(page: str) -> None:
+    assert row(page, "Events hosp/")[1:] == ["415,120", "391,404", "23,464", "252"]
+    assert ["Events", "Quarantined", "value_in_range", "212"] in rows(page)
+
+
+def test_small_groups_are_never_counted_out(tmp_path: Path) -> None:
+    data = example()
+    data["cohort"] |= {
+        "splits": {"train": 1_184, "valid": 153, "calibration": 47, "test": 7},
+        "modalities": {"tabular": 1391, "timeseries": 1388, "language": 6, "vision": 0},
+    }
+    heart, rhythm, ischemia = data["metrics"]["tasks"][:3]
+    heart |= {"n": 8, "positives": 3}
+    rhythm |= {"n": 200, "positives": 196}
+    ischemia |= {"n": None, "positives": None}
+    page = written(data, tmp_path)
+    assert row(page, "Heart failure")[7:] == ["<10", "<10"]
+    assert row(page, "Atrial fibrillation")[7:] == ["200", ">190"]
+    assert row(page, "Ischemic heart disease")[7:] == ["<10", "<10"]
+    assert row(page, "Test") == ["Test", "<10"]
+    assert row(page, "Calibration") == [
+        "Calibration",
+        "≥10",
+    ]  # else the total gives the test split away
+    assert row(page, "Time series") == ["Time series", ">1,381", ">99%"]
+    assert row(page, "Language") == ["Language", "<10", "<1%"]
+    assert row(page, "Vision") == ["Vision", "absent"]
+    assert "1,388" not in page
+    assert not re.search(r">\s*47\s*<", page)
+
+
+def test_heat_map_fills_only_what_survives(page: str) -> None:
+    tasks = example()["metrics"]["tasks"]
+    tim = interaction.arranged(
+        example()["tim"], {task["task"]: task["department"] for task in tasks}
+    )
+    survivors = [(i, j) for i in range(8) for j in range(8) if tim["evidence"][i][j]]
+    assert survivors
+    assert len(survivors) < sum(
+        tim["low"][i][j] > 0 or tim["high"][i][j] < 0 for i in range(8) for j in range(8)
+    )
+    plots = re.findall(r'data-columns="8">(<svg.*?</svg>)', page)
+    assert len(plots) == 2  # one for a wide screen, one for a phone
+    for plot in plots:
+        cells = re.findall(r'<path[^>]*fill="var\(--([\w-]+)\)"[^>]*><title>([^<]*)', plot)
+        assert len(cells) == 64
+        assert sum(fill.startswith(("help", "harm")) for fill, _ in cells) == len(survivors)
+        i, j = survivors[0]
+        assert cells[i * 8 + j][1] == interaction.cell_words(tim, i, j, {tim["tasks"][i]: "AUROC"})
+    assert f"<strong>{len(survivors)} survive</strong> a false discovery rate of 5%" in page
+    assert "this project's reconstruction" in page
+
+
+def test_graph_has_an_arrow_for_each_effect_that_survives(page: str) -> None:
+    evidence = example()["tim"]["evidence"]
+    [drawn] = re.findall(r'from arrow to arrow.">(<svg.*?</svg>)', page)
+    assert drawn.count("<title>") == sum(map(sum, evidence))
+    drawing = example(tim_tasks=44)["tim"]
+    assert sum(map(sum, drawing["evidence"])) > 40
+    assert charts.svg(interaction.graph(drawing), "graph").count("<title>") == 40
+    drawing["evidence"] = [[False] * 44] * 44
+    assert interaction.graph(drawing) is None
+
+
+def test_each_task_says_what_helps_it_and_of_how_many(page: str) -> None:
+    tim = example()["tim"]
+    strength = [
+        max((abs(v) for v, e in zip(*r, strict=True) if e), default=0)
+        for r in zip(tim["matrix"], tim["evidence"], strict=True)
+    ]
+    first = int(np.argmax(strength))
+    section = page.partition("What helps each task")[2]
+    cells = rows(section)
+    top = next(row for row in cells if row and row[0] not in ("Task", ""))
+    assert top[0] == words.name(tim["tasks"][first])
+    assert top[4:] == [
+        str(tim["n"][first]),
+        f"{tim['single'][first]:.3f}",
+        f"{tim['joint'][first]:.3f}",
+    ]
+    assert re.match(r"(Helped|Hurt) by [A-Z].* [+−]0\.\d+ \(.* to .*\)", top[1])
+    assert "The other cells are estimated; where both are known" in page
+    assert (
+        "Of one model of all tasks, 2 models and one model a task, 2 models did best on the "
+        "validation split" in page
+    )
+    assert "agree in sign in 54% (50% would be chance), with a rank correlation of +0.120." in page
+
+
+GROUPS = {
+    "tasks": [["a", "b"], ["c"]],
+    "models": 2,
+    "tried": [
+        {"models": 1, "valid": 0.630, "test": 0.645},
+        {"models": 2, "valid": 0.641, "test": 0.631},
+    ],
+    "single": {"valid": 0.646, "test": 0.650},
+    "gain": {"value": -0.019, "low": -0.03, "high": -0.01},
+    "gain_over_joint": {"value": -0.014, "low": -0.02, "high": 0.002},
+    "best": "single",
+    "advised": False,
+}
+
+
+def test_groups_are_compared_with_all_other_ways_to_train(page: str) -> None:
+    told = " ".join(interaction.grouping(GROUPS))
+    assert (
+        "one model a task did best on the validation split: mean score 0.646, then 2 models with "
+        "0.641." in told
+    )
+    assert told.endswith("Training in groups is not advised.")
+    lost = " ".join(
+        interaction.grouping(GROUPS | {"best": "groups", "single": {"valid": 0.6, "test": 0.6}})
+    )
+    assert (
+        "2 models did best on the validation split: mean score 0.641, then one model of all tasks "
+        "with 0.630" in lost
+    )
+    assert (
+        "not advised: on the test split it loses 0.019 against one model a task and 0.014 against "
+        "one model" in lost
+    )
+    shown = interaction.grouping(GROUPS | {"best": "groups", "advised": True})
+    assert shown[-1] == "Both splits agree, so training in these groups is advised:"
+    assert "<ol" not in page.partition("Which tasks to train together")[2].partition("<h3>")[0]
+
+
+def test_tasks_lie_by_department_and_likes_are_neighbours() -> None:
+    tim = example(tim_tasks=8)["tim"]
+    matrix = np.zeros((8, 8))
+    matrix[[0, 3], 2] = 0.02  # both are helped by the same task
+    tim["matrix"] = matrix.tolist()
+    departments = dict.fromkeys(tim["tasks"], "a") | {tim["tasks"][1]: "b", tim["tasks"][6]: "b"}
+    new = interaction.arranged(tim, departments)
+    assert sorted(new["tasks"]) == sorted(tim["tasks"])
+    runs = [
+        d for at, d in enumerate(new["departments"]) if at == 0 or d != new["departments"][at - 1]
+    ]
+    assert sorted(runs) == ["a", "b"]
+    places = [new["tasks"].index(tim["tasks"][i]) for i in (0, 3)]
+    assert abs(places[0] - places[1]) == 1
+    i = places[0]
+    helper = new["tasks"].index(tim["tasks"][2])
+    assert new["matrix"][i][helper] == 0.02
+    assert new["leave_one_out"]["matrix"][i] == tim["leave_one_out"]["matrix"][0]
+    for name in ("single", "joint", "n"):
+        assert new[name][i] == tim[name][0]
+
+
+def test_where_nothing_survives_it_says_so_and_has_no_column_of_dashes(tmp_path: Path) -> None:
+    data = example()
+    data["tim"] |= {"evidence": [[False] * 8] * 8}
+    page = written(data, tmp_path)
+    assert "<strong>none survives</strong> a false discovery rate" in page
+    assert "No effect survives, so there is no graph of them." in page
+    section = page.partition("What helps each task")[2]
+    assert rows(section)[0][1:3] == ["Best guesses, not evidence", "Metric"]
+
+
+def test_hints_and_single_seeds_claim_nothing(tmp_path: Path) -> None:
+    data = example()
+    nothing = {
+        "q": [[None] * 8] * 8,
+        "evidence": [[False] * 8] * 8,
+        "groups": None,
+        "leave_one_out": None,
+    }
+    data["tim"] |= nothing | {"seeds": 1, "estimator": None}
+    assert "A single seed tells nothing of training's own doubt" in written(data, tmp_path)
+    data["tim"] |= {
+        "method": "attention",
+        "unit": "attention weight",
+        "source": [["estimated"] * 8] * 8,
+    }
+    page = written(data, tmp_path)
+    assert "nothing here is evidence" in page
+    assert "attention weight +" in page
+    assert "was trained anew" not in page
+
+
+def test_cell_words_hold_all_that_is_known() -> None:
+    tim = {
+        "tasks": ["sepsis", "copd"], "method": "pairwise", "unit": "metric", "single": [0.78, 0.7],
+        "joint": [0.795, 0.71], "matrix": [[0, 0.012], [None, 0]], "low": [[0, 0.003], [None, 0]],
+        "high": [[0, 0.021], [None, 0]], "source": [["retrained", "estimated"]] * 2,
+    }  # fmt: skip
+    assert interaction.cell_words(tim, 0, 1, {"sepsis": "AUROC"}) == (
+        "COPD → Sepsis: AUROC +0.012 (+0.003 to +0.021). Sepsis alone 0.780, with COPD 0.792, "
+        "with all 2 tasks 0.795. Estimated, not retrained."
+    )
+    assert interaction.cell_words(tim, 1, 0, {}) == "Sepsis → COPD: not measured."
+
+
+def test_charts_follow_the_theme(page: str) -> None:
+    plots = "".join(re.findall(r"<svg.*?</svg>", page))
+    assert "var(--ink)" in plots
+    colours = set(re.findall(r'(?:fill|stroke)="([^"]+)"', plots))
+    assert {c for c in colours if not c.startswith("var(")} <= {"none", "transparent"}
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_tables_are_named_and_headed(page: str) -> None:
+    assert page.count("<table") == page.count("<caption>")
+    assert not re.search(r"<th(?![^>]*scope=)[ >]", page)
+    for landmark in (
+        '<html lang="en">',
+        "<header>",
+        '<nav aria-label="Contents">',
+        '<main id="main"',
+        'href="#main"',
+    ):
+        assert landmark in page
+
+
+def test_a_hostile_name_stays_text(tmp_path: Path) -> None:
+    data = example()
+    bad = "</title><script>alert(1)</script>"
+    data["metrics"]["tasks"][0]["task"] = data["tim"]["tasks"][0] = data["limits"][0] = bad
+    data["model"]["run_url"] = "javascript:alert(1)"
+    page = written(data, tmp_path)
+    assert page.count("<script") == 1
+    assert "javascript:" not in page
+
+
+def test_nothing_claimed_nothing_compared(tmp_path: Path) -> None:
+    data = example()
+    for task in data["metrics"]["tasks"]:
+        task |= dict.fromkeys(
+            ("value", "low", "high", "single_task", "trees", "difference", "difference_low")
+        )
+        task |= {"difference_high": float("nan"), "claimed": False, "reason": None}
+        task |= dict.fromkeys(("trees_difference", "trees_difference_low", "trees_difference_high"))
+    data["detail"]["comparisons"] = {
+        against: claims.comparison(data["metrics"]["tasks"], against, [])
+        for against in claims.FIELDS
+    }
+    tim = data["tim"]
+    tim |= {"low": [[-1.0] * 8] * 8, "high": [[1.0] * 8] * 8, "evidence": [[False] * 8] * 8}
+    tim["matrix"][0][1] = tim["single"][2] = None
+    page = written(data | {"lineage": [], "checks": [], "limits": []}, tmp_path)
+    assert "Joint learning could not be compared with single-task models." in page
+    assert "not claimed: too few test labels" in page
+    assert "No effect survives, so there is no graph of them." in page
+    assert 'id="limits"' not in page
+    assert not re.search(
+        r"\bnan\b", str(rows(page)).lower() + "".join(re.findall(r"<svg.*?</svg>", page)).lower()
+    )
+
+
+def test_says_which_part_is_missing(tmp_path: Path) -> None:
+    data = example()
+    del data["limits"], data["tim"]
+    with pytest.raises(ValueError, match="lacks limits, tim"):
+        write_report(data, tmp_path)
+
+
+def test_an_interval_beyond_the_scale_ends_in_an_arrow() -> None:
+    tasks = example()["metrics"]["tasks"]
+    [plot] = charts.interval_charts(tasks)
+    drawn = charts.svg(plot, "differences")
+    assert len(re.findall("<title>", drawn)) == sum(t["claimed"] for t in tasks)
+    assert "Length of stay: R² +0.110 (−0.090 to +0.310)" in drawn
+    assert charts.interval_charts([t | {"claimed": False} for t in tasks]) == []
+
+
+def test_pictures_for_metadata() -> None:
+    image = interaction.heat_map(example()["tim"])
+    assert charts.png(image).startswith(b"\x89PNG")
+    assert charts.markdown(image, "TIM").startswith("![TIM](data:image/png;base64,iVBOR")
+
+
+def test_all_tasks_interacting_stay_light(tmp_path: Path) -> None:
+    """Of 44 tasks and 5,000 test samples; how fast it opens is measured by benchmarks/report.py."""
+    page = written(example(tim_tasks=44, full=True), tmp_path)
+    assert len(page.encode()) < 8_000_000
+    assert "All 1,892 pairs as a table" in page
+    assert "The 40 largest of" in page
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_contrast_is_wcag_aa(theme: int) -> None:
+    def contrast(a: str, b: str) -> float:
+        high, low = sorted(
+            (luminance(charts.PALETTE[name][theme]) for name in (a, b)), reverse=True
+        )
+        return (high + 0.05) / (low + 0.05)
+
+    text = [(ink, ground) for ink in ("ink", "muted", "link") for ground in ("paper", "panel")]
+    text += [("help-4", "paper"), ("harm-4", "paper"), ("warning-ink", "warning")]
+    text += [
+        ("paper" if k == 4 else "ink", f"{kind}-{k}")
+        for kind in ("help", "harm")
+        for k in (1, 2, 3, 4)
+    ]
+    assert {pair: round(contrast(*pair), 1) for pair in text if contrast(*pair) < 4.5} == {}
+    assert contrast("none", "paper") >= 3
+    light = [light for light, _ in charts.PALETTE.values()]
+    assert len(light) == len(set(light))

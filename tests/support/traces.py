@@ -1,0 +1,37 @@
+"""Where words stand in an out-folder, and who can read what lies there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+
+def files(out: Path) -> Iterator[Path]:
+    """All files but locks and the demo's source."""
+    return (
+        file
+        for file in sorted(out.rglob("*"))
+        if file.is_file()
+        and not file.name.endswith(".lock")
+        and "demo-hospital" not in file.relative_to(out).parts
+    )
+
+
+def holding(out: Path, words: list[str]) -> list[Path]:
+    """Files in which one of the words stands, Parquet decoded."""
+    found = []
+    for file in files(out):
+        text = file.read_bytes()
+        if file.suffix == ".parquet":
+            text += pl.read_parquet(file).write_json().encode()
+        if any(word.encode() in text for word in words):
+            found.append(file.relative_to(out))
+    return found
+
+
+def open_to_others(out: Path) -> list[str]:
+    """What in an out-folder others than its owner can read, write or enter."""
+    paths = [out, *out.rglob("*")]
+    return [str(path) for path in paths if not path.is_symlink() and path.stat().st_mode & 0o077]
