@@ -35,7 +35,7 @@ _STATE = (
     "m3h.toml", "snapshots", "latest", "dagster", "mlflow", "cache", "demo-hospital", "scores.duckdb", "review.db",
     "forgotten.json", "ui.log",
 )  # fmt: skip
-_CODE = (".py", ".j2")
+_CODE = (".py", ".j2", ".sql")
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,9 @@ def step_key(*parts: object) -> str:
 
 def code_version(*modules: str) -> str:
     """Hash of the source of modules or packages, so that changed code computes again.
+
+    A package counts with its templates and SQL; a module counts alone, so name the package where
+    such files lie beside it.
 
     >>> code_version("m3h_core.tasks") != code_version("m3h_core.cohort")
     True
