@@ -17,6 +17,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from m3h_core.tasks import TaskSpec
 from m3h_pipeline.contracts.check_states import with_state
 from m3h_pipeline.contracts.quarantine_csv import columns_of_rules, write_quarantine_csv
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.files.regular import is_regular_file
 from m3h_pipeline.files.yaml_file import read_yaml
 from m3h_pipeline.sources.tasks_file import load_signals
 from m3h_pipeline.state.paths import contracts_folder
@@ -394,6 +396,13 @@ def load_contract(table: str, folder: Path | None = None) -> Contract:
     wrong there.
     """
     file = (folder or contracts_folder()) / f"{table}.odcs.yaml"
+    content = file.read_bytes() if is_regular_file(file) else b""
+    return _load_contract(table, file, content)
+
+
+@lru_cache(maxsize=32)
+def _load_contract(table: str, file: Path, content: bytes) -> Contract:
+    """The contract of a file with this content; kept, for a run asks for each some fifty times."""
     document = read_yaml(file)
     _check_standard(file, document)
     tables = document.get("schema") or []
