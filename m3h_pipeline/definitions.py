@@ -13,7 +13,7 @@ from m3h_pipeline.defs.resources import Workspace, for_this_out
 from m3h_pipeline.defs.schedules import nightly
 from m3h_pipeline.defs.sensors import failure_sensor, review_sensor
 from m3h_pipeline.jobs.launchers import JobLauncher
-from m3h_pipeline.state.storage import keep_private
+from m3h_pipeline.state.permissions import set_private_umask
 
 MAIN_JOB = "main"
 TIM_JOB = "task_interaction"
@@ -76,5 +76,5 @@ def build_definitions(
 
 # The processes in which Dagster loads this module are those that write: its code servers and its
 # runs.
-keep_private()
+set_private_umask()
 defs = build_definitions()

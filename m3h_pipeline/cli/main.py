@@ -9,7 +9,7 @@ import click
 
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.state.paths import DEFAULT_OUT, out_option
-from m3h_pipeline.state.storage import keep_private
+from m3h_pipeline.state.permissions import set_private_umask
 
 _OUT = click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=DEFAULT_OUT, show_default=True,
@@ -47,7 +47,7 @@ def main() -> None:
 
     `m3h COMMAND --help` has an example of each. All settings are in m3h.toml in the out-folder.
     """
-    keep_private()
+    set_private_umask()
 
 
 _SOURCE = click.option(

@@ -14,10 +14,12 @@ from m3h_pipeline.registry.approval import approval, not_approved
 from m3h_pipeline.registry.audit import POSTGRES_VARIABLE, postgres_address
 from m3h_pipeline.registry.location import record_location, settle_location
 from m3h_pipeline.sources.snapshot_label import check_label
-from m3h_pipeline.state.pages import is_served, last_served
+from m3h_pipeline.state.locks import hold_lock
+from m3h_pipeline.state.pages import is_served, read_last_server
 from m3h_pipeline.state.paths import dagster_template, out_option
-from m3h_pipeline.state.snapshots import labels
-from m3h_pipeline.state.storage import close_to_others, locked, read_step
+from m3h_pipeline.state.permissions import restrict_to_owner
+from m3h_pipeline.state.snapshots import snapshot_labels
+from m3h_pipeline.state.steps import read_step
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -59,12 +61,12 @@ def _run(
     from m3h_pipeline.defs.partitions import add_partition
     from m3h_pipeline.defs.schedules import COMMAND_TAG, RUN_LOCK
     from m3h_pipeline.jobs.launchers import check
-    from m3h_pipeline.state.liveness import bury
+    from m3h_pipeline.state.liveness import fail_dead_runs
 
     check(config.launcher, out)
     # Shared: the steps' own locks keep two of these apart; the schedule sees that one is going.
-    with locked(out / RUN_LOCK, shared=True), _instance() as instance:
-        bury(instance, out)
+    with hold_lock(out / RUN_LOCK, shared=True), _instance() as instance:
+        fail_dead_runs(instance, out)
         add_partition(instance, config.source.snapshot)
         result = defs.resolve_job_def(MAIN_JOB).execute_in_process(
             instance=instance,
@@ -93,7 +95,7 @@ def _score(
 ) -> int:
     settle_location(out)
     config = configuration.load(out)
-    known = labels(out)
+    known = snapshot_labels(out)
     label = snapshot or config.source.snapshot or max(known, default="")
     if label not in known:
         raise InputError(
@@ -198,12 +200,12 @@ def prepare(
     if to_run and config.launcher.kind == "local":
         check_encoders(config.embedding)
     # Where it was read before, its listing says whether it must be read again.
-    if config.source.snapshot not in labels(out):
+    if config.source.snapshot not in snapshot_labels(out):
         opened.check()
     try:
         home = out / "dagster"
         home.mkdir(parents=True, exist_ok=True)
-        close_to_others(out)
+        restrict_to_owner(out)
         # What is only served or scored has no date yet: it is that of the first run.
         is_new = to_run or snapshot is not None
         configuration.save(config if is_new else configuration.dated_as_before(config, out), out)
@@ -357,7 +359,7 @@ def _standing(out: Path, number: str) -> str:
 
 def _pages(out: Path) -> str:
     """How Dagster's and MLflow's pages are opened."""
-    served = last_served(out)
+    served = read_last_server(out)
     uri = configuration.mlflow_uri(out)
     mlflow_page = "its own server" if uri.startswith("http") else served.mlflow_page
     addresses = f"Dagster: {served.dagster_page}, MLflow: {mlflow_page}"

@@ -24,9 +24,11 @@ from m3h_pipeline.registry.review import connect, reached
 from m3h_pipeline.registry.versions import Registered, registered
 from m3h_pipeline.reports.publish import publish
 from m3h_pipeline.scoring import scores as scoring
+from m3h_pipeline.state.data_files import read_json
+from m3h_pipeline.state.locks import hold_lock, lock_exclusively
 from m3h_pipeline.state.paths import out_option
-from m3h_pipeline.state.snapshots import as_date, labels, remove_folders
-from m3h_pipeline.state.storage import alone, locked, read_json, read_step
+from m3h_pipeline.state.snapshots import as_date, remove_snapshot_folders, snapshot_labels
+from m3h_pipeline.state.steps import read_step
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -91,7 +93,7 @@ def drop(out: Path, label: str, ask: Callable[[str], bool] | None) -> str:
         latest = _republish(out, label)
         if instance:
             instance.delete_dynamic_partition("snapshot", label)
-        remove_folders(out, [label])
+        remove_snapshot_folders(out, [label])
     lines = [f"the snapshot {label} is removed, with {scores:,} scores"]
     if latest:
         lines.append(latest)
@@ -161,7 +163,7 @@ def _undisturbed(out: Path, instance: dg.DagsterInstance | None) -> Generator[No
     if instance and run_going(instance, out, MAIN_JOB):
         raise busy
     try:
-        with locked(out / RUN_LOCK, wait=False), alone(out, wait=False):
+        with hold_lock(out / RUN_LOCK, wait=False), lock_exclusively(out, wait=False):
             yield
     except BlockingIOError:
         raise busy from None
@@ -194,7 +196,7 @@ def _republish(out: Path, label: str) -> str:
     latest = out / "latest"
     if label not in _shown(latest):
         return ""
-    for other in reversed(labels(out)):
+    for other in reversed(snapshot_labels(out)):
         folder = out / "snapshots" / other
         report = read_step(folder / "report")
         if other == label or report is None:

@@ -19,7 +19,7 @@ from m3h_pipeline.cli.servers import GRACE_SECONDS, adopt_orphans, end_descendan
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.registry.location import settle_location
 from m3h_pipeline.registry.tracking import PAGE_VARIABLE
-from m3h_pipeline.state.pages import HOST, last_served, only_server, remember
+from m3h_pipeline.state.pages import HOST, lock_server, read_last_server, record_server
 
 
 def serve(out: Path, port: int | None = None, mlflow_port: int | None = None) -> int:
@@ -33,18 +33,18 @@ def serve(out: Path, port: int | None = None, mlflow_port: int | None = None) ->
     uri = configuration.mlflow_uri(out)
     # A server that runs elsewhere is used as it is.
     elsewhere = uri.startswith("http")
-    last = last_served(out)
+    last = read_last_server(out)
     port = port or last.port
     mlflow_port = mlflow_port or last.mlflow_port
     options = {"--port": port} if elsewhere else {"--port": port, "--mlflow-port": mlflow_port}
     with ExitStack() as held:
         # Before the ports: one that serves this folder already is what holds them, most likely.
         is_known = (out / configuration.FILE).exists()
-        lock = held.enter_context(only_server(out)) if is_known else None
+        lock = held.enter_context(lock_server(out)) if is_known else None
         _check_free(options)
         config = prepare(out)
-        lock = lock or held.enter_context(only_server(out))
-        served = remember(lock, port, mlflow_port)
+        lock = lock or held.enter_context(lock_server(out))
+        served = record_server(lock, port, mlflow_port)
         _make_ready(out, config.source.snapshot)
         mlflow_page = uri if elsewhere else served.mlflow_page
         os.environ[PAGE_VARIABLE] = mlflow_page
@@ -189,8 +189,8 @@ def _make_ready(out: Path, snapshot: str) -> None:
     import dagster as dg
 
     from m3h_pipeline.defs.partitions import add_partition
-    from m3h_pipeline.state.liveness import bury
+    from m3h_pipeline.state.liveness import fail_dead_runs
 
     with dg.DagsterInstance.get() as instance:
-        bury(instance, out)
+        fail_dead_runs(instance, out)
         add_partition(instance, snapshot)

@@ -32,7 +32,7 @@ from m3h_pipeline.files.regular import is_regular_file
 from m3h_pipeline.files.yaml_file import read_yaml
 from m3h_pipeline.sources.tasks_file import load_signals
 from m3h_pipeline.state.paths import contracts_folder
-from m3h_pipeline.state.storage import owner_only
+from m3h_pipeline.state.permissions import create_private_file
 from m3h_pipeline.wording import FEWEST, count
 
 if TYPE_CHECKING:
@@ -341,7 +341,7 @@ def _refused(contract: Contract, problems: Sequence[str], valid: Path) -> dict[s
     """The results of a table of the wrong shape: empty, for nothing of it can be trusted."""
     pl.DataFrame(schema=dict(contract.columns)).write_parquet(valid)
     quarantine = valid.with_name("quarantine.parquet")
-    owner_only(quarantine)
+    create_private_file(quarantine)
     names = ("row", "rule", "reason", "source_file")
     pl.DataFrame(
         schema={**dict.fromkeys(names, pl.String()), "source_row": pl.Int64()}
@@ -798,7 +798,7 @@ def split_rows(
         .then(pl.concat_str(pl.lit(": "), "parse_errors"))
         .otherwise(pl.lit(""))
     )
-    owner_only(to_quarantine)
+    create_private_file(to_quarantine)
     wrong = judged.filter(~good).select(
         pl.struct(_as_text(name, contract) for name in columns).struct.json_encode().alias("row"),
         rule.alias("rule"),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from m3h_pipeline.state.storage import owner_only
+from m3h_pipeline.state.permissions import create_private_file
 
 if TYPE_CHECKING:
     from m3h_pipeline.contracts import Contract
@@ -52,7 +52,7 @@ def write_quarantine_csv(
     """
     to = csv_beside(quarantine)
     partial = to.with_name(f".{to.name}.partial")
-    owner_only(partial)
+    create_private_file(partial)
     rows = pl.scan_parquet(quarantine)
     names = _names(rows)
     of_rule = known_columns() if columns_of_rule is None else columns_of_rule

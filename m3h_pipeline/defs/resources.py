@@ -18,9 +18,10 @@ from m3h_pipeline.errors.endings import explain, messages
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry.location import settle_location
 from m3h_pipeline.sources import Source
-from m3h_pipeline.state.liveness import living
+from m3h_pipeline.state.liveness import mark_run_alive
+from m3h_pipeline.state.locks import lock_shared
 from m3h_pipeline.state.snapshots import need_date
-from m3h_pipeline.state.storage import Step, at_work, need_step, produce, step_key
+from m3h_pipeline.state.steps import Step, make_key, need_step, produce
 
 OUT_VARIABLE = "M3H_OUT"
 OWNERS = ["team:m3h"]
@@ -39,7 +40,7 @@ class Workspace(dg.ConfigurableResource):
             return
         with clearly():
             settle_location(self.root)
-        with living(self.root, context.run_id):
+        with mark_run_alive(self.root, context.run_id):
             yield self
 
     @property
@@ -102,7 +103,7 @@ class Workspace(dg.ConfigurableResource):
         ``decided_by``: code version, settings and the upstream steps.
         """
         made_from = [part.version for part in decided_by if isinstance(part, Step)]
-        with clearly(), at_work(self.root):
+        with clearly(), lock_shared(self.root):
             step = produce(self.folder(context, name), key_of(name, decided_by), build, made_from)
         context.log.info(f"{name}: unchanged, taken as it is" if step.reused else f"{name}: made")
         return step
@@ -141,7 +142,7 @@ def clearly() -> Generator[None]:
 
 def key_of(name: str, decided_by: list[object]) -> str:
     """A step's key: upstream steps count by what came out of them."""
-    return step_key(name, [part.version if isinstance(part, Step) else part for part in decided_by])
+    return make_key(name, [part.version if isinstance(part, Step) else part for part in decided_by])
 
 
 def columns_of(table: str) -> dict[str, dg.TableSchema]:

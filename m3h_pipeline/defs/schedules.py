@@ -11,9 +11,10 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline.defs.partitions import add_partition
 from m3h_pipeline.defs.resources import OUT_VARIABLE, Workspace
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.state.locks import is_locked
 from m3h_pipeline.state.paths import out_option
-from m3h_pipeline.state.snapshots import labels
-from m3h_pipeline.state.storage import is_locked, read_step
+from m3h_pipeline.state.snapshots import snapshot_labels
+from m3h_pipeline.state.steps import read_step
 
 # A run that `m3h run` makes in its own process; Dagster does not notice when that process is
 # killed, the lock does.
@@ -82,7 +83,7 @@ def run_going(instance: dg.DagsterInstance, out: Path, job: str) -> str | None:
 
 def nothing_to_do(workspace: Workspace, label: str) -> str | None:
     """Why the night of this label needs no run: a newer snapshot, or a source that is as it was."""
-    newest = max(labels(workspace.root), default=None)
+    newest = max(snapshot_labels(workspace.root), default=None)
     if newest is None:
         return None
     if label < newest:

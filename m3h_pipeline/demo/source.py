@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources.base import Settings, Source
 from m3h_pipeline.sources.mimic_iv import MimicIV
-from m3h_pipeline.state.storage import code_version, produce, step_key
+from m3h_pipeline.state.steps import code_version, make_key, produce
 
 # For tests: every kind of problem.
 _TINY_TASKS = (
@@ -49,7 +49,7 @@ class DemoHospital(Source):
 
     def fingerprint(self) -> str:
         """Hash of size, seed and the generator's code: nothing needs to be written for it."""
-        return step_key("demo", self._stays, self.seed, code_version("m3h_pipeline.demo"))
+        return make_key("demo", self._stays, self.seed, code_version("m3h_pipeline.demo"))
 
     def extract(self, to: Path, settings: Settings) -> dict[str, Any]:
         """Write the hospital unless it is there, then the canonical tables."""

@@ -39,7 +39,10 @@ from m3h_pipeline.registry import versions as registry
 from m3h_pipeline.registry.location import settle_location
 from m3h_pipeline.scoring import scores as scoring
 from m3h_pipeline.state import lineage as lineages
-from m3h_pipeline.state import storage
+from m3h_pipeline.state.data_files import read_json, write_arrays
+from m3h_pipeline.state.locks import lock_exclusively
+from m3h_pipeline.state.permissions import create_private_file
+from m3h_pipeline.state.steps import clear_leftovers, discard_step, read_step, revise
 
 FILE = "forgotten.json"
 REASON = "forgotten on request"
@@ -77,7 +80,7 @@ class Forgotten:
     def save(self, out: Path) -> None:
         """Write the list, for its owner alone."""
         partial = out / f".{FILE}.partial"
-        storage.owner_only(partial)
+        create_private_file(partial)
         partial.write_text(
             json.dumps({"key": self.key.hex(), "subjects": self.subjects}, indent=1) + "\n"
         )
@@ -213,7 +216,7 @@ def forget(
     ``models``: gives the registered versions, with their snapshot and cohort. Raises `InputError`
     where no snapshot knows the subject and they were not forgotten before.
     """
-    with storage.alone(out, on_wait=on_wait):
+    with lock_exclusively(out, on_wait=on_wait):
         forgotten = Forgotten.load(out)
         if forgotten.pending:
             _erase(out, forgotten)
@@ -304,7 +307,7 @@ def _counts_by_version(forgotten: Forgotten) -> Counter[str]:
 def finish(out: Path) -> None:
     """Finish an erasure that was killed; quick where there is none."""
     if (out / FILE).exists() and Forgotten.load(out).pending:
-        with storage.alone(out):
+        with lock_exclusively(out):
             _erase(out, Forgotten.load(out))
 
 
@@ -360,7 +363,7 @@ def _all_keys(snapshot: Path) -> Iterator[pl.DataFrame]:
                 row(f"$.{name}").alias(name) for name in _KEYS
             )
     if (snapshot / "cohort" / "cohort.json").exists():
-        about = storage.read_json(snapshot / "cohort" / "cohort.json")
+        about = read_json(snapshot / "cohort" / "cohort.json")
         if about["subject_ids"] is not None:
             yield pl.DataFrame(
                 {"subject_id": about["subject_ids"], "sample_id": about["sample_ids"]}
@@ -375,7 +378,7 @@ def _models_that_saw(out: Path, subject_id: str, versions: Sequence[Any]) -> lis
     found = []
     for version in versions:
         folder = out / "snapshots" / version.snapshot / "cohort"
-        step = storage.read_step(folder)
+        step = read_step(folder)
         certain = step is not None and step.version == version.cohort
         if certain:
             cohort = Cohort.load(folder)
@@ -390,13 +393,13 @@ def _models_that_saw(out: Path, subject_id: str, versions: Sequence[Any]) -> lis
 
 def _erase(out: Path, forgotten: Forgotten) -> dict[str, int]:
     """Erase all who are on the list; rows by place."""
-    storage.settle(out, "latest")
+    clear_leftovers(out, "latest")
     for removed in (out / "snapshots").glob(".*.removed"):
         shutil.rmtree(removed)
     theirs = Theirs(forgotten)
     for snapshot in _snapshots(out):
         for folder in {snapshot, *(path.parent.parent for path in snapshot.rglob("step.json"))}:
-            storage.settle(folder)
+            clear_leftovers(folder)
         for keys in _all_keys(snapshot):
             theirs.learn(keys)
     rows = {name: place(out, theirs) for name, place in PLACES.items()}
@@ -435,7 +438,7 @@ def _erase_tables(folder: Path, theirs: Theirs) -> int:
     """Erase from the Parquet files of a folder, all at once; returns how many rows went."""
     found = _their_rows(folder, theirs)
     if found:
-        storage.revise(folder, lambda copy: _drop_all(copy, found, theirs))
+        revise(folder, lambda copy: _drop_all(copy, found, theirs))
     return sum(len(rows) for rows in found.values())
 
 
@@ -471,7 +474,7 @@ def _drop(file: Path, theirs: Theirs) -> None:
     mine = theirs.rows(table)
     assert mine is not None
     partial = file.with_name(f".{file.name}.partial")
-    storage.owner_only(partial)
+    create_private_file(partial)
     # In groups as before: what reads the file relies on their size.
     group = max(pq.ParquetFile(file).metadata.row_group(0).num_rows, 1)
     table.filter(~mine).sink_parquet(
@@ -489,7 +492,7 @@ def _write_lineage(ingested: Path, found: Mapping[str, pl.DataFrame]) -> None:
     Many diagnoses make one label, so those of their file stay among the kept ones.
     """
     parts = [
-        lineages.rows_of_files(rows.lazy()).with_columns(
+        lineages.count_rows_by_file(rows.lazy()).with_columns(
             pl.lit(file.removesuffix(".parquet")).alias("table"), pl.lit(REASON).alias("reason")
         )
         for file, rows in found.items()
@@ -498,9 +501,9 @@ def _write_lineage(ingested: Path, found: Mapping[str, pl.DataFrame]) -> None:
         return
     file = ingested / "lineage.parquet"
     partial = file.with_name(f".{file.name}.partial")
-    lineages.moved(pl.read_parquet(file), pl.concat(parts), lineages.OUT_OF_SCOPE).write_parquet(
-        partial
-    )
+    lineages.move_rows(
+        pl.read_parquet(file), pl.concat(parts), lineages.OUT_OF_SCOPE
+    ).write_parquet(partial)
     os.replace(partial, file)
 
 
@@ -512,10 +515,10 @@ def _erase_aligned(file: Path, reference: Path, theirs: Theirs) -> None:
     """
     from safetensors.numpy import load_file
 
-    step = storage.read_step(file.parent)
-    followed = storage.read_step(reference)
+    step = read_step(file.parent)
+    followed = read_step(reference)
     if step is None or followed is None or followed.version not in step.made_from:
-        storage.discard(file.parent)
+        discard_step(file.parent)
         return
     keep = ~_order(reference).is_in(list(theirs.samples)).to_numpy()
     arrays = load_file(file)
@@ -524,17 +527,17 @@ def _erase_aligned(file: Path, reference: Path, theirs: Theirs) -> None:
 
     def change(copy: Path) -> None:
         partial = copy / f".{file.name}.partial"
-        storage.write_arrays(partial, {name: values[keep] for name, values in arrays.items()})
+        write_arrays(partial, {name: values[keep] for name, values in arrays.items()})
         os.replace(partial, copy / file.name)
 
-    storage.revise(file.parent, change)
+    revise(file.parent, change)
 
 
 def _order(step: Path) -> pl.Series:
     """Sample ids of a step's rows, in their order."""
     if (step / "cohort.json").exists():
         return pl.Series(
-            "sample_id", storage.read_json(step / "cohort.json")["sample_ids"], dtype=pl.String
+            "sample_id", read_json(step / "cohort.json")["sample_ids"], dtype=pl.String
         )
     if (step / "samples.parquet").exists():
         return pl.read_parquet(step / "samples.parquet", columns=["sample_id"]).to_series()
@@ -569,26 +572,25 @@ def _erase_cohort(folder: Path, theirs: Theirs) -> None:
             (copy / file).unlink()
         smaller.save(copy)
 
-    storage.revise(folder, change)
+    revise(folder, change)
 
 
 def _count_anew(out: Path, snapshot: Path) -> None:
     """The lineage that a report shows follows what is left in the tables."""
     steps = {
-        folder.name: storage.read_step(folder)
-        for folder in sorted((snapshot / "valid").glob("[!.]*"))
+        folder.name: read_step(folder) for folder in sorted((snapshot / "valid").glob("[!.]*"))
     }
-    report = storage.read_step(snapshot / "report")
+    report = read_step(snapshot / "report")
     if report is None or not all(
         step and step.version in report.made_from for step in steps.values()
     ):
         return
-    whole = lineages.whole_lineage(
+    whole = lineages.read_whole_lineage(
         snapshot / "ingested", {name: snapshot / "valid" / name for name in steps}
     )
     folders = [snapshot / "report"]
     metrics = out / "latest" / "metrics.json"
-    if metrics.exists() and storage.read_json(metrics).get("snapshot") == snapshot.name:
+    if metrics.exists() and read_json(metrics).get("snapshot") == snapshot.name:
         folders.append(out / "latest")
     for folder in folders:
         partial = folder / ".lineage.parquet.partial"

@@ -2,7 +2,7 @@
 to go on from.
 
 What a step has finished is kept, and a step that was under way goes on in the next run
-(m3h_pipeline/state/storage.py). So what is left to do is to say so: Ctrl-C and SIGTERM, a full
+(m3h_pipeline/state/steps.py). So what is left to do is to say so: Ctrl-C and SIGTERM, a full
 disk, and a database that others keep locked.
 """
 

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from m3h_pipeline.evaluation import claims
-from m3h_pipeline.state.storage import write_json
+from m3h_pipeline.state.data_files import write_json
 from m3h_pipeline.wording import FEWEST
 
 if TYPE_CHECKING:

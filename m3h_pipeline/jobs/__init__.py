@@ -27,7 +27,9 @@ from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
 
 from m3h_pipeline.errors import InputError, without_values
 from m3h_pipeline.errors.endings import cause, explain, messages
-from m3h_pipeline.state.storage import code_version, keep_private, locked
+from m3h_pipeline.state.locks import hold_lock
+from m3h_pipeline.state.permissions import set_private_umask
+from m3h_pipeline.state.steps import code_version
 
 if TYPE_CHECKING:
     from m3h_core import FitConfig
@@ -56,7 +58,7 @@ def job() -> Generator[tuple[dict[str, Any], Log]]:
     too little memory, end it with one paragraph and exit code 1; a request to end (SIGTERM, Ctrl-C)
     with 128 + the signal's number, at once or, within `softly`, when the state is written.
     """
-    keep_private()
+    set_private_umask()
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True, help="the job's JSON file")
     file = parser.parse_args().config
@@ -137,10 +139,10 @@ def _only_writer(to: Path, log: Log) -> Generator[None]:
     lock = to.with_name(f".{to.name.removeprefix('.').removesuffix('.partial')}.job.lock")
     with ExitStack() as held:
         try:
-            held.enter_context(locked(lock, wait=False))
+            held.enter_context(hold_lock(lock, wait=False))
         except BlockingIOError:
             log(f"waiting for an earlier job that is still at work on {to.name}")
-            held.enter_context(locked(lock))
+            held.enter_context(hold_lock(lock))
         yield
 
 

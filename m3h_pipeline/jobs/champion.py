@@ -25,7 +25,7 @@ from m3h_pipeline.features.items import is_given, modality_items, take
 from m3h_pipeline.jobs import FACTS, Log, job
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry.approval import fetch_approved
-from m3h_pipeline.state.storage import write_arrays, write_json
+from m3h_pipeline.state.data_files import write_arrays, write_json
 
 FILE = "champion.safetensors"
 

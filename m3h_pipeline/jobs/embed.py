@@ -40,7 +40,7 @@ from m3h_core.embedders import (
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import ITEM_IDS, is_given, item_ids, modality_items, take
 from m3h_pipeline.jobs import FACTS, Log, Progress, job
-from m3h_pipeline.state.storage import write_arrays, write_json
+from m3h_pipeline.state.data_files import write_arrays, write_json
 from m3h_pipeline.wording import FEWEST
 
 _QUARANTINE = {

@@ -34,7 +34,7 @@ from m3h_pipeline.config import LauncherConfig
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.errors.endings import explain_exit
 from m3h_pipeline.jobs import CODE_PARTS, FACTS, last_words
-from m3h_pipeline.state.storage import code_version, step_key
+from m3h_pipeline.state.steps import code_version, make_key
 
 # Quiet libraries: what a job has to say goes through its log.
 _ENVIRONMENT = {
@@ -73,7 +73,7 @@ class Work:
         """The same for each attempt at the same folder, so that what an earlier one left can be
         found.
         """
-        return f"m3h-{step_key(str(self.to))[:16]}"
+        return f"m3h-{make_key(str(self.to))[:16]}"
 
 
 def job_environment(settings: LauncherConfig) -> dict[str, str]:

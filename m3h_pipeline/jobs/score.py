@@ -27,7 +27,7 @@ from m3h_pipeline.jobs import FACTS, Log, every, job
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry.approval import fetch_approved
 from m3h_pipeline.scoring import scores as scoring
-from m3h_pipeline.state.storage import write_json
+from m3h_pipeline.state.data_files import write_json
 
 
 def score(config: dict[str, Any], log: Log) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from m3h_core.tim import Bench, leave_one_task_out, light, measured_interaction,
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.evaluation.quality import too_few
 from m3h_pipeline.jobs import FACTS, Log, Progress, cpu_workers, fit_config, job
-from m3h_pipeline.state.storage import write_json
+from m3h_pipeline.state.data_files import write_json
 
 
 def most_labelled(cohort: Cohort, tasks: Sequence[TaskSpec], count: int) -> list[TaskSpec]:

@@ -40,7 +40,7 @@ from m3h_pipeline.jobs import (
 )
 from m3h_pipeline.jobs.trees import fit_trees
 from m3h_pipeline.registry import tracking
-from m3h_pipeline.state.storage import write_arrays, write_json
+from m3h_pipeline.state.data_files import write_arrays, write_json
 
 
 @tracking.waited_for_once()

@@ -25,8 +25,11 @@ import pyarrow.parquet as pq
 from m3h_pipeline import config as configuration
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.registry.tracking import EXPERIMENT
-from m3h_pipeline.state import storage
+from m3h_pipeline.state.data_files import read_json, write_json
+from m3h_pipeline.state.locks import hold_lock, lock_exclusively
 from m3h_pipeline.state.pages import is_served
+from m3h_pipeline.state.permissions import create_private_file
+from m3h_pipeline.state.steps import clear_leftovers, revise
 
 FILE = "location.json"
 BACKUP = "mlflow.db.before-move"
@@ -53,11 +56,11 @@ def settle_location(out: Path) -> None:
         raise InputError(f"{where} while `m3h ui` serves it: end that first")
     try:
         # Two commands at once: the second finds it done.
-        with storage.locked(out / _LOCK):
+        with hold_lock(out / _LOCK):
             if not _is_here(out, here):
-                with storage.alone(out, wait=False):
+                with lock_exclusively(out, wait=False):
                     _move(out, old, here)
-                    storage.write_json(out / FILE, {"path": str(here)})
+                    write_json(out / FILE, {"path": str(here)})
     except BlockingIOError:
         raise InputError(f"{where} while a run is at work in it: wait for it to end") from None
     except OSError as error:
@@ -67,12 +70,12 @@ def settle_location(out: Path) -> None:
 def record_location(out: Path) -> None:
     """Say which place the records of an out-folder name, where nothing says so yet."""
     if not (out / FILE).exists():
-        storage.write_json(out / FILE, {"path": str(_recorded(out) or out.resolve())})
+        write_json(out / FILE, {"path": str(_recorded(out) or out.resolve())})
 
 
 def _is_here(out: Path, here: Path) -> bool:
     try:
-        return storage.read_json(out / FILE)["path"] == str(here)
+        return read_json(out / FILE)["path"] == str(here)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -89,7 +92,7 @@ def _recorded(out: Path) -> Path | None:
     """Where the folder was; of one that is older than the record, MLflow's store says so."""
     if (out / FILE).exists():
         try:
-            return Path(storage.read_json(out / FILE)["path"])
+            return Path(read_json(out / FILE)["path"])
         except (ValueError, KeyError, TypeError):
             pass
     database = out / "mlflow" / "mlflow.db"
@@ -207,13 +210,13 @@ def _move_images(snapshot: Path, old: Path, here: Path) -> None:
     """
     # A folder that a kill caught between the two renames of a change.
     for caught in list(snapshot.rglob(".*.old")):
-        storage.settle(caught.parent, caught.name[1 : -len(".old")])
+        clear_leftovers(caught.parent, caught.name[1 : -len(".old")])
     for folder in sorted(file.parent for file in snapshot.rglob("step.json")):
         is_hidden = any(part.startswith(".") for part in folder.relative_to(snapshot).parts)
         tables = [] if is_hidden else sorted(folder.glob("*.parquet"))
         files = [file.name for file in tables if _holds_paths(file, old, here)]
         if files:
-            storage.revise(folder, _rewriter(files, old, here))
+            revise(folder, _rewriter(files, old, here))
 
 
 def _holds_paths(file: Path, old: Path, here: Path) -> bool:
@@ -237,7 +240,7 @@ def _rewriter(files: list[str], old: Path, here: Path) -> Callable[[Path], None]
         for name in files:
             file = copy / name
             partial = file.with_name(f".{name}.partial")
-            storage.owner_only(partial)
+            create_private_file(partial)
             # In groups as before: what reads the file relies on their size.
             group = max(pq.ParquetFile(file).metadata.row_group(0).num_rows, 1)
             table = pl.scan_parquet(file).with_columns(value.alias("path"))

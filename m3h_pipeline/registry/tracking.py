@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.errors.endings import explain, messages, wait_for_databases
-from m3h_pipeline.state.pages import last_served
+from m3h_pipeline.state.pages import read_last_server
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -104,7 +104,7 @@ def page(out: Path) -> str:
     server = urlsplit(mlflow.get_tracking_uri())
     if server.scheme.startswith("http"):  # without a name and a password
         return server._replace(netloc=server.netloc.rpartition("@")[2]).geturl().rstrip("/")
-    return os.environ.get(PAGE_VARIABLE) or last_served(out).mlflow_page
+    return os.environ.get(PAGE_VARIABLE) or read_last_server(out).mlflow_page
 
 
 def run_route(run_id: str, file: str = "") -> str:

@@ -16,7 +16,7 @@ from m3h_pipeline.features.served import FORMAT
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry.anchor import ANCHOR
 from m3h_pipeline.state.paths import contracts_folder
-from m3h_pipeline.state.storage import copy_private
+from m3h_pipeline.state.permissions import copy_private
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from m3h_pipeline.contracts import TABLES
 from m3h_pipeline.contracts.check_states import FAILED, WARNED, in_words, state_of, tally
-from m3h_pipeline.state.storage import Step, read_step
+from m3h_pipeline.state.steps import Step, read_step
 
 MOST = 3
 

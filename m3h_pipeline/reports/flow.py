@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 
 from m3h_pipeline import wording as words
-from m3h_pipeline.state.lineage import KEPT, QUARANTINED, rows_of_files
-from m3h_pipeline.state.storage import Step
+from m3h_pipeline.state.lineage import KEPT, QUARANTINED, count_rows_by_file
+from m3h_pipeline.state.steps import Step
 
 
 def sample_flow(lineage: pl.DataFrame, ingested: Path, valid: Path) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def sample_flow(lineage: pl.DataFrame, ingested: Path, valid: Path) -> dict[str,
     outcomes: dict[str, dict[str, int]] = {}
     for file, outcome, count in rows.agg(pl.col("rows").sum()).iter_rows():
         outcomes.setdefault(file, {})[outcome] = count
-    made = dict(rows_of_files(pl.scan_parquet(ingested)).iter_rows())
+    made = dict(count_rows_by_file(pl.scan_parquet(ingested)).iter_rows())
     files = [
         {"file": file, "kept": of[KEPT], "own": max(0, made.get(file, 0) - of.get(QUARANTINED, 0))}
         for file, of in outcomes.items()

@@ -19,8 +19,10 @@ from m3h_pipeline.reports.findings import worth_a_look
 from m3h_pipeline.reports.flow import erased_since, sample_flow
 from m3h_pipeline.reports.page import ReportData, write_report
 from m3h_pipeline.reports.validation import write_validation
-from m3h_pipeline.state.lineage import whole_lineage
-from m3h_pipeline.state.storage import Step, copy_closed, read_json, swap
+from m3h_pipeline.state.data_files import read_json
+from m3h_pipeline.state.lineage import read_whole_lineage
+from m3h_pipeline.state.permissions import copy_folder_closed
+from m3h_pipeline.state.steps import Step, replace_folder
 
 _COPIED = {
     "quality": ["metrics.json", "trust.json", "detail.json", "predictions.parquet"],
@@ -56,7 +58,7 @@ def write_page(
             file = to / "quarantine" / f"{modality}_embedding.parquet"
             shutil.copy(step.folder / "quarantine.parquet", file)
             write_quarantine_csv(file, {})
-    lineage = whole_lineage(
+    lineage = read_whole_lineage(
         steps["ingested"].folder, {table: step.folder for table, step in valid.items()}
     )
     lineage.write_parquet(to / "lineage.parquet")
@@ -71,10 +73,10 @@ def publish(out: Path, page: Path, scores: Path | None = None) -> Path:
     """Make ``<out>/latest`` a copy of the report's folder and the scores, whole or not at all."""
     partial = out / ".latest.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    copy_closed(page, partial, ignored=["step.json", ".*"])
+    copy_folder_closed(page, partial, ignored=["step.json", ".*"])
     if scores:
         shutil.copy2(scores, partial / scores.name)
-    swap(partial, out / "latest")
+    replace_folder(partial, out / "latest")
     return out / "latest"
 
 

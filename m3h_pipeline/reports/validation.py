@@ -14,7 +14,7 @@ from m3h_pipeline.contracts import check_descriptions, load_contract
 from m3h_pipeline.contracts.check_states import in_words, state_of, tally
 from m3h_pipeline.reports import charts
 from m3h_pipeline.reports.page import page_templates
-from m3h_pipeline.state.storage import Step
+from m3h_pipeline.state.steps import Step
 
 FILE = "validation.html"
 

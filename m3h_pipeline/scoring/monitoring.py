@@ -38,7 +38,7 @@ from m3h_pipeline.config import MonitoringConfig
 from m3h_pipeline.contracts.check_states import said
 from m3h_pipeline.evaluation.quality import too_few
 from m3h_pipeline.features.items import MODALITIES, is_given
-from m3h_pipeline.state.storage import read_json, write_json
+from m3h_pipeline.state.data_files import read_json, write_json
 from m3h_pipeline.wording import FEWEST, count, listing, name, number, plural
 
 REFERENCE = "reference.json"

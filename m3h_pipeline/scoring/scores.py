@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import polars as pl
 
-from m3h_pipeline.state import storage
 from m3h_pipeline.state.database import literal
+from m3h_pipeline.state.locks import hold_lock
+from m3h_pipeline.state.permissions import create_private_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +119,7 @@ def write_scores(
     parts: Sequence[pl.DataFrame], to: Path, *, version: str | None, snapshot: str
 ) -> None:
     """Write ``to/scores.parquet``, readable by its owner alone."""
-    storage.owner_only(to / FILE)
+    create_private_file(to / FILE)
     frame = pl.concat(parts) if parts else pl.DataFrame(schema=SCHEMA)
     frame = frame.with_columns(
         pl.lit(version, pl.String).alias("model_version"),
@@ -136,7 +137,7 @@ def keep(out: Path, scores: Path) -> None:
     """
     latest = out / "latest"
     latest.mkdir(exist_ok=True)
-    storage.owner_only(partial := latest / f".{FILE}.partial")
+    create_private_file(partial := latest / f".{FILE}.partial")
     partial.write_bytes(scores.read_bytes())
     partial.replace(latest / FILE)
     added = f"FROM read_parquet({literal(scores)})"
@@ -203,7 +204,7 @@ def _rewrite(out: Path, kept: str, added: str = "") -> None:
     """
     file = out / DATABASE
     partial = out / f".{DATABASE}.partial"
-    with storage.locked(out / f".{DATABASE}.lock"):
+    with hold_lock(out / f".{DATABASE}.lock"):
         partial.unlink(missing_ok=True)
         with duckdb.connect(partial) as database:
             partial.chmod(0o600)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources.base import Source
-from m3h_pipeline.state.snapshots import labels, need_date
-from m3h_pipeline.state.storage import read_step
+from m3h_pipeline.state.snapshots import need_date, snapshot_labels
+from m3h_pipeline.state.steps import read_step
 
 
 def check_label(out: Path, label: str, source: Source) -> None:
@@ -28,7 +28,7 @@ def check_label(out: Path, label: str, source: Source) -> None:
             f"snapshot {label} lies in the future: nothing was read, since no night before it "
             f"could run any more. Choose today's date, {dt.date.today()}"
         )
-    newest = max(labels(out), default=label)
+    newest = max(snapshot_labels(out), default=label)
     if label >= newest or source.supports_as_of:
         return
     step = read_step(out / "snapshots" / label / "ingested")

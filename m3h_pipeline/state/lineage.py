@@ -21,7 +21,7 @@ _MADE_FROM_MANY = ("labels",)
 _MADE_FROM_SEVERAL = ("samples", "embeddings")
 
 
-def unaccounted(ingested: Path, table: str, rows_read: Mapping[str, int]) -> list[str]:
+def find_unaccounted(ingested: Path, table: str, rows_read: Mapping[str, int]) -> list[str]:
     """What does not add up in the lineage of one ingested table; empty where every row read is
     accounted for.
 
@@ -61,7 +61,7 @@ def unaccounted(ingested: Path, table: str, rows_read: Mapping[str, int]) -> lis
     ]
 
 
-def rows_of_files(rows: pl.LazyFrame) -> pl.DataFrame:
+def count_rows_by_file(rows: pl.LazyFrame) -> pl.DataFrame:
     """File -> how many of its rows became these rows of a table (source_file and source_row)."""
     known = rows.select(pl.col("source_file").alias("file"), "source_row").drop_nulls()
     return (
@@ -86,11 +86,11 @@ def _rows_by_file(table: Path, kept: Mapping[str, int]) -> dict[str, int]:
     # memory.
     several = [file for file, n in counts.items() if n != kept.get(file, n)]
     return counts | dict(
-        rows_of_files(rows.filter(pl.col("source_file").is_in(several))).iter_rows()
+        count_rows_by_file(rows.filter(pl.col("source_file").is_in(several))).iter_rows()
     )
 
 
-def moved(lineage: pl.DataFrame, rows: pl.DataFrame, outcome: str) -> pl.DataFrame:
+def move_rows(lineage: pl.DataFrame, rows: pl.DataFrame, outcome: str) -> pl.DataFrame:
     """Take rows out of the kept ones and count them under another outcome; the sum for each file
     stays.
 
@@ -100,7 +100,7 @@ def moved(lineage: pl.DataFrame, rows: pl.DataFrame, outcome: str) -> pl.DataFra
     >>> lineage = pl.DataFrame({"table": ["notes"], "file": ["n.csv"], "sha256": ["0f"], "outcome": ["kept"],
     ...                         "reason": [None], "rows": [10]}, schema_overrides={"reason": pl.String})
     >>> rows = pl.DataFrame({"table": ["notes"], "file": ["n.csv"], "reason": ["empty_text"], "rows": [2]})
-    >>> moved(lineage, rows, "quarantined").select("outcome", "reason", "rows").rows()
+    >>> move_rows(lineage, rows, "quarantined").select("outcome", "reason", "rows").rows()
     [('kept', None, 8), ('quarantined', 'empty_text', 2)]
     """
     hashes = lineage.select("table", "file", "sha256").unique()
@@ -124,7 +124,7 @@ def moved(lineage: pl.DataFrame, rows: pl.DataFrame, outcome: str) -> pl.DataFra
     return whole.filter((pl.col("rows") > 0) | is_only).select(lineage.columns)
 
 
-def whole_lineage(ingested: Path, valid: Mapping[str, Path]) -> pl.DataFrame:
+def read_whole_lineage(ingested: Path, valid: Mapping[str, Path]) -> pl.DataFrame:
     """The ingestion's lineage with quarantined rows taken out of the kept ones; it still sums to
     the rows read.
 
@@ -138,7 +138,7 @@ def whole_lineage(ingested: Path, valid: Mapping[str, Path]) -> pl.DataFrame:
         )
         for table, folder in valid.items()
     )
-    whole = moved(lineage, quarantined, QUARANTINED)
+    whole = move_rows(lineage, quarantined, QUARANTINED)
     read, told = (
         part.group_by("file").agg(pl.col("rows").sum()).sort("file") for part in (lineage, whole)
     )  # fmt: skip

@@ -13,19 +13,19 @@ from pathlib import Path
 
 import dagster as dg
 
-from m3h_pipeline.state.storage import is_locked, locked
+from m3h_pipeline.state.locks import hold_lock, is_locked
 
 _UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
 @contextmanager
-def living(out: Path, run_id: str) -> Generator[None]:
+def mark_run_alive(out: Path, run_id: str) -> Generator[None]:
     """Held by each process of a run."""
-    with locked(_file(out, run_id), shared=True):
+    with hold_lock(_file(out, run_id), shared=True):
         yield
 
 
-def bury(instance: dg.DagsterInstance, out: Path) -> list[str]:
+def fail_dead_runs(instance: dg.DagsterInstance, out: Path) -> list[str]:
     """Report the runs as failed whose processes are gone, and free their places; returns their
     ids.
     """

@@ -30,7 +30,7 @@ _PATIENCE_SECONDS = 40
 
 
 @dataclass(frozen=True)
-class Served:
+class Server:
     """Who serves an out-folder, or did so last, and at which ports."""
 
     port: int = 3000
@@ -50,12 +50,12 @@ class Served:
         return f"http://{HOST}:{self.mlflow_port}"
 
 
-def last_served(out: Path) -> Served:
+def read_last_server(out: Path) -> Server:
     """What the last `m3h ui` of an out-folder wrote; the usual ports where there was none."""
     try:
-        return Served(**json.loads((out / FILE).read_text()))
+        return Server(**json.loads((out / FILE).read_text()))
     except (OSError, ValueError, TypeError):
-        return Served()
+        return Server()
 
 
 def is_served(out: Path) -> bool:
@@ -68,7 +68,7 @@ def is_served(out: Path) -> bool:
 
 
 @contextmanager
-def only_server(out: Path) -> Generator[IO[str]]:
+def lock_server(out: Path) -> Generator[IO[str]]:
     """Hold the lock of an out-folder; yields its file, which a process that inherits it holds too.
 
     Raises `InputError` where another `m3h ui` serves the folder.
@@ -82,17 +82,17 @@ def only_server(out: Path) -> Generator[IO[str]]:
     with file:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while not _lock(file):
-            served = last_served(out)
+            served = read_last_server(out)
             if _is_alive(served) or time.monotonic() > deadline:
                 raise InputError(_taken(out, served))
             time.sleep(0.5)
         yield file
 
 
-def remember(file: IO[str], port: int, mlflow_port: int) -> Served:
+def record_server(file: IO[str], port: int, mlflow_port: int) -> Server:
     """Write into the lock's file who serves, and where."""
     now = dt.datetime.now().astimezone().isoformat(timespec="seconds")
-    served = Served(port, mlflow_port, os.getpid(), platform.node(), now)
+    served = Server(port, mlflow_port, os.getpid(), platform.node(), now)
     file.seek(0)
     file.truncate()
     file.write(json.dumps(asdict(served)) + "\n")
@@ -108,12 +108,12 @@ def _lock(file: IO[str]) -> bool:
     return True
 
 
-def _is_alive(served: Served) -> bool:
+def _is_alive(served: Server) -> bool:
     """Whether the process that took the lock is there; of another machine it can't be told."""
     return served.host != platform.node() or psutil.pid_exists(served.pid)
 
 
-def _taken(out: Path, served: Served) -> str:
+def _taken(out: Path, served: Server) -> str:
     return (
         f"{out} is served already by the process {served.pid} on {served.host or 'this machine'}, "
         f"`m3h ui` since {served.since}: Dagster at {served.dagster_page}, MLflow at "

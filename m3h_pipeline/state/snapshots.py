@@ -13,8 +13,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.state.locks import lock_exclusively
 from m3h_pipeline.state.paths import out_option
-from m3h_pipeline.state.storage import alone
 
 
 def as_date(label: str) -> dt.date | None:
@@ -46,7 +46,7 @@ def need_date(label: str, out: Path) -> dt.date:
     )
 
 
-def labels(out: Path) -> list[str]:
+def snapshot_labels(out: Path) -> list[str]:
     """Labels of the snapshots that were ingested, from the earliest to the newest; what is no date
     does not count.
     """
@@ -56,7 +56,7 @@ def labels(out: Path) -> list[str]:
     return sorted(dated)
 
 
-def surplus(
+def select_removable(
     known: Collection[str], needed: Collection[str], snapshots: int, days: int
 ) -> list[str]:
     """Which snapshots go, the newest and those that are needed never.
@@ -64,9 +64,9 @@ def surplus(
     One goes that is not among the newest ``snapshots``, or is older than the newest by more than
     ``days``; 0 sets no bound.
 
-    >>> surplus(["2026-01-01", "2026-01-02", "2026-01-03"], needed=["2026-01-01"], snapshots=1, days=0)
+    >>> select_removable(["2026-01-01", "2026-01-02", "2026-01-03"], needed=["2026-01-01"], snapshots=1, days=0)
     ['2026-01-02']
-    >>> surplus(["2026-01-01", "2026-01-30", "2026-02-03"], needed=[], snapshots=0, days=7)
+    >>> select_removable(["2026-01-01", "2026-01-30", "2026-02-03"], needed=[], snapshots=0, days=7)
     ['2026-01-01']
     """
     ordered = sorted(known)
@@ -79,21 +79,21 @@ def surplus(
     return sorted(beyond - {ordered[-1], *needed})
 
 
-def remove(out: Path, snapshots: Collection[str]) -> list[str]:
+def remove_snapshots(out: Path, snapshots: Collection[str]) -> list[str]:
     """Remove snapshots; none where a run is under way, which leaves it to the next one. Returns
     those that went.
     """
     try:
-        with alone(out, wait=False):
-            remove_folders(out, snapshots)
+        with lock_exclusively(out, wait=False):
+            remove_snapshot_folders(out, snapshots)
     except BlockingIOError:
         return []
     return list(snapshots)
 
 
-def remove_folders(out: Path, snapshots: Collection[str]) -> None:
+def remove_snapshot_folders(out: Path, snapshots: Collection[str]) -> None:
     """Remove the folders of snapshots, where there are, and what a killed removal left; for whoever
-    holds `alone`.
+    holds `lock_exclusively`.
     """
     parent = out / "snapshots"
     for snapshot in snapshots:

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.state.storage import keep_private
+from m3h_pipeline.state.permissions import set_private_umask
 from m3h_pipeline.webserver.guard import LOOPBACK, Guard
 
 TOKEN_VARIABLE = "M3H_UI_TOKEN"
@@ -52,7 +52,7 @@ def main(
     read_only: bool,
 ) -> None:
     """Serve Dagster's pages, guarded against other web pages."""
-    keep_private()
+    set_private_umask()
     try:
         token = read_token(token_file)
     except InputError as error:

@@ -13,7 +13,7 @@ from m3h_pipeline.cli.main import main
 from m3h_pipeline.config import file as config_file
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.registry import tracking
-from m3h_pipeline.state.pages import is_served, only_server, remember
+from m3h_pipeline.state.pages import is_served, lock_server, record_server
 
 
 def test_round_trip(tmp_path):
@@ -201,8 +201,8 @@ def test_links_lead_to_the_server_without_its_password_or_to_what_m3h_ui_serves(
     ]:
         monkeypatch.setattr(mlflow, "get_tracking_uri", lambda uri=uri: uri)
         assert tracking.page(tmp_path) == page
-    with only_server(tmp_path) as lock:
-        remember(lock, 3001, 5001)
+    with lock_server(tmp_path) as lock:
+        record_server(lock, 3001, 5001)
         assert is_served(tmp_path)
     assert not is_served(tmp_path)
     assert tracking.page(tmp_path) == "http://127.0.0.1:5001"

@@ -10,7 +10,7 @@ from contract_tables import TASKS, frame, good
 
 from m3h_pipeline.contracts import load_contract, validate
 from m3h_pipeline.reports.validation import write_validation
-from m3h_pipeline.state.storage import Step
+from m3h_pipeline.state.steps import Step
 
 
 @pytest.fixture(scope="module")

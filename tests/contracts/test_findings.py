@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from m3h_pipeline.reports.findings import last_screen, worth_a_look
-from m3h_pipeline.state.storage import Step, produce
+from m3h_pipeline.state.steps import Step, produce
 
 
 def check(name: str, passed: bool, severity: str = "error", **observed: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from m3h_pipeline.config import open_source
 from m3h_pipeline.contracts import TABLES, split_rows
 from m3h_pipeline.reports.publish import publish
 from m3h_pipeline.sources import Settings
-from m3h_pipeline.state.lineage import unaccounted, whole_lineage
+from m3h_pipeline.state.lineage import find_unaccounted, read_whole_lineage
 
 STAYS = 24
 LABS = "hosp/labevents"
@@ -294,10 +294,10 @@ def test_good_rows_of_the_same_files_get_through(outcome: Outcome) -> None:
 
 
 def test_the_sums_agree(outcome: Outcome) -> None:
-    lineage = whole_lineage(outcome.ingested, outcome.valid)
+    lineage = read_whole_lineage(outcome.ingested, outcome.valid)
     assert dict(lineage.group_by("file").agg(pl.col("rows").sum()).iter_rows()) == outcome.rows_read
     for table in outcome.valid:
-        assert unaccounted(outcome.ingested, table, outcome.rows_read) == []
+        assert find_unaccounted(outcome.ingested, table, outcome.rows_read) == []
         mine = lineage.filter(pl.col("table") == table)
         if table != "labels":
             file = pl.col("file").str.starts_with("hosp/patients")

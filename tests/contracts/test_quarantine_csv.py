@@ -20,7 +20,7 @@ from tables_folder import event, hospital, write
 from m3h_pipeline.config import open_source
 from m3h_pipeline.contracts.quarantine_csv import csv_beside, write_quarantine_csv
 from m3h_pipeline.erasure.forgetting import _drop
-from m3h_pipeline.state.storage import owner_only
+from m3h_pipeline.state.permissions import create_private_file
 
 
 def cells(file: Path) -> list[dict[str, str]]:
@@ -30,7 +30,7 @@ def cells(file: Path) -> list[dict[str, str]]:
 
 def quarantine(folder: Path, rows: list[dict[str, str]], rule: str = "unknown_stay") -> Path:
     file = folder / "quarantine.parquet"
-    owner_only(file)
+    create_private_file(file)
     columns = {
         "row": [json.dumps(row) for row in rows],
         "rule": [rule] * len(rows),

@@ -20,7 +20,7 @@ from m3h_pipeline.defs.ingestion.assets import ingest
 from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.defs.validation.assets import validated_tables
 from m3h_pipeline.reports.findings import last_screen
-from m3h_pipeline.state.storage import read_step
+from m3h_pipeline.state.steps import read_step
 
 DAY = "2026-01-01"
 STAYS = 300

@@ -10,7 +10,7 @@ import pytest
 
 from m3h_pipeline.definitions import MAIN_JOB, defs
 from m3h_pipeline.defs.resources import materialized
-from m3h_pipeline.state.storage import Step
+from m3h_pipeline.state.steps import Step
 
 TABLES = ["samples", "events", "notes", "images", "labels", "embeddings"]
 MODALITIES = ["tabular", "timeseries", "language", "vision"]

@@ -20,7 +20,7 @@ from traces import holding, open_to_others
 from m3h_core import Cohort
 from m3h_pipeline.evaluation import claims
 from m3h_pipeline.reports.flow import erased_since, sample_flow
-from m3h_pipeline.state.storage import read_step
+from m3h_pipeline.state.steps import read_step
 
 M3H = [sys.executable, "-m", "m3h_pipeline.cli.main"]
 

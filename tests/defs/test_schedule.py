@@ -21,7 +21,7 @@ from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.defs.schedules import COMMAND_TAG, RUN_LOCK, nightly, run_going
 from m3h_pipeline.registry.notify import notify
 from m3h_pipeline.reports.card import model_card
-from m3h_pipeline.state import storage
+from m3h_pipeline.state.locks import hold_lock
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_killed_command_does_not_stop_the_nights(out):
         started = dg.DagsterRunStatus.STARTED
         run = instance.create_run_for_job(job, status=started, tags={COMMAND_TAG: "run"})
         assert run_going(instance, out, "main") is None
-        with storage.locked(out / RUN_LOCK, shared=True):
+        with hold_lock(out / RUN_LOCK, shared=True):
             assert run_going(instance, out, "main") == run.run_id
         other = instance.create_run_for_job(job, status=started)
         assert run_going(instance, out, "main") == other.run_id

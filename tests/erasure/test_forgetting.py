@@ -32,9 +32,10 @@ from m3h_pipeline.features.assemble import write_cohort
 from m3h_pipeline.registry.versions import Registered
 from m3h_pipeline.reports.publish import publish
 from m3h_pipeline.sources import Settings
-from m3h_pipeline.state import storage
-from m3h_pipeline.state.lineage import unaccounted, whole_lineage
-from m3h_pipeline.state.storage import Step, produce, read_step
+from m3h_pipeline.state.data_files import read_json, write_arrays, write_json
+from m3h_pipeline.state.lineage import find_unaccounted, read_whole_lineage
+from m3h_pipeline.state.locks import lock_shared
+from m3h_pipeline.state.steps import Step, produce, read_step
 
 DAY = "2026-01-01"
 MODALITIES = ("tabular", "timeseries", "language", "vision")
@@ -95,7 +96,7 @@ def _run(hospital: Path, out: Path, day: str) -> None:
             "vectors": draw.normal(size=(n, 3)).astype(np.float32),
             "present": draw.random(n) < 0.8,
         }
-        storage.write_arrays(to / "embedding.safetensors", arrays)
+        write_arrays(to / "embedding.safetensors", arrays)
 
     embedded = {modality: make(f"embedding/{modality}", embed, inputs) for modality in MODALITIES}
     folders = {modality: step.folder for modality, step in embedded.items()}
@@ -106,7 +107,7 @@ def _run(hospital: Path, out: Path, day: str) -> None:
     )
 
     def predict(to: Path) -> None:
-        storage.write_arrays(
+        write_arrays(
             to / "predictions.safetensors",
             {"a": draw.normal(size=n), "b": draw.normal(size=(n, 2))},
         )
@@ -124,10 +125,10 @@ def _run(hospital: Path, out: Path, day: str) -> None:
                 shutil.copy(
                     step.folder / f"quarantine.{ending}", to / "quarantine" / f"{table}.{ending}"
                 )
-        whole_lineage(ingested.folder, {name: s.folder for name, s in valid.items()}).write_parquet(
-            to / "lineage.parquet"
-        )
-        storage.write_json(to / "metrics.json", {"snapshot": day})
+        read_whole_lineage(
+            ingested.folder, {name: s.folder for name, s in valid.items()}
+        ).write_parquet(to / "lineage.parquet")
+        write_json(to / "metrics.json", {"snapshot": day})
 
     publish(out, make("report", report, ingested, *valid.values(), *arms).folder)
 
@@ -261,7 +262,7 @@ def test_a_new_extraction_leaves_the_patient_out_and_says_what_the_erased_one_sa
     read = read_step(new).info["rows read"]
     for file in sorted(old.glob("*.parquet")):
         assert pl.read_parquet(file).equals(pl.read_parquet(new / file.name)), file
-        assert file.stem == "lineage" or unaccounted(new, file.stem, read) == []
+        assert file.stem == "lineage" or find_unaccounted(new, file.stem, read) == []
     lineage = pl.read_parquet(new / "lineage.parquet").filter(pl.col("reason") == forgetting.REASON)
     assert set(lineage["outcome"]) == {"out_of_scope"}
     assert {"samples", "events", "notes"} <= set(lineage["table"])
@@ -344,14 +345,15 @@ def test_a_killed_process_is_finished_by_the_next_command(out, whole, patient):
         import os, signal, sys
         from pathlib import Path
         from m3h_pipeline.erasure import forgetting
-        from m3h_pipeline.state import storage
-        swaps, swap = [], storage.swap
-        def killing(new, folder):
-            swaps.append(folder)
-            if len(swaps) == 12:
+        from m3h_pipeline.state import steps
+        folders = []
+        replace_folder = steps.replace_folder
+        def kill_at_the_twelfth(new, folder):
+            folders.append(folder)
+            if len(folders) == 12:
                 os.kill(os.getpid(), signal.SIGKILL)
-            swap(new, folder)
-        storage.swap = killing
+            replace_folder(new, folder)
+        steps.replace_folder = kill_at_the_twelfth
         forgetting.forget(Path(sys.argv[1]), sys.argv[2])
         """
     )
@@ -372,7 +374,7 @@ def test_it_waits_for_a_step_that_is_being_made(out, patient):
     order = []
 
     def step() -> None:
-        with storage.at_work(out):
+        with lock_shared(out):
             started.set()
             assert waited.wait(30)
             order.append("step")
@@ -438,8 +440,8 @@ def test_two_patients_in_either_order(out, whole, tmp_path, patient):
 
 def test_a_step_that_follows_another_state_of_its_samples_is_removed(out, patient):
     embedding = out / "snapshots" / DAY / "embedding" / "vision"
-    record = storage.read_json(embedding / "step.json")
-    storage.write_json(embedding / "step.json", record | {"made_from": ["an earlier state"]})
+    record = read_json(embedding / "step.json")
+    write_json(embedding / "step.json", record | {"made_from": ["an earlier state"]})
     forget(out, patient)
     assert not embedding.exists()
     assert (embedding.parent / "language").exists()

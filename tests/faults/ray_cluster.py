@@ -16,7 +16,7 @@ from launched import finish, materialize, prepared, serve_mlflow, step_of, wait_
 
 from m3h_core import FittedModel
 from m3h_pipeline.jobs.embed import embed
-from m3h_pipeline.state.storage import produce
+from m3h_pipeline.state.steps import produce
 
 SAMPLES = 600
 WORDS = 80

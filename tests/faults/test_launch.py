@@ -35,7 +35,7 @@ from m3h_core import FittedModel
 from m3h_pipeline.config import LauncherConfig
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.jobs import launchers as launch
-from m3h_pipeline.state.storage import produce
+from m3h_pipeline.state.steps import produce
 
 WORK = launch.Work(
     ["-m", "m3h_pipeline.jobs.train", "--config", "/mnt/m3h/out/job.json"],

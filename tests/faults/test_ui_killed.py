@@ -16,7 +16,7 @@ from launched import prepared, processes_of, wait_until
 from webserver import Dagster, free_port
 
 from m3h_pipeline.registry import tracking
-from m3h_pipeline.state.pages import is_served, last_served
+from m3h_pipeline.state.pages import is_served, read_last_server
 
 _SECONDS = 20
 
@@ -61,7 +61,7 @@ def test_nothing_outlives_a_kill_and_the_ports_are_remembered(out):
     # Links of a run by `m3h run` lead to where MLflow was served, and will be again.
     assert tracking.page(out) == f"http://127.0.0.1:{mlflow_port}"
     again = start(out)
-    assert (last_served(out).port, last_served(out).mlflow_port) == (port, mlflow_port)
+    assert (read_last_server(out).port, read_last_server(out).mlflow_port) == (port, mlflow_port)
     assert Dagster(port).status(run) == "FAILURE"
 
     supervisor_of(again).kill()

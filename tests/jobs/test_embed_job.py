@@ -26,7 +26,7 @@ from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.features.items import erase_subjects, modality_items, take
 from m3h_pipeline.jobs.embed import absent_embedder, embed, embed_nothing
 from m3h_pipeline.jobs.launchers import JobLauncher
-from m3h_pipeline.state.storage import produce
+from m3h_pipeline.state.steps import produce
 
 
 @pytest.fixture(scope="module")

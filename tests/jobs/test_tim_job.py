@@ -23,7 +23,7 @@ from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.jobs import fit_config
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.registry import tracking
-from m3h_pipeline.state import storage
+from m3h_pipeline.state.steps import produce
 
 TRAINING = TrainingConfig(epochs=6).model_dump()
 TASKS = [TaskSpec(name, "binary") for name in ("sepsis", "shock", "delirium", "rare")]
@@ -151,7 +151,7 @@ def test_the_asset_shows_the_effects_that_survive(trained, tmp_path):
             shutil.copytree(source, to, dirs_exist_ok=True)
             return facts
 
-        storage.produce(tmp_path / "snapshots" / "2026-01-01" / name, "key", copy)
+        produce(tmp_path / "snapshots" / "2026-01-01" / name, "key", copy)
     tasks = tmp_path / "snapshots" / "2026-01-01" / "cohort" / "tasks.json"
     tasks.write_text(json.dumps([task.to_dict() for task in TASKS]))
     instance = dg.DagsterInstance.ephemeral()

@@ -19,7 +19,9 @@ from m3h_pipeline import config
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.registry import location, tracking
 from m3h_pipeline.registry.location import record_location, settle_location
-from m3h_pipeline.state import pages, storage
+from m3h_pipeline.state import pages
+from m3h_pipeline.state.locks import lock_shared
+from m3h_pipeline.state.steps import produce, read_step
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def used(tmp_path_factory) -> Path:
         pl.DataFrame({"path": paths}).write_parquet(to / "images.parquet")
         return {}
 
-    storage.produce(out / "snapshots" / "2026-01-01" / "valid" / "images", "key", build)
+    produce(out / "snapshots" / "2026-01-01" / "valid" / "images", "key", build)
     return out
 
 
@@ -87,7 +89,7 @@ def cells_that_name(out: Path, place: Path) -> list[str]:
 
 
 def images(out: Path) -> list[str | None]:
-    step = storage.read_step(out / "snapshots" / "2026-01-01" / "valid" / "images")
+    step = read_step(out / "snapshots" / "2026-01-01" / "valid" / "images")
     assert step.key == "key"
     return pl.read_parquet(step.folder / "images.parquet")["path"].to_list()
 
@@ -156,7 +158,7 @@ def test_what_was_interrupted_is_done_again(moved, monkeypatch, where):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "write_json", killed)
+        patch.setattr(location, "write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             settle_location(new)
     assert not location._is_here(new, new)
@@ -188,12 +190,12 @@ def test_a_link_to_the_folder_changes_nothing(moved):
 def test_while_somebody_is_at_work_it_is_refused(moved):
     old, new = moved
     with (
-        storage.at_work(new),
+        lock_shared(new),
         pytest.raises(InputError, match=rf"moved or copied from {old} while a run is at work"),
     ):
         settle_location(new)
     with (
-        pages.only_server(new),
+        pages.lock_server(new),
         pytest.raises(InputError, match="while `m3h ui` serves it: end that first"),
     ):
         settle_location(new)

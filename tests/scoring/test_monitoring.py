@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from m3h_core import Cohort, TaskSpec
 from m3h_pipeline.config import MonitoringConfig
 from m3h_pipeline.scoring import monitoring
-from m3h_pipeline.state.storage import write_json
+from m3h_pipeline.state.data_files import write_json
 
 CONFIG = MonitoringConfig()
 DEATH = TaskSpec("death", "binary")

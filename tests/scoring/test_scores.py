@@ -30,7 +30,8 @@ from m3h_core import TaskSpec
 from m3h_pipeline import config
 from m3h_pipeline.features.served import raw_inputs
 from m3h_pipeline.scoring import scores as scoring
-from m3h_pipeline.state.storage import read_json, read_step
+from m3h_pipeline.state.data_files import read_json
+from m3h_pipeline.state.steps import read_step
 
 FIRST = "2026-01-01"
 SECOND = "2026-01-02"

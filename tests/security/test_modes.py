@@ -1,7 +1,7 @@
 """An out-folder that an earlier version left open is closed by the next command."""
 
 from m3h_pipeline.cli.run import prepare
-from m3h_pipeline.state.storage import close_to_others
+from m3h_pipeline.state.permissions import restrict_to_owner
 
 
 def test_what_the_pipeline_wrote_is_closed_and_nothing_else(tmp_path):
@@ -27,5 +27,5 @@ def test_link_out_of_the_folder_is_not_followed(tmp_path):
     outside.chmod(0o644)
     (tmp_path / "out" / "latest").mkdir(parents=True)
     (tmp_path / "out" / "latest" / "link").symlink_to(outside)
-    close_to_others(tmp_path / "out")
+    restrict_to_owner(tmp_path / "out")
     assert outside.stat().st_mode & 0o777 == 0o644

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from m3h_pipeline.erasure.forgetting import REASON, Forgotten, leave_out
-from m3h_pipeline.state.lineage import unaccounted, whole_lineage
+from m3h_pipeline.state.lineage import find_unaccounted, read_whole_lineage
 
 FILE = "admissions.csv"
 
@@ -52,8 +52,8 @@ def counts(lineage: pl.DataFrame) -> dict[str, int]:
 def test_a_row_of_which_something_is_kept_is_kept(tmp_path):
     folder = tmp_path / "t"
     read = write(folder, [[False], [True, False, True], [True, True, True]])
-    assert unaccounted(folder, "samples", read) == []
-    assert counts(whole_lineage(folder, {"samples": folder})) == {
+    assert find_unaccounted(folder, "samples", read) == []
+    assert counts(read_whole_lineage(folder, {"samples": folder})) == {
         "kept": 2,
         "out_of_scope": 2,
         "quarantined": 1,
@@ -70,18 +70,18 @@ def test_sums_agree_whatever_is_quarantined_and_whoever_is_forgotten(tmp_path, s
     folder = tmp_path / "t"
     read = write(folder, samples)
     wholly = sum(all(those) for those in samples)
-    assert counts(whole_lineage(folder, {"samples": folder})).get("quarantined", 0) == wholly
+    assert counts(read_whole_lineage(folder, {"samples": folder})).get("quarantined", 0) == wholly
 
     forgotten = Forgotten(b"0" * 32)
     gone = data.draw(st.sets(st.integers(0, len(samples) - 1)), label="forgotten")
     for stay in gone:
         forgotten.subjects[forgotten.digest(f"p{stay}")] = {"erased": True, "models": []}
     assert leave_out(folder, forgotten) == sum(len(samples[stay]) for stay in gone)
-    assert unaccounted(folder, "samples", read) == []
+    assert find_unaccounted(folder, "samples", read) == []
     lineage = pl.read_parquet(folder / "lineage.parquet")
     assert lineage["rows"].sum() == read[FILE]
     assert lineage.filter(pl.col("reason") == REASON)["rows"].sum() == len(gone)
-    whole = whole_lineage(folder, {"samples": folder})
+    whole = read_whole_lineage(folder, {"samples": folder})
     assert whole["rows"].sum() == read[FILE]
 
 
@@ -101,4 +101,4 @@ def test_what_does_not_add_up_is_said(tmp_path, read, change, words):
     folder = tmp_path / "t"
     write(folder, [[False], [False]])
     change(pl.read_parquet(folder / "samples.parquet")).write_parquet(folder / "samples.parquet")
-    assert any(words in problem for problem in unaccounted(folder, "samples", read))
+    assert any(words in problem for problem in find_unaccounted(folder, "samples", read))

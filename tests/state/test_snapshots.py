@@ -33,8 +33,10 @@ from m3h_pipeline.scoring import scores as scoring
 from m3h_pipeline.sources import mimic_iv
 from m3h_pipeline.sources.mimic_iv import MimicIV
 from m3h_pipeline.sources.snapshot_label import check_label
-from m3h_pipeline.state import storage
-from m3h_pipeline.state.snapshots import labels, remove, surplus
+from m3h_pipeline.state.data_files import read_json, write_json
+from m3h_pipeline.state.locks import lock_shared
+from m3h_pipeline.state.snapshots import remove_snapshots, select_removable, snapshot_labels
+from m3h_pipeline.state.steps import produce, read_step
 
 DAYS = ["2026-01-01", "2026-01-02", "2026-01-03"]
 
@@ -53,7 +55,7 @@ class _Source:
 def out(tmp_path) -> Path:
     """An out-folder with two snapshots of an unchanged source."""
     for day in DAYS[:2]:
-        storage.produce(
+        produce(
             tmp_path / "snapshots" / day / "ingested",
             "key",
             lambda to: {"fingerprint": "as it was"},
@@ -68,7 +70,7 @@ def test_the_first_label_may_be_any_date(tmp_path):
 def test_a_later_label_and_the_newest_itself_may_be_written(out):
     check_label(out, DAYS[2], _Source("changed"))
     check_label(out, DAYS[1], _Source("changed"))
-    assert labels(out) == DAYS[:2]
+    assert snapshot_labels(out) == DAYS[:2]
 
 
 def test_an_earlier_snapshot_may_be_made_again_from_an_unchanged_source(out):
@@ -97,10 +99,10 @@ def test_a_label_that_is_no_date_is_refused_and_stops_no_later_night(out):
         ):
             check_label(out, wrong, _Source())
     # What an earlier version let in.
-    storage.produce(
+    produce(
         out / "snapshots" / "tomorrow" / "ingested", "key", lambda to: {"fingerprint": "as it was"}
     )
-    assert labels(out) == DAYS[:2]
+    assert snapshot_labels(out) == DAYS[:2]
     check_label(out, DAYS[2], _Source("changed"))
 
 
@@ -152,7 +154,7 @@ def _failure(result: dg.ExecuteInProcessResult) -> str:
 
 def test_an_unchanged_source_costs_one_listing_and_reads_no_content(run, monkeypatch):
     assert run(DAYS[1]).success
-    before = storage.read_step(run.out / "snapshots" / DAYS[1] / "ingested")
+    before = read_step(run.out / "snapshots" / DAYS[1] / "ingested")
     # Files whose content can't be read as what it was, under the same size and time.
     for file in [path for path in run.root.rglob("*") if path.is_file()]:
         stat = file.stat()
@@ -166,7 +168,7 @@ def test_an_unchanged_source_costs_one_listing_and_reads_no_content(run, monkeyp
     prepare(run.out)
     assert run(DAYS[1]).success
     assert len(listings) == 1
-    assert storage.read_step(run.out / "snapshots" / DAYS[1] / "ingested") == before
+    assert read_step(run.out / "snapshots" / DAYS[1] / "ingested") == before
     # What is there now is seen as soon as the listing says that it changed.
     os.utime(run.root / "hosp" / "patients.csv.gz")
     assert "patients.csv.gz" in _failure(run(DAYS[1]))
@@ -189,7 +191,7 @@ def test_a_backfill_in_the_ui_or_on_the_command_line_is_refused(run):
     with pytest.raises(InputError, match="Choose a label after 2026-01-02"):
         prepare(run.out, snapshot="2025-06-01")
     assert (run.out / "m3h.toml").read_bytes() == before
-    assert labels(run.out) == [DAYS[1]]
+    assert snapshot_labels(run.out) == [DAYS[1]]
 
 
 def test_a_partition_that_is_no_date_fails_at_once_and_is_forgotten_by_the_next_run(run):
@@ -206,10 +208,10 @@ def test_an_old_snapshot_stands_when_its_source_has_changed(run):
     assert run(DAYS[0]).success
     assert run(DAYS[1]).success
     assert run(DAYS[0]).success
-    old = storage.read_step(run.out / "snapshots" / DAYS[0] / "ingested")
+    old = read_step(run.out / "snapshots" / DAYS[0] / "ingested")
     os.utime(run.root / "hosp" / "patients.csv.gz")
     assert "its source has changed since" in _failure(run(DAYS[0]))
-    assert storage.read_step(run.out / "snapshots" / DAYS[0] / "ingested") == old
+    assert read_step(run.out / "snapshots" / DAYS[0] / "ingested") == old
     assert run(DAYS[1]).success
 
 
@@ -241,26 +243,26 @@ def test_a_lost_row_fails_the_lineage_check(run, monkeypatch):
 
 
 def test_the_newest_is_kept_whatever_the_bounds():
-    assert surplus(DAYS, [], snapshots=1, days=1) == DAYS[:2]
-    assert surplus(DAYS, [], snapshots=0, days=0) == []
-    assert surplus([], [], snapshots=1, days=1) == []
-    assert surplus(["2026-01-01"], [], snapshots=1, days=1) == []
+    assert select_removable(DAYS, [], snapshots=1, days=1) == DAYS[:2]
+    assert select_removable(DAYS, [], snapshots=0, days=0) == []
+    assert select_removable([], [], snapshots=1, days=1) == []
+    assert select_removable(["2026-01-01"], [], snapshots=1, days=1) == []
 
 
 def test_removal_leaves_the_others_and_waits_for_another_day_while_a_step_is_made(out):
-    with storage.at_work(out):
-        assert remove(out, [DAYS[0]]) == []
-    assert labels(out) == DAYS[:2]
+    with lock_shared(out):
+        assert remove_snapshots(out, [DAYS[0]]) == []
+    assert snapshot_labels(out) == DAYS[:2]
     # What a killed removal left goes, too.
     shutil.copytree(out / "snapshots" / DAYS[0], out / "snapshots" / ".2020-01-01.removed")
-    assert remove(out, [DAYS[0]]) == [DAYS[0]]
+    assert remove_snapshots(out, [DAYS[0]]) == [DAYS[0]]
     assert [path.name for path in (out / "snapshots").iterdir()] == [DAYS[1]]
 
 
 def test_snapshots_that_a_model_in_use_was_trained_on_are_kept(run):
     days = [f"2026-01-{day:02}" for day in range(1, 8)]
     for day in days:
-        storage.produce(run.out / "snapshots" / day / "ingested", "key", lambda to: {})
+        produce(run.out / "snapshots" / day / "ingested", "key", lambda to: {})
     tracking.connect(configuration.mlflow_uri(run.out), run.out / "mlflow" / "artifacts")
     client = MlflowClient()
     client.create_registered_model(tracking.MODEL_NAME)
@@ -294,7 +296,7 @@ def test_snapshots_that_a_model_in_use_was_trained_on_are_kept(run):
         drop(run.out, days[1], ask=None)
     with pytest.raises(InputError, match=r"version 5 \(waits for review\) learned from it"):
         drop(run.out, days[4], ask=None)
-    assert labels(run.out) == days
+    assert snapshot_labels(run.out) == days
     used = [line for line in overview(run.out).splitlines() if "version" in line]
     assert [(line.split()[0], line[line.index("version") :]) for line in used] == [
         (days[0], "version 1 (previous)"),
@@ -309,7 +311,7 @@ def test_snapshots_that_a_model_in_use_was_trained_on_are_kept(run):
     keeping = configuration.RetentionConfig(snapshots=2)
     configuration.save(workspace.config.model_copy(update={"retention": keeping}), run.out)
     assert _retire(workspace) == [days[2], days[3]]
-    assert labels(run.out) == [days[0], days[1], days[4], days[5], days[6]]
+    assert snapshot_labels(run.out) == [days[0], days[1], days[4], days[5], days[6]]
     assert len(client.search_model_versions(f"name='{tracking.MODEL_NAME}'")) == 5
 
 
@@ -329,10 +331,10 @@ def mistaken(run) -> Path:
     wrong = "2036-01-01"
     for label in (DAYS[1], wrong):
         folder = run.out / "snapshots" / label
-        storage.produce(folder / "ingested", "key", lambda to: {"fingerprint": "as it was"})
+        produce(folder / "ingested", "key", lambda to: {"fingerprint": "as it was"})
 
         def write_report(to: Path, label: str = label) -> None:
-            storage.write_json(to / "metrics.json", {"snapshot": label})
+            write_json(to / "metrics.json", {"snapshot": label})
 
         def write_scores(to: Path, label: str = label) -> dict[str, str]:
             row = {name: pl.Series(["1"]).cast(kind, strict=False) for name, kind in scoring.SCHEMA.items()
@@ -343,8 +345,8 @@ def mistaken(run) -> Path:
             scoring.write_scores([some], to, version="1", snapshot=label)
             return {"model_version": "1"}
 
-        report = storage.produce(folder / "report", "key", write_report)
-        scores = storage.produce(folder / "scores", "key", write_scores)
+        report = produce(folder / "report", "key", write_report)
+        scores = produce(folder / "scores", "key", write_scores)
         publish(run.out, report.folder, scores.folder / scoring.FILE)
         scoring.keep(run.out, scores.folder / scoring.FILE)
     config = configuration.load(run.out)
@@ -367,8 +369,8 @@ def test_a_mistaken_snapshot_is_listed_and_dropped_with_all_that_shows_it(mistak
     assert listed[2].endswith("not a date")
 
     assert "nothing was removed" in command("drop", "2036-01-01", input="n\n").stdout
-    assert labels(mistaken) == [DAYS[1], "2036-01-01"]
-    with storage.at_work(mistaken):
+    assert snapshot_labels(mistaken) == [DAYS[1], "2036-01-01"]
+    with lock_shared(mistaken):
         busy = command("drop", "2036-01-01", "--yes")
         assert (busy.exit_code, "a run is at work" in busy.stderr) == (1, True)
 
@@ -379,7 +381,7 @@ def test_a_mistaken_snapshot_is_listed_and_dropped_with_all_that_shows_it(mistak
     assert [path.name for path in (mistaken / "snapshots").iterdir()] == [DAYS[1]]
     with dg.DagsterInstance.get() as instance:
         assert instance.get_dynamic_partitions("snapshot") == [DAYS[1]]
-    assert storage.read_json(mistaken / "latest" / "metrics.json") == {"snapshot": DAYS[1]}
+    assert read_json(mistaken / "latest" / "metrics.json") == {"snapshot": DAYS[1]}
     assert pl.read_parquet(mistaken / "latest" / scoring.FILE)["snapshot"].to_list() == [DAYS[1]]
     with duckdb.connect(mistaken / scoring.DATABASE, read_only=True) as database:
         assert database.execute("SELECT snapshot FROM scores").fetchall() == [(DAYS[1],)]
@@ -389,7 +391,7 @@ def test_a_mistaken_snapshot_is_listed_and_dropped_with_all_that_shows_it(mistak
     for label in ("2036-01-01", "..", f"../snapshots/{DAYS[1]}"):
         unknown = command("drop", label, "--yes")
         assert (unknown.exit_code, f"it holds {DAYS[1]}" in unknown.stderr) == (1, True)
-    assert labels(mistaken) == [DAYS[1]]
+    assert snapshot_labels(mistaken) == [DAYS[1]]
 
 
 def replace_retention(config: configuration.Config, **bounds: int) -> configuration.Config:

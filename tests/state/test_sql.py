@@ -9,7 +9,7 @@ import jinja2
 import pytest
 
 from m3h_pipeline.state.sql import render_sql
-from m3h_pipeline.state.storage import code_version
+from m3h_pipeline.state.steps import code_version
 
 
 def test_values_are_quoted(tmp_path):

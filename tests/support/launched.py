@@ -23,7 +23,8 @@ from safetensors.numpy import load_file
 from m3h_core import Cohort, TaskSpec
 from m3h_pipeline import config as configuration
 from m3h_pipeline.cli.run import prepare
-from m3h_pipeline.state.storage import produce, write_json
+from m3h_pipeline.state.data_files import write_json
+from m3h_pipeline.state.steps import produce
 
 SNAPSHOT = configuration.DEMO_SNAPSHOT
 TASKS = [
@@ -100,7 +101,7 @@ import dagster as dg
 from pathlib import Path
 from m3h_pipeline.definitions import defs
 from m3h_pipeline.errors.endings import RunFailed, end_well, wait_for_databases
-from m3h_pipeline.state.liveness import bury
+from m3h_pipeline.state.liveness import fail_dead_runs
 from m3h_pipeline.cli.run import _instance, _why
 asset, snapshot = sys.argv[1:]
 out = Path(os.environ["M3H_OUT"])
@@ -109,7 +110,7 @@ config = {"loggers": {"console": {"config": {"verbose": False}}}} if "AS_M3H_RUN
 
 def run():
     with _instance() as instance:
-        bury(instance, out)
+        fail_dead_runs(instance, out)
         instance.add_dynamic_partitions("snapshot", [snapshot])
         job = defs.resolve_implicit_job_def_def_for_assets([dg.AssetKey(asset)])
         done = job.get_subset(asset_selection={dg.AssetKey(asset)}).execute_in_process(

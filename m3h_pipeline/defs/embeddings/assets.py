@@ -13,7 +13,7 @@ from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized
 from m3h_pipeline.features.items import is_given
 from m3h_pipeline.jobs.encoders import encoder_options
 from m3h_pipeline.jobs.launchers import JobLauncher
-from m3h_pipeline.state.storage import code_version
+from m3h_pipeline.state.steps import code_version
 
 INPUTS_CODE = code_version("m3h_pipeline.features")
 CODE = code_version("m3h_core.embedders", "m3h_pipeline.features", "m3h_pipeline.jobs.embed")

@@ -16,9 +16,9 @@ from m3h_pipeline.erasure import forgetting
 from m3h_pipeline.jobs.encoders import check_encoders
 from m3h_pipeline.sources import extract
 from m3h_pipeline.sources.snapshot_label import check_label
-from m3h_pipeline.state.lineage import unaccounted
+from m3h_pipeline.state.lineage import find_unaccounted
 from m3h_pipeline.state.paths import contracts_folder
-from m3h_pipeline.state.storage import Step, code_version, content_hash
+from m3h_pipeline.state.steps import Step, code_version, hash_folder
 
 CODE = code_version(
     "m3h_pipeline.sources",
@@ -98,7 +98,7 @@ def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
         return {**facts, "fingerprint": fingerprint, "rows of forgotten patients": left_out}
 
     step = workspace.produce(
-        context, "ingested", [CODE, fingerprint, decides, content_hash(contracts_folder())], build
+        context, "ingested", [CODE, fingerprint, decides, hash_folder(contracts_folder())], build
     )
     lineage = pl.read_parquet(step.folder / "lineage.parquet")
     for name in DESCRIPTIONS:
@@ -114,7 +114,7 @@ def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
 
 def _accounted(step: Step, table: str, lineage: pl.DataFrame) -> dg.AssetCheckResult:
     """Whether the lineage of a table adds up, as its files lie there now."""
-    problems = unaccounted(step.folder, table, step.info.get("rows read", {}))
+    problems = find_unaccounted(step.folder, table, step.info.get("rows read", {}))
     outcomes = dict(
         lineage.group_by("outcome").agg(pl.col("rows").sum()).sort("outcome").iter_rows()
     )

@@ -21,7 +21,8 @@ from m3h_pipeline.registry.approval import approval, held_against, not_approved
 from m3h_pipeline.registry.gate import ARMS, CHECKS, Champion, what_to_do
 from m3h_pipeline.registry.gate.advice import rejecting
 from m3h_pipeline.registry.notify import notify
-from m3h_pipeline.state.storage import Step, code_version, read_json, write_json
+from m3h_pipeline.state.data_files import read_json, write_json
+from m3h_pipeline.state.steps import Step, code_version
 
 CODE = code_version(
     "m3h_pipeline.registry.versions",

@@ -12,8 +12,10 @@ from m3h_pipeline.defs.training.assets import SUBSETS
 from m3h_pipeline.features.items import MODALITIES
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.registry import tracking
-from m3h_pipeline.state.snapshots import labels, remove, surplus
-from m3h_pipeline.state.storage import at_work, code_version, read_json
+from m3h_pipeline.state.data_files import read_json
+from m3h_pipeline.state.locks import lock_shared
+from m3h_pipeline.state.snapshots import remove_snapshots, select_removable, snapshot_labels
+from m3h_pipeline.state.steps import code_version
 
 ARMS = ("joint", "single_task", "trees")
 QUALITY_CODE = code_version(
@@ -168,7 +170,7 @@ def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
         *embedded.values(),
     ]
     step = workspace.produce(context, "report", decided_by, build)
-    with at_work(workspace.root):
+    with lock_shared(workspace.root):
         scored = (
             steps["scores"].folder / "scores.parquet"
             if steps["scores"].info["model_version"]
@@ -219,8 +221,10 @@ def _retire(workspace: Workspace) -> list[str]:
     from m3h_pipeline.registry.versions import snapshots_in_use
 
     bounds = workspace.config.retention
-    if not surplus(labels(workspace.root), [], bounds.snapshots, bounds.days):
+    if not select_removable(snapshot_labels(workspace.root), [], bounds.snapshots, bounds.days):
         return []
     workspace.connect()
-    gone = surplus(labels(workspace.root), snapshots_in_use(), bounds.snapshots, bounds.days)
-    return remove(workspace.root, gone)
+    gone = select_removable(
+        snapshot_labels(workspace.root), snapshots_in_use(), bounds.snapshots, bounds.days
+    )
+    return remove_snapshots(workspace.root, gone)

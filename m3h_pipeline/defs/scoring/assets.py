@@ -16,7 +16,9 @@ from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry.approval import approval, not_approved
 from m3h_pipeline.scoring import scores as scoring
-from m3h_pipeline.state.storage import Step, at_work, code_version, read_json, read_step
+from m3h_pipeline.state.data_files import read_json
+from m3h_pipeline.state.locks import lock_shared
+from m3h_pipeline.state.steps import Step, code_version, read_step
 
 CODE = code_version(
     "m3h_pipeline.scoring.scores",
@@ -140,7 +142,7 @@ def scores(
         # No reason to keep the rest of the night from people.
         return _nobody(context, workspace, str(error), applies=False)
     if approved:
-        with at_work(workspace.root):
+        with lock_shared(workspace.root):
             scoring.keep(workspace.root, step.folder / scoring.FILE)
     elif read_step(workspace.folder(context, "scores")) is None:
         # What comes after finds a night without scores.

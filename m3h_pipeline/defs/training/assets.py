@@ -20,7 +20,7 @@ from m3h_pipeline.features.items import MODALITIES
 from m3h_pipeline.jobs import CURVES, read_curves
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.registry import tracking
-from m3h_pipeline.state.storage import Step, code_version
+from m3h_pipeline.state.steps import Step, code_version
 
 COHORT_CODE = code_version("m3h_core.cohort", "m3h_pipeline.features")
 CODE = code_version("m3h_core", "m3h_pipeline.jobs.train", "m3h_pipeline.jobs.trees")

@@ -17,8 +17,8 @@ from m3h_pipeline.defs.resources import OWNERS, Workspace, columns_of, materiali
 from m3h_pipeline.sources.base import SIGNALS
 from m3h_pipeline.sources.columns import Columns
 from m3h_pipeline.state.paths import contracts_folder
-from m3h_pipeline.state.snapshots import labels
-from m3h_pipeline.state.storage import Step, code_version, content_hash, read_step
+from m3h_pipeline.state.snapshots import snapshot_labels
+from m3h_pipeline.state.steps import Step, code_version, hash_folder, read_step
 
 CODE = code_version("m3h_pipeline.contracts")
 # What a table's step carries on to later steps, beside its rows.
@@ -48,7 +48,7 @@ def _validated(table: str) -> dg.AssetsDefinition:
 
         ingested = workspace.step(context, "ingested")
         samples = None if table == "samples" else workspace.step(context, "valid/samples")
-        contracts = content_hash(contracts_folder())
+        contracts = hash_folder(contracts_folder())
         previous = _last_good(workspace.root, context.partition_key, table)
         last = (
             (previous.folder.parent.parent.name, previous.folder / f"{table}.parquet")
@@ -118,7 +118,7 @@ def _page(snapshot: Path) -> Path:
 
 def _last_good(root: Path, snapshot: str, table: str) -> Step | None:
     """The table's validation in the last snapshot before this one in which it passed."""
-    for label in reversed([label for label in labels(root) if label < snapshot]):
+    for label in reversed([label for label in snapshot_labels(root) if label < snapshot]):
         step = read_step(root / "snapshots" / label / "valid" / table)
         if step and all(
             check["passed"] or check["severity"] == "warning" for check in step.info["checks"]

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from m3h_pipeline.state.storage import content_hash, produce, read_step, step_key
+from m3h_pipeline.state.steps import hash_folder, make_key, produce, read_step
 
 
 def _write(text, calls):
@@ -78,9 +78,9 @@ def test_interrupted_step_goes_on_only_for_the_same_key(tmp_path):
 
 def test_hidden_files_do_not_change_the_version(tmp_path):
     (tmp_path / "a").write_text("a")
-    before = content_hash(tmp_path)
+    before = hash_folder(tmp_path)
     (tmp_path / ".facts.json").write_text("seconds")
-    assert content_hash(tmp_path) == before
+    assert hash_folder(tmp_path) == before
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.2])
@@ -90,7 +90,7 @@ def test_kill_leaves_the_old_step_or_the_new_one(tmp_path, delay):
         """
         import sys, time
         from pathlib import Path
-        from m3h_pipeline.state.storage import produce
+        from m3h_pipeline.state.steps import produce
         folder = Path(sys.argv[1])
         print("ready", flush=True)
         for i in range(10_000):
@@ -106,7 +106,7 @@ def test_kill_leaves_the_old_step_or_the_new_one(tmp_path, delay):
     worker.wait()
     # The next run of any key finds the lock free and ends with a whole step.
     step = produce(tmp_path / "step", "after", _write("after", []))
-    assert step.version == content_hash(tmp_path / "step")
+    assert step.version == hash_folder(tmp_path / "step")
     assert (tmp_path / "step" / "result.txt").read_text() == "after"
 
 
@@ -115,7 +115,7 @@ def test_two_processes_build_a_step_once(tmp_path):
         """
         import sys, time
         from pathlib import Path
-        from m3h_pipeline.state.storage import produce
+        from m3h_pipeline.state.steps import produce
         def build(to):
             time.sleep(0.5)
             (to / "result.txt").write_text("x")
@@ -134,4 +134,4 @@ def test_two_processes_build_a_step_once(tmp_path):
 
 
 def test_step_key_depends_on_every_part():
-    assert len({step_key("a"), step_key("b"), step_key("a", None), step_key("a", {"x": 1})}) == 4
+    assert len({make_key("a"), make_key("b"), make_key("a", None), make_key("a", {"x": 1})}) == 4
