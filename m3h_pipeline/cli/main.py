@@ -326,9 +326,9 @@ def forget(subject: str, yes: bool, out: Path) -> None:
 
     Example: m3h forget 10012345 --out my-run
     """
-    from m3h_pipeline.erasure.forgetting import forget_and_say
+    from m3h_pipeline.cli.forget import forget_subject
 
-    sys.exit(forget_and_say(out.absolute(), subject, ask=None if yes else click.confirm))
+    sys.exit(forget_subject(out.absolute(), subject, ask=None if yes else click.confirm))
 
 
 @main.group()

@@ -48,7 +48,7 @@ def _score(config: dict[str, Any], log: Log, private: Path) -> dict[str, Any]:
     for embedder in model.embedders.values():
         embedder.cache = cache
     learned = Path(config["learned"]) if config["learned"] else None
-    who = scoring.to_score(Path(config["samples"]), learned, config["everyone"])
+    who = scoring.select_samples(Path(config["samples"]), learned, config["everyone"])
     calibrator = getattr(model, "calibrator", None)
     calibrated = (
         {name for name, about in calibrator.about.items() if about.mapped} if calibrator else set()
@@ -61,7 +61,9 @@ def _score(config: dict[str, Any], log: Log, private: Path) -> dict[str, Any]:
         # longer than scoring.
         scored = model.predict(None, rows)
         parts.append(
-            scoring.long_form(scored, who[done : done + len(rows)], model.model.tasks, calibrated)
+            scoring.to_long_form(
+                scored, who[done : done + len(rows)], model.model.tasks, calibrated
+            )
         )
         done += len(rows)
         progress(f"scores: {done} of {len(who)} samples")

@@ -46,7 +46,7 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def to_score(samples: Path, learned: Path | None, everyone: bool) -> pl.DataFrame:
+def select_samples(samples: Path, learned: Path | None, everyone: bool) -> pl.DataFrame:
     """Who is scored: sample_id, subject_id, still_in, new.
 
     Those still in hospital, those that are ``new`` to the model, and those that it learned from
@@ -70,10 +70,10 @@ def to_score(samples: Path, learned: Path | None, everyone: bool) -> pl.DataFram
     return frame.select("sample_id", "subject_id", "still_in", "new")
 
 
-def long_form(
+def to_long_form(
     scored: pd.DataFrame, who: pl.DataFrame, tasks: Sequence[Any], calibrated: Collection[str]
 ) -> pl.DataFrame:
-    """A model's output for the samples ``who`` (as `to_score` gives them), a row each, in the
+    """A model's output for the samples ``who`` (as `select_samples` gives them), a row each, in the
     columns of `SCHEMA`.
 
     ``tasks``: the model's; ``calibrated``: names of those whose probabilities are. Output of format
@@ -128,7 +128,7 @@ def write_scores(
     frame.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items()).write_parquet(to / FILE)
 
 
-def keep(out: Path, scores: Path) -> None:
+def publish_scores(out: Path, scores: Path) -> None:
     """Put the scores of a snapshot by one version where people look for them, in the place of
     earlier ones of theirs.
 
@@ -148,7 +148,7 @@ def keep(out: Path, scores: Path) -> None:
     )
 
 
-def erase(out: Path, subjects: Container[str]) -> int:
+def erase_subjects(out: Path, subjects: Container[str]) -> int:
     """Take forgotten patients out of the table of all nights' scores; returns how many rows there
     were.
 

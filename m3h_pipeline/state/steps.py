@@ -5,7 +5,7 @@ out (``version``, a hash of the bytes). A step whose key is unchanged is not com
 whose bytes are unchanged does not make later steps stale, since their keys hold its version. A kill
 leaves either the old step or the new one, and beside it a hidden ``.<name>.partial`` that the next
 run of the same key goes on from. Where a patient was erased from a step
-(m3h_pipeline/erasure/forgetting.py), its version still names what it was made from, not the bytes
+(m3h_pipeline/erasure), its version still names what it was made from, not the bytes
 that are left.
 """
 

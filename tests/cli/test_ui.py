@@ -12,7 +12,7 @@ import urllib.request
 from urllib.parse import urlsplit
 
 import pytest
-from traces import open_to_others
+from traces import paths_open_to_others
 from webserver import ENDED, free_port, served
 
 from m3h_pipeline import config
@@ -51,7 +51,7 @@ def test_every_asset_launched_from_the_page_succeeds(servers, launched):
 
 def test_nobody_but_the_owner_can_read_what_servers_and_runs_wrote(servers, launched):
     assert launched == "SUCCESS"
-    assert open_to_others(servers[3]) == []
+    assert paths_open_to_others(servers[3]) == []
 
 
 @pytest.fixture

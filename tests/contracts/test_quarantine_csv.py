@@ -19,7 +19,7 @@ from tables_folder import event, hospital, write
 
 from m3h_pipeline.config import open_source
 from m3h_pipeline.contracts.quarantine_csv import csv_beside, write_quarantine_csv
-from m3h_pipeline.erasure.forgetting import _drop
+from m3h_pipeline.erasure.tables import drop_rows
 from m3h_pipeline.state.permissions import create_private_file
 
 
@@ -136,10 +136,10 @@ def test_who_is_erased_from_the_one_is_erased_from_the_other(wrong):
     class Nobody:
         """Stands for who is forgotten: the stay that is named in one wrong row."""
 
-        def rows(self, table: pl.LazyFrame) -> pl.Expr:
+        def match(self, table: pl.LazyFrame) -> pl.Expr:
             return pl.col("row").str.json_path_match("$.stay_id") == "nobody"
 
-    _drop(file, Nobody())  # ty: ignore[invalid-argument-type]
+    drop_rows(file, Nobody())  # ty: ignore[invalid-argument-type]
     after = cells(csv_beside(file))
     assert [row for row in before if row["row.stay_id"] != "nobody"] == after
     assert len(after) == len(before) - 1

@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from page_cells import check_numbers
-from traces import holding, open_to_others
+from traces import files_with, paths_open_to_others
 
 from m3h_core import Cohort
 from m3h_pipeline.evaluation import claims
@@ -90,7 +90,7 @@ def test_what_latest_holds(latest):
 
 
 def test_nobody_but_the_owner_can_read_anything(finished):
-    assert open_to_others(finished[0]) == []
+    assert paths_open_to_others(finished[0]) == []
 
 
 def test_screen_card_and_mlflow_say_what_the_files_say(finished, latest):
@@ -285,15 +285,15 @@ def test_a_forgotten_patient_is_in_no_file_and_the_next_run_goes_on(finished, tm
     words = [patient, *mine["stay_id"]]
     assert len(words) > 1
     assert mine["split"][0] != 3
-    assert len(holding(out, words)) > 20
+    assert len(files_with(out, words)) > 20
 
     said = run("forget", patient, "--out", out, "--yes")
     assert "m3h version 1 (challenger) had learned from them" in said.stdout
     assert re.search(r"embedding cache: [1-9]", said.stdout)
-    assert holding(out, words) == []
+    assert files_with(out, words) == []
     metrics = (out / "latest" / "metrics.json").read_bytes()
     run("run", "--out", out)
-    assert holding(out, words) == []
+    assert files_with(out, words) == []
     assert (out / "latest" / "metrics.json").read_bytes() == metrics
     snapshot = out / "snapshots" / "2026-01-01"
     valid = {

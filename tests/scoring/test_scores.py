@@ -24,7 +24,7 @@ import duckdb
 import marked_hospital
 import polars as pl
 import pytest
-from traces import holding
+from traces import files_with
 
 from m3h_core import TaskSpec
 from m3h_pipeline import config
@@ -279,13 +279,13 @@ def test_the_table_holds_each_night_once_and_forgets(nights, tmp_path):
     out = Path(shutil.copytree(nights.out, tmp_path / "out"))
     scores = out / "snapshots" / SECOND / "scores" / "scores.parquet"
     with duckdb.connect(out / scoring.DATABASE, read_only=True) as open_reader:
-        scoring.keep(out, scores)
+        scoring.publish_scores(out, scores)
         assert open_reader.execute("SELECT count(*) FROM scores").fetchone() == (
             len(nights.scores),
         )
     other = tmp_path / "scores.parquet"
     nights.scores.with_columns(pl.lit("2").alias("model_version")).write_parquet(other)
-    scoring.keep(out, other)
+    scoring.publish_scores(out, other)
     with duckdb.connect(out / scoring.DATABASE, read_only=True) as database:
         rows = database.execute(
             "SELECT model_version, count(*) FROM scores GROUP BY ALL ORDER BY ALL"
@@ -293,7 +293,7 @@ def test_the_table_holds_each_night_once_and_forgets(nights, tmp_path):
     assert rows == [("1", len(nights.scores)), ("2", len(nights.scores))]
 
     patient = f"p{STAYS + NEW}"
-    assert holding(out, [patient])
+    assert files_with(out, [patient])
     command = [
         sys.executable,
         "-m",
@@ -309,7 +309,7 @@ def test_the_table_holds_each_night_once_and_forgets(nights, tmp_path):
     ).stdout
     rows = 2 * len(nights.scores.filter(subject_id=patient))
     assert f"scores of all nights: {rows} rows erased" in said
-    assert holding(out, [patient]) == []
+    assert files_with(out, [patient]) == []
     assert not scoring.has_scored(out, patient)
     assert scoring.has_scored(out, f"p{STAYS + 1}")
 
@@ -331,12 +331,15 @@ def test_who_is_scored(tmp_path):
     now = write(
         "now", [("old", gone), ("was in", gone), ("is in", None), ("new", gone), ("newest", None)]
     )
-    found = scoring.to_score(now, before, everyone=False)
+    found = scoring.select_samples(now, before, everyone=False)
     assert found.select("sample_id", "still_in", "new").rows() == [
         ("is in", True, False), ("new", False, True), ("newest", True, True), ("was in", False, False),
     ]  # fmt: skip
-    assert len(scoring.to_score(now, before, everyone=True)) == 5
-    assert scoring.to_score(now, None, everyone=False)["sample_id"].to_list() == ["is in", "newest"]
+    assert len(scoring.select_samples(now, before, everyone=True)) == 5
+    assert scoring.select_samples(now, None, everyone=False)["sample_id"].to_list() == [
+        "is in",
+        "newest",
+    ]
 
 
 def test_a_model_of_the_earlier_format_still_scores(tmp_path):
@@ -369,7 +372,7 @@ print(json.dumps([task.to_dict() for task in model.unwrap_python_model().model.t
         {"sample_id": ["a", "b"], "subject_id": ["a", "b"], "still_in": [True, False], "new": False}
     )
     frame = pl.DataFrame(said).to_pandas()
-    rows = scoring.long_form(frame, who, [TaskSpec.from_dict(task) for task in tasks], set())
+    rows = scoring.to_long_form(frame, who, [TaskSpec.from_dict(task) for task in tasks], set())
     scoring.write_scores([rows], tmp_path, version="7", snapshot=FIRST)
     kept = pl.read_parquet(tmp_path / "scores.parquet")
     assert len(kept) == 2 * (1 + 1 + 3 + 2)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from m3h_pipeline.erasure.forgetting import REASON, Forgotten, leave_out
+from m3h_pipeline.erasure.forgotten import Forgotten
+from m3h_pipeline.erasure.tables import REASON, leave_out
 from m3h_pipeline.state.lineage import find_unaccounted, read_whole_lineage
 
 FILE = "admissions.csv"
@@ -73,14 +74,14 @@ def test_sums_agree_whatever_is_quarantined_and_whoever_is_forgotten(tmp_path, s
     assert counts(read_whole_lineage(folder, {"samples": folder})).get("quarantined", 0) == wholly
 
     forgotten = Forgotten(b"0" * 32)
-    gone = data.draw(st.sets(st.integers(0, len(samples) - 1)), label="forgotten")
-    for stay in gone:
+    removed = data.draw(st.sets(st.integers(0, len(samples) - 1)), label="forgotten")
+    for stay in removed:
         forgotten.subjects[forgotten.digest(f"p{stay}")] = {"erased": True, "models": []}
-    assert leave_out(folder, forgotten) == sum(len(samples[stay]) for stay in gone)
+    assert leave_out(folder, forgotten) == sum(len(samples[stay]) for stay in removed)
     assert find_unaccounted(folder, "samples", read) == []
     lineage = pl.read_parquet(folder / "lineage.parquet")
     assert lineage["rows"].sum() == read[FILE]
-    assert lineage.filter(pl.col("reason") == REASON)["rows"].sum() == len(gone)
+    assert lineage.filter(pl.col("reason") == REASON)["rows"].sum() == len(removed)
     whole = read_whole_lineage(folder, {"samples": folder})
     assert whole["rows"].sum() == read[FILE]
 

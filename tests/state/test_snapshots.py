@@ -348,7 +348,7 @@ def mistaken(run) -> Path:
         report = produce(folder / "report", "key", write_report)
         scores = produce(folder / "scores", "key", write_scores)
         publish(run.out, report.folder, scores.folder / scoring.FILE)
-        scoring.keep(run.out, scores.folder / scoring.FILE)
+        scoring.publish_scores(run.out, scores.folder / scoring.FILE)
     config = configuration.load(run.out)
     configuration.save(configuration.dated(config, wrong), run.out)
     return run.out

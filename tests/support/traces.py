@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 
-def files(out: Path) -> Iterator[Path]:
+def list_files(out: Path) -> Iterator[Path]:
     """All files but locks and the demo's source."""
     return (
         file
@@ -19,19 +19,19 @@ def files(out: Path) -> Iterator[Path]:
     )
 
 
-def holding(out: Path, words: list[str]) -> list[Path]:
+def files_with(out: Path, words: list[str]) -> list[Path]:
     """Files in which one of the words stands, Parquet decoded."""
-    found = []
-    for file in files(out):
+    matches = []
+    for file in list_files(out):
         text = file.read_bytes()
         if file.suffix == ".parquet":
             text += pl.read_parquet(file).write_json().encode()
         if any(word.encode() in text for word in words):
-            found.append(file.relative_to(out))
-    return found
+            matches.append(file.relative_to(out))
+    return matches
 
 
-def open_to_others(out: Path) -> list[str]:
+def paths_open_to_others(out: Path) -> list[str]:
     """What in an out-folder others than its owner can read, write or enter."""
     paths = [out, *out.rglob("*")]
     return [str(path) for path in paths if not path.is_symlink() and path.stat().st_mode & 0o077]

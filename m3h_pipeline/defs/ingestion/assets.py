@@ -12,7 +12,9 @@ import polars as pl
 from m3h_pipeline import config as configuration
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import OWNERS, Workspace, clearly, columns_of, materialized
-from m3h_pipeline.erasure import forgetting
+from m3h_pipeline.erasure.forgetting import finish_erasure
+from m3h_pipeline.erasure.forgotten import Forgotten
+from m3h_pipeline.erasure.tables import leave_out
 from m3h_pipeline.jobs.encoders import check_encoders
 from m3h_pipeline.sources import extract
 from m3h_pipeline.sources.snapshot_label import check_label
@@ -77,7 +79,7 @@ def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
     """Read the source into the canonical tables."""
     config = workspace.config
     source = workspace.source
-    forgetting.finish(workspace.root)
+    finish_erasure(workspace.root)
     with clearly():
         check_label(workspace.root, context.partition_key, source)
         # Elsewhere other paths and packages may be there than here.
@@ -94,7 +96,7 @@ def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
 
     def build(to: Path) -> dict[str, Any]:
         facts = extract(source, to, settings)
-        left_out = forgetting.leave_out(to, forgetting.Forgotten.load(workspace.root))
+        left_out = leave_out(to, Forgotten.load(workspace.root))
         return {**facts, "fingerprint": fingerprint, "rows of forgotten patients": left_out}
 
     step = workspace.produce(

@@ -143,7 +143,7 @@ def scores(
         return _nobody(context, workspace, str(error), applies=False)
     if approved:
         with lock_shared(workspace.root):
-            scoring.keep(workspace.root, step.folder / scoring.FILE)
+            scoring.publish_scores(workspace.root, step.folder / scoring.FILE)
     elif read_step(workspace.folder(context, "scores")) is None:
         # What comes after finds a night without scores.
         _nobody(context, workspace, f"version {which.version} is on trial", applies=True)

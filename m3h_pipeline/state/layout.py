@@ -1,0 +1,33 @@
+"""Where the steps of a snapshot lie, for what looks for them without an asset's hand-over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SNAPSHOTS = "snapshots"
+INGESTED = "ingested"
+VALID = "valid"
+INPUTS = "inputs"
+COHORT = "cohort"
+REPORT = "report"
+SCORES = "scores"
+MONITORING = "monitoring"
+LATEST = "latest"
+
+
+def snapshot_folder(out: Path, label: str) -> Path:
+    """The folder of one snapshot."""
+    return out / SNAPSHOTS / label
+
+
+def list_snapshot_folders(out: Path) -> list[Path]:
+    """Folders of all snapshots, whatever their labels; none that is hidden."""
+    parent = out / SNAPSHOTS
+    if not parent.is_dir():
+        return []
+    return sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def list_valid_folders(snapshot: Path) -> list[Path]:
+    """Folders of the validated tables of a snapshot, in the order of their names."""
+    return sorted((snapshot / VALID).glob("[!.]*"))
