@@ -33,7 +33,7 @@ from m3h_pipeline.files.yaml_file import read_yaml
 from m3h_pipeline.sources.tasks_file import load_signals
 from m3h_pipeline.state.paths import contracts_folder
 from m3h_pipeline.state.permissions import create_private_file
-from m3h_pipeline.wording import FEWEST, count
+from m3h_pipeline.wording import MIN_GROUP_SIZE, format_count
 
 if TYPE_CHECKING:
     from m3h_pipeline.contracts.changes import Occasion
@@ -1067,11 +1067,17 @@ def _quarantine_verdict(contract: Contract, split: SplitResult) -> CheckResult:
     own = {
         rule: rows for rule, rows in split.quarantined_by_rule.items() if rule != SAMPLE_QUARANTINED
     }
-    share = f"Fewer than {FEWEST}" if 0 < split.quarantined < FEWEST else f"{split.share:.2%}"
+    share = (
+        f"Fewer than {MIN_GROUP_SIZE}"
+        if 0 < split.quarantined < MIN_GROUP_SIZE
+        else f"{split.share:.2%}"
+    )
     text = f"{share} of the rows are in quarantine; the contract allows {bound:.0%}."
     if own:
         most = max(own, key=lambda rule: own[rule])
-        text += f" Most frequent reason: {most} ({count(own[most])} of {facts['rows']:,} rows)."
+        text += (
+            f" Most frequent reason: {most} ({format_count(own[most])} of {facts['rows']:,} rows)."
+        )
         text += " Each lies in quarantine.parquet with its reason."
     return CheckResult("quarantine", split.share <= bound, severity, text, facts)
 

@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from m3h_pipeline.contracts import CheckResult, Contract
-from m3h_pipeline.wording import FEWEST, count
+from m3h_pipeline.wording import MIN_GROUP_SIZE, format_count
 
 # The 1% critical value of the Kolmogorov-Smirnov statistic, times sqrt(1/n + 1/m).
 _CHANCE = 1.63
@@ -134,15 +134,18 @@ def _volume(contract: Contract, valid: Path, occasion: Occasion) -> CheckResult:
     low = bound.kwargs["min_ratio"]
     high = bound.kwargs["max_ratio"]
     words = (
-        f"There are {count(new)} rows; the snapshot of {label} had {count(old)}, the contract "
+        f"There are {format_count(new)} rows; the snapshot of {label} had {format_count(old)}, the contract "
         f"allows {low:g} to "
     )
     words += f"{high:g} times as many."
-    if old < FEWEST and new < FEWEST:
+    if old < MIN_GROUP_SIZE and new < MIN_GROUP_SIZE:
         return _passed("change_in_volume", bound.severity, words, "too few rows")
     passed = low * old <= new <= high * old
-    facts: dict[str, int | float | str] = {"rows": count(new), f"rows in {label}": count(old)}
-    if old >= FEWEST and new >= FEWEST:
+    facts: dict[str, int | float | str] = {
+        "rows": format_count(new),
+        f"rows in {label}": format_count(old),
+    }
+    if old >= MIN_GROUP_SIZE and new >= MIN_GROUP_SIZE:
         facts["ratio"] = round(new / old, 3)
         if not passed:
             words = f"{abs(new / old - 1):.0%} {'more' if new > old else 'fewer'} rows. {words}"
@@ -248,7 +251,7 @@ def _groups(
         old = counts[0][name]
         new = counts[1].get(name, 0)
         expected = old / whole[0] * whole[1]
-        if new == 0 and expected >= FEWEST:
+        if new == 0 and expected >= MIN_GROUP_SIZE:
             problems.append(f"{name} has vanished ({_share(old, whole[0])} had it)")
         elif limits.broken(abs(old / whole[0] - new / whole[1]), *whole):
             problems.append(
@@ -335,8 +338,8 @@ def _share(part: int, whole: int) -> str:
     >>> _share(50, 100), _share(3, 100), _share(98, 100), _share(100, 100)
     ('50%', 'fewer than 10', 'all but fewer than 10', '100%')
     """
-    if 0 < part < FEWEST:
-        return f"fewer than {FEWEST}"
-    if 0 < whole - part < FEWEST:
-        return f"all but fewer than {FEWEST}"
+    if 0 < part < MIN_GROUP_SIZE:
+        return f"fewer than {MIN_GROUP_SIZE}"
+    if 0 < whole - part < MIN_GROUP_SIZE:
+        return f"all but fewer than {MIN_GROUP_SIZE}"
     return f"{part / whole:.0%}"

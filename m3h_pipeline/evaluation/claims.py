@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from m3h_pipeline import wording as words
+from m3h_pipeline import wording
 
 # What the joint model is compared with: its name, and the field of metrics.json that holds the
 # difference.
@@ -31,7 +31,7 @@ def verdict(task: Mapping[str, Any], against: str = "single_task") -> str | None
     'better'
     """
     low, high = (task[f"{FIELDS[against]}_{end}"] for end in ("low", "high"))
-    if not (words.known(low) and words.known(high)):
+    if not (wording.is_number(low) and wording.is_number(high)):
         return None
     if low == 0 and high == 0:
         return "same"
@@ -77,7 +77,7 @@ def sentences(comparisons: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]
     claimed = [task for task in tasks if task["claimed"]]
     has = "has" if len(claimed) == 1 else "have"
     first = (
-        f"Of {words.plural(len(tasks), 'task')}, {len(claimed)} {has} enough test labels for a "
+        f"Of {wording.pluralize(len(tasks), 'task')}, {len(claimed)} {has} enough test labels for a "
         "claim."
     )
     single_task = comparisons["single_task"]
@@ -104,11 +104,11 @@ def _against_trees(record: Mapping[str, Any], claimed: Sequence[Mapping[str, Any
     behind = [task for task in claimed if verdict(task, "trees") == "worse"]
     behind = sorted(behind, key=lambda task: task["trees_difference"])
     named = [
-        f"{words.name(task['task'])} ({words.number(task['trees_difference'], sign=True)})"
+        f"{wording.format_name(task['task'])} ({wording.format_number(task['trees_difference'], sign=True)})"
         for task in behind[:_MOST_NAMED]
     ]
     more = [f"{len(behind) - _MOST_NAMED} more"] if len(behind) > _MOST_NAMED else []
-    where = [f"Trees are better on {words.listing([*named, *more])}."] if behind else []
+    where = [f"Trees are better on {wording.join_words([*named, *more])}."] if behind else []
     return [counts, *_means(record, "trees", claimed), *where]
 
 
@@ -126,22 +126,24 @@ def _means(
     told = []
     for mean in record["means"]:
         value = (
-            f"{words.number(mean['value'], sign=True)} "
-            f"({words.interval(mean['low'], mean['high'], sign=True)})"
+            f"{wording.format_number(mean['value'], sign=True)} "
+            f"({wording.format_interval(mean['low'], mean['high'], sign=True)})"
         )
-        where = f"over {words.plural(mean['tasks'], 'task')}"
+        where = f"over {wording.pluralize(mean['tasks'], 'task')}"
         if mean["tasks"] == 1:
             where = f"on {_only_task(claimed, against, mean['metric'])}"
-        told.append(f"{value} {where} measured by {words.metric(mean['metric'])}")
-    return [f"Joint minus {NAMES[against]}, on average: {words.listing(told)}."] if told else []
+        told.append(f"{value} {where} measured by {wording.format_metric(mean['metric'])}")
+    return (
+        [f"Joint minus {NAMES[against]}, on average: {wording.join_words(told)}."] if told else []
+    )
 
 
 def _only_task(claimed: Sequence[Mapping[str, Any]], against: str, metric: str) -> str:
     """The name of the one task that is measured by a metric and was compared."""
     return next(
-        words.name(task["task"])
+        wording.format_name(task["task"])
         for task in claimed
-        if metric_family(task["metric"]) == metric and words.known(task[FIELDS[against]])
+        if metric_family(task["metric"]) == metric and wording.is_number(task[FIELDS[against]])
     )
 
 
@@ -155,13 +157,13 @@ def brief(record: Mapping[str, Any]) -> str:
     if not compared(record):
         return "nothing to compare"
     means = [
-        f"{words.metric(mean['metric'])} {words.number(mean['value'], sign=True)} "
-        f"({words.interval(mean['low'], mean['high'], sign=True)})"
+        f"{wording.format_metric(mean['metric'])} {wording.format_number(mean['value'], sign=True)} "
+        f"({wording.format_interval(mean['low'], mean['high'], sign=True)})"
         for mean in record["means"]
     ]
     counts = (
         f"better on {record['better']}, worse on {record['worse']} of "
-        f"{words.plural(compared(record), 'task')} by 95% intervals"
+        f"{wording.pluralize(compared(record), 'task')} by 95% intervals"
     )
     return counts + (f"; mean difference {', '.join(means)}" if means else "")
 

@@ -17,7 +17,7 @@ import numpy as np
 from m3h_core.cohort import TEST, proper_subsets
 from m3h_core.grouped import mean_interval, share_interval
 from m3h_pipeline.evaluation.quality import rounded, too_few
-from m3h_pipeline.wording import FEWEST
+from m3h_pipeline.wording import MIN_GROUP_SIZE
 
 if TYPE_CHECKING:
     from m3h_core import Cohort, FittedModel, TaskSpec
@@ -113,7 +113,7 @@ def _bins(said: np.ndarray) -> list[np.ndarray]:
     edges = np.unique(np.quantile(said, np.arange(1, count) / count, method="nearest"))
     of_row = np.searchsorted(edges, said, side="right")
     bins = [np.flatnonzero(of_row == at) for at in range(len(edges) + 1)]
-    return [rows for rows in bins if len(rows) >= FEWEST]
+    return [rows for rows in bins if len(rows) >= MIN_GROUP_SIZE]
 
 
 def _share_bin(
@@ -156,7 +156,7 @@ def operating_points(happened: np.ndarray, said: np.ndarray) -> list[dict[str, A
     points = []
     for threshold in thresholds:
         flagged = said >= threshold
-        if FEWEST <= flagged.sum() <= len(said) - FEWEST:
+        if MIN_GROUP_SIZE <= flagged.sum() <= len(said) - MIN_GROUP_SIZE:
             shares = {
                 name: rounded(counted[among].mean())
                 for name, (counted, among) in _shares(happened, flagged).items()
@@ -263,7 +263,7 @@ def _patients(cohort: Cohort, inside: np.ndarray) -> int | None:
     rows = np.flatnonzero(inside)
     subjects = cohort.subject_ids if cohort.subject_ids is not None else cohort.sample_ids
     count = len({subjects[row] for row in rows})
-    return count if count >= FEWEST else None
+    return count if count >= MIN_GROUP_SIZE else None
 
 
 def _scores(
@@ -337,7 +337,7 @@ def _modalities(
         rows.append(
             {
                 "modalities": list(subset),
-                "n": int(known.sum()) if known.sum() >= FEWEST else None,
+                "n": int(known.sum()) if known.sum() >= MIN_GROUP_SIZE else None,
                 "value": rounded(values[at, alike].mean()),
                 "low": rounded(low),
                 "high": rounded(high),

@@ -14,7 +14,7 @@ import polars as pl
 
 from m3h_pipeline.evaluation import claims
 from m3h_pipeline.state.data_files import write_json
-from m3h_pipeline.wording import FEWEST
+from m3h_pipeline.wording import MIN_GROUP_SIZE
 
 if TYPE_CHECKING:
     from m3h_core import Calibrator, Cohort, TaskSpec
@@ -155,17 +155,17 @@ def too_few(cohort: Cohort, task: TaskSpec) -> str | None:
         return f"fewer than {FEWEST_TO_SCORE} labelled test samples"
     if task.problem in ("binary", "multiclass"):
         large = sum(
-            int((labels == c).sum()) >= FEWEST
+            int((labels == c).sum()) >= MIN_GROUP_SIZE
             for c in range(2 if task.problem == "binary" else task.n_outputs)
         )
         if large < 2:
-            return f"fewer than {FEWEST} positives or negatives among the test samples"
+            return f"fewer than {MIN_GROUP_SIZE} positives or negatives among the test samples"
     return None
 
 
 def _published(count: int | None) -> int | None:
     """A count of patients, or None where it is too small to publish."""
-    return None if count is None or count < FEWEST else count
+    return None if count is None or count < MIN_GROUP_SIZE else count
 
 
 def rounded(value: float | None) -> float | None:
@@ -209,7 +209,7 @@ def trust(
         target = np.asarray(cohort.labels[task.name])[rows]
         held = Held.of(task, target, said[task.name][rows], cohort.subjects[rows])
         yes = target == 1
-        has_yes = task.problem == "binary" and yes.sum() >= FEWEST
+        has_yes = task.problem == "binary" and yes.sum() >= MIN_GROUP_SIZE
         positives = (
             Held.of(task, target[yes], said[task.name][rows][yes]).coverage if has_yes else None
         )

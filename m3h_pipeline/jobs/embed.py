@@ -41,7 +41,7 @@ from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import ITEM_IDS, is_given, item_ids, modality_items, take
 from m3h_pipeline.jobs import FACTS, Log, Progress, job
 from m3h_pipeline.state.data_files import write_arrays, write_json
-from m3h_pipeline.wording import FEWEST
+from m3h_pipeline.wording import MIN_GROUP_SIZE
 
 _QUARANTINE = {
     "row": pl.String,
@@ -64,7 +64,9 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
     try:
         given = is_given(modality, inputs)
         embedder = (
-            GivenEmbedder(modality, FEWEST) if given else new_embedder(modality, config["options"])
+            GivenEmbedder(modality, MIN_GROUP_SIZE)
+            if given
+            else new_embedder(modality, config["options"])
         )
         embedder.cache = cache if config["cache_bytes"] else None
         spread = 0
@@ -148,14 +150,15 @@ def new_embedder(modality: str, options: dict[str, Any]) -> Embedder:
     """An embedder that keeps the value of no few patients: it goes into the registry."""
     if "encoder" in options:
         named: Any = embedder_class(modality, options["encoder"])
-        return named(min_rows=FEWEST)
+        return named(min_rows=MIN_GROUP_SIZE)
     if "learned" in options:
         kind = SequenceEmbedder if options["learned"] else TimeseriesEmbedder
         return kind(
-            min_rows=FEWEST, **{name: value for name, value in options.items() if name != "learned"}
+            min_rows=MIN_GROUP_SIZE,
+            **{name: value for name, value in options.items() if name != "learned"},
         )
     if modality == "tabular":
-        return TabularEmbedder(min_rows=FEWEST)
+        return TabularEmbedder(min_rows=MIN_GROUP_SIZE)
     return EMBEDDERS[modality](**options)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from m3h_pipeline import wording as words
+from m3h_pipeline import wording
 from m3h_pipeline.evaluation import claims
 from m3h_pipeline.reports.page import ReportData
 
@@ -26,10 +26,12 @@ def model_card(data: ReportData | Mapping[str, Any]) -> str:
     cohort = data["cohort"]
     verdict = data["gate"]
     champion = f"version {verdict['champion']}" if verdict["champion"] else None
-    splits = ", ".join(f"{name} {shown}" for name, shown in words.parts(cohort["splits"]).items())
+    splits = ", ".join(
+        f"{name} {shown}" for name, shown in wording.format_parts(cohort["splits"]).items()
+    )
     coverage = [
-        f"| {words.name(name)} | {words.part(present, cohort['samples'])} | "
-        f"{words.share(present, cohort['samples'])} |"
+        f"| {wording.format_name(name)} | {wording.format_part(present, cohort['samples'])} | "
+        f"{wording.format_share(present, cohort['samples'])} |"
         for name, present in cohort["modalities"].items()
     ]
     checks = {check["name"]: check for check in verdict["checks"]}
@@ -39,13 +41,13 @@ def model_card(data: ReportData | Mapping[str, Any]) -> str:
             f"# {data['model']['name']}, version {data['model']['version']}",
             f"\n## Intended use\n\n{_USE}",
             f"\n## Cohort\n\nSnapshot {data['snapshot']} of {data['source']}: "
-            f"{words.count(cohort['samples'])} samples of {words.count(cohort['subjects'])} "
+            f"{wording.format_count(cohort['samples'])} samples of {wording.format_count(cohort['subjects'])} "
             f"patients ({splits}).",
             "\n| Modality | Samples that have it | Share |\n|---|---:|---:|",
             *coverage,
             f"\n## Gate: {'passed' if verdict['passed'] else 'rejected'}, when this version was "
             "registered\n",
-            *(f"- {words.name(name)}: {_outcome(check)}; {check['reason']}" for name, check in checks.items()),
+            *(f"- {wording.format_name(name)}: {_outcome(check)}; {check['reason']}" for name, check in checks.items()),
             "\n## Against single-task models and trees\n",
             *(f"- {sentence}" for sentence in claims.sentences(data["detail"]["comparisons"], tasks)),
             f"\n## Subgroups\n\n{_sentence(checks['no_subgroup_harmed']['reason'])}",
@@ -87,9 +89,9 @@ def _task_rows(
     if rows and champion:
         rows = [f"{rows[0]} Champion | Difference |", f"{rows[1]}---:|---|"]
     for task in claimed:
-        name = words.name(task["task"])
-        metric = words.metric(task["metric"])
-        n = words.count(task["n"])
+        name = wording.format_name(task["task"])
+        metric = wording.format_metric(task["metric"])
+        n = wording.format_count(task["n"])
         row = (
             f"| {name} | {metric} | {_with_interval(task['value'], task['low'], task['high'])} | "
             f"{n} |"
@@ -98,7 +100,7 @@ def _task_rows(
             difference = _with_interval(
                 compared["value"] - compared["other"], compared["low"], compared["high"], sign=True
             )
-            row += f" {words.number(compared['other'])} | {difference} |"
+            row += f" {wording.format_number(compared['other'])} | {difference} |"
         elif champion:
             row += " not compared | |"
         rows.append(row)
@@ -106,18 +108,19 @@ def _task_rows(
     for task in tasks:
         if not task["claimed"]:
             reasons.setdefault(task["reason"] or "too few test labels", []).append(
-                words.name(task["task"])
+                wording.format_name(task["task"])
             )
     return rows + [
-        f"\nNot claimed, {reason}: {words.listing(names)}." for reason, names in reasons.items()
+        f"\nNot claimed, {reason}: {wording.join_words(names)}."
+        for reason, names in reasons.items()
     ]
 
 
 def _with_interval(
     value: float, low: float | None, high: float | None, *, sign: bool = False
 ) -> str:
-    ends = words.interval(low, high, sign=sign)
-    return words.number(value, sign=sign) + (f" ({ends})" if ends else "")
+    ends = wording.format_interval(low, high, sign=sign)
+    return wording.format_number(value, sign=sign) + (f" ({ends})" if ends else "")
 
 
 def _interaction(tim: Mapping[str, Any] | None) -> str:
@@ -133,7 +136,7 @@ def _interaction(tim: Mapping[str, Any] | None) -> str:
     )
     measured = (
         f"Of {len(names) * (len(names) - 1):,} ordered pairs of "
-        f"{words.plural(len(names), 'task')}, "
+        f"{wording.pluralize(len(names), 'task')}, "
     )
     measured += (
         f"{len(effects) or 'none'} {'survives' if len(effects) < 2 else 'survive'} a false "
@@ -156,8 +159,8 @@ def _interaction(tim: Mapping[str, Any] | None) -> str:
 def _effect(what: str, names: Sequence[str], effect: tuple[float, int, int]) -> str:
     value, i, j = effect
     return (
-        f"{what}: {words.name(names[i])} changes by {words.number(value, sign=True)} with "
-        f"{words.name(names[j])}."
+        f"{what}: {wording.format_name(names[i])} changes by {wording.format_number(value, sign=True)} with "
+        f"{wording.format_name(names[j])}."
     )
 
 

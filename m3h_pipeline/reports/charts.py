@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from m3h_pipeline import wording as words
+from m3h_pipeline import wording
 from m3h_pipeline.evaluation import claims
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def interval_charts(tasks: Sequence[Mapping[str, Any]], columns: int = 1) -> lis
     The scale spans the AUROC tasks, whose differences are alike in size; another metric's interval
     that leaves it ends in an arrow.
     """
-    shown = [t for t in tasks if t["claimed"] and words.known(t["difference"])]
+    shown = [t for t in tasks if t["claimed"] and wording.is_number(t["difference"])]
     if not shown:
         return []
     departments: dict[str, list[Mapping[str, Any]]] = {}
@@ -75,7 +75,7 @@ def interval_charts(tasks: Sequence[Mapping[str, Any]], columns: int = 1) -> lis
             and len(chunks[-1]) + (len(members) + 1) / 2 > rows_in_all / columns
         ):
             chunks.append([])
-        chunks[-1].append({"row": f"# {words.name(department)}"})
+        chunks[-1].append({"row": f"# {wording.format_name(department)}"})
         chunks[-1] += [_interval_row(task, low, high) for task in members]
     return [_interval_chart(rows, low, high) for rows in chunks]
 
@@ -175,7 +175,7 @@ def _domain(tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
             v
             for t in alike
             for v in (t["difference_low"], t["difference"], t["difference_high"])
-            if words.known(v)
+            if wording.is_number(v)
         ),
     ]
     margin = 0.04 * ((max(ends) - min(ends)) or 0.1)
@@ -185,22 +185,24 @@ def _domain(tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
 def _interval_row(task: Mapping[str, Any], low: float, high: float) -> dict[str, Any]:
     value = task["difference"]
     start, end = (
-        v if words.known(v) else value for v in (task["difference_low"], task["difference_high"])
+        v if wording.is_number(v) else value
+        for v in (task["difference_low"], task["difference_high"])
     )
     shown = (
-        words.interval(task["difference_low"], task["difference_high"], sign=True) or "no interval"
+        wording.format_interval(task["difference_low"], task["difference_high"], sign=True)
+        or "no interval"
     )
-    metric = words.metric(task["metric"])
+    metric = wording.format_metric(task["metric"])
     other = "" if "AUROC" in task["metric"] else f" ({metric})"
     return {
-        "row": f"{words.name(task['task'])}{other}",
+        "row": f"{wording.format_name(task['task'])}{other}",
         "value": value if low <= value <= high else None,
         "low": min(max(start, low), high),
         "high": min(max(end, low), high),
         "beyond": [edge for edge, out in ((low, start < low), (high, end > high)) if out],
         "verdict": {"better": "help-4", "worse": "harm-4"}.get(claims.verdict(task) or "", "none"),
-        "tip": f"{words.name(task['task'])}: {metric} {words.number(value, sign=True)} ({shown}). "
-        f"Joint {words.number(task['value'])}, single-task {words.number(task['single_task'])}.",
+        "tip": f"{wording.format_name(task['task'])}: {metric} {wording.format_number(value, sign=True)} ({shown}). "
+        f"Joint {wording.format_number(task['value'])}, single-task {wording.format_number(task['single_task'])}.",
     }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from m3h_pipeline import wording as words
+from m3h_pipeline import wording
 from m3h_pipeline.reports.charts import PALETTE, styled
 
 _SIDE = 150
@@ -43,7 +43,7 @@ def task_curves(curves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _whole(one: Mapping[str, Any]) -> bool:
-    return all(words.known(one[name]) for name in ("predicted", "observed", "low", "high"))
+    return all(wording.is_number(one[name]) for name in ("predicted", "observed", "low", "high"))
 
 
 def _bins(bins: Sequence[Mapping[str, Any]], domain: tuple[float, float]) -> Rows:
@@ -51,8 +51,8 @@ def _bins(bins: Sequence[Mapping[str, Any]], domain: tuple[float, float]) -> Row
         {
             "x": b["predicted"], "y": b["observed"], "low": max(b["low"], domain[0]), "high": min(b["high"], domain[1]),
             "tip": (
-                f"Predicted {words.number(b['predicted'])}, observed {words.number(b['observed'])} "
-                f"({words.interval(b['low'], b['high'])})."
+                f"Predicted {wording.format_number(b['predicted'])}, observed {wording.format_number(b['observed'])} "
+                f"({wording.format_interval(b['low'], b['high'])})."
             ),
         }
         for b in bins
@@ -66,9 +66,9 @@ def _numbered(rows: Sequence[Mapping[str, Any]]) -> Rows:
 
 def _tip(point: Mapping[str, Any]) -> str:
     return (
-        f"Threshold {words.number(point['threshold'])}: flags {point['flagged']:.0%}, sensitivity "
-        f"{words.number(point['sensitivity'])}, specificity {words.number(point['specificity'])}, "
-        f"PPV {words.number(point['ppv'])}."
+        f"Threshold {wording.format_number(point['threshold'])}: flags {point['flagged']:.0%}, sensitivity "
+        f"{wording.format_number(point['sensitivity'])}, specificity {wording.format_number(point['specificity'])}, "
+        f"PPV {wording.format_number(point['ppv'])}."
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from m3h_pipeline import wording as words
+from m3h_pipeline import wording
 from m3h_pipeline.state.lineage import KEPT, QUARANTINED, count_rows_by_file
 from m3h_pipeline.state.steps import Step
 
@@ -53,10 +53,10 @@ def flow_sentences(flow: Mapping[str, Any]) -> list[str]:
     became = "are the cohort's samples"
     if flow["samples"] != made:
         became = (
-            f"became the cohort's {words.plural(flow['samples'], 'sample')}: a stay may have "
+            f"became the cohort's {wording.pluralize(flow['samples'], 'sample')}: a stay may have "
             "several, or none"
         )
-    told = [f"Of the {kept:,} kept rows of Samples, {words.listing(own)} {became}."]
+    told = [f"Of the {kept:,} kept rows of Samples, {wording.join_words(own)} {became}."]
     more = [
         f"{file['kept'] - file['own']:,} of {file['file']}"
         for file in files
@@ -64,7 +64,7 @@ def flow_sentences(flow: Mapping[str, Any]) -> list[str]:
     ]
     if more:
         told.append(
-            f"The other {kept - made:,} ({words.listing(more)}) are no samples: they say more of "
+            f"The other {kept - made:,} ({wording.join_words(more)}) are no samples: they say more of "
             "the same patients and stays."
         )
     return told

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3h_pipeline import wording as words
+from m3h_pipeline import wording
 from m3h_pipeline.reports import charts
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def arranged(tim: Mapping[str, Any], departments: Mapping[str, str]) -> dict[str
     names = tim["tasks"]
     home = [departments.get(task, "other") for task in tim["tasks"]]
     matrix = np.array(
-        [[value if words.known(value) else 0.0 for value in row] for row in tim["matrix"]]
+        [[value if wording.is_number(value) else 0.0 for value in row] for row in tim["matrix"]]
     )
     profile = np.hstack([matrix, matrix.T])
     groups = {
@@ -148,7 +148,7 @@ def heat_map(
     """
     import altair as alt
 
-    names = [words.name(task) for task in tim["tasks"]]
+    names = [wording.format_name(task) for task in tim["tasks"]]
     places = _places(tim.get("departments"), len(names))
     step = shade_step(tim)
     end = places[-1] + 1
@@ -243,7 +243,11 @@ def _department_names(
     for place, department in zip(places, departments, strict=True):
         rows.setdefault(department, []).append(place + 0.5)
     return [
-        {"middle_x": end + 0.5, "middle_y": float(np.mean(at)), "text": words.name(department)}
+        {
+            "middle_x": end + 0.5,
+            "middle_y": float(np.mean(at)),
+            "text": wording.format_name(department),
+        }
         for department, at in rows.items()
     ]
 
@@ -299,7 +303,7 @@ def graph(
             "side": "left" if turn[i] <= math.pi else "right",
             # Along the radius, upright on both sides.
             "angle": math.degrees(turn[i]) - (90 if turn[i] <= math.pi else 270),
-            "text": words.name(tim["tasks"][i]),
+            "text": wording.format_name(tim["tasks"][i]),
         }
         for i in shown
     ]
@@ -338,25 +342,25 @@ def graph(
 
 def cell_words(tim: Mapping[str, Any], i: int, j: int, metrics: Mapping[str, str]) -> str:
     """All that is known of one cell, in one line."""
-    row = words.name(tim["tasks"][i])
-    column = words.name(tim["tasks"][j])
-    metric = words.metric(metrics.get(tim["tasks"][i], "score"))
-    alone = words.number(tim["single"][i])
-    together = words.number(tim["joint"][i])
+    row = wording.format_name(tim["tasks"][i])
+    column = wording.format_name(tim["tasks"][j])
+    metric = wording.format_metric(metrics.get(tim["tasks"][i], "score"))
+    alone = wording.format_number(tim["single"][i])
+    together = wording.format_number(tim["joint"][i])
     whole = f"with all {len(tim['tasks'])} tasks {together}"
     if i == j:
         return f"{row}: {metric} alone {alone}, {whole}."
     value = tim["matrix"][i][j]
-    ends = words.interval(tim["low"][i][j], tim["high"][i][j], sign=True)
-    if not words.known(value):
+    ends = wording.format_interval(tim["low"][i][j], tim["high"][i][j], sign=True)
+    if not wording.is_number(value):
         return f"{column} → {row}: not measured."
     said = f" ({ends})" if ends else ""
     if tim["unit"] != "metric":
-        return f"{column} → {row}: {tim['unit']} {words.number(value, sign=True)}{said}."
-    paired = tim["method"] == "pairwise" and words.known(tim["single"][i])
-    pair = [f"with {column} {words.number(tim['single'][i] + value)}"] if paired else []
+        return f"{column} → {row}: {tim['unit']} {wording.format_number(value, sign=True)}{said}."
+    paired = tim["method"] == "pairwise" and wording.is_number(tim["single"][i])
+    pair = [f"with {column} {wording.format_number(tim['single'][i] + value)}"] if paired else []
     estimated = " Estimated, not retrained." if tim["source"][i][j] == "estimated" else ""
-    change = f"{metric} {words.number(value, sign=True)}{said}"
+    change = f"{metric} {wording.format_number(value, sign=True)}{said}"
     return f"{column} → {row}: {change}. {row} alone {', '.join([alone, *pair, whole])}.{estimated}"
 
 
@@ -368,13 +372,13 @@ def shade_step(tim: Mapping[str, Any]) -> float:
         abs(value)
         for i, row in enumerate(tim["matrix"])
         for j, value in enumerate(row)
-        if i != j and words.known(value)
+        if i != j and wording.is_number(value)
     )
     return charts.round_up(sizes[math.ceil(0.95 * len(sizes)) - 1] / LEVELS) if sizes else 0.01
 
 
 def _shade(value: float | None, step: float, lightest: int) -> str:
-    if value is None or not words.known(value) or value == 0:
+    if value is None or not wording.is_number(value) or value == 0:
         return "none"
     return f"{'help' if value > 0 else 'harm'}-{min(LEVELS, max(lightest, math.ceil(abs(value) / step)))}"
 
@@ -385,7 +389,7 @@ def _short(value: float | None) -> str:
     >>> _short(0.0121), _short(-1.5), _short(0.0002), _short(None)
     ('+.012', '−1.500', '0', '')
     """
-    if value is None or not words.known(value):
+    if value is None or not wording.is_number(value):
         return ""
     text = f"{value:+.3f}".replace("-", "−")
     if text[1:] == "0.000":
@@ -404,7 +408,7 @@ def _pair(tim: Mapping[str, Any], i: int, j: int, metrics: Mapping[str, str]) ->
     """TIM(j -> i) as the tables and the sentences show it."""
     value = tim["matrix"][i][j]
     single = tim["single"][i]
-    measured = words.known(value) and words.known(single)
+    measured = wording.is_number(value) and wording.is_number(single)
     in_metric = measured and tim["unit"] == "metric"
     return {
         "task": tim["tasks"][i],
@@ -421,7 +425,7 @@ def _pair(tim: Mapping[str, Any], i: int, j: int, metrics: Mapping[str, str]) ->
         if in_metric and abs(single) >= 0.1
         else None,
         "evidence": bool(tim["evidence"][i][j]),
-        "tested": words.known(tim["q"][i][j]),
+        "tested": wording.is_number(tim["q"][i][j]),
         "source": tim["source"][i][j],
     }
 
@@ -433,7 +437,7 @@ def _task(
     worth.
     """
     mine = sorted(
-        (p for p in pairs if p["task"] == tim["tasks"][i] and words.known(p["value"])),
+        (p for p in pairs if p["task"] == tim["tasks"][i] and wording.is_number(p["value"])),
         key=lambda p: -p["value"],
     )
     return {
@@ -468,19 +472,19 @@ def grouping(groups: Mapping[str, Any]) -> list[str]:
     best = "one model a task" if groups["best"] == "single" else chosen
     second = next(option for option in by_valid if option != best)
     said = [
-        f"Of {words.listing(list(scores))}, {best} did best on the validation split: mean score "
-        f"{words.number(scores[best]['valid'])}, then {second} with "
-        f"{words.number(scores[second]['valid'])}."
+        f"Of {wording.join_words(list(scores))}, {best} did best on the validation split: mean score "
+        f"{wording.format_number(scores[best]['valid'])}, then {second} with "
+        f"{wording.format_number(scores[second]['valid'])}."
     ]
     gains = {"one model a task": groups["gain"]}
     if groups["models"] > 1:
         gains["one model of all tasks"] = groups["gain_over_joint"]
     against = [
-        f"{words.number(gain['value'], sign=True)} "
-        f"({words.interval(gain['low'], gain['high'], sign=True)}) against {other}"
+        f"{wording.format_number(gain['value'], sign=True)} "
+        f"({wording.format_interval(gain['low'], gain['high'], sign=True)}) against {other}"
         for other, gain in gains.items()
     ]
-    said.append(f"On the test split {chosen} scored {words.listing(against)}.")
+    said.append(f"On the test split {chosen} scored {wording.join_words(against)}.")
     return [*said, _advice(groups, gains)]
 
 
@@ -493,16 +497,14 @@ def _advice(groups: Mapping[str, Any], gains: Mapping[str, Mapping[str, float]])
     if groups["advised"]:
         return "Both splits agree, so training in these groups is advised:"
     lost = [
-        f"{words.number(-gain['value'])} against {other}"
+        f"{wording.format_number(-gain['value'])} against {other}"
         for other, gain in gains.items()
         if gain["value"] < 0
     ]
     if groups["best"] != "groups":
         return "Training in groups is not advised."
     if lost:
-        return (
-            f"Training in groups is not advised: on the test split it loses {words.listing(lost)}."
-        )
+        return f"Training in groups is not advised: on the test split it loses {wording.join_words(lost)}."
     return "Training in groups is not advised: on the test split no gain over both is shown."
 
 
@@ -517,7 +519,7 @@ def _left_out(left: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
                 "value": left["matrix"][i][at],
             }
             for i, task in enumerate(tasks)
-            if words.known(left["matrix"][i][at])
+            if wording.is_number(left["matrix"][i][at])
         ]
         losses.append((other, sorted(cells, key=lambda c: -abs(c["value"]))[:_HELPERS]))
     return {**{name: left[name] for name in ("spearman", "same_sign", "cells")}, "losses": losses}

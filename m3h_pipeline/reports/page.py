@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from m3h_pipeline import wording as words
+from m3h_pipeline import wording
 from m3h_pipeline.contracts.check_states import STATES, in_words
 from m3h_pipeline.evaluation import claims
 from m3h_pipeline.reports import charts, interaction
@@ -105,7 +105,7 @@ def write_report(data: ReportData | dict[str, Any], to: Path) -> None:
 
 
 def page_templates() -> jinja2.Environment:
-    """The templates of all pages: what is undefined is an error, text is escaped, `words` are the
+    """The templates of all pages: what is undefined is an error, text is escaped, `wording` gives the
     filters.
     """
     import jinja2
@@ -117,17 +117,16 @@ def page_templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    formats = (
-        words.number,
-        words.interval,
-        words.count,
-        words.part,
-        words.share,
-        words.name,
-        words.metric,
-        words.plural,
+    environment.filters.update(
+        number=wording.format_number,
+        interval=wording.format_interval,
+        count=wording.format_count,
+        part=wording.format_part,
+        share=wording.format_share,
+        name=wording.format_name,
+        metric=wording.format_metric,
+        plural=wording.pluralize,
     )
-    environment.filters.update({function.__name__: function for function in formats})
     return environment
 
 
@@ -145,7 +144,7 @@ def _render(data: Mapping[str, Any]) -> str:
         # Nothing is fetched, and no script runs but this one, whatever a task's name holds.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         summary=claims.sentences(data["detail"]["comparisons"], tasks),
-        split_counts=words.parts(data["cohort"]["splits"]),
+        split_counts=wording.format_parts(data["cohort"]["splits"]),
         tables=_tables(data["lineage"]),
         flow_sentences=flow_sentences(data["flow"]),
         gate_said={check["name"]: check["reason"] for check in data["gate"]["checks"]},
@@ -199,8 +198,10 @@ def _departments(tasks: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str,
             "verdict": claims.verdict(task) if task["claimed"] else None,
             "trees_verdict": claims.verdict(task, "trees") if task["claimed"] else None,
             "why_not": task.get("reason") or "too few test labels",
-            "n": words.count(task["n"]),
-            "positives": words.part(task["positives"], task["n"]) if binary else words.NOTHING,
+            "n": wording.format_count(task["n"]),
+            "positives": wording.format_part(task["positives"], task["n"])
+            if binary
+            else wording.NO_VALUE,
         }
         departments.setdefault(task["department"], []).append(shown)
     return departments
@@ -231,5 +232,5 @@ def _comparison(tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     )
     return {
         "plots": [charts.svg(plot, label) for plot in plots],
-        "left_out": sum(not (t["claimed"] and words.known(t["difference"])) for t in tasks),
+        "left_out": sum(not (t["claimed"] and wording.is_number(t["difference"])) for t in tasks),
     }

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from m3h_core.cohort import SPLITS, Cohort
-from m3h_pipeline import wording as words
+from m3h_pipeline import wording
 from m3h_pipeline.config import Config
 from m3h_pipeline.contracts.check_states import state_of
 from m3h_pipeline.contracts.quarantine_csv import write_quarantine_csv
@@ -178,7 +178,7 @@ def _limits(config: Config, cohort: Cohort, synthetic: bool, given: Sequence[str
     if absent:
         limits.append(f"This hospital delivered no data for: {', '.join(absent)}.")
     limits += [
-        f"The test split has {words.count(len(cohort.rows(SPLITS['test'])))} samples: intervals "
+        f"The test split has {wording.format_count(len(cohort.rows(SPLITS['test'])))} samples: intervals "
         "are wide, and with one interval a task some will exclude zero by chance.",
         "One training run an arm: intervals come from resampling patients, not from repeated "
         "training.",

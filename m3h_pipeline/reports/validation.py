@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from m3h_pipeline import wording as words
+from m3h_pipeline import wording
 from m3h_pipeline.contracts import check_descriptions, load_contract
 from m3h_pipeline.contracts.check_states import in_words, state_of, tally
 from m3h_pipeline.reports import charts
@@ -38,7 +38,7 @@ def write_validation(snapshot: str, valid: Mapping[str, Step], to: Path) -> Path
 
 
 def _rows(number: int) -> str:
-    return words.count(number) if number else "0"
+    return wording.format_count(number) if number else "0"
 
 
 def _table(table: str, step: Step) -> dict[str, Any]:

@@ -39,7 +39,14 @@ from m3h_pipeline.contracts.check_states import said
 from m3h_pipeline.evaluation.quality import too_few
 from m3h_pipeline.features.items import MODALITIES, is_given
 from m3h_pipeline.state.data_files import read_json, write_json
-from m3h_pipeline.wording import FEWEST, count, listing, name, number, plural
+from m3h_pipeline.wording import (
+    MIN_GROUP_SIZE,
+    format_count,
+    format_name,
+    format_number,
+    join_words,
+    pluralize,
+)
 
 REFERENCE = "reference.json"
 FILE = "monitoring.json"
@@ -148,7 +155,7 @@ def observed(inputs: Path, samples: pl.Series) -> dict[tuple[str, str], pl.Serie
         for code, rows in sorted(
             latest.partition_by("code", as_dict=True, include_key=False).items()
         ):
-            if len(rows) >= FEWEST:
+            if len(rows) >= MIN_GROUP_SIZE:
                 joined = order.join(rows, on="sample_id", how="left", maintain_order="left")
                 found[str(code[0]), "timeseries"] = joined["value"]
     if "language" not in given:
@@ -183,7 +190,9 @@ def _summary(
         about |= {"kind": "number", "edges": _edges(known.to_numpy())}
     else:
         about |= {"kind": "category", "categories": _categories(known.cast(pl.String))}
-    about["known"] = _rounded(len(values) if len(values) - len(known) < FEWEST else len(known))
+    about["known"] = _rounded(
+        len(values) if len(values) - len(known) < MIN_GROUP_SIZE else len(known)
+    )
     if subjects is not None:
         about["design"] = {
             name: round(effect, 1) for name, effect in _designs(about, values, subjects).items()
@@ -203,15 +212,15 @@ def _designs(feature: Feature, values: pl.Series, subjects: np.ndarray) -> dict[
 
 def _rounded(n: int) -> int:
     """To fives, 0 for fewer than ten: what is left over of a total tells of no few patients."""
-    return 0 if n < FEWEST else _FIVES * round(n / _FIVES)
+    return 0 if n < MIN_GROUP_SIZE else _FIVES * round(n / _FIVES)
 
 
 def _categories(known: pl.Series) -> list[str]:
     """Those of at least ten samples, as many as leave nobody or at least ten to the others."""
     counts = known.value_counts(sort=True, name="n").sort("n", known.name, descending=[True, False])
     sizes = counts["n"].to_list()
-    kept = sum(size >= FEWEST for size in sizes)
-    while kept and 0 < sum(sizes[kept:]) < FEWEST:
+    kept = sum(size >= MIN_GROUP_SIZE for size in sizes)
+    while kept and 0 < sum(sizes[kept:]) < MIN_GROUP_SIZE:
         kept -= 1
     return sorted(counts[known.name].to_list()[:kept])
 
@@ -220,14 +229,14 @@ def _edges(known: np.ndarray) -> list[float]:
     """Ends of bins of about equal count, each bin with at least 10 values; empty where one bin is
     all there can be.
     """
-    if len(known) < 2 * FEWEST:
+    if len(known) < 2 * MIN_GROUP_SIZE:
         return []
     wanted = np.quantile(known, np.arange(1, _BINS) / _BINS)
     edges: list[float] = []
     below = 0
     for edge in sorted({float(f"{value:.{_DIGITS}g}") for value in wanted}):
         until = int((known <= edge).sum())
-        if until - below >= FEWEST and len(known) - until >= FEWEST:
+        if until - below >= MIN_GROUP_SIZE and len(known) - until >= MIN_GROUP_SIZE:
             edges.append(edge)
             below = until
     return edges
@@ -300,10 +309,10 @@ def monitor(
         samples = new["sample_id"].unique().sort()
         whose = dict(zip(new["sample_id"], new["subject_id"], strict=True))
         subjects = np.array([whose[sample] for sample in samples])
-        found["new"] = len(samples) if len(samples) >= FEWEST else None
+        found["new"] = len(samples) if len(samples) >= MIN_GROUP_SIZE else None
         tasks = [TaskSpec.from_dict(task) for task in reference["tasks"]]
         if len(samples) < config.fewest:
-            few = count(len(samples)) if len(samples) else "no"
+            few = format_count(len(samples)) if len(samples) else "no"
             found["reason"] = (
                 f"{few} samples are new to the champion, fewer than the {config.fewest} it takes"
             )
@@ -377,7 +386,7 @@ def _gone(
     ]
     p_value = float(fisher_exact(table).pvalue)
     record = _difference(feature, abs(shares[1] - shares[0]), p_value, sum(now))
-    few = min(now) < FEWEST and min(now) > 0
+    few = min(now) < MIN_GROUP_SIZE and min(now) > 0
     return record | {"then": round(shares[0], 3), "now": None if few else round(shares[1], 3)}
 
 
@@ -582,7 +591,7 @@ def verdicts(found: Mapping[str, Any]) -> dict[str, tuple[bool, str]]:
         }.items()
     }
     worse = [
-        f"{name(record['task'])} {number(record['value'])}, was {number(record['then'])}"
+        f"{format_name(record['task'])} {format_number(record['value'])}, was {format_number(record['then'])}"
         + ((
             f"; {record['coverage']:.0%} of the labels within what was said, stated "
             f"{record['stated']:.0%}"
@@ -596,14 +605,14 @@ def verdicts(found: Mapping[str, Any]) -> dict[str, tuple[bool, str]]:
             said("No task has enough labels that have arrived since."),
         )
         return verdict_of
-    judged = plural(len(found["performance"]), "task")
+    judged = pluralize(len(found["performance"]), "task")
     good = (
         f"{judged} with enough labels that have arrived since: none is worse than at the "
         "registration."
     )
     verdict_of["performance"] = (
         not worse,
-        f"Worse since the registration: {listing(worse)}." if worse else good,
+        f"Worse since the registration: {join_words(worse)}." if worse else good,
     )
     return verdict_of
 
@@ -612,11 +621,12 @@ def _changed(found: Mapping[str, Any], key: str, what: str) -> tuple[bool, str]:
     if found["reason"]:
         return True, said(f"{found['reason']}.")
     changed = [record for record in found[key] if record["changed"]]
-    compared = f"{plural(len(found[key]), what)} compared over {found['new']:,} new samples"
+    compared = f"{pluralize(len(found[key]), what)} compared over {found['new']:,} new samples"
     if not changed:
         return True, f"{compared}: none has changed."
     farthest = [
-        f"{name(record['name'])} (distance {record['distance']:.2f})" for record in changed[:5]
+        f"{format_name(record['name'])} (distance {record['distance']:.2f})"
+        for record in changed[:5]
     ]
     more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
     return False, f"{compared}: {len(changed)} changed: {', '.join(farthest)}{more}."

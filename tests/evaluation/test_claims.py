@@ -15,7 +15,7 @@ from report_example import example
 from m3h_core import Cohort, TaskSpec, compare_predictions
 from m3h_core.cohort import TEST
 from m3h_core.metrics import Resamples, interval, primary_replicates
-from m3h_pipeline import wording as words
+from m3h_pipeline import wording
 from m3h_pipeline.config import Config, SourceConfig
 from m3h_pipeline.evaluation import claims
 from m3h_pipeline.evaluation.quality import quality
@@ -158,12 +158,12 @@ def test_the_first_screen_says_where_trees_are_better(tmp_path):
     gaps = [
         task["trees_difference"] for task in tasks if task["problem"] in ("binary", "multiclass")
     ]
-    mean = words.number(float(np.mean(gaps)), sign=True)
+    mean = wording.format_number(float(np.mean(gaps)), sign=True)
     assert f"Joint minus boosted trees, on average: {mean} (" in summary
     worst = min(
         (task for task in tasks if task["trees"]), key=lambda task: task["trees_difference"]
     )
-    assert f"Trees are better on {words.name(worst['task'])} (" in summary
+    assert f"Trees are better on {wording.format_name(worst['task'])} (" in summary
 
 
 def test_a_limit_is_said_only_where_it_holds(arms):

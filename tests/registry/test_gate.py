@@ -19,7 +19,7 @@ from m3h_core.metrics import (
     primary_replicates,
     simultaneous_bounds,
 )
-from m3h_pipeline import wording as words
+from m3h_pipeline import wording
 from m3h_pipeline.config import GateConfig
 from m3h_pipeline.registry import gate
 from m3h_pipeline.registry.gate.calibrated import chance_of_coverage
@@ -268,7 +268,7 @@ def test_a_task_whose_own_interval_lies_below_a_constant_s_fails():
     assert not found["passed"]
     assert "stay" in reason(found, "better_than_trivial")
     # In the report's own numbers.
-    assert words.interval(score.low, score.high) in reason(found, "better_than_trivial")
+    assert wording.format_interval(score.low, score.high) in reason(found, "better_than_trivial")
     assert check(found, "better_than_trivial")["counts"]["refuted"] == 1
 
 

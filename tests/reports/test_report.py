@@ -13,7 +13,7 @@ import pytest
 from page_cells import check_numbers, row, rows
 from report_example import example
 
-from m3h_pipeline import wording as words
+from m3h_pipeline import wording
 from m3h_pipeline.evaluation import claims
 from m3h_pipeline.reports import charts, interaction
 from m3h_pipeline.reports.page import write_report
@@ -191,7 +191,7 @@ def test_each_task_says_what_helps_it_and_of_how_many(page: str) -> None:
     section = page.partition("What helps each task")[2]
     cells = rows(section)
     top = next(row for row in cells if row and row[0] not in ("Task", ""))
-    assert top[0] == words.name(tim["tasks"][first])
+    assert top[0] == wording.format_name(tim["tasks"][first])
     assert top[4:] == [
         str(tim["n"][first]),
         f"{tim['single'][first]:.3f}",

@@ -18,7 +18,7 @@ import polars as pl
 
 from m3h_core.tasks import TaskSpec
 from m3h_pipeline.sources.tasks_file import load_signals
-from m3h_pipeline.wording import plural
+from m3h_pipeline.wording import pluralize
 
 if TYPE_CHECKING:
     from m3h_pipeline.contracts import CheckResult
@@ -94,7 +94,7 @@ def examine(tables: Tables) -> Examined:
     for name in _CHECKS[tables.table]:
         of_check, judged = found[name]
         severity = "error" if name == _STOPPING else "warning"
-        looked_at = plural(judged, noun) if judged else ""
+        looked_at = pluralize(judged, noun) if judged else ""
         checks.append(verdict(name, severity, of_check, tables.accepted, looked_at))
         findings += without_accepted(of_check, tables.accepted)
     return Examined(checks, ranked(findings))

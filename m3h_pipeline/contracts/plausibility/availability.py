@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import polars as pl
 
 from m3h_pipeline.contracts.plausibility.findings import Finding
-from m3h_pipeline.wording import listing
+from m3h_pipeline.wording import join_words
 
 # Columns that say when something was done or known, by what hospitals call them.
 _TIME_LIKE = (
@@ -59,7 +59,7 @@ def always_known_at_once(
         beside = ""
         if columns := time_like(unread):
             verb = "is" if len(columns) == 1 else "are"
-            beside = f" ({listing(columns)} {verb} in the file, and not read)"
+            beside = f" ({join_words(columns)} {verb} in the file, and not read)"
         words = f"it is missing or the same as time in all {whole:,} rows{beside}, {follows}"
         return [Finding(table, "availability", "available_time", False, whole, whole, words)], len(
             counts
@@ -72,7 +72,7 @@ def always_known_at_once(
     if at_once.is_empty():
         return [], len(counts)
     names = at_once["code"].to_list()
-    named = listing(names[:_NAMED]) + (
+    named = join_words(names[:_NAMED]) + (
         f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     )
     affected = int(at_once["rows"].sum())

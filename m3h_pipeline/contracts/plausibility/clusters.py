@@ -19,7 +19,7 @@ import polars as pl
 from m3h_pipeline.contracts.plausibility.factors import Conversion, conversions
 from m3h_pipeline.contracts.plausibility.findings import Finding, rows_of
 from m3h_pipeline.contracts.plausibility.histogram import WIDTH, Histogram, binomial_tail, log_ratio
-from m3h_pipeline.wording import FEWEST
+from m3h_pipeline.wording import MIN_GROUP_SIZE
 
 # From this share of the values on, a second group stops the run.
 STOPS_FROM = 0.01
@@ -86,7 +86,7 @@ def suspicions(histogram: Histogram) -> list[Pair]:
     """
     positive = histogram.where(histogram.values > 0)
     # Of what goes through zero, such as a base excess, ratios say nothing.
-    if len(positive) < 2 * FEWEST or len(positive) < 0.5 * len(histogram):
+    if len(positive) < 2 * MIN_GROUP_SIZE or len(positive) < 0.5 * len(histogram):
         return []
     step = _step(positive)
     pairs: list[Pair] = []
@@ -141,7 +141,11 @@ def _cut(histogram: Histogram, step: float, level: float) -> float | None:
 
     valley = near(edges)
     peak = np.minimum(near(median_left), near(median_right))
-    possible = (np.minimum(left, right) >= FEWEST) & (apart >= _NEAREST) & (valley <= _DEPTH * peak)
+    possible = (
+        (np.minimum(left, right) >= MIN_GROUP_SIZE)
+        & (apart >= _NEAREST)
+        & (valley <= _DEPTH * peak)
+    )
     if not possible.any():
         return None
     depth = np.where(possible, valley / np.maximum(peak, 1), np.inf)
@@ -165,7 +169,7 @@ def _pair(
     histogram: Histogram, positive: Histogram, larger: Histogram, other: Histogram, step: float
 ) -> Pair | None:
     """The largest group and another, unless the other can't be a measurement in another unit."""
-    if len(other) < FEWEST or min(_numbers(larger), _numbers(other)) < _FEWEST_NUMBERS:
+    if len(other) < MIN_GROUP_SIZE or min(_numbers(larger), _numbers(other)) < _FEWEST_NUMBERS:
         return None
     medians = (larger.quantile(0.5), other.quantile(0.5))
     apart = abs(log_ratio(medians[0], medians[1]))
@@ -250,7 +254,7 @@ def _stays(pairs: Sequence[Pair], rows: pl.LazyFrame) -> list[tuple[int, int]]:
 
 def _judge(pair: Pair, stays: tuple[int, int], table: str) -> Finding | None:
     """A finding where the valley is beyond chance and one group is the other in another unit."""
-    if min(stays) < FEWEST:
+    if min(stays) < MIN_GROUP_SIZE:
         return None
     # The values of one stay are alike, so that its rows count as one.
     weight = stays[1] / len(pair.other)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from m3h_pipeline.contracts import CheckResult
-from m3h_pipeline.wording import FEWEST
+from m3h_pipeline.wording import MIN_GROUP_SIZE
 
 _TO_DO = {
     "units": "bring the values of each code to one unit in the extraction",
@@ -52,7 +52,7 @@ class Finding:
         """JSON-ready facts; small counts are left out."""
         facts = asdict(self)
         facts["share"] = round(self.share, 6)
-        if self.rows < FEWEST:
+        if self.rows < MIN_GROUP_SIZE:
             facts["rows"] = None
             facts["share"] = 0.0
         return facts
@@ -64,8 +64,8 @@ def rows_of(rows: int, whole: int) -> str:
     >>> rows_of(40, 1000), rows_of(3, 1000)
     ('40 of 1,000 values (4.00%)', 'fewer than 10 of 1,000 values')
     """
-    if rows < FEWEST:
-        return f"fewer than {FEWEST} of {whole:,} values"
+    if rows < MIN_GROUP_SIZE:
+        return f"fewer than {MIN_GROUP_SIZE} of {whole:,} values"
     return f"{rows:,} of {whole:,} values ({rows / whole:.2%})"
 
 

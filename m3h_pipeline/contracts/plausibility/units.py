@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from m3h_pipeline.contracts.plausibility.findings import Finding, rows_of
 from m3h_pipeline.sources.units import unit_key
-from m3h_pipeline.wording import FEWEST, listing
+from m3h_pipeline.wording import MIN_GROUP_SIZE, join_words
 
 # A file in which units are free text may hold hundreds.
 _NAMED = 5
@@ -58,7 +58,7 @@ def several_units(
         )
         others = {key: count for key, count in counts.items() if key != first}
         frequent = sorted(
-            (key for key in others if others[key] >= FEWEST), key=lambda key: -others[key]
+            (key for key in others if others[key] >= MIN_GROUP_SIZE), key=lambda key: -others[key]
         )
         # Single rows of a code whose unit is known are in quarantine, with their reason.
         if not others or (code in expected and not frequent):
@@ -68,10 +68,11 @@ def several_units(
         frequent = [
             spelt[key]
             for key in sorted(others, key=lambda key: -others[key])
-            if others[key] >= FEWEST
+            if others[key] >= MIN_GROUP_SIZE
         ]
         named = (
-            listing([unit for unit in frequent if is_unit(unit_key(unit))][:_NAMED]) or "rare ones"
+            join_words([unit for unit in frequent if is_unit(unit_key(unit))][:_NAMED])
+            or "rare ones"
         )
         of_code = expected.get(code) or (
             spelt[first] if is_unit(first) else "the most frequent one"

@@ -8,7 +8,7 @@ import numpy as np
 
 from m3h_pipeline.contracts.plausibility.findings import Finding, rows_of
 from m3h_pipeline.contracts.plausibility.histogram import Histogram
-from m3h_pipeline.wording import FEWEST
+from m3h_pipeline.wording import MIN_GROUP_SIZE
 
 # What programs write where there is nothing.
 SENTINELS = frozenset(
@@ -48,9 +48,9 @@ def sentinels(histogram: Histogram, table: str) -> list[Finding]:
     """Numbers such as -999 that are repeated exactly, far from all other values."""
     known = np.array(sorted(SENTINELS))
     exact = histogram.exact & np.isin(histogram.values, known)
-    frequent = exact & (histogram.rows >= FEWEST)
+    frequent = exact & (histogram.rows >= MIN_GROUP_SIZE)
     rest = histogram.where(~exact)
-    if not frequent.any() or len(rest) < FEWEST:
+    if not frequent.any() or len(rest) < MIN_GROUP_SIZE:
         return []
     low, high = rest.quantiles(np.array([0.005, 0.995]))
     found = [

@@ -18,7 +18,7 @@ import numpy as np
 from m3h_core.grouped import effective_count
 from m3h_pipeline.registry.gate.scoring import Predictions
 from m3h_pipeline.registry.gate.verdict import Verdict, some
-from m3h_pipeline.wording import number, plural
+from m3h_pipeline.wording import format_number, pluralize
 
 if TYPE_CHECKING:
     from m3h_core import Calibrator, Cohort, TaskSpec
@@ -194,7 +194,7 @@ def _verdict(found: Sequence[Calibration], coverage: float, config: GateConfig) 
     }
     rest = ""
     if counts["not judged"]:
-        few = plural(counts["not judged"], "task")
+        few = pluralize(counts["not judged"], "task")
         rest = f"; {few} not judged, fewer than {config.calibration_labels} test labels"
     bound = config.calibration_error
     if wrong := [_named(one, coverage) for one in found if one.state == "shown"]:
@@ -207,7 +207,7 @@ def _verdict(found: Sequence[Calibration], coverage: float, config: GateConfig) 
         reason = f"no task has enough test labels to be judged{rest}"
         return Verdict(_NAME, True, reason, counts=counts)
     reason = (
-        f"{plural(judged, 'task')} judged: {counts['above']} off by more than {bound} in the "
+        f"{pluralize(judged, 'task')} judged: {counts['above']} off by more than {bound} in the "
         f"estimate, none shown to be{rest}"
     )
     return Verdict(_NAME, True, reason, counts=counts)
@@ -216,7 +216,7 @@ def _verdict(found: Sequence[Calibration], coverage: float, config: GateConfig) 
 def _named(one: Calibration, coverage: float) -> str:
     if one.kind == "coverage":
         return f"{one.task} ({one.estimate:.0%} within intervals for {coverage:.0%})"
-    return f"{one.task} (error {number(one.estimate)})"
+    return f"{one.task} (error {format_number(one.estimate)})"
 
 
 def _kind(task: TaskSpec) -> Literal["error", "coverage"]:

@@ -29,7 +29,7 @@ from m3h_pipeline.registry.gate.verdict import (
     some,
     with_interval,
 )
-from m3h_pipeline.wording import FEWEST, number, plural
+from m3h_pipeline.wording import MIN_GROUP_SIZE, format_number, pluralize
 
 if TYPE_CHECKING:
     from m3h_core import Cohort, TaskSpec
@@ -126,7 +126,7 @@ def better_than_trivial(
     if not config.strict and low <= 0:
         problems.append(
             "all tasks together are not shown to be better than constants (lower bound of the mean "
-            f"gain {number(low, sign=True)})"
+            f"gain {format_number(low, sign=True)})"
         )
         advice.append("look at the report's data checks: next to nothing was learned")
     return _verdict(name, found, problems, advice, "shown to be better than a constant"), found
@@ -223,7 +223,7 @@ def no_subgroup_harmed(
     for attribute, of_row in cohort.groups.items():
         for group in sorted(set(of_row)):
             inside = np.asarray(of_row) == group
-            if _patients(cohort, inside) < FEWEST:
+            if _patients(cohort, inside) < MIN_GROUP_SIZE:
                 small += 1
                 continue
             labelled = {key: mask & inside for key, mask in cohort.labelled.items()}
@@ -236,7 +236,9 @@ def no_subgroup_harmed(
             differences.extend(pairs.replicates.T)
     hidden = ""
     if small:
-        hidden = f"; {plural(small, 'group')} of fewer than {FEWEST} patients not looked at"
+        hidden = (
+            f"; {pluralize(small, 'group')} of fewer than {MIN_GROUP_SIZE} patients not looked at"
+        )
     if not tasks:
         return Verdict(name, True, f"no subgroup has enough test labels to be judged{hidden}")
     found = compare(tasks, np.stack(differences, axis=1), config.subgroup_margin, config.level)
@@ -248,7 +250,7 @@ def no_subgroup_harmed(
     if problems:
         return _verdict(name, found, problems, advice, "")
     reason = (
-        f"{plural(len(found), 'comparison')} of a task in a subgroup, none shown to lose more than "
+        f"{pluralize(len(found), 'comparison')} of a task in a subgroup, none shown to lose more than "
         f"{config.subgroup_margin}{hidden}"
     )
     return Verdict(name, True, reason, counts=_counts(found))
@@ -273,14 +275,14 @@ def held_against(
         advice.append("set [gate] strict = false: the test split is too small to show each task")
     if high < 0 and mean < -config.mean_margin:
         problems.append(
-            f"the mean of {plural(len(found), 'task')} is shown to be below that of {who}: "
-            f"{number(mean, sign=True)} (upper bound {number(high, sign=True)})"
+            f"the mean of {pluralize(len(found), 'task')} is shown to be below that of {who}: "
+            f"{format_number(mean, sign=True)} (upper bound {format_number(high, sign=True)})"
         )
         advice.append("many tasks have lost a little: see the report; or raise [gate] mean_margin")
     elif must_be_shown and not config.strict and low < -config.margin:
         problems.append(
-            f"the mean of {plural(len(found), 'task')} is not shown to keep within {config.margin} "
-            f"of {who} (lower bound {number(low, sign=True)})"
+            f"the mean of {pluralize(len(found), 'task')} is not shown to keep within {config.margin} "
+            f"of {who} (lower bound {format_number(low, sign=True)})"
         )
         advice.append("a larger test split can tell; or raise [gate] margin")
     shown_to_be = f"shown to keep within {config.margin} of {who}"
@@ -297,8 +299,8 @@ def _verdict(
     counts = _counts(found)
     if problems:
         return Verdict(name, False, "; ".join(problems), advice="; ".join(advice), counts=counts)
-    rest = f"; {plural(counts['open'], 'task')} too uncertain to tell" if counts["open"] else ""
-    reason = f"{plural(counts['shown'], 'task')} {shown_to_be}{rest}"
+    rest = f"; {pluralize(counts['open'], 'task')} too uncertain to tell" if counts["open"] else ""
+    reason = f"{pluralize(counts['shown'], 'task')} {shown_to_be}{rest}"
     return Verdict(name, True, reason, counts=counts)
 
 

@@ -20,7 +20,7 @@ from m3h_pipeline.registry.gate.comparisons import (
 )
 from m3h_pipeline.registry.gate.scoring import Predictions
 from m3h_pipeline.registry.gate.verdict import ARMS, Champion, Verdict, some
-from m3h_pipeline.wording import plural
+from m3h_pipeline.wording import pluralize
 
 if TYPE_CHECKING:
     from m3h_core import Calibrator, Cohort, TaskSpec
@@ -120,7 +120,7 @@ def _finite(
         in_question = some([*wrong, *undefined])
         advice = f"look at the log of the training job and at the inputs of {in_question}"
         return Verdict("finite", False, "; ".join(problems), advice=advice)
-    reason = f"all predictions of {plural(len(tasks), 'task')} are numbers"
+    reason = f"all predictions of {pluralize(len(tasks), 'task')} are numbers"
     if not claimed:
         reason += "; no task has enough test labels to be judged, so the other checks say nothing"
     return Verdict("finite", True, reason)

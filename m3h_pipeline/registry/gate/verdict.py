@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from m3h_pipeline.wording import interval, listing, number
+from m3h_pipeline.wording import format_interval, format_number, join_words
 
 State = Literal["shown", "open", "refuted"]
 Severity = Literal["error", "warn"]
@@ -84,15 +84,15 @@ class Champion:
 
 def named(one: Compared) -> str:
     """A task with its difference."""
-    return f"{one.task} ({number(one.difference, sign=True)})"
+    return f"{one.task} ({format_number(one.difference, sign=True)})"
 
 
 def with_interval(one: Compared, ends: tuple[float, float]) -> str:
     """A task with its score and its own 95% interval."""
-    return f"{one.task} ({one.metric} {number(one.value)}, 95% interval {interval(*ends)})"
+    return f"{one.task} ({one.metric} {format_number(one.value)}, 95% interval {format_interval(*ends)})"
 
 
 def some(items: Sequence[str], most: int = 6) -> str:
     """The first of a list of words, and how many more there are."""
     rest = [f"{len(items) - most} more"] if len(items) > most else []
-    return listing([*items[:most], *rest])
+    return join_words([*items[:most], *rest])
