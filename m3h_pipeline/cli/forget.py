@@ -11,12 +11,13 @@ from m3h_pipeline.erasure.forgetting import Erased, count_samples, forget
 from m3h_pipeline.erasure.forgotten import Forgotten
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry import versions as registry
-from m3h_pipeline.registry.location import settle_location
+from m3h_pipeline.state.location import update_location
+from m3h_pipeline.state.mlflow_store import mlflow_uri
 
 
 def forget_subject(out: Path, subject_id: str, ask: Callable[[str], bool] | None) -> int:
     """Erase a patient, after asking where ``ask`` is given; the exit code is 0 where it was done."""
-    settle_location(out)
+    update_location(out)
     config = configuration.load(out)
     counts = count_samples(out, subject_id)
     for snapshot, samples in counts.items():
@@ -26,11 +27,11 @@ def forget_subject(out: Path, subject_id: str, ask: Callable[[str], bool] | None
         print("Nothing was erased.")
         return 1
 
-    def list_versions() -> list[registry.Registered]:
+    def list_versions() -> list[registry.RegisteredVersion]:
         if not counts or not _has_registry(out):
             return []
         _connect(out)
-        return registry.registered()
+        return registry.list_versions()
 
     erased = forget(
         out,
@@ -46,12 +47,12 @@ def forget_subject(out: Path, subject_id: str, ask: Callable[[str], bool] | None
 
 
 def _has_registry(out: Path) -> bool:
-    uri = configuration.mlflow_uri(out)
+    uri = mlflow_uri(out)
     return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
 
 
 def _connect(out: Path) -> None:
-    tracking.connect(configuration.mlflow_uri(out), out / "mlflow" / "artifacts")
+    tracking.connect(mlflow_uri(out), out / "mlflow" / "artifacts")
 
 
 def _print_erased(erased: Erased, source: str) -> None:

@@ -153,10 +153,10 @@ def review() -> None:
 def _known(out: Path) -> Path:
     """An out-folder that a run has written; no other is made by asking about it."""
     from m3h_pipeline import config
-    from m3h_pipeline.registry.location import settle_location
+    from m3h_pipeline.state.location import update_location
 
     config.load(out)
-    settle_location(out)
+    update_location(out)
     return out.absolute()
 
 
@@ -171,9 +171,9 @@ def review_list(out: Path) -> None:
 
     Example: m3h review list --out my-run
     """
-    from m3h_pipeline.registry.review import overview
+    from m3h_pipeline.registry.listing import format_overview
 
-    click.echo(overview(_known(out)))
+    click.echo(format_overview(_known(out)))
 
 
 @review.command()
@@ -186,9 +186,9 @@ def show(version: str | None, out: Path) -> None:
 
     Example: m3h review show 7 --out my-run
     """
-    from m3h_pipeline.registry.review import card
+    from m3h_pipeline.registry.listing import format_card
 
-    click.echo(card(_known(out), version))
+    click.echo(format_card(_known(out), version))
 
 
 @review.command()
@@ -203,7 +203,8 @@ def approve(version: str | None, reviewer: str | None, reason: str, out: Path) -
 
     Example: m3h review approve 7 --reason "level with version 6, better calibrated" --out my-run
     """
-    from m3h_pipeline.registry.review import APPROVED, decide
+    from m3h_pipeline.registry.review import decide
+    from m3h_pipeline.registry.tags import APPROVED
 
     click.echo(decide(_known(out), APPROVED, version, reviewer, reason))
 
@@ -220,7 +221,8 @@ def reject(version: str | None, reviewer: str | None, reason: str, out: Path) ->
 
     Example: m3h review reject 7 --reason "drops in the emergency ward" --out my-run
     """
-    from m3h_pipeline.registry.review import REJECTED, decide
+    from m3h_pipeline.registry.review import decide
+    from m3h_pipeline.registry.tags import REJECTED
 
     click.echo(decide(_known(out), REJECTED, version, reviewer, reason))
 

@@ -10,13 +10,14 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.errors.endings import RunFailed, end_well, explain, wait_for_databases
 from m3h_pipeline.jobs.encoders import check_encoders
-from m3h_pipeline.registry.approval import approval, not_approved
-from m3h_pipeline.registry.audit import POSTGRES_VARIABLE, postgres_address
-from m3h_pipeline.registry.location import record_location, settle_location
+from m3h_pipeline.registry.approval import explain_missing_approval, find_approval
+from m3h_pipeline.registry.audit import POSTGRES_VARIABLE, find_postgres_url
 from m3h_pipeline.sources.snapshot_label import check_label
+from m3h_pipeline.state.location import record_location, update_location
 from m3h_pipeline.state.locks import hold_lock
+from m3h_pipeline.state.mlflow_store import mlflow_uri
 from m3h_pipeline.state.pages import is_served, read_last_server
-from m3h_pipeline.state.paths import dagster_template, out_option
+from m3h_pipeline.state.paths import CONFIG_FILE, dagster_template, out_option
 from m3h_pipeline.state.permissions import restrict_to_owner
 from m3h_pipeline.state.snapshots import snapshot_labels
 from m3h_pipeline.state.steps import read_step
@@ -93,7 +94,7 @@ def score_once(
 def _score(
     out: Path, version: str, alias: str, everyone: bool, snapshot: str | None, verbose: bool
 ) -> int:
-    settle_location(out)
+    update_location(out)
     config = configuration.load(out)
     known = snapshot_labels(out)
     label = snapshot or config.source.snapshot or max(known, default="")
@@ -103,12 +104,13 @@ def _score(
             f"`m3h run{out_option(out)}` first"
         )
     from m3h_pipeline.registry import tracking
-    from m3h_pipeline.registry import versions as registry
+    from m3h_pipeline.registry.tags import CHAMPION
+    from m3h_pipeline.registry.versions import find_version
 
-    tracking.connect(configuration.mlflow_uri(out), out / "mlflow" / "artifacts")
-    which = registry.need(alias, version, out_option(out))
-    if alias == registry.CHAMPION and not version and approval(out, which.version) is None:
-        raise InputError(not_approved(which.version, out_option(out)))
+    tracking.connect(mlflow_uri(out), out / "mlflow" / "artifacts")
+    which = find_version(alias, version, out_option(out))
+    if alias == CHAMPION and not version and find_approval(out, which.version) is None:
+        raise InputError(explain_missing_approval(which.version, out_option(out)))
     prepare(out)
 
     from m3h_pipeline.definitions import SCORE_JOB, defs
@@ -156,7 +158,7 @@ def _console(verbose: bool) -> dict[str, Any]:
 
 def write_settings(out: Path, source: str | None, path: Path | None, size: str | None) -> Path:
     """``m3h init``: write m3h.toml and nothing else; returns its path."""
-    file = out / configuration.FILE
+    file = out / CONFIG_FILE
     if file.exists():
         raise InputError(f"{file} is there already: edit it, or choose another folder with --out")
     config = configuration.new(source, path, size)
@@ -191,7 +193,7 @@ def prepare(
 
     ``to_run``: the snapshot that m3h.toml names is to be made now.
     """
-    settle_location(out)
+    update_location(out)
     config = configuration.for_run(out, source, path, size, snapshot)
     opened = configuration.source(config, out)
     configuration.settings(config, opened)
@@ -227,7 +229,7 @@ def _configure(file: Path) -> None:
     Where they lie is decided once: with the variable today and without it tomorrow there would be
     two histories.
     """
-    address = postgres_address(file.parent.parent)
+    address = find_postgres_url(file.parent.parent)
     wanted = _POSTGRES if address else ""
     if address and address == os.environ.get("MLFLOW_TRACKING_URI"):
         # Both keep the state of their schema in a table of the same name.
@@ -336,20 +338,22 @@ def _facts(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
 
 def _standing(out: Path, number: str) -> str:
     """Where a version stands in the registry now, and what to do about it."""
-    from m3h_pipeline.registry import review
+    from m3h_pipeline.registry import tags
+    from m3h_pipeline.registry.client import open_client, raise_if_unreachable
+    from m3h_pipeline.registry.versions import RegistryState
 
     try:
-        client = review.connect(out)
-        with review.reached(client.tracking_uri):
-            standing = review.Standing.now(client)
+        client = open_client(out)
+        with raise_if_unreachable(client.tracking_uri):
+            state = RegistryState.fetch(client)
     except InputError as error:
         return f"is registered; where it stands is not known: {error}"
-    version = standing.versions.get(number)
-    words = standing.describe(number)
-    if version and version.status == review.PENDING:
+    version = state.versions.get(number)
+    words = state.describe(number)
+    if version and version.status == tags.PENDING:
         return f"{words}: m3h review approve {number}{out_option(out)}"
-    if version and version.by_gate:
-        advice = version.tags.get(review.ADVICE, "")
+    if version and version.is_rejected_by_gate:
+        advice = version.tags.get(tags.ADVICE, "")
         command = f"m3h review approve {number}"
         advice = advice.replace(command, f"{command}{out_option(out)}")
         to_do = f"\nTo do      {advice}" if advice else ""
@@ -360,7 +364,7 @@ def _standing(out: Path, number: str) -> str:
 def _pages(out: Path) -> str:
     """How Dagster's and MLflow's pages are opened."""
     served = read_last_server(out)
-    uri = configuration.mlflow_uri(out)
+    uri = mlflow_uri(out)
     mlflow_page = "its own server" if uri.startswith("http") else served.mlflow_page
     addresses = f"Dagster: {served.dagster_page}, MLflow: {mlflow_page}"
     return addresses if is_served(out) else f"m3h ui{out_option(out)}   ({addresses})"

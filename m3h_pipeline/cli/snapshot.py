@@ -20,12 +20,13 @@ import polars as pl
 
 from m3h_pipeline import config as configuration
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.registry.review import connect, reached
-from m3h_pipeline.registry.versions import Registered, registered
+from m3h_pipeline.registry.client import open_client, raise_if_unreachable
+from m3h_pipeline.registry.versions import RegisteredVersion, list_versions
 from m3h_pipeline.reports.publish import publish
 from m3h_pipeline.scoring import scores as scoring
 from m3h_pipeline.state.data_files import read_json
 from m3h_pipeline.state.locks import hold_lock, lock_exclusively
+from m3h_pipeline.state.mlflow_store import mlflow_uri
 from m3h_pipeline.state.paths import out_option
 from m3h_pipeline.state.snapshots import as_date, remove_snapshot_folders, snapshot_labels
 from m3h_pipeline.state.steps import read_step
@@ -43,10 +44,10 @@ class Snapshot:
     label: str
     ingested: dt.datetime | None = None
     samples: int | None = None
-    versions: list[Registered] = field(default_factory=list)
+    versions: list[RegisteredVersion] = field(default_factory=list)
 
     @property
-    def in_use(self) -> list[Registered]:
+    def in_use(self) -> list[RegisteredVersion]:
         """The versions trained on it that have an alias or wait for review."""
         return [version for version in self.versions if version.aliases or version.pending]
 
@@ -129,14 +130,14 @@ def _snapshots(out: Path, instance: dg.DagsterInstance | None) -> list[Snapshot]
     return found
 
 
-def _versions(out: Path) -> list[Registered]:
+def _versions(out: Path) -> list[RegisteredVersion]:
     """The registered versions; none where no run has come as far as MLflow."""
-    uri = configuration.mlflow_uri(out)
+    uri = mlflow_uri(out)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         return []
-    connect(out)
-    with reached(uri):
-        return registered()
+    open_client(out)
+    with raise_if_unreachable(uri):
+        return list_versions()
 
 
 @contextmanager
@@ -180,11 +181,11 @@ def _refuse_in_use(snapshot: Snapshot, out: Path) -> None:
     )
 
 
-def _listed(versions: Iterable[Registered]) -> str:
+def _listed(versions: Iterable[RegisteredVersion]) -> str:
     return ", ".join(_in_words(version) for version in versions)
 
 
-def _in_words(version: Registered) -> str:
+def _in_words(version: RegisteredVersion) -> str:
     roles = [*version.aliases, *(["waits for review"] if version.pending else [])]
     return f"version {version.version}" + (f" ({', '.join(roles)})" if roles else "")
 

@@ -13,13 +13,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from m3h_pipeline import config as configuration
 from m3h_pipeline.cli.run import prepare
 from m3h_pipeline.cli.servers import GRACE_SECONDS, adopt_orphans, end_descendants
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.registry.location import settle_location
 from m3h_pipeline.registry.tracking import PAGE_VARIABLE
+from m3h_pipeline.state.location import update_location
+from m3h_pipeline.state.mlflow_store import mlflow_uri
 from m3h_pipeline.state.pages import HOST, lock_server, read_last_server, record_server
+from m3h_pipeline.state.paths import CONFIG_FILE
 
 
 def serve(out: Path, port: int | None = None, mlflow_port: int | None = None) -> int:
@@ -29,8 +30,8 @@ def serve(out: Path, port: int | None = None, mlflow_port: int | None = None) ->
     `InputError` where another process serves the out-folder or a port is taken.
     """
     out = out.absolute()
-    settle_location(out)
-    uri = configuration.mlflow_uri(out)
+    update_location(out)
+    uri = mlflow_uri(out)
     # A server that runs elsewhere is used as it is.
     elsewhere = uri.startswith("http")
     last = read_last_server(out)
@@ -39,7 +40,7 @@ def serve(out: Path, port: int | None = None, mlflow_port: int | None = None) ->
     options = {"--port": port} if elsewhere else {"--port": port, "--mlflow-port": mlflow_port}
     with ExitStack() as held:
         # Before the ports: one that serves this folder already is what holds them, most likely.
-        is_known = (out / configuration.FILE).exists()
+        is_known = (out / CONFIG_FILE).exists()
         lock = held.enter_context(lock_server(out)) if is_known else None
         _check_free(options)
         config = prepare(out)
@@ -77,7 +78,7 @@ def _serve(
 
 def _commands(out: Path, port: int, mlflow_port: int) -> list[list[str]]:
     python = [sys.executable, "-m"]
-    uri = configuration.mlflow_uri(out)
+    uri = mlflow_uri(out)
     dagster = [
         [*python, "m3h_pipeline.webserver", "--host", HOST, "--port", str(port)],
         [
@@ -115,7 +116,7 @@ def _start(commands: list[list[str]], out: Path, lock: IO[str]) -> subprocess.Po
                 # Job execution would start nine more processes.
                 "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
                 # Not on the command line: it may hold a password, and all users can list commands.
-                "MLFLOW_BACKEND_STORE_URI": configuration.mlflow_uri(out),
+                "MLFLOW_BACKEND_STORE_URI": mlflow_uri(out),
             },
         )
     assert supervisor.stdin is not None

@@ -20,19 +20,16 @@ from m3h_pipeline.config.sections import (
 )
 from m3h_pipeline.config.sources import NAMES, open_source, settings, source, spill
 from m3h_pipeline.config.store import (
-    FILE,
     dated,
     dated_as_before,
     for_run,
     load,
-    mlflow_uri,
     new,
     save,
 )
 
 __all__ = [
     "DEMO_SNAPSHOT",
-    "FILE",
     "NAMES",
     "CohortConfig",
     "Config",
@@ -53,7 +50,6 @@ __all__ = [
     "dated_as_before",
     "for_run",
     "load",
-    "mlflow_uri",
     "new",
     "open_source",
     "save",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import tomllib
 from pathlib import Path
 
@@ -18,9 +17,8 @@ from m3h_pipeline.config.sections import (
     TrainingConfig,
 )
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.state.paths import CONFIG_FILE
 from m3h_pipeline.state.snapshots import as_date
-
-FILE = "m3h.toml"
 
 
 def load(out: Path) -> Config:
@@ -28,7 +26,7 @@ def load(out: Path) -> Config:
 
     Raises `InputError` where there is none, or where a key is unknown or a value impossible.
     """
-    file = out / FILE
+    file = out / CONFIG_FILE
     try:
         with file.open("rb") as stream:
             return Config.model_validate(tomllib.load(stream))
@@ -54,7 +52,7 @@ def save(config: Config, out: Path) -> None:
     A new file holds every setting with what it means. In one that is there only the lines change
     whose values do: comments, order and what a person left out stay.
     """
-    file = out / FILE
+    file = out / CONFIG_FILE
     if file.exists():
         before = file.read_bytes().decode()
         text = config_file.updated(before, load(out), config)
@@ -62,7 +60,7 @@ def save(config: Config, out: Path) -> None:
             return
     else:
         text = config_file.written(config)
-    partial = out / f".{FILE}.partial"
+    partial = out / f".{CONFIG_FILE}.partial"
     partial.write_bytes(text.encode())
     partial.replace(file)
 
@@ -95,7 +93,9 @@ def for_run(
     if snapshot is not None and as_date(snapshot) is None:
         raise InputError(f"--snapshot {snapshot!r} is not a date; write it as 2026-01-31")
     config = (
-        _agreeing(out, source, path, size) if (out / FILE).exists() else new(source, path, size)
+        _agreeing(out, source, path, size)
+        if (out / CONFIG_FILE).exists()
+        else new(source, path, size)
     )
     first = DEMO_SNAPSHOT if config.source.name == "demo" else dt.date.today().isoformat()
     return dated(config, snapshot or config.source.snapshot or first)
@@ -110,7 +110,7 @@ def dated(config: Config, snapshot: str) -> Config:
 
 def dated_as_before(config: Config, out: Path) -> Config:
     """The configuration with the date of the snapshot that the out-folder has, if it has one."""
-    return dated(config, load(out).source.snapshot if (out / FILE).exists() else "")
+    return dated(config, load(out).source.snapshot if (out / CONFIG_FILE).exists() else "")
 
 
 def _agreeing(out: Path, source: str | None, path: Path | None, size: str | None) -> Config:
@@ -126,18 +126,10 @@ def _agreeing(out: Path, source: str | None, path: Path | None, size: str | None
             )
     if config.source.name != "demo" and not config.source.path:
         raise InputError(
-            f"{out / FILE}: source.path is empty: write the folder that holds the data"
+            f"{out / CONFIG_FILE}: source.path is empty: write the folder that holds the data"
         )
     return config
 
 
 def _reason(error: ValidationError) -> str:
     return error.errors()[0]["msg"].removeprefix("Value error, ")
-
-
-def mlflow_uri(out: Path) -> str:
-    """MLflow's tracking store of an out-folder; ``MLFLOW_TRACKING_URI`` takes its place."""
-    return (
-        os.environ.get("MLFLOW_TRACKING_URI")
-        or f"sqlite:///{(out / 'mlflow' / 'mlflow.db').resolve()}"
-    )

@@ -16,10 +16,11 @@ from m3h_pipeline.contracts import TABLES, load_contract
 from m3h_pipeline.errors import InputError, without_values
 from m3h_pipeline.errors.endings import explain, messages
 from m3h_pipeline.registry import tracking
-from m3h_pipeline.registry.location import settle_location
 from m3h_pipeline.sources import Source
 from m3h_pipeline.state.liveness import mark_run_alive
+from m3h_pipeline.state.location import update_location
 from m3h_pipeline.state.locks import lock_shared
+from m3h_pipeline.state.mlflow_store import mlflow_uri
 from m3h_pipeline.state.snapshots import need_date
 from m3h_pipeline.state.steps import Step, make_key, need_step, produce
 
@@ -39,7 +40,7 @@ class Workspace(dg.ConfigurableResource):
             yield self
             return
         with clearly():
-            settle_location(self.root)
+            update_location(self.root)
         with mark_run_alive(self.root, context.run_id):
             yield self
 
@@ -61,7 +62,7 @@ class Workspace(dg.ConfigurableResource):
     @property
     def mlflow_uri(self) -> str:
         """MLflow's tracking store; a server by ``MLFLOW_TRACKING_URI`` where one is configured."""
-        return configuration.mlflow_uri(self.root)
+        return mlflow_uri(self.root)
 
     @property
     def mlflow_artifacts(self) -> Path:

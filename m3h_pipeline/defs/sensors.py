@@ -18,13 +18,13 @@ from m3h_pipeline.registry.notify import notify
 )
 def review_sensor(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.SkipReason:
     """Carry out what was decided since the last tick."""
-    from m3h_pipeline.registry.review import notify_by_hand, settle
+    from m3h_pipeline.registry.promotion import apply_decisions, notify_of_changes_by_hand
 
     uri = workspace.mlflow_uri
     if uri.startswith("sqlite:///") and not (workspace.root / "mlflow" / "mlflow.db").exists():
         return dg.SkipReason("no model is registered yet")
     try:
-        said = settle(workspace.root, auto_promote=workspace.config.review.auto_promote)
+        said = apply_decisions(workspace.root, auto_promote=workspace.config.review.auto_promote)
     except InputError as error:
         context.log.warning(str(error))
         return dg.SkipReason(
@@ -32,7 +32,7 @@ def review_sensor(context: dg.SensorEvaluationContext, workspace: Workspace) -> 
         )
     for line in said:
         context.log.info(line)
-    for problem in notify_by_hand(workspace.root, said):
+    for problem in notify_of_changes_by_hand(workspace.root, said):
         context.log.warning(problem)
     return dg.SkipReason("; ".join(said) or "nothing was decided")
 

@@ -2,7 +2,7 @@
 model.
 
 Configuration: ``mlflow`` {uri, artifacts}, ``version``, ``approved``
-(m3h_pipeline/registry/approval.py), ``inputs`` (folder of the as-of inputs), ``cohort`` (folder),
+(m3h_pipeline/registry/digests.py), ``inputs`` (folder of the as-of inputs), ``cohort`` (folder),
 ``cache`` (folder of embeddings, which changes no result), ``to``. Writes ``champion.safetensors``:
 {task: [N] or [N, classes]} for every sample of the cohort, NaN outside the test split.
 """
@@ -24,7 +24,7 @@ from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import is_given, modality_items, take
 from m3h_pipeline.jobs import FACTS, Log, job
 from m3h_pipeline.registry import tracking
-from m3h_pipeline.registry.approval import fetch_approved
+from m3h_pipeline.registry.digests import fetch_approved
 from m3h_pipeline.state.data_files import write_arrays, write_json
 
 FILE = "champion.safetensors"

@@ -34,6 +34,7 @@ from m3h_pipeline.config import LauncherConfig
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.errors.endings import explain_exit
 from m3h_pipeline.jobs import CODE_PARTS, FACTS, last_words
+from m3h_pipeline.state.mlflow_store import mlflow_uri
 from m3h_pipeline.state.steps import code_version, make_key
 
 # Quiet libraries: what a job has to say goes through its log.
@@ -165,7 +166,7 @@ def check(settings: LauncherConfig, out: Path) -> None:
         if not getattr(engine, name):
             raise InputError(f"m3h.toml: [launcher.{settings.kind}] {name} is empty")
     _check_storage(settings.storage, out)
-    _check_mlflow(configuration.mlflow_uri(out))
+    _check_mlflow(mlflow_uri(out))
 
 
 def _check_storage(storage: str, out: Path) -> None:

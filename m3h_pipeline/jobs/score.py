@@ -2,7 +2,7 @@
 the model would.
 
 Configuration: ``mlflow`` {uri, artifacts}, ``version``, ``approved``
-(m3h_pipeline/registry/approval.py; null: a trial of a version that nobody approved), ``snapshot``,
+(m3h_pipeline/registry/digests.py; null: a trial of a version that nobody approved), ``snapshot``,
 ``inputs`` (folder of the as-of inputs), ``samples`` (the validated table), ``learned`` (that of the
 snapshot it learned from; null: no longer there), ``everyone``, ``cache`` (folder), ``to``. Writes
 ``scores.parquet`` (m3h_pipeline/scoring/scores.py) and, where the version has one, its
@@ -25,7 +25,7 @@ from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.served import FORMAT, raw_inputs
 from m3h_pipeline.jobs import FACTS, Log, every, job
 from m3h_pipeline.registry import tracking
-from m3h_pipeline.registry.approval import fetch_approved
+from m3h_pipeline.registry.digests import fetch_approved
 from m3h_pipeline.scoring import scores as scoring
 from m3h_pipeline.state.data_files import write_json
 

@@ -43,7 +43,7 @@ from m3h_pipeline.registry import tracking
 from m3h_pipeline.state.data_files import write_arrays, write_json
 
 
-@tracking.waited_for_once()
+@tracking.explain_failures()
 def joint(
     cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log
 ) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def joint(
 
     run = config["mlflow"]
     tracking.connect(run["uri"], Path(run["artifacts"]))
-    with tracking.training_run(run["key"], run["name"], run["tags"]) as active:
+    with tracking.start_training_run(run["key"], run["name"], run["tags"]) as active:
         mlflow.log_params({"tasks": len(tasks), "samples": len(cohort), **settings.to_dict()})
         curves = Curves(to / CURVES, active.info.run_id)
         told = Progress("joint model: epoch", log)
@@ -223,7 +223,7 @@ class Curves:
     def __len__(self) -> int:
         return len(self.epochs())
 
-    @tracking.waited_for_once()
+    @tracking.explain_failures()
     def show(self) -> None:
         """Send what is new."""
         from mlflow import MlflowClient

@@ -1,8 +1,8 @@
-"""The anchor: a version that later candidates are held against whoever is champion, so that small
+"""The anchor: a version that later candidates are compared with whoever is champion, so that small
 losses can't add up.
 
 The alias ``anchor`` in MLflow. The first version that is approved gets it, and it stays there until
-a person moves it (``m3h review anchor VERSION``). Where it is gone, because its version was
+a person moves it (``m3h review anchor VERSION``). Where it is missing, because its version was
 deleted, the next approval sets it anew.
 """
 
@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.registry import tracking
-from m3h_pipeline.registry.approval import digest_now, held_against
-from m3h_pipeline.registry.audit import ANCHORED, Audit, system_user
+from m3h_pipeline.registry.approval import find_anchor_approval
+from m3h_pipeline.registry.audit import ANCHORED, Audit, get_system_user
+from m3h_pipeline.registry.client import open_client, raise_if_unreachable
+from m3h_pipeline.registry.digests import fetch_digest
+from m3h_pipeline.registry.tags import ANCHOR
+from m3h_pipeline.registry.versions import RegistryState
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-ANCHOR = "anchor"
 
 
 def move_anchor(out: Path, version: str, who: str | None, why: str) -> str:
@@ -30,27 +32,25 @@ def move_anchor(out: Path, version: str, who: str | None, why: str) -> str:
     Raises `InputError` where there is no such version, it is the anchor already, or MLflow can't be
     reached; nothing is written then.
     """
-    from m3h_pipeline.registry.review import Standing, connect, reached
-
-    client = connect(out)
-    with reached(client.tracking_uri):
-        standing = Standing.now(client)
-        if version not in standing.versions:
-            known = ", ".join(standing.versions) or "none"
-            raise InputError(f"there is no version {version}; there are: {known}")
-        former = standing.aliases.get(ANCHOR)
-        if former == version and held_against(out, version):
+    client = open_client(out)
+    with raise_if_unreachable(client.tracking_uri):
+        state = RegistryState.fetch(client)
+        state.get_version(version)
+        former = state.aliases.get(ANCHOR)
+        if former == version and find_anchor_approval(out, version):
             raise InputError(f"version {version} is the anchor already")
-        outcome = "the anchor" + (
-            f"; it was version {former}" if former not in (None, version) else ""
-        )
-        digest = digest_now(version)
-        user = system_user()
-        with Audit(out).alone() as book:
-            champion = book.champion()
-            line = book.write(version, ANCHORED, who or user, why, digest=digest, system_user=user)
-            book.plan(line, outcome, champion)
-            book.settle(line)
+        outcome = "the anchor"
+        if former not in (None, version):
+            outcome += f"; it was version {former}"
+        digest = fetch_digest(version)
+        user = get_system_user()
+        with Audit(out).begin() as transaction:
+            champion = transaction.read_last_champion()
+            line = transaction.insert(
+                version, ANCHORED, who or user, why, digest=digest, system_user=user
+            )
+            transaction.write_plan(line, outcome, champion)
+            transaction.mark_settled(line)
             # Within the transaction: where this fails, no line is left.
             client.set_registered_model_alias(tracking.MODEL_NAME, ANCHOR, version)
     return f"version {version} is {outcome}; later candidates are held against it"

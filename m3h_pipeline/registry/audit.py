@@ -3,7 +3,7 @@
 An SQL table beside Dagster's own records: in PostgreSQL where ``DAGSTER_POSTGRES_URL`` names one,
 else in ``<out>/review.db``. A line is written before anything is done about it and never changed
 afterwards but for its outcome, so that what was interrupted is found again. Whoever writes does so
-alone (`Audit.alone`), across processes and machines.
+alone (`Audit.begin`), across processes and machines.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from m3h_pipeline.errors import InputError
 
 POSTGRES_VARIABLE = "DAGSTER_POSTGRES_URL"
-APPROVED = "approved"
-REJECTED = "rejected"
+# Decisions are APPROVED and REJECTED (m3h_pipeline/registry/tags.py), and these two.
 # The decision of a line that nobody made through m3h: an alias was found moved.
 FOUND = "found"
 # The decision of a line by which a person moved the anchor: of nothing else about that version.
 ANCHORED = "made anchor"
-_PATIENCE_SECONDS = 60
+_LOCK_TIMEOUT_SECONDS = 60
 _TABLE = sa.Table(
     "m3h_review",
     sa.MetaData(),
@@ -47,11 +46,11 @@ _TABLE = sa.Table(
     sa.Column("system_user", sa.Text),
 )
 # Columns that tables of earlier versions lack: added where they are missing.
-_LATER = ("digest", "system_user")
+_ADDED_COLUMNS = ("digest", "system_user")
 
 
 @dataclass(frozen=True)
-class Line:
+class AuditLine:
     """One decision. ``outcome`` and ``champion`` (the version that is it afterwards, "" for none)
     are what is planned until ``settled_at`` says when it was done; None as long as nothing was
     planned. ``digest``: of the version's files when it was approved; ``system_user``: as whom the
@@ -71,35 +70,45 @@ class Line:
     system_user: str | None = None
 
 
-class Book:
+class Transaction:
     """The table within one transaction."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
 
-    def lines(self) -> list[Line]:
+    def read_lines(self) -> list[AuditLine]:
         """All lines, the earliest first."""
         return [
-            Line(*row) for row in self._connection.execute(sa.select(_TABLE).order_by(_TABLE.c.id))
+            AuditLine(*row)
+            for row in self._connection.execute(sa.select(_TABLE).order_by(_TABLE.c.id))
         ]
 
-    def last(self, version: str) -> Line | None:
+    def read_last_decision(self, version: str) -> AuditLine | None:
         """The last approval or rejection of a version."""
-        decided = [line for line in self.lines() if line.decision not in (FOUND, ANCHORED)]
-        return next((line for line in reversed(decided) if line.version == version), None)
+        for line in reversed(self.read_lines()):
+            if line.version == version and line.decision not in (FOUND, ANCHORED):
+                return line
+        return None
 
-    def champion(self) -> str | None:
+    def read_last_champion(self) -> str | None:
         """Who was champion after the line that was settled last."""
         settled = [
-            (line.settled_at, line.id, line.champion) for line in self.lines() if line.settled_at
+            (line.settled_at, line.id, line.champion)
+            for line in self.read_lines()
+            if line.settled_at
         ]
-        return max(settled)[2] or None if settled else None
+        if not settled:
+            return None
+        _, _, champion = max(settled)
+        return champion or None
 
-    def line(self, number: int) -> Line:
+    def read_line(self, number: int) -> AuditLine:
         """One line as it is now."""
-        return Line(*self._connection.execute(sa.select(_TABLE).where(_TABLE.c.id == number)).one())
+        return AuditLine(
+            *self._connection.execute(sa.select(_TABLE).where(_TABLE.c.id == number)).one()
+        )
 
-    def write(
+    def insert(
         self,
         version: str,
         decision: str,
@@ -113,11 +122,11 @@ class Book:
         and reasons.
         """
         row = {
-            "at": _now(),
+            "at": _format_now(),
             "version": version,
             "decision": decision,
-            "who": printable(who),
-            "why": printable(why),
+            "who": to_printable(who),
+            "why": to_printable(why),
             "digest": digest,
             "system_user": system_user,
         }
@@ -125,15 +134,15 @@ class Book:
             sa.insert(_TABLE).values(row).returning(_TABLE.c.id)
         ).scalar_one()
 
-    def plan(self, line: int, outcome: str, champion: str | None) -> None:
+    def write_plan(self, line: int, outcome: str, champion: str | None) -> None:
         """Say what is about to be done, so that it can be told from somebody else's doing if it is
         interrupted.
         """
         self._update(line, {"outcome": outcome, "champion": champion or ""})
 
-    def settle(self, line: int) -> None:
+    def mark_settled(self, line: int) -> None:
         """Say that what was planned is done."""
-        self._update(line, {"settled_at": _now()})
+        self._update(line, {"settled_at": _format_now()})
 
     def _update(self, line: int, values: dict[str, Any]) -> None:
         self._connection.execute(sa.update(_TABLE).where(_TABLE.c.id == line).values(values))
@@ -144,33 +153,33 @@ class Audit:
 
     def __init__(self, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        url = postgres_address(out) or f"sqlite:///{(out / 'review.db').resolve()}"
+        url = find_postgres_url(out) or f"sqlite:///{(out / 'review.db').resolve()}"
         self._is_file = url.startswith("sqlite")
         try:
             # Each use opens its own connection and closes it: a sensor ticks for months.
             self._engine = sa.create_engine(
                 url,
                 poolclass=sa.NullPool,
-                connect_args={"timeout": _PATIENCE_SECONDS} if self._is_file else {},
+                connect_args={"timeout": _LOCK_TIMEOUT_SECONDS} if self._is_file else {},
             )
             if self._is_file:
-                event.listen(self._engine, "connect", _no_implicit_transactions)
+                event.listen(self._engine, "connect", _disable_implicit_transactions)
             if not sa.inspect(self._engine).has_table(_TABLE.name):
-                self._make()
-            self._add_columns()
+                self._create_table()
+            self._add_missing_columns()
         except (SQLAlchemyError, ModuleNotFoundError) as error:
             raise InputError(
-                f"no audit table ({_first_line(error)}): see {POSTGRES_VARIABLE}; it needs "
+                f"no audit table ({_get_first_line(error)}): see {POSTGRES_VARIABLE}; it needs "
                 "m3h[postgres]"
             ) from None
 
-    def lines(self) -> list[Line]:
+    def read_lines(self) -> list[AuditLine]:
         """All lines, the earliest first, without waiting for a writer."""
         with self._engine.connect() as connection:
-            return Book(connection).lines()
+            return Transaction(connection).read_lines()
 
     @contextmanager
-    def alone(self) -> Generator[Book]:
+    def begin(self) -> Generator[Transaction]:
         """One transaction; nobody else writes meanwhile. What raises leaves the table as it was."""
         with self._engine.connect() as connection:
             if self._is_file:
@@ -178,13 +187,13 @@ class Audit:
             else:
                 connection.exec_driver_sql(f"LOCK TABLE {_TABLE.name} IN EXCLUSIVE MODE")
             try:
-                yield Book(connection)
+                yield Transaction(connection)
             except BaseException:
-                self._end(connection, "ROLLBACK")
+                self._finish(connection, "ROLLBACK")
                 raise
-            self._end(connection, "COMMIT")
+            self._finish(connection, "COMMIT")
 
-    def _end(self, connection: sa.Connection, how: str) -> None:
+    def _finish(self, connection: sa.Connection, how: str) -> None:
         if self._is_file:
             connection.exec_driver_sql(how)
         elif how == "COMMIT":
@@ -192,7 +201,7 @@ class Audit:
         else:
             connection.rollback()
 
-    def _make(self) -> None:
+    def _create_table(self) -> None:
         try:
             with self._engine.begin() as connection:
                 connection.execute(sa.schema.CreateTable(_TABLE, if_not_exists=True))
@@ -200,9 +209,9 @@ class Audit:
             if not sa.inspect(self._engine).has_table(_TABLE.name):
                 raise
 
-    def _add_columns(self) -> None:
+    def _add_missing_columns(self) -> None:
         """Bring a table of an earlier version to today's columns; its lines keep their values."""
-        for name in self._missing():
+        for name in self._list_missing_columns():
             kind = _TABLE.c[name].type.compile(self._engine.dialect)
             try:
                 with self._engine.begin() as connection:
@@ -210,54 +219,54 @@ class Audit:
                         f"ALTER TABLE {_TABLE.name} ADD COLUMN {name} {kind}"
                     )
             except SQLAlchemyError:  # another process added it at the same moment
-                if name in self._missing():
+                if name in self._list_missing_columns():
                     raise
 
-    def _missing(self) -> list[str]:
+    def _list_missing_columns(self) -> list[str]:
         present = {column["name"] for column in sa.inspect(self._engine).get_columns(_TABLE.name)}
-        return [name for name in _LATER if name not in present]
+        return [name for name in _ADDED_COLUMNS if name not in present]
 
 
-def printable(text: str) -> str:
+def to_printable(text: str) -> str:
     r"""A text on one line, without characters that steer a terminal or hide others.
 
-    >>> printable("Ada\x1b[2K\n approved \u202eby  Ben")
+    >>> to_printable("Ada\x1b[2K\n approved \u202eby  Ben")
     'Ada[2K approved by Ben'
     """
     return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
 
 
-def system_user() -> str:
+def get_system_user() -> str:
     """As whom this process runs, by the system's own account: no variable changes it."""
-    number = os.getuid()
+    user_id = os.getuid()
     try:
-        return pwd.getpwuid(number).pw_name
+        return pwd.getpwuid(user_id).pw_name
     except KeyError:  # a container's number without a name
-        return str(number)
+        return str(user_id)
 
 
-def postgres_address(out: Path) -> str | None:
+def find_postgres_url(out: Path) -> str | None:
     """Where Dagster's records and this table lie, None for the out-folder itself.
 
     Raises `InputError` where the folder was made for PostgreSQL and the variable is not set.
     """
-    address = os.environ.get(POSTGRES_VARIABLE)
+    url = os.environ.get(POSTGRES_VARIABLE)
     file = out / "dagster" / "dagster.yaml"
-    if not address and file.exists() and POSTGRES_VARIABLE in file.read_text():
+    if not url and file.exists() and POSTGRES_VARIABLE in file.read_text():
         raise InputError(f"{file} keeps Dagster's records in PostgreSQL: set {POSTGRES_VARIABLE}")
-    return address or None
+    return url or None
 
 
-def _no_implicit_transactions(connection: Any, _: Any) -> None:
+def _disable_implicit_transactions(connection: Any, _: Any) -> None:
     """Python's SQLite opens a transaction at the first write only: two could read before either
     writes.
     """
     connection.isolation_level = None
 
 
-def _now() -> str:
+def _format_now() -> str:
     return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
 
 
-def _first_line(error: BaseException) -> str:
+def _get_first_line(error: BaseException) -> str:
     return str(error).splitlines()[0]

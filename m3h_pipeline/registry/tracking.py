@@ -13,16 +13,16 @@ from urllib.parse import urlsplit
 
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.errors.endings import explain, messages, wait_for_databases
+from m3h_pipeline.state.mlflow_store import EXPERIMENT
 from m3h_pipeline.state.pages import read_last_server
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-EXPERIMENT = "m3h"
 MODEL_NAME = "m3h"
-_TRAINING_TAG = "m3h.training"
-# Where MLflow's pages are, for the links that runs leave in Dagster and in the report; set by `m3h
-# ui`.
+TRAINING_TAG = "m3h.training"
+# Where MLflow's pages are, for the links that runs leave in Dagster and in the report; `m3h ui` sets
+# it.
 PAGE_VARIABLE = "M3H_MLFLOW_PAGE"
 
 
@@ -47,20 +47,21 @@ def connect(uri: str, artifacts: Path) -> None:
 
 
 @contextmanager
-def training_run(key: str, name: str, tags: Mapping[str, str]) -> Generator[Run]:
+def start_training_run(key: str, name: str, tags: Mapping[str, str]) -> Generator[Run]:
     """The MLflow run of one training, made anew or found by its key: a retry makes no twin."""
     import mlflow
 
-    found = find_run(key)
-    known = found.info.run_id if found else None
+    earlier = find_run(key)
+    run_id = earlier.info.run_id if earlier else None
+    run_name = None if earlier else name
     # What CPU, memory, disk and GPUs do meanwhile goes into it too, by a thread of MLflow's own.
-    with mlflow.start_run(known, run_name=None if found else name, log_system_metrics=True) as run:
-        mlflow.set_tags({_TRAINING_TAG: key, **tags})
+    with mlflow.start_run(run_id, run_name=run_name, log_system_metrics=True) as run:
+        mlflow.set_tags({TRAINING_TAG: key, **tags})
         yield run
 
 
 @contextmanager
-def waited_for_once() -> Generator[None]:
+def explain_failures() -> Generator[None]:
     """An MLflow that fails ends the work with one paragraph.
 
     Where it does not answer its client has tried for minutes: what is called on the way out need
@@ -74,9 +75,9 @@ def waited_for_once() -> Generator[None]:
         if not isinstance(error, MlflowException):
             raise
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-        told = explain(messages(error))
-        if told is not None:
-            raise InputError(told) from error
+        text = explain(messages(error))
+        if text is not None:
+            raise InputError(text) from error
         raise InputError(
             f"MLflow failed: {error}. What was trained is kept: run again when it answers, and "
             "training goes on, in the same MLflow run"
@@ -89,7 +90,7 @@ def find_run(key: str) -> Run | None:
 
     runs = mlflow.search_runs(
         experiment_names=[EXPERIMENT],
-        filter_string=f"tags.`{_TRAINING_TAG}` = '{key}'",
+        filter_string=f"tags.`{TRAINING_TAG}` = '{key}'",
         output_format="list",
     )
     return runs[0] if runs else None

@@ -11,6 +11,8 @@ from m3h_pipeline.errors import InputError
 
 # Where state lies unless a command says ``--out``.
 DEFAULT_OUT = Path(".m3h")
+# All settings of an out-folder.
+CONFIG_FILE = "m3h.toml"
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 

@@ -14,6 +14,7 @@ from m3h_pipeline.config import file as config_file
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.state.pages import is_served, lock_server, record_server
+from m3h_pipeline.state.paths import CONFIG_FILE
 
 
 def test_round_trip(tmp_path):
@@ -85,7 +86,7 @@ image = 'ours'
 
 
 def test_what_a_person_wrote_stays_when_a_setting_changes(tmp_path):
-    file = tmp_path / config.FILE
+    file = tmp_path / CONFIG_FILE
     file.write_bytes(BY_HAND.replace("\n", "\r\n").encode())
     chosen = config.for_run(tmp_path, None, None, None, "2026-05-01")
     training = chosen.training.model_copy(update={"epochs": 12, "seed": 3})
@@ -99,13 +100,13 @@ def test_what_a_person_wrote_stays_when_a_setting_changes(tmp_path):
 
 def test_without_a_date_a_hospital_is_dated_today_and_the_demo_as_ever(tmp_path):
     today = dt.date.today().isoformat()
-    (tmp_path / config.FILE).write_text(f"[source]\nname = 'tables'\npath = '{tmp_path}'\n")
+    (tmp_path / CONFIG_FILE).write_text(f"[source]\nname = 'tables'\npath = '{tmp_path}'\n")
     chosen = config.for_run(tmp_path, None, None, None, None)
     assert chosen.source.snapshot == today
     # Once written, it is the same after midnight.
     config.save(config.dated(chosen, "2026-01-31"), tmp_path)
     assert config.for_run(tmp_path, None, None, None, None).source.snapshot == "2026-01-31"
-    (tmp_path / config.FILE).write_text("[source]\nname = 'demo'\n")
+    (tmp_path / CONFIG_FILE).write_text("[source]\nname = 'demo'\n")
     assert config.for_run(tmp_path, None, None, None, None).source.snapshot == config.DEMO_SNAPSHOT
 
 
@@ -117,8 +118,8 @@ def test_init_writes_settings_that_are_edited_before_the_first_run(tmp_path):
     result = CliRunner().invoke(main, asked)
     assert result.exit_code == 0, result.stderr
     assert f"m3h run --out {out}" in result.stdout
-    assert [file.name for file in out.iterdir()] == [config.FILE]
-    file = out / config.FILE
+    assert [file.name for file in out.iterdir()] == [CONFIG_FILE]
+    file = out / CONFIG_FILE
     file.write_text(file.read_text().replace("\nepochs = 60\n", "\nepochs = 7 # mine\n"))
     edited = file.read_text()
     chosen = config.for_run(out, None, None, None, None)
@@ -160,7 +161,7 @@ def test_init_refuses_a_folder_that_is_not_there(tmp_path):
     ],
 )
 def test_wrong_file_names_the_key(tmp_path, text, says):
-    (tmp_path / config.FILE).write_text(text)
+    (tmp_path / CONFIG_FILE).write_text(text)
     with pytest.raises(InputError, match=says):
         config.load(tmp_path)
 
@@ -171,7 +172,7 @@ def test_source_without_path(tmp_path):
 
 
 def test_a_file_in_another_encoding_is_named(tmp_path):
-    (tmp_path / config.FILE).write_bytes("# für uns\n[training]\n".encode("latin-1"))
+    (tmp_path / CONFIG_FILE).write_bytes("# für uns\n[training]\n".encode("latin-1"))
     with pytest.raises(InputError, match="is not in UTF-8: save it in that encoding"):
         config.load(tmp_path)
 
@@ -185,7 +186,7 @@ def test_snapshot_must_be_a_date(tmp_path, label):
 
 
 def test_a_date_may_be_written_without_quotes(tmp_path):
-    (tmp_path / config.FILE).write_text("[source]\nsnapshot = 2026-01-31\n")
+    (tmp_path / CONFIG_FILE).write_text("[source]\nsnapshot = 2026-01-31\n")
     assert config.load(tmp_path).source.snapshot == "2026-01-31"
 
 

@@ -22,10 +22,10 @@ from tables_folder import COHORT, Tables, event, write
 from webserver import LAUNCH, STATUS, WORKSPACE, Dagster, free_port
 
 from m3h_pipeline import config as configuration
-from m3h_pipeline.registry.anchor import ANCHOR
 from m3h_pipeline.registry.audit import POSTGRES_VARIABLE, Audit
-from m3h_pipeline.registry.review import STATUS as TAG
-from m3h_pipeline.registry.review import Standing
+from m3h_pipeline.registry.tags import ANCHOR
+from m3h_pipeline.registry.tags import STATUS as TAG
+from m3h_pipeline.registry.versions import RegistryState
 
 NIGHTS = ["2026-03-01", "2026-03-02", "2026-03-03"]
 TICK = """
@@ -194,7 +194,7 @@ class Hospital:
 
     def aliases(self) -> dict[str, str]:
         """Who is what but for the anchor."""
-        standing = Standing.now(self.mlflow).aliases
+        standing = RegistryState.fetch(self.mlflow).aliases
         return {alias: version for alias, version in standing.items() if alias != ANCHOR}
 
 
@@ -278,7 +278,7 @@ def test_three_nights(nights):
     assert nights.aliases() == {"champion": "1", "challenger": "3"}
     nights.mlflow.set_model_version_tag("m3h", "3", TAG, "approved")
     nights.wait(lambda: nights.aliases() == {"champion": "3", "previous": "1"})
-    assert Standing.now(nights.mlflow).aliases[ANCHOR] == "1"
+    assert RegistryState.fetch(nights.mlflow).aliases[ANCHOR] == "1"
 
     rollback = [
         sys.executable,
@@ -293,7 +293,7 @@ def test_three_nights(nights):
     ]
     subprocess.run([*rollback, "--out", nights.out], check=True, capture_output=True)
     nights.wait(lambda: nights.aliases() == {"champion": "1"})
-    lines = [(line.version, line.decision, line.who) for line in Audit(nights.out).lines()]
+    lines = [(line.version, line.decision, line.who) for line in Audit(nights.out).read_lines()]
     unknown = "unknown (in MLflow)"
     assert lines == [
         ("1", "approved", unknown),

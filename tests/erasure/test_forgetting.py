@@ -19,7 +19,7 @@ from m3h_pipeline.erasure.forgetting import forget
 from m3h_pipeline.erasure.forgotten import FILE, Forgotten
 from m3h_pipeline.erasure.tables import REASON
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.registry.versions import Registered
+from m3h_pipeline.registry.versions import RegisteredVersion
 from m3h_pipeline.state.data_files import read_json, write_json
 from m3h_pipeline.state.lineage import find_unaccounted
 from m3h_pipeline.state.locks import lock_shared
@@ -167,9 +167,9 @@ def test_forgetting_again_finds_nothing_and_keeps_what_is_known_of_the_models(ou
     split = Cohort.load(out / "snapshots" / DAY / "cohort")
     assert split.split[list(split.subject_ids or []).index(patient)] != 3
     versions = [
-        Registered("1", ("champion",), DAY, cohort, False),
-        Registered("2", (), DAY, "another cohort", True),
-        Registered("3", (), "2020-01-01", cohort, False),
+        RegisteredVersion("1", ("champion",), DAY, cohort, False),
+        RegisteredVersion("2", (), DAY, "another cohort", True),
+        RegisteredVersion("3", (), "2020-01-01", cohort, False),
     ]
     first = forget(out, patient, models=lambda: versions)
     assert [(m["version"], m["certain"]) for m in first.models] == [
@@ -188,7 +188,9 @@ def test_a_model_that_only_tested_on_the_patient_has_not_learned_from_them(out):
     tested = next(
         s for s, split in zip(cohort.subject_ids or [], cohort.split, strict=True) if split == 3
     )
-    version = Registered("1", (), DAY, read_step(out / "snapshots" / DAY / "cohort").version, True)
+    version = RegisteredVersion(
+        "1", (), DAY, read_step(out / "snapshots" / DAY / "cohort").version, True
+    )
     assert forget(out, tested, models=lambda: [version]).models == []
 
 

@@ -28,8 +28,8 @@ from launched import (
 )
 from safetensors.numpy import load_file
 
-from m3h_pipeline import config as configuration
 from m3h_pipeline.registry import tracking
+from m3h_pipeline.state.mlflow_store import mlflow_uri
 
 # Every problem class, clusters among them, in float64 so that only the order of sums can differ.
 COMPARED = """
@@ -113,7 +113,7 @@ def test_a_rank_that_dies_ends_the_job_and_the_next_run_goes_on(tmp_path):
     assert same(weights(out), load_file(tmp_path / "unbroken" / "model.safetensors"))
     import mlflow
 
-    mlflow.set_tracking_uri(configuration.mlflow_uri(out))
+    mlflow.set_tracking_uri(mlflow_uri(out))
     assert (
         len(mlflow.search_runs(experiment_names=[tracking.EXPERIMENT], output_format="list")) == 1
     )

@@ -38,9 +38,9 @@ from launched import (
 from safetensors import safe_open
 
 from m3h_core import fit
-from m3h_pipeline import config as configuration
 from m3h_pipeline.jobs import FACTS, fit_config
 from m3h_pipeline.registry import tracking
+from m3h_pipeline.state.mlflow_store import mlflow_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -74,7 +74,7 @@ def unbroken() -> dict[str, np.ndarray]:
 def runs_in_mlflow(out: Path) -> list:
     import mlflow
 
-    mlflow.set_tracking_uri(configuration.mlflow_uri(out))
+    mlflow.set_tracking_uri(mlflow_uri(out))
     return mlflow.search_runs(experiment_names=[tracking.EXPERIMENT], output_format="list")
 
 

@@ -297,7 +297,7 @@ def test_clearly_below_single_task_fails_and_clearly_below_trees_warns():
     )
     assert not below_single["passed"]
     assert "b1" in reason(below_single, "not_worse_than_single_task")
-    assert "m3h review approve 4" in gate.what_to_do(below_single, "4")
+    assert "m3h review approve 4" in gate.format_advice(below_single, "4")
     # Looser clusters than those of a network that only clusters are told in the report.
     loose = good | {"kind": np.random.default_rng(2).permutation(good["kind"])}
     clusters = judge(cohort, TASKS, loose, None, CONFIG, arms={"single_task": good, "trees": loose})

@@ -19,17 +19,15 @@ from mlflow.exceptions import MlflowException
 from m3h_pipeline import config
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.registry import review, tracking
-from m3h_pipeline.registry.anchor import ANCHOR, move_anchor
+from m3h_pipeline.registry.anchor import move_anchor
 from m3h_pipeline.registry.audit import ANCHORED, POSTGRES_VARIABLE, Audit
-from m3h_pipeline.registry.review import (
-    APPROVED,
-    REJECTED,
-    STATUS,
-    Standing,
-    decide,
-    roll_back,
-    settle,
-)
+from m3h_pipeline.registry.client import open_client
+from m3h_pipeline.registry.listing import format_card
+from m3h_pipeline.registry.promotion import apply_decisions
+from m3h_pipeline.registry.review import decide, roll_back
+from m3h_pipeline.registry.tags import ANCHOR, APPROVED, AUTO, BY, REASON, REJECTED, STATUS, UNKNOWN
+from m3h_pipeline.registry.verdicts import record_verdict
+from m3h_pipeline.registry.versions import RegistryState
 
 NAME = tracking.MODEL_NAME
 
@@ -42,7 +40,7 @@ def empty_store(tmp_path_factory) -> Path:
         patch.delenv(
             "MLFLOW_TRACKING_URI", raising=False
         )  # MLflow sets it where a test before has connected
-        client = review.connect(out)
+        client = open_client(out)
     client.create_registered_model(NAME)
     for number in "123":
         source = tmp_path_factory.mktemp("model")
@@ -70,16 +68,16 @@ def client(out: Path) -> MlflowClient:
 
 def aliases(out: Path) -> dict[str, str]:
     """Who is what; the anchor has tests of its own."""
-    standing = Standing.now(client(out)).aliases
-    return {alias: version for alias, version in standing.items() if alias != ANCHOR}
+    state = RegistryState.fetch(client(out)).aliases
+    return {alias: version for alias, version in state.items() if alias != ANCHOR}
 
 
 def anchor(out: Path) -> str | None:
-    return Standing.now(client(out)).aliases.get(ANCHOR)
+    return RegistryState.fetch(client(out)).aliases.get(ANCHOR)
 
 
-def told(out: Path) -> list[tuple[str, str, str, str]]:
-    return [(line.version, line.decision, line.who, line.why) for line in Audit(out).lines()]
+def decisions(out: Path) -> list[tuple[str, str, str, str]]:
+    return [(line.version, line.decision, line.who, line.why) for line in Audit(out).read_lines()]
 
 
 def test_approved_promoted_and_rolled_back_at_once_with_who_and_why(out):
@@ -92,37 +90,37 @@ def test_approved_promoted_and_rolled_back_at_once_with_who_and_why(out):
     answer = roll_back(out, "Cy", "alarms doubled")
     assert answer == "version 2, rejected by Cy: champion no longer; version 1 is champion again"
     assert aliases(out) == {"champion": "1"}
-    assert told(out) == [
+    assert decisions(out) == [
         ("1", APPROVED, "Ada", "better on sepsis"),
         ("2", APPROVED, "Ben", "newer"),
         ("2", REJECTED, "Cy", "rollback: alarms doubled"),
     ]
-    assert settle(out) == []
+    assert apply_decisions(out) == []
     version = client(out).get_model_version(NAME, "2")
-    assert (version.tags[STATUS], version.tags[review.BY]) == (REJECTED, "Cy")
+    assert (version.tags[STATUS], version.tags[BY]) == (REJECTED, "Cy")
 
 
 def test_a_tag_set_in_mlflow_s_pages_counts(out):
     client(out).set_model_version_tag(NAME, "2", STATUS, APPROVED)
-    settle(out)
+    apply_decisions(out)
     assert aliases(out) == {"champion": "2"}
-    assert told(out) == [("2", APPROVED, review.UNKNOWN, "")]
+    assert decisions(out) == [("2", APPROVED, UNKNOWN, "")]
     client(out).set_model_version_tag(NAME, "2", STATUS, REJECTED)
-    settle(out)
+    apply_decisions(out)
     assert aliases(out) == {}
-    assert told(out)[1] == ("2", REJECTED, review.UNKNOWN, "")
+    assert decisions(out)[1] == ("2", REJECTED, UNKNOWN, "")
 
 
 def test_who_and_why_can_be_said_in_mlflow_s_pages_too(out):
-    for key, value in ((review.BY, "Ada"), (review.REASON, "looked at it"), (STATUS, APPROVED)):
+    for key, value in ((BY, "Ada"), (REASON, "looked at it"), (STATUS, APPROVED)):
         client(out).set_model_version_tag(NAME, "1", key, value)
-    settle(out)
+    apply_decisions(out)
     # A later change of the tag alone is not put down to Ada.
     client(out).set_model_version_tag(NAME, "1", STATUS, REJECTED)
-    settle(out)
-    assert told(out) == [
+    apply_decisions(out)
+    assert decisions(out) == [
         ("1", APPROVED, "Ada", "looked at it"),
-        ("1", REJECTED, review.UNKNOWN, ""),
+        ("1", REJECTED, UNKNOWN, ""),
     ]
 
 
@@ -139,51 +137,51 @@ def verdict(passed: bool, judged: int = 3) -> dict:
 
 def test_the_gate_s_verdict_waits_for_a_person_or_is_a_rejection_with_reasons(out):
     at = client(out)
-    assert review.conclude(at, "1", verdict(True)) == "pending"
+    assert record_verdict(at, "1", verdict(True)) == "pending"
     assert aliases(out) == {"challenger": "1"}
     assert at.get_model_version(NAME, "2").tags[STATUS] == "superseded"
     at.set_model_version_tag(NAME, "3", STATUS, "pending")
-    review.conclude(at, "3", verdict(False))
+    record_verdict(at, "3", verdict(False))
     tags = at.get_model_version(NAME, "3").tags
-    assert (tags[STATUS], tags[review.BY]) == (REJECTED, "gate")
+    assert (tags[STATUS], tags[BY]) == (REJECTED, "gate")
     # Why, and what to do about it.
     override = 'To accept the version all the same: m3h review approve 3 --reason "..."'
-    assert tags[review.REASON] == f"calibrated: off. Look at the curves. {override}"
-    assert override in review.card(out, "3")
-    assert settle(out) == []
+    assert tags[REASON] == f"calibrated: off. Look at the curves. {override}"
+    assert override in format_card(out, "3")
+    assert apply_decisions(out) == []
     assert aliases(out) == {"challenger": "1"}
     # A person may overrule the gate, and the gate never overrules a person.
     decide(out, APPROVED, "3", "Ada", "the calibration split is odd this month")
     assert aliases(out) == {"challenger": "1", "champion": "3"}
-    assert review.conclude(at, "3", verdict(False)) == APPROVED
+    assert record_verdict(at, "3", verdict(False)) == APPROVED
 
 
 def test_nothing_promotes_itself_unless_configured_and_judged(out):
-    review.conclude(client(out), "2", verdict(True))
-    assert settle(out) == []
-    assert settle(out, auto_promote=True) == [f"version 2, approved by {review.AUTO}: champion"]
+    record_verdict(client(out), "2", verdict(True))
+    assert apply_decisions(out) == []
+    assert apply_decisions(out, auto_promote=True) == [f"version 2, approved by {AUTO}: champion"]
     at = client(out)
     at.set_model_version_tag(NAME, "3", STATUS, "pending")
-    review.conclude(at, "3", verdict(True, judged=0))
-    assert settle(out, auto_promote=True) == []
+    record_verdict(at, "3", verdict(True, judged=0))
+    assert apply_decisions(out, auto_promote=True) == []
     assert aliases(out) == {"champion": "2", "challenger": "3"}
 
 
 def test_the_first_approved_version_stays_the_anchor_until_a_person_moves_it(out):
     for version in "12":
         decide(out, APPROVED, version, "Ada", "")
-        settle(out)
+        apply_decisions(out)
     roll_back(out, "Ada", "alarms")
-    settle(out)
+    apply_decisions(out)
     decide(out, APPROVED, "3", "Ada", "")
-    settle(out)
+    apply_decisions(out)
     assert anchor(out) == "1"
-    lines = told(out)
+    lines = decisions(out)
     assert "version 2 is the anchor; it was version 1" in move_anchor(out, "2", "Ben", "new tasks")
     assert anchor(out) == "2"
-    assert told(out) == [*lines, ("2", ANCHORED, "Ben", "new tasks")]
+    assert decisions(out) == [*lines, ("2", ANCHORED, "Ben", "new tasks")]
     # The line says nothing about who scores: the next tick finds no champion moved by hand.
-    assert settle(out) == []
+    assert apply_decisions(out) == []
     assert aliases(out) == {"champion": "3", "previous": "1"}
     with pytest.raises(InputError, match="version 2 is the anchor already"):
         move_anchor(out, "2", "Ben", "")
@@ -194,7 +192,7 @@ def test_the_first_approved_version_stays_the_anchor_until_a_person_moves_it(out
 def test_an_anchor_that_is_gone_is_set_anew_by_the_next_approval_which_says_so(out):
     for version in "12":
         decide(out, APPROVED, version, "Ada", "")
-        settle(out)
+        apply_decisions(out)
     client(out).delete_model_version(NAME, "1")
     assert anchor(out) is None
     told_them = decide(out, APPROVED, "3", "Ada", "")
@@ -207,19 +205,19 @@ def test_an_anchor_that_mlflow_refuses_leaves_no_line(out, monkeypatch):
         raise MlflowException("connection refused")
 
     decide(out, APPROVED, "1", "Ada", "")
-    settle(out)
-    lines = told(out)
+    apply_decisions(out)
+    lines = decisions(out)
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "set_registered_model_alias", down)
         with pytest.raises(InputError, match="can't be reached"):
             move_anchor(out, "2", "Ada", "")
-    assert (told(out), anchor(out)) == (lines, "1")
+    assert (decisions(out), anchor(out)) == (lines, "1")
 
 
 def test_the_sole_pending_version_is_the_default(out):
     with pytest.raises(InputError, match="name a version: 1, 2, 3 waits for review"):
         decide(out, APPROVED, None, None, "")
-    review.conclude(client(out), "3", verdict(True))
+    record_verdict(client(out), "3", verdict(True))
     assert "version 3" in decide(out, APPROVED, None, None, "")
     with pytest.raises(InputError, match="there is no version 9; there are: 1, 2, 3"):
         decide(out, APPROVED, "9", None, "")
@@ -232,7 +230,7 @@ def decide_together(monkeypatch, *decisions: tuple[Path, str, str]) -> list[str]
     """What each of (out-folder, decision, name) is told who began before any other has decided."""
     answers: list[str] = []
     start = threading.Barrier(len(decisions))
-    real = review.connect
+    real = review.open_client
 
     def connect(folder: Path) -> MlflowClient:
         start.wait(60)
@@ -245,7 +243,7 @@ def decide_together(monkeypatch, *decisions: tuple[Path, str, str]) -> list[str]
             answers.append(str(error))
 
     with monkeypatch.context() as patch:
-        patch.setattr(review, "connect", connect)
+        patch.setattr(review, "open_client", connect)
         threads = [threading.Thread(target=reviewer, args=one) for one in decisions]
         for thread in threads:
             thread.start()
@@ -254,9 +252,9 @@ def decide_together(monkeypatch, *decisions: tuple[Path, str, str]) -> list[str]
     return answers
 
 
-def test_two_reviewers_of_one_version_at_once_the_second_is_told(out, monkeypatch):
+def test_two_reviewers_of_one_version_at_once_the_second_is_decisions(out, monkeypatch):
     answers = decide_together(monkeypatch, (out, APPROVED, "Ada"), (out, REJECTED, "Ben"))
-    lines = told(out)
+    lines = decisions(out)
     assert len(lines) == 1
     assert sum(f"by {lines[0][2]} at" in answer for answer in answers) == 1
     assert aliases(out) == ({"champion": "1"} if lines[0][1] == APPROVED else {})
@@ -264,7 +262,7 @@ def test_two_reviewers_of_one_version_at_once_the_second_is_told(out, monkeypatc
 
 def test_two_reviewers_who_agree_leave_one_line(out, monkeypatch):
     answers = decide_together(monkeypatch, (out, APPROVED, "Ada"), (out, APPROVED, "Ben"))
-    lines = told(out)
+    lines = decisions(out)
     assert len(lines) == 1
     assert set(answers) == {f"version 1, approved by {lines[0][2]}: champion"}
     assert aliases(out) == {"champion": "1"}
@@ -277,7 +275,7 @@ def test_the_command_and_the_sensor_at_once_write_one_line_and_move_the_aliases_
 
     def tick() -> None:
         while not stop.is_set():
-            seen.extend(settle(out))
+            seen.extend(apply_decisions(out))
 
     sensor = threading.Thread(target=tick)
     sensor.start()
@@ -290,7 +288,7 @@ def test_the_command_and_the_sensor_at_once_write_one_line_and_move_the_aliases_
     ]
     assert set(seen) <= set(answers)
     assert aliases(out) == {"champion": "1"}
-    assert len(told(out)) == 3
+    assert len(decisions(out)) == 3
 
 
 def test_two_reviewers_in_two_processes_of_two_versions_leave_one_champion_and_two_lines(out):
@@ -302,17 +300,17 @@ def test_two_reviewers_in_two_processes_of_two_versions_leave_one_champion_and_t
         for version, name in (("1", "Ada"), ("2", "Ben"))
     ]
     assert [process.wait(120) for process in both] == [0, 0]
-    assert sorted(told(out)) == [("1", APPROVED, "Ada", ""), ("2", APPROVED, "Ben", "")]
-    last = told(out)[-1][0]
+    assert sorted(decisions(out)) == [("1", APPROVED, "Ada", ""), ("2", APPROVED, "Ben", "")]
+    last = decisions(out)[-1][0]
     assert aliases(out) == {"champion": last, "previous": "1" if last == "2" else "2"}
 
 
 def test_two_sensors_at_once_carry_out_each_decision_once(out):
     decide(out, APPROVED, "1", "Ada", "")
-    client(out).set_model_version_tag(NAME, "2", review.BY, "Ben")
+    client(out).set_model_version_tag(NAME, "2", BY, "Ben")
     client(out).set_model_version_tag(NAME, "2", STATUS, APPROVED)
     said: list[str] = []
-    threads = [threading.Thread(target=lambda: said.extend(settle(out))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: said.extend(apply_decisions(out))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -329,7 +327,7 @@ def test_mlflow_going_down_at_any_call_leaves_one_champion_and_the_same_command_
     out, monkeypatch, act
 ):
     decide(out, APPROVED, "1", "Ada", "first")
-    review.conclude(client(out), "2", verdict(True))
+    record_verdict(client(out), "2", verdict(True))
     lines = [("1", APPROVED, "Ada", "first"), ("2", APPROVED, "Ben", "second")]
     if act == "promote":
         command = partial(decide, out, APPROVED, "2", "Ben", "second")
@@ -364,13 +362,13 @@ def test_mlflow_going_down_at_any_call_leaves_one_champion_and_the_same_command_
                 pass
         during = aliases(out)
         assert during.get("champion") in ("1", "2")
-        assert told(out) == lines
+        assert decisions(out) == lines
         if survived:
             break
     assert alive >= 3
     assert aliases(out) == expected
-    assert settle(out) == []
-    assert told(out) == lines
+    assert apply_decisions(out) == []
+    assert decisions(out) == lines
 
 
 @pytest.mark.parametrize("finish", ["the sensor", "the same command"])
@@ -388,11 +386,15 @@ def test_a_decision_taken_while_mlflow_is_down_is_kept_and_carried_out_later(
         ):
             decide(out, APPROVED, "3", "Ada", "now")
     assert aliases(out) == {}
-    done = settle(out) if finish == "the sensor" else [decide(out, APPROVED, "3", "Ada", "now")]
+    done = (
+        apply_decisions(out)
+        if finish == "the sensor"
+        else [decide(out, APPROVED, "3", "Ada", "now")]
+    )
     assert done == ["version 3, approved by Ada: champion"]
     assert aliases(out) == {"champion": "3"}
     assert client(out).get_model_version(NAME, "3").tags[STATUS] == APPROVED
-    assert told(out) == [("3", APPROVED, "Ada", "now")]
+    assert decisions(out) == [("3", APPROVED, "Ada", "now")]
 
 
 def test_a_server_that_is_not_there_is_said_at_once_and_nothing_is_written(out, monkeypatch):
@@ -400,8 +402,8 @@ def test_a_server_that_is_not_there_is_said_at_once_and_nothing_is_written(out, 
     with pytest.raises(InputError, match=r"MLflow at http://127.0.0.1:9 can't be reached"):
         decide(out, APPROVED, "1", "Ada", "")
     with pytest.raises(InputError, match="can't be reached"):
-        settle(out)
-    assert told(out) == []
+        apply_decisions(out)
+    assert decisions(out) == []
 
 
 @pytest.mark.parametrize("how", ["version deleted", "alias removed"])
@@ -412,19 +414,21 @@ def test_a_champion_deleted_by_hand_is_said_and_can_be_rolled_back(out, how):
         client(out).delete_model_version(NAME, "2")
     else:
         client(out).delete_registered_model_alias(NAME, "champion")
-    said = settle(out)
+    said = apply_decisions(out)
     assert len(said) == 1
     assert "by hand in MLflow: nothing is scored" in said[0]
     assert "brings back version 1" in said[0]
-    assert settle(out) == []
-    assert len(told(out)) == 3
+    assert apply_decisions(out) == []
+    assert len(decisions(out)) == 3
     roll_back(out, "Ben", "it was deleted")
     assert aliases(out) == {"champion": "1"}
 
 
 def test_a_champion_made_by_hand_is_left_and_written_down(out):
     client(out).set_registered_model_alias(NAME, "champion", "3")
-    assert settle(out) == ["version 3 was made champion by hand in MLflow, in the place of none"]
+    assert apply_decisions(out) == [
+        "version 3 was made champion by hand in MLflow, in the place of none"
+    ]
     client(out).set_registered_model_alias(NAME, "champion", "2")
     file = out / "told.txt"
     config.save(config.Config(notify=config.NotifyConfig(command=f"cat > {file}")), out)
@@ -436,14 +440,14 @@ def test_a_champion_made_by_hand_is_left_and_written_down(out):
     assert decide(out, APPROVED, "1", "Ada", "").splitlines() == [hand, approval]
     assert file.read_text() == f"M3H: {hand}"
     assert aliases(out) == {"champion": "1", "previous": "2"}
-    assert len(told(out)) == 3
+    assert len(decisions(out)) == 3
 
 
 def test_a_version_deleted_before_its_approval_is_carried_out(out):
-    with Audit(out).alone() as book:
-        book.write("1", APPROVED, "Ada", "")
+    with Audit(out).begin() as transaction:
+        transaction.insert("1", APPROVED, "Ada", "")
     client(out).delete_model_version(NAME, "1")
-    assert "was deleted in MLflow before" in settle(out)[0]
+    assert "was deleted in MLflow before" in apply_decisions(out)[0]
     assert aliases(out) == {}
 
 
@@ -483,19 +487,19 @@ def test_the_command_line_lists_versions_and_decisions(out):
 @pytest.mark.parametrize("out", ["sqlite"], indirect=True)
 def test_where_a_version_stands_is_said_as_it_is_now(out):
     at = client(out)
-    review.conclude(at, "3", verdict(False))
-    review.conclude(at, "2", verdict(True))
-    standing = Standing.now(at)
-    assert standing.describe("1") == (
+    record_verdict(at, "3", verdict(False))
+    record_verdict(at, "2", verdict(True))
+    state = RegistryState.fetch(at)
+    assert state.describe("1") == (
         "gave way to a later candidate before anybody decided on it; there is no champion"
     )
-    assert standing.describe("2") == "passed the gate and waits for review"
-    assert standing.describe("3") == "was rejected by the gate"
+    assert state.describe("2") == "passed the gate and waits for review"
+    assert state.describe("3") == "was rejected by the gate"
     decide(out, APPROVED, "2", "Ada", "")
     decide(out, APPROVED, "1", "Ada", "")
     decide(out, REJECTED, "2", "Ben", "")
-    standing = Standing.now(at)
-    assert standing.describe("1") == "is the champion"
-    assert standing.describe("2") == "was rejected by Ben; the champion is version 1"
+    state = RegistryState.fetch(at)
+    assert state.describe("1") == "is the champion"
+    assert state.describe("2") == "was rejected by Ben; the champion is version 1"
     at.delete_model_version(NAME, "3")
-    assert Standing.now(at).describe("3") == "was deleted in MLflow"
+    assert RegistryState.fetch(at).describe("3") == "was deleted in MLflow"

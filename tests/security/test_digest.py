@@ -19,10 +19,15 @@ from m3h_pipeline import config
 from m3h_pipeline.cli.main import main
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.jobs import champion, score
-from m3h_pipeline.registry import review, tag_answers, tracking
-from m3h_pipeline.registry.approval import approval, fetch_approved, held_against, verify
-from m3h_pipeline.registry.audit import POSTGRES_VARIABLE, Audit, system_user
-from m3h_pipeline.registry.review import APPROVED, REJECTED, STATUS, decide, roll_back, settle
+from m3h_pipeline.registry import tracking
+from m3h_pipeline.registry.approval import find_anchor_approval, find_approval, verify
+from m3h_pipeline.registry.audit import POSTGRES_VARIABLE, Audit, get_system_user
+from m3h_pipeline.registry.client import open_client
+from m3h_pipeline.registry.digests import fetch_approved
+from m3h_pipeline.registry.listing import format_overview
+from m3h_pipeline.registry.promotion import apply_decisions
+from m3h_pipeline.registry.review import decide, roll_back
+from m3h_pipeline.registry.tags import ANSWER, APPROVED, REJECTED, STATUS
 
 MODEL = Path(__file__).parents[1] / "scoring" / "model_format_1" / "model"
 NAME = tracking.MODEL_NAME
@@ -34,7 +39,7 @@ def empty_store(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("registry")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        review.connect(out).create_registered_model(NAME)
+        open_client(out).create_registered_model(NAME)
     return out / "mlflow" / "mlflow.db"
 
 
@@ -98,7 +103,7 @@ ATTACKS = [swap_weights, add_a_line, add_a_file, remove_a_file, rename_a_file]
 
 def test_an_approved_version_is_loaded_by_score_and_gate(out, tmp_path):
     decide(out, APPROVED, "1", "Ada", "good")
-    approved = approval(out, "1")
+    approved = find_approval(out, "1")
     assert approved["by"] == "Ada"
     (private := tmp_path / "private").mkdir()
     folder, served = score.load("1", approved, private)
@@ -116,7 +121,7 @@ def test_files_that_changed_after_the_approval_are_refused(
     out, tmp_path, attack: Callable[[Path], None]
 ):
     decide(out, APPROVED, "1", "Ada", "good")
-    approved = approval(out, "1")
+    approved = find_approval(out, "1")
     attack(stored(out, "1"))
     (private := tmp_path / "private").mkdir()
     said = (
@@ -143,7 +148,7 @@ def test_a_link_to_somewhere_else_is_refused(out, tmp_path):
 def test_what_is_loaded_is_the_copy_that_was_compared(out, tmp_path):
     decide(out, APPROVED, "1", "Ada", "good")
     (private := tmp_path / "private").mkdir()
-    folder = fetch_approved("1", approval(out, "1"), private)
+    folder = fetch_approved("1", find_approval(out, "1"), private)
     for attack in (swap_weights, add_a_line):
         attack(stored(out, "1"))
     for file in ("serving.py", "artifacts/model/model.safetensors"):
@@ -170,8 +175,8 @@ def test_mlflow_s_note_and_bytecode_count_for_nothing_and_are_not_loaded(out, tm
 def test_the_audit_line_decides_not_tags_nor_aliases(out):
     client(out).set_registered_model_alias(NAME, "champion", "2")
     client(out).set_model_version_tag(NAME, "2", "digest", "0" * 64)
-    settle(out)
-    assert approval(out, "2") is None
+    apply_decisions(out)
+    assert find_approval(out, "2") is None
     with pytest.raises(
         InputError, match=r"has no approval that names its files.*m3h review approve 2"
     ):
@@ -179,8 +184,8 @@ def test_the_audit_line_decides_not_tags_nor_aliases(out):
     decide(out, APPROVED, "2", "Ada", "")
     assert "version 2 holds the files" in verify(out, None, None)
     decide(out, REJECTED, "2", "Ben", "")
-    assert approval(out, "2") is None
-    assert held_against(out, "2")["by"] == "Ada"
+    assert find_approval(out, "2") is None
+    assert find_anchor_approval(out, "2")["by"] == "Ada"
 
 
 def test_no_approval_blesses_files_that_changed_since_the_last_one(out):
@@ -199,7 +204,7 @@ def test_no_approval_blesses_files_that_changed_since_the_last_one(out):
 
 def test_an_approval_in_mlflow_s_pages_names_the_files_too(out):
     client(out).set_model_version_tag(NAME, "1", STATUS, APPROVED)
-    settle(out)
+    apply_decisions(out)
     assert "version 1 holds the files" in verify(out, None, None)
     swap_weights(stored(out, "1"))
     with pytest.raises(InputError, match=r"approved at .* by unknown"):
@@ -232,11 +237,11 @@ def test_an_audit_table_of_an_earlier_version_opens(tmp_path, monkeypatch, reque
         address = request.getfixturevalue("postgres")[0]
         monkeypatch.setenv(POSTGRES_VARIABLE, address)
     make_earlier_table(address)
-    (line,) = Audit(tmp_path).lines()
+    (line,) = Audit(tmp_path).read_lines()
     assert (line.who, line.champion, line.digest, line.system_user) == ("Ada", "1", None, None)
-    with Audit(tmp_path).alone() as book:
-        book.write("2", APPROVED, "Ben", "", digest="0" * 64, system_user="root")
-    assert [line.digest for line in Audit(tmp_path).lines()] == [None, "0" * 64]
+    with Audit(tmp_path).begin() as transaction:
+        transaction.insert("2", APPROVED, "Ben", "", digest="0" * 64, system_user="root")
+    assert [line.digest for line in Audit(tmp_path).read_lines()] == [None, "0" * 64]
 
 
 def test_a_champion_of_an_earlier_version_is_approved_again(out):
@@ -249,10 +254,10 @@ def test_a_champion_of_an_earlier_version_is_approved_again(out):
     assert (
         decide(out, APPROVED, "1", "Ben", "looked again") == "version 1, approved by Ben: champion"
     )
-    assert approval(out, "1")["by"] == "Ben"
+    assert find_approval(out, "1")["by"] == "Ben"
     with pytest.raises(InputError, match="version 1 is the champion already"):
         decide(out, APPROVED, "1", "Ben", "")
-    assert len(Audit(out).lines()) == 2
+    assert len(Audit(out).read_lines()) == 2
 
 
 def test_the_system_s_user_stands_beside_the_claimed_name_without_control_characters(
@@ -262,33 +267,33 @@ def test_the_system_s_user_stands_beside_the_claimed_name_without_control_charac
     decide(
         out, APPROVED, "1", "Ada\x1b[2J\n2026-01-01Z  version 2  approved by Ben", "a\tb\r\u202ec"
     )
-    line = Audit(out).lines()[-1]
+    line = Audit(out).read_lines()[-1]
     assert line.who == "Ada[2J 2026-01-01Z version 2 approved by Ben"
     assert line.why == "a b c"
-    assert line.system_user == system_user() != "somebody-else"
-    assert f"system user {system_user()}" in review.overview(out)
+    assert line.system_user == get_system_user() != "somebody-else"
+    assert f"system user {get_system_user()}" in format_overview(out)
     tag = sqlite3.connect(out / "mlflow" / "mlflow.db").execute(
         "SELECT value FROM model_version_tags WHERE key = 'validation_by'"
     )
     assert tag.fetchone() == (line.who,)
     decide(out, APPROVED, "2", None, "")
-    assert Audit(out).lines()[-1].who == system_user()
+    assert Audit(out).read_lines()[-1].who == get_system_user()
 
 
 def test_a_misspelt_status_is_answered_once_where_it_was_set(out):
     at = client(out)
     at.set_model_version_tag(NAME, "1", STATUS, "Aproved")
     at.set_model_version_tag(NAME, "2", "validation-status", "approved")
-    said = settle(out)
+    said = apply_decisions(out)
     assert len(said) == 2
     assert "validation_status is 'Aproved', which decides nothing" in said[0]
     assert "did you mean approved?" in said[0]
     assert "did you mean validation_status?" in said[1]
-    assert settle(out) == []
-    assert "did you mean approved?" in at.get_model_version(NAME, "1").tags[tag_answers.ANSWER]
-    assert "did you mean validation_status?" in review.overview(out)
-    assert Audit(out).lines() == []
+    assert apply_decisions(out) == []
+    assert "did you mean approved?" in at.get_model_version(NAME, "1").tags[ANSWER]
+    assert "did you mean validation_status?" in format_overview(out)
+    assert Audit(out).read_lines() == []
     at.set_model_version_tag(NAME, "1", STATUS, APPROVED)
-    settle(out)
-    assert tag_answers.ANSWER not in at.get_model_version(NAME, "1").tags
-    assert Audit(out).lines()[-1].version == "1"
+    apply_decisions(out)
+    assert ANSWER not in at.get_model_version(NAME, "1").tags
+    assert Audit(out).read_lines()[-1].version == "1"

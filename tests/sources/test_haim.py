@@ -211,7 +211,7 @@ def test_given_vectors_to_a_model_that_takes_vectors(tmp_path):
     MLflow serves it.
     """
     from m3h_pipeline.registry.serving import HospitalModel
-    from m3h_pipeline.registry.versions import _signature
+    from m3h_pipeline.registry.signature import build_signature
 
     found = passage(tmp_path, [row(i, image) for i in range(1, 61) for image in range(2)])
     specs = [task.to_dict() for task in TASKS]
@@ -267,9 +267,9 @@ def test_given_vectors_to_a_model_that_takes_vectors(tmp_path):
     without = served.predict(None, rows.drop(columns="vision_vector"))
     assert without["atelectasis"].notna().all()
     assert without["lacks"].tolist() == [["vision"]] * len(rows)
-    names = _signature({"age": "double"}, list(MODALITIES)).inputs.input_names()
+    names = build_signature({"age": "double"}, list(MODALITIES)).inputs.input_names()
     assert names == [f"{name}_vector" for name in MODALITIES]
-    assert _signature({"age": "double"}, ["vision"]).inputs.input_names() == [
+    assert build_signature({"age": "double"}, ["vision"]).inputs.input_names() == [
         "age",
         "events",
         "notes",

@@ -35,6 +35,7 @@ from m3h_pipeline.sources.mimic_iv import MimicIV
 from m3h_pipeline.sources.snapshot_label import check_label
 from m3h_pipeline.state.data_files import read_json, write_json
 from m3h_pipeline.state.locks import lock_shared
+from m3h_pipeline.state.mlflow_store import mlflow_uri
 from m3h_pipeline.state.snapshots import remove_snapshots, select_removable, snapshot_labels
 from m3h_pipeline.state.steps import produce, read_step
 
@@ -263,7 +264,7 @@ def test_snapshots_that_a_model_in_use_was_trained_on_are_kept(run):
     days = [f"2026-01-{day:02}" for day in range(1, 8)]
     for day in days:
         produce(run.out / "snapshots" / day / "ingested", "key", lambda to: {})
-    tracking.connect(configuration.mlflow_uri(run.out), run.out / "mlflow" / "artifacts")
+    tracking.connect(mlflow_uri(run.out), run.out / "mlflow" / "artifacts")
     client = MlflowClient()
     client.create_registered_model(tracking.MODEL_NAME)
     experiment = client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id
@@ -278,7 +279,7 @@ def test_snapshots_that_a_model_in_use_was_trained_on_are_kept(run):
     client.set_registered_model_alias(tracking.MODEL_NAME, "champion", "2")
     client.set_registered_model_alias(tracking.MODEL_NAME, "previous", "1")
 
-    versions = registry.registered()
+    versions = registry.list_versions()
     assert [(v.version, v.aliases, v.snapshot, v.pending) for v in versions] == [
         ("1", ("previous",), days[0], False),
         ("2", ("champion",), days[1], False),

@@ -11,11 +11,16 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from m3h_pipeline import config
 from m3h_pipeline.cli.run import prepare
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.registry import review, tracking
+from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry.audit import POSTGRES_VARIABLE, Audit
+from m3h_pipeline.registry.client import open_client
+from m3h_pipeline.registry.promotion import apply_decisions
+from m3h_pipeline.registry.review import decide
+from m3h_pipeline.registry.tags import APPROVED, STATUS
+from m3h_pipeline.registry.versions import RegistryState
+from m3h_pipeline.state.mlflow_store import mlflow_uri
 
 
 def test_where_the_records_lie_is_decided_once(tmp_path, monkeypatch):
@@ -48,30 +53,30 @@ def test_a_dump_restores_runs_versions_and_the_audit_table(postgres, tmp_path, m
         monkeypatch.setenv(variable, address)
     out = tmp_path / "out"
     prepare(out, "demo", None, "tiny", None)
-    client = review.connect(out)
-    assert config.mlflow_uri(out) == postgres[1]
+    client = open_client(out)
+    assert mlflow_uri(out) == postgres[1]
     client.create_registered_model(tracking.MODEL_NAME)
     source = tmp_path / "model"
     source.mkdir()
     (source / "MLmodel").write_text("")
     client.create_model_version(
-        tracking.MODEL_NAME, source=source.as_uri(), tags={review.STATUS: "pending"}
+        tracking.MODEL_NAME, source=source.as_uri(), tags={STATUS: "pending"}
     )
-    review.decide(out, review.APPROVED, None, "Ada", "the first")
-    review.settle(out)
+    decide(out, APPROVED, None, "Ada", "the first")
+    apply_decisions(out)
     with dg.DagsterInstance.get() as instance:
         instance.add_dynamic_partitions("snapshot", ["2026-01-01"])
         run = instance.create_run_for_job(
             dg.Definitions(jobs=[_job]).resolve_job_def("nothing")
         ).run_id
-    before = Audit(out).lines()
+    before = Audit(out).read_lines()
 
     for address in postgres:
         dump = tmp_path / f"{address.rsplit('_')[-1]}.dump"
         subprocess.run(["pg_dump", "--format=custom", f"--file={dump}", address], check=True)
         _empty(address)
     with pytest.raises(InputError):
-        review.settle(out)
+        apply_decisions(out)
     for address in postgres:
         _empty(address)
         dump = tmp_path / f"{address.rsplit('_')[-1]}.dump"
@@ -79,8 +84,8 @@ def test_a_dump_restores_runs_versions_and_the_audit_table(postgres, tmp_path, m
             ["pg_restore", "--exit-on-error", "--no-owner", f"--dbname={address}", dump], check=True
         )
 
-    assert Audit(out).lines() == before
-    assert dict(review.Standing.now(review.connect(out)).aliases) == {
+    assert Audit(out).read_lines() == before
+    assert dict(RegistryState.fetch(open_client(out)).aliases) == {
         "anchor": "1",
         "champion": "1",
     }

@@ -17,15 +17,20 @@ from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import MODALITIES, is_given
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.registry import tracking
-from m3h_pipeline.registry.approval import approval, held_against, not_approved
-from m3h_pipeline.registry.gate import ARMS, CHECKS, Champion, what_to_do
-from m3h_pipeline.registry.gate.advice import rejecting
+from m3h_pipeline.registry.approval import (
+    explain_missing_approval,
+    find_anchor_approval,
+    find_approval,
+)
+from m3h_pipeline.registry.gate import ARMS, CHECKS, Champion, format_advice
+from m3h_pipeline.registry.gate.advice import select_rejecting
 from m3h_pipeline.registry.notify import notify
 from m3h_pipeline.state.data_files import read_json, write_json
 from m3h_pipeline.state.steps import Step, code_version
 
 CODE = code_version(
-    "m3h_pipeline.registry.versions",
+    "m3h_pipeline.registry.registration",
+    "m3h_pipeline.registry.signature",
     "m3h_pipeline.registry.serving",
     "m3h_pipeline.scoring.monitoring",
     "m3h_core",
@@ -34,6 +39,7 @@ GATE_CODE = code_version(
     "m3h_pipeline.registry.gate",
     "m3h_pipeline.jobs.champion",
     "m3h_pipeline.registry.approval",
+    "m3h_pipeline.registry.digests",
     "m3h_core",
 )
 PREDICTIONS = "predictions.safetensors"
@@ -66,7 +72,7 @@ def model_version(
     """Register the candidate, then judge it."""
     from mlflow import MlflowClient
 
-    from m3h_pipeline.registry.review import Standing
+    from m3h_pipeline.registry.versions import RegistryState
 
     workspace.connect()
     version = _registered(context, workspace)
@@ -74,7 +80,9 @@ def model_version(
     verdict = read_json(gate.folder / "gate.json")
     number = version.info["version"]
     # Not as it was when the gate judged: people have decided since.
-    now: dict[str, Any] = {"validation status": Standing.now(MlflowClient()).describe(number)}
+    now: dict[str, Any] = {
+        "validation status": RegistryState.fetch(MlflowClient()).describe(number)
+    }
     return materialized(
         version,
         {
@@ -83,7 +91,7 @@ def model_version(
             "tasks judged": verdict["judged"],
             "champion then": verdict["champion"] or "none",
             "anchor then": verdict["anchor"] or "none",
-            "what to do": what_to_do(verdict, number) or "nothing: it passed the gate",
+            "what to do": format_advice(verdict, number) or "nothing: it passed the gate",
         },
         gate.info | now,
         version.info,
@@ -110,7 +118,7 @@ def _registered(context: dg.AssetExecutionContext, workspace: Workspace) -> Step
     cohort = workspace.step(context, "cohort")
 
     def build(to):
-        from m3h_pipeline.registry.versions import provenance, register
+        from m3h_pipeline.registry.registration import collect_provenance, register
         from m3h_pipeline.scoring.monitoring import REFERENCE, write_reference
 
         metrics = json.loads((quality.folder / "metrics.json").read_text())
@@ -134,7 +142,7 @@ def _registered(context: dg.AssetExecutionContext, workspace: Workspace) -> Step
                 "snapshot": context.partition_key,
                 "dagster.run_id": context.run_id,
                 "m3h.cohort": cohort.version,
-                **provenance(),
+                **collect_provenance(),
             },
         )
 
@@ -159,12 +167,12 @@ def _judged(
         from safetensors.numpy import load_file
 
         from m3h_core import Calibrator, Cohort, TaskSpec
-        from m3h_pipeline.registry.anchor import ANCHOR
         from m3h_pipeline.registry.gate import judge
-        from m3h_pipeline.registry.review import Standing, conclude
-        from m3h_pipeline.registry.versions import CHAMPION
+        from m3h_pipeline.registry.tags import ANCHOR, CHAMPION
+        from m3h_pipeline.registry.verdicts import record_verdict
+        from m3h_pipeline.registry.versions import RegistryState
 
-        aliases = Standing.now(MlflowClient()).aliases
+        aliases = RegistryState.fetch(MlflowClient()).aliases
         holders = {alias: aliases.get(alias) for alias in (CHAMPION, ANCHOR)}
         others = {holder for holder in holders.values() if holder and holder != number}
         applied = {
@@ -191,7 +199,7 @@ def _judged(
             },
         )
         write_json(to / "gate.json", verdict)
-        return {"validation status": conclude(MlflowClient(), number, verdict)}
+        return {"validation status": record_verdict(MlflowClient(), number, verdict)}
 
     decided_by: list[object] = [
         GATE_CODE,
@@ -224,13 +232,13 @@ def _applied(
 
     from m3h_pipeline.jobs.champion import FILE
 
-    find = held_against if is_anchor else approval
+    find = find_anchor_approval if is_anchor else find_approval
     approved = find(workspace.root, holder)
     if approved is None:
         words = (
             f"no decision names its files: `m3h review anchor {holder}`"
             if is_anchor
-            else not_approved(holder)
+            else explain_missing_approval(holder)
         )
         context.log.warning(words)
         return Champion(holder, {}, "no decision names its files; the run's log says what to do")
@@ -268,10 +276,10 @@ def _tell(
     """Tell people of a rejection by ``[notify]``, and what to do about it."""
     if verdict["passed"]:
         return
-    names = ", ".join(check["name"] for check in rejecting(verdict))
+    names = ", ".join(check["name"] for check in select_rejecting(verdict))
     message = (
         f"M3H: version {number} (snapshot {context.partition_key}) was rejected by the gate: "
         f"{names}."
     )
-    for problem in notify(workspace.config.notify, f"{message} {what_to_do(verdict, number)}"):
+    for problem in notify(workspace.config.notify, f"{message} {format_advice(verdict, number)}"):
         context.log.warning(problem)

@@ -125,7 +125,7 @@ def tim_report(
 )
 def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """Write the page and the model card, hand both to MLflow, publish ``<out>/latest``."""
-    from m3h_pipeline.registry.versions import describe
+    from m3h_pipeline.registry.registration import write_description
     from m3h_pipeline.reports.publish import publish, write_page
 
     steps = {
@@ -159,7 +159,7 @@ def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
         )
         for file in ("report.html", "model_card.md"):
             tracking.attach(version["run_id"], to / file)
-        describe(version["version"], version["run_id"], (to / "model_card.md").read_text())
+        write_description(version["version"], version["run_id"], (to / "model_card.md").read_text())
         return facts
 
     decided_by: list[object] = [
@@ -218,13 +218,13 @@ def _retire(workspace: Workspace) -> list[str]:
     """Remove snapshots that ``[retention]`` does not keep: now that the new one is whole, and never
     one in use.
     """
-    from m3h_pipeline.registry.versions import snapshots_in_use
+    from m3h_pipeline.registry.versions import list_snapshots_in_use
 
     bounds = workspace.config.retention
     if not select_removable(snapshot_labels(workspace.root), [], bounds.snapshots, bounds.days):
         return []
     workspace.connect()
     gone = select_removable(
-        snapshot_labels(workspace.root), snapshots_in_use(), bounds.snapshots, bounds.days
+        snapshot_labels(workspace.root), list_snapshots_in_use(), bounds.snapshots, bounds.days
     )
     return remove_snapshots(workspace.root, gone)

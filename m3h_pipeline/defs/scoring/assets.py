@@ -14,7 +14,7 @@ from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import MODALITIES
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.registry import tracking
-from m3h_pipeline.registry.approval import approval, not_approved
+from m3h_pipeline.registry.approval import explain_missing_approval, find_approval
 from m3h_pipeline.scoring import scores as scoring
 from m3h_pipeline.state.data_files import read_json
 from m3h_pipeline.state.locks import lock_shared
@@ -24,6 +24,7 @@ CODE = code_version(
     "m3h_pipeline.scoring.scores",
     "m3h_pipeline.features.served",
     "m3h_pipeline.registry.approval",
+    "m3h_pipeline.registry.digests",
     "m3h_pipeline.jobs.score",
 )
 MONITORING_CODE = code_version(
@@ -83,21 +84,22 @@ def scores(
     context: dg.AssetExecutionContext, config: Which, workspace: Workspace, launcher: JobLauncher
 ) -> dg.MaterializeResult:
     """Score the snapshot's samples."""
-    from m3h_pipeline.registry.versions import CHAMPION, need
+    from m3h_pipeline.registry.tags import CHAMPION
+    from m3h_pipeline.registry.versions import find_version
 
     inputs = workspace.step(context, "inputs")
     samples = workspace.step(context, "valid/samples")
     asked = bool(config.version) or config.alias != CHAMPION
     workspace.connect()
     try:
-        which = need(config.alias, config.version)
+        which = find_version(config.alias, config.version)
     except InputError as error:
         if asked:
             raise dg.Failure(description=str(error), allow_retries=False) from error
         return _nobody(context, workspace, str(error), applies=True)
-    approved = approval(workspace.root, which.version)
+    approved = find_approval(workspace.root, which.version)
     if approved is None and not asked:
-        return _nobody(context, workspace, not_approved(which.version), applies=False)
+        return _nobody(context, workspace, explain_missing_approval(which.version), applies=False)
     learned = _learned(workspace, which.snapshot, which.cohort)
     # The demo lies in the past: nobody is still in hospital.
     everyone = config.everyone or workspace.config.source.name == "demo"
@@ -171,7 +173,7 @@ def scores(
 )
 def monitoring(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """Compare the samples that are new to the champion with its reference."""
-    from m3h_pipeline.registry.versions import registered
+    from m3h_pipeline.registry.versions import list_versions
     from m3h_pipeline.scoring.monitoring import monitor, verdicts
 
     inputs, scored, labels = (
@@ -181,7 +183,7 @@ def monitoring(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Ma
     learned = None
     if version := scored.info.get("model_version"):
         workspace.connect()
-        learned = next((_learned(workspace, known.snapshot, known.cohort) for known in registered()
+        learned = next((_learned(workspace, known.snapshot, known.cohort) for known in list_versions()
                         if known.version == version), None)  # fmt: skip
 
     def build(to: Path) -> dict[str, Any]:

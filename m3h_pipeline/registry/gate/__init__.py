@@ -9,7 +9,7 @@ docs/decisions/0011-gate.md and 0021-gate-power.md the reasons and the figures.
 Shapes: N samples, T tasks, R resamples.
 """
 
-from m3h_pipeline.registry.gate.advice import what_to_do
+from m3h_pipeline.registry.gate.advice import format_advice
 from m3h_pipeline.registry.gate.calibrated import chance_of_error
 from m3h_pipeline.registry.gate.judging import CHECKS, judge
 from m3h_pipeline.registry.gate.rules import compare, mean_bounds
@@ -25,7 +25,7 @@ __all__ = [
     "Verdict",
     "chance_of_error",
     "compare",
+    "format_advice",
     "judge",
     "mean_bounds",
-    "what_to_do",
 ]

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def what_to_do(verdict: Mapping[str, Any], version: str) -> str:
+def format_advice(verdict: Mapping[str, Any], version: str) -> str:
     """The advice of the checks that a version failed, and how a person overrules the gate; empty
     where it passed.
 
     >>> failed = {"name": "calibrated", "passed": False, "advice": "look at death"}
-    >>> what_to_do({"passed": False, "checks": [failed]}, "7")
+    >>> format_advice({"passed": False, "checks": [failed]}, "7")
     'Look at death. To accept the version all the same: m3h review approve 7 --reason "..."'
     """
     if verdict["passed"]:
         return ""
-    advice = [check["advice"] for check in rejecting(verdict) if check.get("advice")]
+    advice = [check["advice"] for check in select_rejecting(verdict) if check.get("advice")]
     sentences = [text[:1].upper() + text[1:] + "." for text in dict.fromkeys(advice)]
     return " ".join(
         [
@@ -26,7 +26,7 @@ def what_to_do(verdict: Mapping[str, Any], version: str) -> str:
     )
 
 
-def rejecting(verdict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def select_rejecting(verdict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The checks that a candidate was rejected for; a warning is none of them."""
     failed = [check for check in verdict["checks"] if not check["passed"]]
     return [check for check in failed if check.get("severity", "error") == "error"]

@@ -17,10 +17,11 @@ from mlflow.artifacts import download_artifacts
 
 from m3h_pipeline import config
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.registry import location, tracking
-from m3h_pipeline.registry.location import record_location, settle_location
-from m3h_pipeline.state import pages
+from m3h_pipeline.registry import tracking
+from m3h_pipeline.state import location, pages
+from m3h_pipeline.state.location import record_location, update_location
 from m3h_pipeline.state.locks import lock_shared
+from m3h_pipeline.state.mlflow_store import EXPERIMENT, mlflow_uri
 from m3h_pipeline.state.steps import produce, read_step
 
 
@@ -32,10 +33,10 @@ def used(tmp_path_factory) -> Path:
     source = config.SourceConfig(name="tables", path=f"{out}/data")
     config.save(config.Config(source=source), out)
     record_location(out)
-    uri = config.mlflow_uri(out)
+    uri = mlflow_uri(out)
     tracking.connect(uri, out / "mlflow" / "artifacts")
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
     run = client.create_run(experiment.experiment_id)
     client.log_text(run.info.run_id, "what was learned", "model/weights.txt")
     model = client.create_logged_model(
@@ -64,7 +65,7 @@ def moved(used, tmp_path, monkeypatch) -> tuple[Path, Path]:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     old = tmp_path / "old"
     shutil.copytree(used, old)
-    settle_location(old)
+    update_location(old)
     new = tmp_path / "new"
     old.rename(new)
     return old, new
@@ -100,10 +101,10 @@ def test_all_records_name_the_new_place(used, moved, capsys):
         "experiments.artifact_location", "runs.artifact_uri", "logged_models.artifact_location",
         "model_versions.source", "model_versions.storage_location",
     }  # fmt: skip
-    settle_location(new)
+    update_location(new)
     assert f"{new} was at {old} before" in capsys.readouterr().err
     assert cells_that_name(new, old) == []
-    at = MlflowClient(config.mlflow_uri(new))
+    at = MlflowClient(mlflow_uri(new))
     for version in "12":
         assert f"{new}/mlflow/artifacts/" in at.get_model_version_download_uri("m3h", version)
     place = download_artifacts(
@@ -123,7 +124,7 @@ def test_all_records_name_the_new_place(used, moved, capsys):
         ).fetchone()[0]
     assert stored == f"file://{old}/mlflow/artifacts"
     before = (new / "mlflow" / "mlflow.db").read_bytes()
-    settle_location(new)
+    update_location(new)
     assert capsys.readouterr().err == ""
     assert (new / "mlflow" / "mlflow.db").read_bytes() == before
 
@@ -131,7 +132,7 @@ def test_all_records_name_the_new_place(used, moved, capsys):
 def test_a_folder_older_than_the_record_is_known_by_mlflow_s_store(moved):
     old, new = moved
     (new / location.FILE).unlink()
-    settle_location(new)
+    update_location(new)
     assert cells_that_name(new, old) == []
 
 
@@ -140,7 +141,7 @@ def test_a_kill_between_two_renames_loses_no_step(moved):
     images_step = new / "snapshots" / "2026-01-01" / "valid" / "images"
     shutil.copytree(images_step, images_step.with_name(".images.partial"))
     images_step.rename(images_step.with_name(".images.old"))
-    settle_location(new)
+    update_location(new)
     assert images(new)[0] == f"{new}/demo/1.jpg"
     assert [folder.name for folder in images_step.parent.iterdir() if folder.is_dir()] == ["images"]
 
@@ -160,16 +161,15 @@ def test_what_was_interrupted_is_done_again(moved, monkeypatch, where):
     with monkeypatch.context() as patch:
         patch.setattr(location, "write_json", killed)
         with pytest.raises(KeyboardInterrupt):
-            settle_location(new)
+            update_location(new)
     assert not location._is_here(new, new)
-    settle_location(new)
+    update_location(new)
     assert location._is_here(new, new)
     assert images(new)[0] == f"{new}/demo/1.jpg"
     assert config.load(new).source.path == f"{new}/data"
     artifacts = f"file://{new}/mlflow/artifacts"
     assert (
-        MlflowClient(config.mlflow_uri(new)).get_experiment_by_name("m3h").artifact_location
-        == artifacts
+        MlflowClient(mlflow_uri(new)).get_experiment_by_name("m3h").artifact_location == artifacts
     )
     with closing(sqlite3.connect(new / "mlflow" / location.BACKUP)) as backup:
         assert artifacts not in "".join(backup.iterdump())
@@ -179,11 +179,11 @@ def test_a_link_to_the_folder_changes_nothing(moved):
     old, new = moved
     old.symlink_to(new)
     before = (new / "mlflow" / "mlflow.db").read_bytes()
-    settle_location(new)
+    update_location(new)
     assert (new / "mlflow" / "mlflow.db").read_bytes() == before
     assert images(new)[0] == f"{old}/demo/1.jpg"
     old.unlink()
-    settle_location(new)
+    update_location(new)
     assert cells_that_name(new, old) == []
 
 
@@ -193,21 +193,21 @@ def test_while_somebody_is_at_work_it_is_refused(moved):
         lock_shared(new),
         pytest.raises(InputError, match=rf"moved or copied from {old} while a run is at work"),
     ):
-        settle_location(new)
+        update_location(new)
     with (
         pages.lock_server(new),
         pytest.raises(InputError, match="while `m3h ui` serves it: end that first"),
     ):
-        settle_location(new)
+        update_location(new)
     assert cells_that_name(new, new) == []
-    settle_location(new)
+    update_location(new)
 
 
 def test_a_server_s_artefacts_are_its_own(moved, monkeypatch):
     _, new = moved
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     before = (new / "mlflow" / "mlflow.db").read_bytes()
-    settle_location(new)
+    update_location(new)
     assert (new / "mlflow" / "mlflow.db").read_bytes() == before
     assert images(new)[0] == f"{new}/demo/1.jpg"
 
@@ -216,12 +216,12 @@ def test_a_database_that_is_elsewhere_is_refused_with_what_mends_it(moved, monke
     old, new = moved
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://m3h@db/m3h_mlflow")
     with pytest.raises(InputError) as refused:
-        settle_location(new)
+        update_location(new)
     mends = str(refused.value).rpartition(": ")[2]
     assert mends == f"ln -s {new} {old}"
     old.mkdir()
     with pytest.raises(InputError, match=f"{new} is a copy of {old}"):
-        settle_location(new)
+        update_location(new)
     old.rmdir()
     assert os.system(mends) == 0
-    settle_location(new)
+    update_location(new)

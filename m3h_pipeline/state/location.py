@@ -3,7 +3,7 @@
 ``<out>/location.json`` says which place the folder's records name. MLflow's store, the tables of
 images and m3h.toml hold absolute paths below that place. At another place they would lead nowhere,
 or, of a copy, into the original: scores would come from somebody else's artefacts. So whoever opens
-the folder calls `settle_location` first, which makes all of them name the place where the folder
+the folder calls `update_location` first, which makes all of them name the place where the folder
 lies now. What a server of MLflow keeps is the server's own, and nothing of it is changed.
 """
 
@@ -22,12 +22,12 @@ from urllib.parse import unquote, urlsplit
 import polars as pl
 import pyarrow.parquet as pq
 
-from m3h_pipeline import config as configuration
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.registry.tracking import EXPERIMENT
 from m3h_pipeline.state.data_files import read_json, write_json
 from m3h_pipeline.state.locks import hold_lock, lock_exclusively
+from m3h_pipeline.state.mlflow_store import EXPERIMENT, mlflow_uri
 from m3h_pipeline.state.pages import is_served
+from m3h_pipeline.state.paths import CONFIG_FILE
 from m3h_pipeline.state.permissions import create_private_file
 from m3h_pipeline.state.steps import clear_leftovers, revise
 
@@ -38,14 +38,14 @@ _LOCK = ".location.lock"
 _ADDRESSES = ("uri", "location", "source", "root")
 
 
-def settle_location(out: Path) -> None:
+def update_location(out: Path) -> None:
     """Make the records of an out-folder name the place where it lies; quick where they do.
 
     Can be killed at any moment and is then done again. Raises `InputError` where the folder can't
     be used at its new place, with what mends it.
     """
     here = out.resolve()
-    if _is_here(out, here) or not (out / configuration.FILE).exists():
+    if _is_here(out, here) or not (out / CONFIG_FILE).exists():
         return
     old = _recorded(out)
     # As long as the old name leads here too, what holds it is right.
@@ -115,14 +115,14 @@ def _path_of(address: str) -> Path | None:
 
 
 def _move(out: Path, old: Path, here: Path) -> None:
-    uri = configuration.mlflow_uri(out)
+    uri = mlflow_uri(out)
     own = here / "mlflow" / "mlflow.db"
     is_own = uri == f"sqlite:///{own}"
     if not is_own and not uri.startswith("http"):
         raise InputError(_shared_database(old, here))
     for snapshot in sorted((out / "snapshots").glob("[!.]*")):
         _move_images(snapshot, old, here)
-    _move_settings(out / configuration.FILE, old, here)
+    _move_settings(out / CONFIG_FILE, old, here)
     note = f"note: {here} was at {old} before; its records name the new place now"
     if is_own and own.exists() and _move_store(own, _artifacts(old), _artifacts(here)):
         note += f" (MLflow's store as it was: {own.with_name(BACKUP)})"
