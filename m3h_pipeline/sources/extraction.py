@@ -1,5 +1,5 @@
-"""What sources share: text to values in SQL, writing a canonical table, and counting what became of
-every row read.
+"""What the extractions of all sources share: loading raw tables, writing a canonical table, and
+counting what became of every row read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ import polars as pl
 from m3h_pipeline.sources.base import Settings
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable
 from m3h_pipeline.sources.splits import split_subjects
-from m3h_pipeline.state.database import literal, one_thread, write_parquet
+from m3h_pipeline.state.database import identifier, literal, one_thread, write_parquet
+from m3h_pipeline.state.sql import render_sql
+
+_SQL = Path(__file__).parent
 
 EVENTS_ORDER = "stay_id, time, code, value, available_time, unit, source_file, source_row"
 # What was known first comes first: of notes with the same key it is kept, whatever comes later.
@@ -29,45 +32,16 @@ NOTES_ORDER = (
 # written as such, and none that comes from a patient.
 _WITH_ALL_VALUES = ("code", "task", "source_file")
 
-# Text to values; null where that fails. Pandas writes ids beside missing ones as 123.0. Of millions
-# of values nearly all are plain, so that comes first: regular expressions cost more than all else,
-# trim as much as three other looks. Before '!' come the empty text and those that begin with a
-# space.
-_MACROS = """
-CREATE MACRO as_text(x) AS
-    CASE WHEN x < '!' OR ends_with(x, ' ') THEN nullif(trim(x), '') ELSE x END;
-CREATE MACRO as_id(x) AS
-    CASE WHEN contains(x, '.') THEN regexp_replace(nullif(trim(x), ''), '\\.0+$', '') ELSE as_text(x) END;
-CREATE MACRO as_number(x) AS CASE WHEN isfinite(TRY_CAST(x AS DOUBLE)) THEN TRY_CAST(x AS DOUBLE) END;
-CREATE MACRO printable(x) AS left(regexp_replace(replace(x, '”', '"'), '[\\x00-\\x1f\\x7f]', ' ', 'g'), 60);
-CREATE MACRO raw_of(x) AS coalesce(' (raw value “' || printable(x) || '”)', '');
-CREATE MACRO in_utc(x) AS {in_utc};
-CREATE MACRO from_utc(x) AS {from_utc};
-CREATE MACRO as_time(x) AS CASE
-    WHEN x LIKE '____-__-__ __:__:__' THEN in_utc(TRY_CAST(x AS TIMESTAMP))
-    WHEN trim(x) NOT LIKE '____-__-__%' THEN NULL
-    WHEN regexp_matches(trim(x), '(Z|[+-][0-9:]+)$', 'i') AND length(trim(x)) > 10
-        THEN TRY_CAST(trim(x) AS TIMESTAMPTZ) AT TIME ZONE 'UTC'
-    ELSE in_utc(TRY_CAST(trim(x) AS TIMESTAMP)) END;
-"""
 
-# What a column is to be: the function that reads it, and what it is not where that fails.
-TIME = ("as_time", "date")
-NUMBER = ("as_number", "number")
-
-
-def parse_errors(checks: Mapping[str, tuple[str, str]], *others: str) -> str:
-    """SQL of parse_errors: columns that hold a text which the conversion does not understand, and
-    other problems.
-
-    ``checks``: column -> (function, what it is not). The result is null where nothing is wrong.
-    """
-    wrong = [
-        f"CASE WHEN as_text({column}) IS NOT NULL AND {function}({column}) IS NULL "
-        f"THEN '{column}: not a {kind}' || raw_of({column}) END"
-        for column, (function, kind) in checks.items()
-    ]
-    return f"nullif(concat_ws('; ', {', '.join([*wrong, *others])}), '')"
+def define_time_macros(connection: duckdb.DuckDBPyConnection, timezone: str) -> None:
+    """Make ``in_utc`` of a naive time of this time zone, and ``from_utc`` back to it."""
+    zone = literal(timezone)
+    in_utc = from_utc = "x"
+    if timezone != "UTC":
+        in_utc = f"(x AT TIME ZONE {zone}) AT TIME ZONE 'UTC'"
+        from_utc = f"(x AT TIME ZONE 'UTC') AT TIME ZONE {zone}"
+    connection.execute(f"CREATE MACRO in_utc(x) AS {in_utc}")
+    connection.execute(f"CREATE MACRO from_utc(x) AS {from_utc}")
 
 
 @dataclass
@@ -90,17 +64,9 @@ class Extraction:
     expressions: dict[str, str] = field(default_factory=dict)
 
     def define_macros(self, timezone: str) -> None:
-        """Make ``as_text``, ``as_id``, ``as_number``, ``as_time``, ``from_utc``; naive times are of
-        this time zone.
-        """
-        zone = literal(timezone)
-        utc = "'UTC'"
-        in_utc, from_utc = (
-            f"(x AT TIME ZONE {a}) AT TIME ZONE {b}" for a, b in ((zone, utc), (utc, zone))
-        )
-        if timezone == "UTC":
-            in_utc = from_utc = "x"
-        self.connection.execute(_MACROS.format(in_utc=in_utc, from_utc=from_utc))
+        """Make the macros of macros.sql; naive times are of this time zone."""
+        define_time_macros(self.connection, timezone)
+        self.connection.execute(render_sql(_SQL / "macros.sql"))
 
     def load(
         self,
@@ -183,11 +149,10 @@ class Extraction:
         """
         types = {}
         for column, all_values in values.items():
-            distinct = (
-                f"SELECT DISTINCT value FROM ({all_values}) t(value) WHERE value IS NOT NULL ORDER "
-                "BY value"
+            self.connection.execute(
+                f"""CREATE OR REPLACE TEMP TABLE every_value AS SELECT DISTINCT value
+                FROM ({all_values}) t(value) WHERE value IS NOT NULL ORDER BY value"""
             )
-            self.connection.execute(f"CREATE OR REPLACE TEMP TABLE every_value AS {distinct}")
             if self.connection.execute("FROM every_value LIMIT 1").fetchone():
                 types[column] = f"{table}_{column}"
                 self.connection.execute(f"CREATE TYPE {types[column]} AS ENUM (FROM every_value)")
@@ -206,31 +171,26 @@ class Extraction:
         ``types``: what `enumerate` made for some of its columns.
         """
         names = ", ".join(literal(table.name) for table in self.tables.values())
-        types = self.enumerate(
-            file.stem, source_file=f"SELECT unnest([{names}]::VARCHAR[])"
-        ) | dict(types or {})
-        absent = ", ".join(
-            f'NULL::{types.get(column, kind)} AS "{column}"' for column, kind in schema.items()
-        )
-        values = {column: self.expressions.get(column, f'"{column}"') for column in schema}
+        enums = self.enumerate(file.stem, source_file=f"SELECT unnest([{names}]::VARCHAR[])")
+        enums |= types or {}
+        kinds = {column: enums.get(column, kind) for column, kind in schema.items()}
+        absent = ", ".join(f'NULL::{kind} AS "{column}"' for column, kind in kinds.items())
         columns = ", ".join(
-            f'({values[column]})::{types.get(column, kind)} AS "{column}"'
-            for column, kind in schema.items()
+            f'({self.expressions.get(column, identifier(column))})::{kind} AS "{column}"'
+            for column, kind in kinds.items()
         )
         # The empty first part gives the columns that these rows lack, all of them where there are
         # no tables.
-        query = (
-            f"SELECT {columns} FROM (SELECT {absent} WHERE FALSE UNION ALL BY NAME {rows}) ORDER "
-            f"BY {order}"
-        )
+        query = f"""SELECT {columns}
+            FROM (SELECT {absent} WHERE FALSE UNION ALL BY NAME {rows}) ORDER BY {order}"""
         texts = ", ".join(
             f'"{column}"::VARCHAR AS "{column}"'
-            for column in types
+            for column in enums
             if column not in _WITH_ALL_VALUES
         )
-        return write_parquet(
-            self.connection, f"SELECT * REPLACE ({texts}) FROM ({query})" if texts else query, file
-        )
+        if texts:
+            query = f"SELECT * REPLACE ({texts}) FROM ({query})"
+        return write_parquet(self.connection, query, file)
 
     def write_parts(
         self,
@@ -248,12 +208,20 @@ class Extraction:
             rows = f"SELECT * FROM ({rows}) WHERE reason IS NULL"
         return self.write(file, schema, rows or "SELECT NULL WHERE FALSE", order, types)
 
+    def file_of_row(self, table: str) -> str:
+        """SQL of the raw table that the lineage counts a row of ``table`` under: where a table is
+        made of several files, each row says of which.
+        """
+        return self.expressions.get("source_file", literal(table))
+
     def count(self, table: str, raw: str, rows: str) -> int:
-        """Note the rows of a file by reason (null: kept)."""
-        by_reason = f"SELECT reason, count(*) FROM {rows} GROUP BY reason ORDER BY reason"
-        found = self.connection.execute(by_reason).fetchall()
-        self.lineage += [(table, raw, reason, count) for reason, count in found]
-        return sum(count for _, count in found)
+        """Note the rows of a raw table by reason (null: kept)."""
+        outcomes = self.connection.execute(
+            f"""SELECT {self.file_of_row(raw)} AS file, reason, count(*) AS rows
+            FROM {rows} GROUP BY ALL ORDER BY file, reason"""
+        ).fetchall()
+        self.lineage += [(table, file, reason, n_rows) for file, reason, n_rows in outcomes]
+        return sum(n_rows for _, _, n_rows in outcomes)
 
     def close(self, to: Path) -> dict[str, Any]:
         """Write the lineage; returns the rows read of each file, as they were counted while
@@ -269,25 +237,14 @@ class Extraction:
         accounted = dict.fromkeys(self.rows_read, 0)
         records = []
         for table, raw, reason, rows in self.lineage:
-            name = self.tables[raw].name
             accounted[raw] += rows
             if rows:
-                records.append(
-                    (
-                        table,
-                        name,
-                        self.reader.checksums[name],
-                        "out_of_scope" if reason else "kept",
-                        reason,
-                        rows,
-                    )
-                )
+                name = self.tables[raw].name
+                outcome = "out_of_scope" if reason else "kept"
+                records.append((table, name, self.reader.checksums[name], outcome, reason, rows))
         assert accounted == self.rows_read, (
             f"lineage {accounted} does not account for the rows read {self.rows_read}"
         )
-        names = ["table", "file", "sha256", "outcome", "reason", "rows"]
-        pl.DataFrame(
-            records,
-            schema={name: pl.Int64 if name == "rows" else pl.String for name in names},
-            orient="row",
-        ).write_parquet(to / "lineage.parquet")
+        schema = dict.fromkeys(("table", "file", "sha256", "outcome", "reason"), pl.String)
+        frame = pl.DataFrame(records, schema={**schema, "rows": pl.Int64}, orient="row")
+        frame.write_parquet(to / "lineage.parquet")

@@ -40,7 +40,7 @@ from m3h_pipeline.sources.headers import known_names, renamings, what_is_there
 from m3h_pipeline.sources.prediction import ENDED, NONE, NOT_YET, need_mode
 from m3h_pipeline.sources.raw_tables import SUFFIXES, RawReader, RawTable, find_file, open_table
 from m3h_pipeline.sources.tasks_file import load_signals
-from m3h_pipeline.sources.units import normalised, unit_rules
+from m3h_pipeline.sources.units import unit_rules
 from m3h_pipeline.state.database import literal, spill_folder, workbench
 
 
@@ -464,7 +464,7 @@ class _Extraction(Extraction):
                 {_wrong(columns, [_not_a("value", "number", "as_quantity")])} AS parse_errors, source_row
             FROM {_with_times("raw_events", columns)} raw
             LEFT JOIN signals s ON s.code = as_text(raw.code)
-            LEFT JOIN unit_rules rule ON rule.code = s.code AND rule.spelling = {normalised("raw.unit")}"""
+            LEFT JOIN unit_rules rule ON rule.code = s.code AND rule.spelling = normal_unit(raw.unit)"""
 
     def _write_signals(self, to: Path) -> None:
         """``signals.json``: the hospital's own codes; those that cohort.yaml does not name have no

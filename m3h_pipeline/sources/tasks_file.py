@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,12 @@ def load_tasks(file: Path | None = None, only: Collection[str] | None = None) ->
     if unknown:
         raise InputError(f"{file}: there is no task {', '.join(unknown)}")
     return [rule for rule in rules if rule.spec.name in only]
+
+
+def write_tasks(folder: Path, tasks: Iterable[TaskSpec]) -> None:
+    """Write ``tasks.json``: what `TaskSpec.from_dict` reads, in order."""
+    text = json.dumps([task.to_dict() for task in tasks], indent=1)
+    (folder / "tasks.json").write_text(text + "\n")
 
 
 def gives_away(rules: Iterable[TaskRule]) -> frozenset[str]:

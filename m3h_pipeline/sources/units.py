@@ -10,7 +10,8 @@ from collections.abc import Iterable
 
 from m3h_pipeline.sources.tasks_file import Signal
 
-# Spellings of one and the same unit, normalised: lower case, no spaces, u for the micro sign.
+# Spellings of one and the same unit, as the macro normal_unit writes them: lower case, no spaces, u
+# for the micro sign.
 _SPELLINGS = {
     "bpm": ["beats/min", "/min"],
     "breaths/min": ["insp/min", "bpm", "/min", "resp/min"],
@@ -74,11 +75,6 @@ def unit_rules(signals: Iterable[Signal]) -> list[tuple[str, str, float]]:
         for unit, factor in _FACTORS.get(signal.code, {}).items():
             rules[signal.code, unit] = factor
     return [(code, unit, factor) for (code, unit), factor in rules.items()]
-
-
-def normalised(column: str) -> str:
-    """SQL: a column's unit as `unit_rules` spells it."""
-    return f"translate(lower(replace(coalesce({column}, ''), ' ', '')), 'µμ', 'uu')"
 
 
 def unit_key(unit: str) -> str:

@@ -21,7 +21,8 @@ from m3h_pipeline.config import open_source
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.as_of import write_inputs
 from m3h_pipeline.sources import Settings
-from m3h_pipeline.sources.prediction import points
+from m3h_pipeline.sources.extraction import define_time_macros
+from m3h_pipeline.sources.prediction.points import make_points
 from m3h_pipeline.sources.tasks_file import GIVEN_AWAY, load_tasks
 
 TABLES = ("samples", "events", "notes", "images", "labels", "lineage")
@@ -169,9 +170,9 @@ def test_there_is_one_prediction_a_local_day(zone, admitted, hours, clock):
             "CREATE TABLE stays_read AS SELECT 1 AS source_row, 's' AS stay_id, ?::TIMESTAMP AS "
             "admit_time, ?::TIMESTAMP AS end_time, false AS times_wrong", [admitted, end]
         )  # fmt: skip
-        rows = connection.execute(
-            points("nightly", 24, clock, zone) + " ORDER BY prediction_time"
-        ).fetchall()
+        define_time_macros(connection, zone)
+        make_points(connection, "nightly", 24, clock)
+        rows = connection.execute("FROM points ORDER BY prediction_time").fetchall()
     nights = [(suffix, time) for _, suffix, time, reason in rows if reason is None]
     assert all(admitted <= time < end for _, time in nights)
     assert len({suffix for suffix, _ in nights}) == len({time for _, time in nights}) == len(nights)
@@ -271,7 +272,7 @@ def test_reports_that_labels_were_made_from_are_in_nobodys_inputs(tmp_path, monk
   - {name: gout, problem: binary, icd10: [M10]}
 """)
     monkeypatch.setattr(
-        "m3h_pipeline.sources.mimic_iv.load_tasks", lambda only: load_tasks(file, only)
+        "m3h_pipeline.sources.mimic_iv.source.load_tasks", lambda only: load_tasks(file, only)
     )
     tables = extract(tmp_path / "h", hospital())
     assert tables["notes"]["kind"].to_list() == ["discharge"]

@@ -30,8 +30,8 @@ from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry import versions as registry
 from m3h_pipeline.reports.publish import publish
 from m3h_pipeline.scoring import scores as scoring
-from m3h_pipeline.sources import mimic_iv
 from m3h_pipeline.sources.mimic_iv import MimicIV
+from m3h_pipeline.sources.mimic_iv import source as mimic_source
 from m3h_pipeline.sources.snapshot_label import check_label
 from m3h_pipeline.state.data_files import read_json, write_json
 from m3h_pipeline.state.locks import lock_shared
@@ -162,9 +162,9 @@ def test_an_unchanged_source_costs_one_listing_and_reads_no_content(run, monkeyp
         file.write_bytes(b"\0" * stat.st_size)
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     listings = []
-    listing = mimic_iv.listing_fingerprint
+    listing = mimic_source.listing_fingerprint
     monkeypatch.setattr(
-        mimic_iv, "listing_fingerprint", lambda *a: listings.append(a) or listing(*a)
+        mimic_source, "listing_fingerprint", lambda *a: listings.append(a) or listing(*a)
     )
     prepare(run.out)
     assert run(DAYS[1]).success
