@@ -36,9 +36,13 @@ from m3h_pipeline.sources.base import (
 )
 from m3h_pipeline.sources.cohort_file import FILE, CohortFile, load_cohort_file
 from m3h_pipeline.sources.extraction import Extraction
-from m3h_pipeline.sources.headers import known_names, renamings, what_is_there
 from m3h_pipeline.sources.prediction import ENDED, NONE, NOT_YET, need_mode
 from m3h_pipeline.sources.raw_tables import SUFFIXES, RawReader, RawTable, find_file, open_table
+from m3h_pipeline.sources.raw_tables.headers import (
+    describe_columns,
+    select_known_names,
+    suggest_renamings,
+)
 from m3h_pipeline.sources.tasks_file import load_signals
 from m3h_pipeline.sources.units import unit_rules
 from m3h_pipeline.state.database import literal, spill_folder, workbench
@@ -179,7 +183,9 @@ class Tables(Source):
         unread = {
             table: sorted(set(raw.columns) - set(columns[table])) for table, raw in tables.items()
         }
-        named = {table: known_names(names, _vocabulary(cohort)) for table, names in unread.items()}
+        named = {
+            table: select_known_names(names, _vocabulary(cohort)) for table, names in unread.items()
+        }
         others = {table: len(names) - len(named[table]) for table, names in unread.items()}
         return {
             **counts,
@@ -217,7 +223,7 @@ class Tables(Source):
             meant = {
                 name: names for name, names in _OTHER_NAMES.items() if name == "available_time"
             }
-            if hint := renamings(absent, unknown, meant):
+            if hint := suggest_renamings(absent, unknown, meant):
                 raise InputError(
                     f"{file} has no column {', '.join(absent)}, but one that is much alike: {hint}"
                 )
@@ -229,7 +235,7 @@ class Tables(Source):
                 f"{self.path / FILE}: {tables['samples'].name} has no column {', '.join(lost)}"
                 + (
                     did_you_mean(lost[0], known, SIMILAR)
-                    or f"; {what_is_there(tables['samples'].columns, _vocabulary(cohort))}"
+                    or f"; {describe_columns(tables['samples'].columns, _vocabulary(cohort))}"
                 )
             )
         return tables

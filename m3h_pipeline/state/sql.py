@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import jinja2
 
 
-def render_sql(file: Path, **values: Any) -> str:
+def render_sql(file: Path, /, **values: Any) -> str:
     """The SQL of a template with these values; a name that has no value is an error.
 
     Templates of one folder can import each other's macros by their file names.

@@ -14,7 +14,8 @@ import pytest
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources import Settings
 from m3h_pipeline.sources.extraction import Extraction
-from m3h_pipeline.sources.raw_tables import _BLOCK, RawReader, RawTable, open_table
+from m3h_pipeline.sources.raw_tables import RawReader, RawTable, open_table
+from m3h_pipeline.sources.raw_tables.csv_text import BLOCK_SIZE
 from m3h_pipeline.state.database import workbench
 
 # Longer than what is unpacked at a time, so that characters are cut in two between the blocks.
@@ -92,9 +93,9 @@ def test_a_block_of_zeros_is_part_of_a_gzip_file(tmp_path):
         b"%d,%d\n" % (values.getrandbits(30), values.getrandbits(30)) for _ in range(6500)
     )
     packed = gzip.compress(text)
-    name = b"n" * (_BLOCK - (len(packed) - 1) % _BLOCK - 1)
+    name = b"n" * (BLOCK_SIZE - (len(packed) - 1) % BLOCK_SIZE - 1)
     packed = packed[:3] + b"\x08" + packed[4:10] + name + b"\0" + packed[10:]
-    assert len(packed) % _BLOCK == 1
+    assert len(packed) % BLOCK_SIZE == 1
     assert gzip.decompress(packed) == text
     (tmp_path / "table.csv.gz").write_bytes(packed)
     with duckdb.connect() as connection:
@@ -211,7 +212,7 @@ def test_what_failed_says_why_and_not_what_it_ended(tmp_path, monkeypatch):
                 {"a": {}}
             ):
                 time.sleep(0.2)
-                reader._one("SELECT 1")
+                reader._fetch_number("SELECT 1")
 
     with pytest.raises(InputError, match="does not fit"):
         fail()

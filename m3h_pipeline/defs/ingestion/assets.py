@@ -25,6 +25,7 @@ from m3h_pipeline.state.steps import Step, code_version, hash_folder
 CODE = code_version(
     "m3h_pipeline.sources",
     "m3h_pipeline.state.database",
+    "m3h_pipeline.state.sql",
     "m3h_pipeline.sources.tasks_file",
     "m3h_pipeline.files.yaml_file",
     "m3h_pipeline.sources.columns",
