@@ -571,11 +571,11 @@ def test_the_example_of_the_page_is_read_without_a_mistake(tmp_path, page, rows)
 
 
 def test_the_page_names_every_column(tmp_path):
-    from m3h_pipeline.sources.cohort_file import _KEYS
-    from m3h_pipeline.sources.tables import _FORMATS
+    from m3h_pipeline.sources.tables.cohort_file import _KEYS
+    from m3h_pipeline.sources.tables.formats import FORMATS
 
     page = PAGE.read_text()
-    for table, columns in _FORMATS.items():
+    for table, columns in FORMATS.items():
         row = next(line for line in page.splitlines() if line.startswith(f"| `{table}`"))
         assert all(column in row for column in (*columns.needed, *columns.optional)), table
     assert all(f"`{key}`" in page for key in _KEYS)
