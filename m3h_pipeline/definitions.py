@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import dagster as dg
 
 from m3h_pipeline import defs as stages
+from m3h_pipeline.defs.io_manager import step_io_manager
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.progress import progress_logger
-from m3h_pipeline.defs.resources import Workspace, for_this_out
-from m3h_pipeline.defs.schedules import nightly
+from m3h_pipeline.defs.resources import Workspace, bind_to_out
+from m3h_pipeline.defs.schedules import build_nightly_schedule
 from m3h_pipeline.defs.sensors import failure_sensor, review_sensor
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.state.permissions import set_private_umask
@@ -31,7 +32,7 @@ def build_definitions(
     """
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(stages),
-        schedules=[nightly(MAIN_JOB)],
+        schedules=[build_nightly_schedule(MAIN_JOB)],
         sensors=[review_sensor, failure_sensor],
         jobs=[
             dg.define_asset_job(
@@ -65,8 +66,9 @@ def build_definitions(
             ),
         ],
         resources={
-            "workspace": for_this_out(Workspace),
-            "launcher": for_this_out(JobLauncher),
+            "workspace": bind_to_out(Workspace),
+            "launcher": bind_to_out(JobLauncher),
+            "io_manager": step_io_manager,
             **(resources or {}),
         },
         executor=executor,

@@ -158,10 +158,10 @@ def _instance(out: Path) -> Generator[dg.DagsterInstance | None]:
 def _undisturbed(out: Path, instance: dg.DagsterInstance | None) -> Generator[None]:
     """No run is going, and none makes a step meanwhile."""
     from m3h_pipeline.definitions import MAIN_JOB
-    from m3h_pipeline.defs.schedules import RUN_LOCK, run_going
+    from m3h_pipeline.defs.schedules import RUN_LOCK, find_active_run
 
     busy = InputError(f"a run is at work in {out}: drop the snapshot when it has ended")
-    if instance and run_going(instance, out, MAIN_JOB):
+    if instance and find_active_run(instance, out, MAIN_JOB):
         raise busy
     try:
         with hold_lock(out / RUN_LOCK, wait=False), lock_exclusively(out, wait=False):

@@ -20,7 +20,7 @@ from m3h_pipeline.state.steps import read_step
 # killed, the lock does.
 COMMAND_TAG = "m3h/command"
 RUN_LOCK = ".run.lock"
-_GOING = [
+_ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -29,7 +29,7 @@ _GOING = [
 ]
 
 
-def settings() -> configuration.Config:
+def load_settings() -> configuration.Config:
     """What m3h.toml says when the definitions are loaded: a schedule's time is part of them."""
     out = os.environ.get(OUT_VARIABLE, "")
     try:
@@ -38,50 +38,54 @@ def settings() -> configuration.Config:
         return configuration.Config()
 
 
-def timezone(config: configuration.Config) -> str:
+def schedule_timezone(config: configuration.Config) -> str:
     """The schedule's time zone."""
     return config.nightly.timezone or config.cohort.timezone
 
 
-def nightly(job: str) -> dg.ScheduleDefinition:
+def build_nightly_schedule(job: str) -> dg.ScheduleDefinition:
     """The schedule of the main job; it runs as soon as a daemon does."""
-    config = settings()
+    config = load_settings()
 
     @dg.schedule(
         name="nightly",
         job_name=job,
         cron_schedule=config.nightly.cron,
-        execution_timezone=timezone(config),
+        execution_timezone=schedule_timezone(config),
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="The night's snapshot through to a registered candidate ([nightly] in m3h.toml).",
+        description=(
+            "The night's snapshot through to a registered candidate ([nightly] in m3h.toml)."
+        ),
     )
     def schedule(
         context: dg.ScheduleEvaluationContext, workspace: Workspace
     ) -> dg.RunRequest | dg.SkipReason:
-        night = context.scheduled_execution_time.astimezone(ZoneInfo(timezone(workspace.config)))
+        night = context.scheduled_execution_time.astimezone(
+            ZoneInfo(schedule_timezone(workspace.config))
+        )
         label = night.date().isoformat()
-        if going := run_going(context.instance, workspace.root, job):
+        if run_id := find_active_run(context.instance, workspace.root, job):
             return dg.SkipReason(
-                f"run {going} is still going: a second one would compute the same steps"
+                f"run {run_id} is still going: a second one would compute the same steps"
             )
-        if reason := nothing_to_do(workspace, label):
+        if reason := reason_to_skip(workspace, label):
             return dg.SkipReason(reason)
         add_partition(context.instance, label)
-        remember(workspace, label)
+        save_label(workspace, label)
         return dg.RunRequest(run_key=label, partition_key=label)
 
     return schedule
 
 
-def run_going(instance: dg.DagsterInstance, out: Path, job: str) -> str | None:
+def find_active_run(instance: dg.DagsterInstance, out: Path, job: str) -> str | None:
     """The id of a run of the job that has not ended, or None."""
-    for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=_GOING)):
+    for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=_ACTIVE)):
         if COMMAND_TAG not in run.tags or is_locked(out / RUN_LOCK):
             return run.run_id
     return None
 
 
-def nothing_to_do(workspace: Workspace, label: str) -> str | None:
+def reason_to_skip(workspace: Workspace, label: str) -> str | None:
     """Why the night of this label needs no run: a newer snapshot, or a source that is as it was."""
     newest = max(snapshot_labels(workspace.root), default=None)
     if newest is None:
@@ -97,12 +101,12 @@ def nothing_to_do(workspace: Workspace, label: str) -> str | None:
     return None
 
 
-def remember(workspace: Workspace, label: str) -> None:
+def save_label(workspace: Workspace, label: str) -> None:
     """`m3h run` without a date goes on with this night's."""
     configuration.save(configuration.dated(workspace.config, label), workspace.root)
 
 
-def overdue(config: configuration.Config) -> dg.FreshnessPolicy:
+def freshness_policy(config: configuration.Config) -> dg.FreshnessPolicy:
     """When a candidate counts as overdue: Dagster shows a missed night on the asset."""
     return dg.FreshnessPolicy.time_window(
         fail_window=dt.timedelta(hours=config.nightly.late_after_hours)

@@ -24,17 +24,19 @@ def review_sensor(context: dg.SensorEvaluationContext, workspace: Workspace) -> 
     if uri.startswith("sqlite:///") and not (workspace.root / "mlflow" / "mlflow.db").exists():
         return dg.SkipReason("no model is registered yet")
     try:
-        said = apply_decisions(workspace.root, auto_promote=workspace.config.review.auto_promote)
+        messages = apply_decisions(
+            workspace.root, auto_promote=workspace.config.review.auto_promote
+        )
     except InputError as error:
         context.log.warning(str(error))
         return dg.SkipReason(
             f"{error}; what was decided stays in the audit table and is carried out when it is back"
         )
-    for line in said:
-        context.log.info(line)
-    for problem in notify_of_changes_by_hand(workspace.root, said):
+    for message in messages:
+        context.log.info(message)
+    for problem in notify_of_changes_by_hand(workspace.root, messages):
         context.log.warning(problem)
-    return dg.SkipReason("; ".join(said) or "nothing was decided")
+    return dg.SkipReason("; ".join(messages) or "nothing was decided")
 
 
 @dg.run_failure_sensor(
@@ -48,9 +50,8 @@ def review_sensor(context: dg.SensorEvaluationContext, workspace: Workspace) -> 
 def failure_sensor(context: dg.RunFailureSensorContext, workspace: Workspace) -> None:
     """Say which run failed, of which snapshot, at which steps."""
     run = context.dagster_run
-    steps = sorted(
-        {event.step_key for event in context.get_step_failure_events() if event.step_key}
-    )
+    events = context.get_step_failure_events()
+    steps = sorted({event.step_key for event in events if event.step_key})
     snapshot = run.tags.get("dagster/partition", "none")
     message = (
         f"M3H: run {run.run_id} ({run.job_name}, snapshot {snapshot}) failed at "

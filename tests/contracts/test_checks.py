@@ -15,10 +15,11 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline.cli.run import prepare
 from m3h_pipeline.config import ValidationConfig
 from m3h_pipeline.contracts import TABLES, check_names
-from m3h_pipeline.defs.embeddings.assets import as_of_inputs
-from m3h_pipeline.defs.ingestion.assets import ingest
+from m3h_pipeline.defs.ingestion import ingest
+from m3h_pipeline.defs.inputs import as_of_inputs
+from m3h_pipeline.defs.io_manager import step_io_manager
 from m3h_pipeline.defs.resources import Workspace
-from m3h_pipeline.defs.validation.assets import validated_tables
+from m3h_pipeline.defs.validation import validated_tables
 from m3h_pipeline.demo import write_demo_hospital
 from m3h_pipeline.state.steps import read_step
 
@@ -43,7 +44,10 @@ def test_a_lab_that_vanishes(out: Path) -> None:
             """Whether the inputs were made, and what failed checks say."""
             result = dg.materialize(
                 [ingest, *validated_tables, as_of_inputs],
-                resources={"workspace": Workspace(out=str(out))},
+                resources={
+                    "workspace": Workspace(out=str(out)),
+                    "io_manager": step_io_manager,
+                },
                 partition_key=day,
                 instance=instance,
                 raise_on_error=False,

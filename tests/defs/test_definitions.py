@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from m3h_pipeline.definitions import MAIN_JOB, defs
-from m3h_pipeline.defs.resources import materialized
+from m3h_pipeline.defs.metadata import to_materialization
 from m3h_pipeline.state.steps import Step
 
 TABLES = ["samples", "events", "notes", "images", "labels", "embeddings"]
@@ -62,11 +62,11 @@ def test_every_validated_table_is_guarded_by_blocking_checks(graph):
 
 def test_metadata_of_one_key_from_two_places_is_refused(tmp_path):
     step = Step(tmp_path, "key", "version", {"tasks": 3, "seconds": 1.5})
-    shown = materialized(step, {"picture": "drawn"}, step.info).metadata
-    assert set(shown) == {"picture", "tasks", "seconds", "computed", "folder"}
+    metadata = to_materialization(step, {"chart": "drawn"}, step.info).metadata
+    assert set(metadata) == {"chart", "tasks", "seconds", "computed", "folder"}
     for repeated in ("tasks", "folder"):
         with pytest.raises(ValueError, match=f"under one key: {repeated}"):
-            materialized(step, {repeated: "another value"}, step.info)
+            to_materialization(step, {repeated: "another value"}, step.info)
 
 
 def test_data_flows_from_the_source_to_the_report(graph):

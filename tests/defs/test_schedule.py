@@ -18,7 +18,12 @@ from report_example import example
 from m3h_pipeline import config as configuration
 from m3h_pipeline.config import NightlyConfig, NotifyConfig
 from m3h_pipeline.defs.resources import Workspace
-from m3h_pipeline.defs.schedules import COMMAND_TAG, RUN_LOCK, nightly, run_going
+from m3h_pipeline.defs.schedules import (
+    COMMAND_TAG,
+    RUN_LOCK,
+    build_nightly_schedule,
+    find_active_run,
+)
 from m3h_pipeline.registry.notify import notify
 from m3h_pipeline.reports.card import model_card
 from m3h_pipeline.state.locks import hold_lock
@@ -43,7 +48,7 @@ def test_the_label_is_the_night_s_date_where_the_hospital_is(out):
             resources={"workspace": Workspace(out=str(out))},
         ) as context,
     ):
-        request = nightly("main")(context)
+        request = build_nightly_schedule("main")(context)
         assert instance.get_dynamic_partitions("snapshot") == ["2026-05-02"]
     assert (request.partition_key, request.run_key) == ("2026-05-02", "2026-05-02")
     assert configuration.load(out).source.snapshot == "2026-05-02"
@@ -54,11 +59,11 @@ def test_a_killed_command_does_not_stop_the_nights(out):
         job = dg.Definitions(jobs=[_job]).resolve_job_def("main")
         started = dg.DagsterRunStatus.STARTED
         run = instance.create_run_for_job(job, status=started, tags={COMMAND_TAG: "run"})
-        assert run_going(instance, out, "main") is None
+        assert find_active_run(instance, out, "main") is None
         with hold_lock(out / RUN_LOCK, shared=True):
-            assert run_going(instance, out, "main") == run.run_id
+            assert find_active_run(instance, out, "main") == run.run_id
         other = instance.create_run_for_job(job, status=started)
-        assert run_going(instance, out, "main") == other.run_id
+        assert find_active_run(instance, out, "main") == other.run_id
 
 
 @dg.job(name="main")

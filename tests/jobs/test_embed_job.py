@@ -19,9 +19,10 @@ from safetensors.numpy import load_file
 
 from m3h_core.embedders import EventSequences, load_embedder
 from m3h_core.embedders.store import VectorStore
+from m3h_pipeline import defs
 from m3h_pipeline.cli.run import prepare
 from m3h_pipeline.config import DEMO_SNAPSHOT
-from m3h_pipeline.defs.embeddings.assets import embeddings
+from m3h_pipeline.defs.io_manager import step_io_manager
 from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.features.items import erase_subjects, modality_items, take
 from m3h_pipeline.jobs.embed import absent_embedder, embed, embed_nothing
@@ -285,18 +286,22 @@ def test_a_modality_that_nobody_has_starts_no_job(inputs, tmp_path, monkeypatch)
             pl.read_parquet(file).clear().write_parquet(file)
 
     produce(out / "snapshots" / DEMO_SNAPSHOT / "inputs", "given", build)
-    assets = [
-        asset
-        for asset in embeddings
-        if asset.key.path[-1] in ("language_embedding", "vision_embedding")
-    ]
-    resources = {"workspace": Workspace(out=str(out)), "launcher": _NoJob(out=str(out))}
+    names = ["language_embedding", "vision_embedding"]
+    resources = {
+        "workspace": Workspace(out=str(out)),
+        "launcher": _NoJob(out=str(out)),
+        "io_manager": step_io_manager,
+    }
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("snapshot", [DEMO_SNAPSHOT])
         done = dg.materialize(
-            assets, partition_key=DEMO_SNAPSHOT, resources=resources, instance=instance
+            dg.load_assets_from_package_module(defs),
+            selection=names,
+            partition_key=DEMO_SNAPSHOT,
+            resources=resources,
+            instance=instance,
         )
-    for asset in ("language_embedding", "vision_embedding"):
+    for asset in names:
         (made,) = done.asset_materializations_for_node(asset)
         assert made.metadata["samples with this modality"].value == 0
         assert made.metadata["vectors"].value == "none: nobody has this modality"

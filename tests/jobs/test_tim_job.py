@@ -17,8 +17,9 @@ from mlflow import MlflowClient
 
 from m3h_core import Cohort, TaskSpec, fit, fit_many
 from m3h_pipeline import config as configuration
+from m3h_pipeline import defs
 from m3h_pipeline.config import TimConfig, TrainingConfig
-from m3h_pipeline.defs.reports.assets import tim_report
+from m3h_pipeline.defs.io_manager import step_io_manager
 from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.jobs import fit_config
 from m3h_pipeline.jobs.launchers import JobLauncher
@@ -157,8 +158,13 @@ def test_the_asset_shows_the_effects_that_survive(trained, tmp_path):
     instance = dg.DagsterInstance.ephemeral()
     instance.add_dynamic_partitions("snapshot", ["2026-01-01"])
     result = dg.materialize(
-        [tim_report],
-        resources={"workspace": workspace, "launcher": JobLauncher(out=str(tmp_path))},
+        dg.load_assets_from_package_module(defs),
+        selection=["tim_report"],
+        resources={
+            "workspace": workspace,
+            "launcher": JobLauncher(out=str(tmp_path)),
+            "io_manager": step_io_manager,
+        },
         partition_key="2026-01-01",
         instance=instance,
     )

@@ -19,7 +19,7 @@ import tables_folder
 from dagster._utils.error import serializable_error_info_from_exc_info
 
 from m3h_pipeline.config import open_source
-from m3h_pipeline.defs.resources import clearly
+from m3h_pipeline.defs.failures import raise_as_failure
 from m3h_pipeline.errors import InputError, ValueLeftOut
 from m3h_pipeline.sources import Source
 
@@ -225,7 +225,7 @@ def test_marks_in_a_meds_folder_stay_out_of_dagster(tmp_path):
 
 def test_an_error_of_a_library_loses_what_it_quotes(tmp_path):
     """Through Dagster's own records of a failure, as an asset's step has them."""
-    with pytest.raises(ValueLeftOut) as error, clearly():
+    with pytest.raises(ValueLeftOut) as error, raise_as_failure():
         duckdb.sql(f"SELECT CAST('{MARK}' AS INT)").fetchall()
     told = serializable_error_info_from_exc_info(
         (type(error.value), error.value, error.value.__traceback__)

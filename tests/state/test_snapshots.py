@@ -20,11 +20,11 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline.cli.main import main
 from m3h_pipeline.cli.run import prepare
 from m3h_pipeline.cli.snapshot import drop, overview
-from m3h_pipeline.defs.ingestion.assets import ingest
+from m3h_pipeline.defs.ingestion import ingest
 from m3h_pipeline.defs.partitions import add_partition
-from m3h_pipeline.defs.reports.assets import _retire
+from m3h_pipeline.defs.reports import remove_surplus_snapshots
 from m3h_pipeline.defs.resources import Workspace
-from m3h_pipeline.defs.schedules import nothing_to_do
+from m3h_pipeline.defs.schedules import reason_to_skip
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry import versions as registry
@@ -308,10 +308,10 @@ def test_snapshots_that_a_model_in_use_was_trained_on_are_kept(run):
     ]
 
     workspace = Workspace(out=str(run.out))
-    assert _retire(workspace) == []
+    assert remove_surplus_snapshots(workspace) == []
     keeping = configuration.RetentionConfig(snapshots=2)
     configuration.save(workspace.config.model_copy(update={"retention": keeping}), run.out)
-    assert _retire(workspace) == [days[2], days[3]]
+    assert remove_surplus_snapshots(workspace) == [days[2], days[3]]
     assert snapshot_labels(run.out) == [days[0], days[1], days[4], days[5], days[6]]
     assert len(client.search_model_versions(f"name='{tracking.MODEL_NAME}'")) == 5
 
@@ -362,7 +362,7 @@ def test_a_mistaken_snapshot_is_listed_and_dropped_with_all_that_shows_it(mistak
     with dg.DagsterInstance.get() as instance:
         instance.add_dynamic_partitions("snapshot", [DAYS[1], "2036-01-01", "tomorrow"])
     workspace = Workspace(out=str(mistaken))
-    assert "m3h snapshot drop 2036-01-01 --out" in str(nothing_to_do(workspace, DAYS[2]))
+    assert "m3h snapshot drop 2036-01-01 --out" in str(reason_to_skip(workspace, DAYS[2]))
 
     listed = command("list").stdout.splitlines()[1:]
     assert [line.split()[0] for line in listed] == [DAYS[1], "2036-01-01", "tomorrow"]
@@ -387,7 +387,7 @@ def test_a_mistaken_snapshot_is_listed_and_dropped_with_all_that_shows_it(mistak
     with duckdb.connect(mistaken / scoring.DATABASE, read_only=True) as database:
         assert database.execute("SELECT snapshot FROM scores").fetchall() == [(DAYS[1],)]
     assert configuration.load(mistaken).source.snapshot == ""
-    assert nothing_to_do(workspace, DAYS[2]) is None
+    assert reason_to_skip(workspace, DAYS[2]) is None
 
     for label in ("2036-01-01", "..", f"../snapshots/{DAYS[1]}"):
         unknown = command("drop", label, "--yes")

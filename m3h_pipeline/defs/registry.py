@@ -4,15 +4,21 @@ review.
 
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
+from m3h_pipeline.defs.embeddings import ALL_EMBEDDINGS, by_modality
+from m3h_pipeline.defs.inputs import ALL_INPUTS
+from m3h_pipeline.defs.io_manager import shared_step
+from m3h_pipeline.defs.metadata import OWNERS, mlflow_link, to_materialization
 from m3h_pipeline.defs.partitions import snapshots
-from m3h_pipeline.defs.resources import OWNERS, Workspace, materialized, mlflow_link
-from m3h_pipeline.defs.schedules import overdue, settings
+from m3h_pipeline.defs.resources import Workspace
+from m3h_pipeline.defs.schedules import freshness_policy, load_settings
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import MODALITIES, is_given
 from m3h_pipeline.jobs.launchers import JobLauncher
@@ -22,7 +28,7 @@ from m3h_pipeline.registry.approval import (
     find_anchor_approval,
     find_approval,
 )
-from m3h_pipeline.registry.gate import ARMS, CHECKS, Champion, format_advice
+from m3h_pipeline.registry.gate import CHECKS, Champion, format_advice
 from m3h_pipeline.registry.gate.advice import select_rejecting
 from m3h_pipeline.registry.notify import notify
 from m3h_pipeline.state.data_files import read_json, write_json
@@ -43,17 +49,31 @@ GATE_CODE = code_version(
     "m3h_core",
 )
 PREDICTIONS = "predictions.safetensors"
+# The second step of `model_version`: what the gate said of it.
+GATE = "gate"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The steps of tonight that the candidate and the gate's verdict are made from."""
+
+    inputs: Step
+    embedded: Mapping[str, Step]
+    cohort: Step
+    joint: Step
+    arms: Mapping[str, Step]
+    quality: Step
 
 
 @dg.asset(
-    deps=["m3h_model", "single_task_models", "tree_models", "quality"],
+    ins=ALL_INPUTS | ALL_EMBEDDINGS,
     group_name="registry",
     owners=OWNERS,
     kinds={"mlflow"},
     code_version=CODE,
     partitions_def=snapshots,
     pool="gpu",
-    freshness_policy=overdue(settings()),
+    freshness_policy=freshness_policy(load_settings()),
     check_specs=[
         # None of them blocks: a candidate that is rejected is no reason to keep the night's data
         # from people.
@@ -67,99 +87,122 @@ PREDICTIONS = "predictions.safetensors"
     ),
 )
 def model_version(
-    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
+    context: dg.AssetExecutionContext,
+    workspace: Workspace,
+    launcher: JobLauncher,
+    cohort: Step,
+    m3h_model: Step,
+    single_task_models: Step,
+    tree_models: Step,
+    quality: Step,
+    **others: Step,
 ) -> dg.MaterializeResult:
     """Register the candidate, then judge it."""
     from mlflow import MlflowClient
 
     from m3h_pipeline.registry.versions import RegistryState
 
+    candidate = Candidate(
+        inputs=shared_step({name: others[name] for name in ALL_INPUTS}),
+        embedded=by_modality(others),
+        cohort=cohort,
+        joint=m3h_model,
+        arms={"single_task": single_task_models, "trees": tree_models},
+        quality=quality,
+    )
     workspace.connect()
-    version = _registered(context, workspace)
-    gate = _judged(context, workspace, launcher, version)
+    version = _register(context, workspace, candidate)
+    gate = _judge(context, workspace, launcher, candidate, version)
     verdict = read_json(gate.folder / "gate.json")
     number = version.info["version"]
     # Not as it was when the gate judged: people have decided since.
-    now: dict[str, Any] = {
+    standing: dict[str, Any] = {
         "validation status": RegistryState.fetch(MlflowClient()).describe(number)
     }
-    return materialized(
+    return to_materialization(
         version,
         {
-            "model card and review": mlflow_link(workspace, tracking.version_route(number)),
-            "MLflow run": mlflow_link(workspace, tracking.run_route(version.info["run_id"])),
+            "model card and review": mlflow_link(workspace.root, tracking.version_route(number)),
+            "MLflow run": mlflow_link(workspace.root, tracking.run_route(version.info["run_id"])),
             "tasks judged": verdict["judged"],
             "champion then": verdict["champion"] or "none",
             "anchor then": verdict["anchor"] or "none",
             "what to do": format_advice(verdict, number) or "nothing: it passed the gate",
         },
-        gate.info | now,
+        gate.info | standing,
         version.info,
-        checks=[
-            dg.AssetCheckResult(
-                check_name=check["name"],
-                passed=check["passed"],
-                severity=dg.AssetCheckSeverity[check["severity"].upper()],
-                description=check["reason"],
-                metadata=check["counts"],
-            )
-            for check in verdict["checks"]
-        ],
+        checks=[_to_dagster(check) for check in verdict["checks"]],
     )
 
 
-def _registered(context: dg.AssetExecutionContext, workspace: Workspace) -> Step:
-    joint = workspace.step(context, "joint")
-    quality = workspace.step(context, "quality")
-    embedded = {
-        modality: workspace.step(context, f"embedding/{modality}") for modality in MODALITIES
-    }
-    inputs = workspace.step(context, "inputs")
-    cohort = workspace.step(context, "cohort")
+def _to_dagster(check: Mapping[str, Any]) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=check["name"],
+        passed=check["passed"],
+        severity=dg.AssetCheckSeverity[check["severity"].upper()],
+        description=check["reason"],
+        metadata=check["counts"],
+    )
 
-    def build(to):
+
+def _register(
+    context: dg.AssetExecutionContext, workspace: Workspace, candidate: Candidate
+) -> Step:
+    inputs = candidate.inputs
+    joint = candidate.joint
+    quality = candidate.quality
+    embedded = candidate.embedded
+
+    def build(to: Path) -> dict[str, Any]:
         from m3h_pipeline.registry.registration import collect_provenance, register
         from m3h_pipeline.scoring.monitoring import REFERENCE, write_reference
 
         metrics = json.loads((quality.folder / "metrics.json").read_text())
-        write_reference(inputs.folder, cohort.folder, joint.folder, metrics, to)
-        schema = pl.read_parquet_schema(inputs.folder / "tabular.parquet")
+        write_reference(inputs.folder, candidate.cohort.folder, joint.folder, metrics, to)
         return register(
             key=joint.key,
             model=joint.folder / "model",
             embedders={name: step.folder / "embedder" for name, step in embedded.items()},
             calibration=joint.folder / "calibration",
             reference=to / REFERENCE,
-            features={
-                name: "double" if kind.is_numeric() or kind == pl.Boolean else "string"
-                for name, kind in schema.items()
-                if name not in ("sample_id", "split")
-            },
+            features=_features(inputs),
             given=[modality for modality in MODALITIES if is_given(modality, inputs.folder)],
             metrics=metrics,
             comparisons=read_json(quality.folder / "detail.json")["comparisons"],
             tags={
                 "snapshot": context.partition_key,
                 "dagster.run_id": context.run_id,
-                "m3h.cohort": cohort.version,
+                "m3h.cohort": candidate.cohort.version,
                 **collect_provenance(),
             },
         )
 
-    return workspace.produce(
-        context, "model_version", [CODE, joint.key, joint, quality, *embedded.values()], build
-    )
+    decided_by: list[object] = [CODE, joint.key, joint, quality, *embedded.values()]
+    return workspace.produce(context, "model_version", decided_by, build)
 
 
-def _judged(
-    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, version: Step
+def _features(inputs: Step) -> dict[str, str]:
+    """Each declared feature's type in a served model's signature."""
+    features = {}
+    for name, kind in pl.read_parquet_schema(inputs.folder / "tabular.parquet").items():
+        if name not in ("sample_id", "split"):
+            is_number = kind.is_numeric() or kind == pl.Boolean
+            features[name] = "double" if is_number else "string"
+    return features
+
+
+def _judge(
+    context: dg.AssetExecutionContext,
+    workspace: Workspace,
+    launcher: JobLauncher,
+    candidate: Candidate,
+    version: Step,
 ) -> Step:
     """The gate's verdict, once a version: a champion of later nights does not judge it again."""
-    cohort = workspace.step(context, "cohort")
-    joint = workspace.step(context, "joint")
-    quality = workspace.step(context, "quality")
+    cohort = candidate.cohort
+    joint = candidate.joint
+    quality = candidate.quality
     config = workspace.config.gate
-    arms = {arm: workspace.step(context, arm) for arm in ARMS}
     number = version.info["version"]
 
     def build(to: Path) -> dict[str, Any]:
@@ -173,30 +216,26 @@ def _judged(
         from m3h_pipeline.registry.versions import RegistryState
 
         aliases = RegistryState.fetch(MlflowClient()).aliases
-        holders = {alias: aliases.get(alias) for alias in (CHAMPION, ANCHOR)}
-        others = {holder for holder in holders.values() if holder and holder != number}
-        applied = {
-            holder: _applied(
-                context, workspace, launcher, holder, to, is_anchor=holder != holders[CHAMPION]
+        champion = aliases.get(CHAMPION)
+        anchor = aliases.get(ANCHOR)
+        applied: dict[str | None, Champion] = {}
+        for holder in sorted({name for name in (champion, anchor) if name and name != number}):
+            applied[holder] = _apply(
+                context, workspace, launcher, candidate, holder, to, is_anchor=holder != champion
             )
-            for holder in sorted(others)
-        }
         records = read_json(cohort.folder / "tasks.json")
-        scores = read_json(quality.folder / "metrics.json")["tasks"]
         verdict = judge(
             Cohort.load(cohort.folder),
             [TaskSpec.from_dict(record) for record in records],
             load_file(joint.folder / PREDICTIONS),
             Calibrator.load(joint.folder / "calibration"),
-            applied.get(holders[CHAMPION] or ""),
+            applied.get(champion),
             config,
-            anchor=applied.get(holders[ANCHOR] or ""),
-            arms={arm: load_file(step.folder / PREDICTIONS) for arm, step in arms.items()},
-            intervals={
-                score["task"]: (score["low"], score["high"])
-                for score in scores
-                if score["low"] is not None and score["high"] is not None
+            anchor=applied.get(anchor),
+            arms={
+                arm: load_file(step.folder / PREDICTIONS) for arm, step in candidate.arms.items()
             },
+            intervals=_intervals(read_json(quality.folder / "metrics.json")["tasks"]),
         )
         write_json(to / "gate.json", verdict)
         return {"validation status": record_verdict(MlflowClient(), number, verdict)}
@@ -208,18 +247,27 @@ def _judged(
         cohort,
         joint,
         quality,
-        *arms.values(),
+        *candidate.arms.values(),
     ]
-    step = workspace.produce(context, "gate", decided_by, build)
+    step = workspace.produce(context, GATE, decided_by, build)
     if not step.reused:
-        _tell(context, workspace, number, read_json(step.folder / "gate.json"))
+        _notify(context, workspace, number, read_json(step.folder / "gate.json"))
     return step
 
 
-def _applied(
+def _intervals(scores: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
+    return {
+        score["task"]: (score["low"], score["high"])
+        for score in scores
+        if score["low"] is not None and score["high"] is not None
+    }
+
+
+def _apply(
     context: dg.AssetExecutionContext,
     workspace: Workspace,
     launcher: JobLauncher,
+    candidate: Candidate,
     holder: str,
     to: Path,
     *,
@@ -235,19 +283,15 @@ def _applied(
     find = find_anchor_approval if is_anchor else find_approval
     approved = find(workspace.root, holder)
     if approved is None:
-        words = (
-            f"no decision names its files: `m3h review anchor {holder}`"
-            if is_anchor
-            else explain_missing_approval(holder)
-        )
-        context.log.warning(words)
+        advice = f"no decision names its files: `m3h review anchor {holder}`"
+        context.log.warning(advice if is_anchor else explain_missing_approval(holder))
         return Champion(holder, {}, "no decision names its files; the run's log says what to do")
     job = {
         "mlflow": {"uri": workspace.mlflow_uri, "artifacts": str(workspace.mlflow_artifacts)},
         "version": holder,
         "approved": approved,
-        "inputs": str(workspace.step(context, "inputs").folder),
-        "cohort": str(workspace.step(context, "cohort").folder),
+        "inputs": str(candidate.inputs.folder),
+        "cohort": str(candidate.cohort.folder),
         "cache": str(workspace.embedding_cache),
     }
     folder = to / f"version-{holder}"
@@ -270,7 +314,7 @@ def _applied(
     return Champion(holder, {}, "it could not be applied to these samples; the run's log says why")
 
 
-def _tell(
+def _notify(
     context: dg.AssetExecutionContext, workspace: Workspace, number: str, verdict: dict[str, Any]
 ) -> None:
     """Tell people of a rejection by ``[notify]``, and what to do about it."""

@@ -2,6 +2,7 @@
 every row.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import dagster as dg
 import polars as pl
 
 from m3h_pipeline import config as configuration
+from m3h_pipeline.defs.failures import raise_as_failure
+from m3h_pipeline.defs.metadata import OWNERS, table_schema, to_materialization
 from m3h_pipeline.defs.partitions import snapshots
-from m3h_pipeline.defs.resources import OWNERS, Workspace, clearly, columns_of, materialized
+from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.erasure.forgetting import finish_erasure
 from m3h_pipeline.erasure.forgotten import Forgotten
 from m3h_pipeline.erasure.tables import leave_out
@@ -59,7 +62,7 @@ DESCRIPTIONS = {
             owners=OWNERS,
             code_version=CODE,
             partitions_def=snapshots,
-            metadata=columns_of(name),
+            metadata=table_schema(name),
         )
         for name, description in DESCRIPTIONS.items()
     ],
@@ -68,7 +71,9 @@ DESCRIPTIONS = {
             "lineage",
             asset=name,
             blocking=True,
-            description="Every row that was read is accounted for: kept, or out of scope with the reason.",
+            description=(
+                "Every row that was read is accounted for: kept, or out of scope with the reason."
+            ),
         )
         for name in DESCRIPTIONS
     ],
@@ -81,7 +86,7 @@ def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
     config = workspace.config
     source = workspace.source
     finish_erasure(workspace.root)
-    with clearly():
+    with raise_as_failure():
         check_label(workspace.root, context.partition_key, source)
         # Elsewhere other paths and packages may be there than here.
         if config.launcher.kind == "local":
@@ -105,45 +110,50 @@ def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
     )
     lineage = pl.read_parquet(step.folder / "lineage.parquet")
     for name in DESCRIPTIONS:
-        mine = lineage.filter(pl.col("table") == name)
+        table_lineage = lineage.filter(pl.col("table") == name)
         rows = pl.scan_parquet(step.folder / f"{name}.parquet").select(pl.len()).collect().item()
-        yield materialized(
+        yield to_materialization(
             step,
-            {"dagster/row_count": rows, "lineage": dg.MetadataValue.md(_as_markdown(mine))},
+            {
+                "dagster/row_count": rows,
+                "lineage": dg.MetadataValue.md(_lineage_markdown(table_lineage)),
+            },
             asset_key=name,
-            checks=[_accounted(step, name, mine)],
+            checks=[_check_lineage(step, name, table_lineage)],
         )
 
 
-def _accounted(step: Step, table: str, lineage: pl.DataFrame) -> dg.AssetCheckResult:
+def _check_lineage(step: Step, table: str, lineage: pl.DataFrame) -> dg.AssetCheckResult:
     """Whether the lineage of a table adds up, as its files lie there now."""
     problems = find_unaccounted(step.folder, table, step.info.get("rows read", {}))
-    outcomes = dict(
-        lineage.group_by("outcome").agg(pl.col("rows").sum()).sort("outcome").iter_rows()
-    )
-    words = (
-        ", ".join(f"{rows:,} {outcome.replace('_', ' ')}" for outcome, rows in outcomes.items())
-        or "no such files"
-    )
+    counts = lineage.group_by("outcome").agg(pl.col("rows").sum()).sort("outcome")
+    outcomes = dict(counts.iter_rows())
+    total = int(lineage["rows"].sum())
     return dg.AssetCheckResult(
         asset_key=table,
         check_name="lineage",
         passed=not problems,
-        description=f"{lineage['rows'].sum():,} rows read: {words}." if not problems else
-        f"The rows do not add up: {'; '.join(problems)}. This is a mistake in the source's code, "
-        "not in the data: report it.",
-        metadata={"rows read": int(lineage["rows"].sum()), **outcomes},
-    )  # fmt: skip
+        description=_describe_lineage(total, outcomes, problems),
+        metadata={"rows read": total, **outcomes},
+    )
 
 
-def _as_markdown(lineage: pl.DataFrame) -> str:
+def _describe_lineage(total: int, outcomes: Mapping[str, int], problems: Sequence[str]) -> str:
+    if problems:
+        return (
+            f"The rows do not add up: {'; '.join(problems)}. This is a mistake in the source's "
+            "code, not in the data: report it."
+        )
+    counts = [f"{rows:,} {outcome.replace('_', ' ')}" for outcome, rows in outcomes.items()]
+    return f"{total:,} rows read: {', '.join(counts) or 'no such files'}."
+
+
+def _lineage_markdown(lineage: pl.DataFrame) -> str:
     if lineage.is_empty():
         return "no such files in this hospital"
-    lines = ["| file | outcome | reason | rows |", "|---|---|---|---:|"]
-    lines += [
+    columns = lineage.select("file", "outcome", "reason", "rows")
+    rows = [
         f"| {file} | {outcome} | {reason or ''} | {rows:,} |"
-        for file, outcome, reason, rows in lineage.select(
-            "file", "outcome", "reason", "rows"
-        ).iter_rows()
+        for file, outcome, reason, rows in columns.iter_rows()
     ]
-    return "\n".join(lines)
+    return "\n".join(["| file | outcome | reason | rows |", "|---|---|---|---:|", *rows])

@@ -2,23 +2,26 @@
 trained.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from m3h_pipeline.contracts.check_states import NOT_JUDGED, PASSED, WARNED, is_said
+from m3h_pipeline.defs.inputs import ALL_INPUTS
+from m3h_pipeline.defs.io_manager import shared_step
+from m3h_pipeline.defs.metadata import OWNERS, mlflow_link, to_materialization
 from m3h_pipeline.defs.partitions import snapshots
-from m3h_pipeline.defs.resources import OWNERS, Workspace, clearly, materialized, mlflow_link
+from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.features.items import MODALITIES
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry.approval import explain_missing_approval, find_approval
 from m3h_pipeline.scoring import scores as scoring
 from m3h_pipeline.state.data_files import read_json
 from m3h_pipeline.state.locks import lock_shared
-from m3h_pipeline.state.steps import Step, code_version, read_step
+from m3h_pipeline.state.steps import Step, code_version
 
 CODE = code_version(
     "m3h_pipeline.scoring.scores",
@@ -32,7 +35,9 @@ MONITORING_CODE = code_version(
 )
 _SHARED: dict[str, Any] = {"group_name": "scoring", "owners": OWNERS, "partitions_def": snapshots}
 _CHECKS = {
-    "inputs": "Features are distributed among new samples as among those that the champion learned from.",
+    "inputs": (
+        "Features are distributed among new samples as among those that the champion learned from."
+    ),
     "missingness": "Features are missing as often among new samples.",
     "scores": (
         "The champion's scores of new samples are distributed as those of its own held-out samples."
@@ -42,8 +47,6 @@ _CHECKS = {
         "its sets and intervals hold the truth as often as stated."
     ),
 }
-
-
 _APPLIES = "champion_applies"
 
 
@@ -51,7 +54,7 @@ class NotApplicable(Exception):
     """The version can't be applied to these samples, and why."""
 
 
-class Which(dg.Config):
+class ScoringConfig(dg.Config):
     """Which version scores whom: the one with the alias unless a number is given; everyone, or as
     `to_score` says.
     """
@@ -62,7 +65,7 @@ class Which(dg.Config):
 
 
 @dg.asset(
-    deps=[*(f"{modality}_inputs" for modality in MODALITIES), "valid_samples"],
+    ins=ALL_INPUTS,
     kinds={"mlflow", "duckdb"},
     code_version=CODE,
     pool="gpu",
@@ -81,83 +84,88 @@ class Which(dg.Config):
     **_SHARED,
 )
 def scores(
-    context: dg.AssetExecutionContext, config: Which, workspace: Workspace, launcher: JobLauncher
+    context: dg.AssetExecutionContext,
+    config: ScoringConfig,
+    workspace: Workspace,
+    launcher: JobLauncher,
+    valid_samples: Step,
+    **by_modality: Step,
 ) -> dg.MaterializeResult:
     """Score the snapshot's samples."""
     from m3h_pipeline.registry.tags import CHAMPION
     from m3h_pipeline.registry.versions import find_version
 
-    inputs = workspace.step(context, "inputs")
-    samples = workspace.step(context, "valid/samples")
-    asked = bool(config.version) or config.alias != CHAMPION
+    inputs = shared_step(by_modality)
+    is_asked = bool(config.version) or config.alias != CHAMPION
     workspace.connect()
     try:
-        which = find_version(config.alias, config.version)
+        version = find_version(config.alias, config.version)
     except InputError as error:
-        if asked:
+        if is_asked:
             raise dg.Failure(description=str(error), allow_retries=False) from error
-        return _nobody(context, workspace, str(error), applies=True)
-    approved = find_approval(workspace.root, which.version)
-    if approved is None and not asked:
-        return _nobody(context, workspace, explain_missing_approval(which.version), applies=False)
-    learned = _learned(workspace, which.snapshot, which.cohort)
+        return _write_none(context, workspace, str(error), applies=True)
+    approved = find_approval(workspace.root, version.version)
+    if approved is None and not is_asked:
+        return _write_none(
+            context, workspace, explain_missing_approval(version.version), applies=False
+        )
+    learned = _find_cohort(workspace, version.snapshot, version.cohort)
     # The demo lies in the past: nobody is still in hospital.
     everyone = config.everyone or workspace.config.source.name == "demo"
     job = {
         "mlflow": {"uri": workspace.mlflow_uri, "artifacts": str(workspace.mlflow_artifacts)},
-        "version": which.version,
+        "version": version.version,
         "approved": approved,
         "snapshot": context.partition_key,
         "inputs": str(inputs.folder),
-        "samples": str(samples.folder / "samples.parquet"),
-        "learned": str(learned.folder.parent / "valid/samples/samples.parquet")
-        if learned
-        else None,
+        "samples": str(valid_samples.folder / "samples.parquet"),
+        "learned": _samples_beside(learned),
         "everyone": everyone,
         "cache": str(workspace.embedding_cache),
     }
-    files = approved["digest"] if approved else None
     decided_by: list[object] = [
         CODE,
-        which.version,
-        files,
-        which.training,
+        version.version,
+        approved["digest"] if approved else None,
+        version.training,
         learned,
         everyone,
         inputs,
-        samples,
+        valid_samples,
     ]
 
     def build(to: Path) -> dict[str, Any]:
         try:
             return launcher.run(context, "score", job, to)
         except InputError as error:
-            if asked:
+            if is_asked:
                 raise
             raise NotApplicable(str(error)) from error
 
     # What nobody approved lies where nobody takes it for the champion's scores.
-    name = "scores" if approved else f"{scoring.TRIAL}/version-{which.version}"
+    name = "scores" if approved else f"{scoring.TRIAL}/version-{version.version}"
     try:
         step = workspace.produce(context, name, decided_by, build)
     except NotApplicable as error:
         # No reason to keep the rest of the night from people.
-        return _nobody(context, workspace, str(error), applies=False)
+        return _write_none(context, workspace, str(error), applies=False)
     if approved:
         with lock_shared(workspace.root):
             scoring.publish_scores(workspace.root, step.folder / scoring.FILE)
-    elif read_step(workspace.folder(context, "scores")) is None:
+    elif workspace.find_step(context.partition_key, "scores") is None:
         # What comes after finds a night without scores.
-        _nobody(context, workspace, f"version {which.version} is on trial", applies=True)
-    card = mlflow_link(workspace, tracking.version_route(which.version))
-    checks = [_applies(True, f"version {which.version} was applied")]
-    return materialized(
-        step, {"model card": card, "approved": bool(approved)}, step.info, checks=checks
+        _write_none(context, workspace, f"version {version.version} is on trial", applies=True)
+    card = mlflow_link(workspace.root, tracking.version_route(version.version))
+    return to_materialization(
+        step,
+        {"model card": card, "approved": bool(approved)},
+        step.info,
+        checks=[_check_applies(True, f"version {version.version} was applied")],
     )
 
 
 @dg.asset(
-    deps=["scores", "valid_labels"],
+    ins=ALL_INPUTS,
     kinds={"scipy"},
     code_version=MONITORING_CODE,
     check_specs=[
@@ -171,58 +179,69 @@ def scores(
     ),
     **_SHARED,
 )
-def monitoring(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+def monitoring(
+    context: dg.AssetExecutionContext,
+    workspace: Workspace,
+    scores: Step,
+    valid_labels: Step,
+    **by_modality: Step,
+) -> dg.MaterializeResult:
     """Compare the samples that are new to the champion with its reference."""
-    from m3h_pipeline.registry.versions import list_versions
     from m3h_pipeline.scoring.monitoring import monitor, verdicts
 
-    inputs, scored, labels = (
-        workspace.step(context, name) for name in ("inputs", "scores", "valid/labels")
-    )
+    inputs = shared_step(by_modality)
     config = workspace.config
-    learned = None
-    if version := scored.info.get("model_version"):
-        workspace.connect()
-        learned = next((_learned(workspace, known.snapshot, known.cohort) for known in list_versions()
-                        if known.version == version), None)  # fmt: skip
+    version = scores.info.get("model_version")
+    learned = _find_champion_cohort(workspace, version) if version else None
 
     def build(to: Path) -> dict[str, Any]:
-        found = monitor(
-            inputs.folder, scored.folder, labels.folder, learned.folder if learned else None,
-            config.monitoring, to, config.training.bootstrap,
-        )  # fmt: skip
-        return {"checks": {check: list(said) for check, said in verdicts(found).items()}}
+        record = monitor(
+            inputs.folder,
+            scores.folder,
+            valid_labels.folder,
+            learned.folder if learned else None,
+            config.monitoring,
+            to,
+            config.training.bootstrap,
+        )
+        return {"checks": {check: list(verdict) for check, verdict in verdicts(record).items()}}
 
     settings = config.monitoring.model_dump() | {"bootstrap": config.training.bootstrap}
-    step = workspace.produce(
-        context, "monitoring", [MONITORING_CODE, settings, inputs, scored, labels, learned], build
-    )
+    decided_by: list[object] = [
+        MONITORING_CODE,
+        settings,
+        inputs,
+        scores,
+        valid_labels,
+        learned,
+    ]
+    step = workspace.produce(context, "monitoring", decided_by, build)
     checks = [
         dg.AssetCheckResult(
             check_name=check,
             passed=passed,
-            description=words,
+            description=text,
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={"state": _state(passed, words)},
+            metadata={"state": _state(passed, text)},
         )
-        for check, (passed, words) in step.info["checks"].items()
+        for check, (passed, text) in step.info["checks"].items()
     ]
-    farthest = _farthest(read_json(step.folder / "monitoring.json"))
-    shown = {"champion": version or "none", "what changed most": dg.MetadataValue.md(farthest)}
-    return materialized(step, shown, checks=checks)
+    changes = _largest_changes(read_json(step.folder / "monitoring.json"))
+    metadata = {"champion": version or "none", "what changed most": dg.MetadataValue.md(changes)}
+    return to_materialization(step, metadata, checks=checks)
 
 
-def _state(passed: bool, words: str) -> str:
-    if is_said(words):
+def _state(passed: bool, text: str) -> str:
+    if is_said(text):
         return NOT_JUDGED
     return PASSED if passed else WARNED
 
 
-def _farthest(found: dict[str, Any], most: int = 10) -> str:
+def _largest_changes(record: Mapping[str, Any], n_rows: int = 10) -> str:
     """The comparisons with the largest distances, as a table.
 
     >>> age = {"name": "age", "distance": 0.31, "changed": True}
-    >>> print(_farthest({"inputs": [age], "missing": [], "scores": [], "reason": None}))
+    >>> print(_largest_changes({"inputs": [age], "missing": [], "scores": [], "reason": None}))
     | feature or task | what | distance | changed |
     |---|---|---:|---|
     | age | inputs | 0.310 | yes |
@@ -230,45 +249,56 @@ def _farthest(found: dict[str, Any], most: int = 10) -> str:
     compared = [
         (what, row)
         for what in ("inputs", "missing", "scores")
-        for row in found[what]
+        for row in record[what]
         if row["distance"]
     ]
     if not compared:
-        return found["reason"] or "nothing was compared"
-    rows = sorted(compared, key=lambda one: -one[1]["distance"])[:most]
-    return "\n".join(
-        [
-            "| feature or task | what | distance | changed |",
-            "|---|---|---:|---|",
-            *(
-                f"| {row['name']} | {what} | {row['distance']:.3f} | "
-                f"{'yes' if row['changed'] else 'no'} |"
-                for what, row in rows
-            ),
-        ]
-    )
+        return record["reason"] or "nothing was compared"
+    compared.sort(key=lambda pair: -pair[1]["distance"])
+    lines = ["| feature or task | what | distance | changed |", "|---|---|---:|---|"]
+    for what, row in compared[:n_rows]:
+        changed = "yes" if row["changed"] else "no"
+        lines.append(f"| {row['name']} | {what} | {row['distance']:.3f} | {changed} |")
+    return "\n".join(lines)
 
 
-def _nobody(
-    context: dg.AssetExecutionContext, workspace: Workspace, why: str, *, applies: bool
+def _write_none(
+    context: dg.AssetExecutionContext, workspace: Workspace, reason: str, *, applies: bool
 ) -> dg.MaterializeResult:
     """A night without scores; ``applies``: not for a champion that can't be applied."""
+    problem = None if applies else reason
 
     def build(to: Path) -> dict[str, Any]:
         scoring.write_scores([], to, version=None, snapshot=context.partition_key)
-        return {"model_version": None, "samples": 0, "problem": None if applies else why}
+        return {"model_version": None, "samples": 0, "problem": problem}
 
-    context.log.log("INFO" if applies else "ERROR", f"no scores: {why}")
-    step = workspace.produce(context, "scores", [CODE, None, None if applies else why], build)
-    return materialized(step, {"champion": "none", "note": why}, checks=[_applies(applies, why)])
-
-
-def _applies(passed: bool, words: str) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(check_name=_APPLIES, passed=passed, description=words)
+    context.log.log("INFO" if applies else "ERROR", f"no scores: {reason}")
+    step = workspace.produce(context, "scores", [CODE, None, problem], build)
+    return to_materialization(
+        step, {"champion": "none", "note": reason}, checks=[_check_applies(applies, reason)]
+    )
 
 
-def _learned(workspace: Workspace, snapshot: str, cohort: str) -> Step | None:
+def _check_applies(passed: bool, text: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(check_name=_APPLIES, passed=passed, description=text)
+
+
+def _find_champion_cohort(workspace: Workspace, version: str) -> Step | None:
+    from m3h_pipeline.registry.versions import list_versions
+
+    workspace.connect()
+    for candidate in list_versions():
+        if candidate.version == version:
+            return _find_cohort(workspace, candidate.snapshot, candidate.cohort)
+    return None
+
+
+def _find_cohort(workspace: Workspace, snapshot: str, cohort: str) -> Step | None:
     """The cohort that a version learned from, as long as it is there as it was then."""
-    with clearly():
-        step = read_step(workspace.root / "snapshots" / snapshot / "cohort")
+    step = workspace.find_step(snapshot, "cohort")
     return step if step and step.version == cohort else None
+
+
+def _samples_beside(cohort: Step | None) -> str | None:
+    """The validated samples that a version learned from."""
+    return str(cohort.folder.parent / "valid/samples/samples.parquet") if cohort else None

@@ -4,21 +4,24 @@ with a reason.
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from m3h_pipeline.config import Config
 from m3h_pipeline.contracts import TABLES, CheckResult, check_descriptions
 from m3h_pipeline.contracts.check_states import in_words, state_of, tally
+from m3h_pipeline.defs.metadata import OWNERS, table_schema, to_materialization
 from m3h_pipeline.defs.partitions import snapshots
-from m3h_pipeline.defs.resources import OWNERS, Workspace, columns_of, materialized
+from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.sources.base import SIGNALS
 from m3h_pipeline.sources.columns import Columns
 from m3h_pipeline.state.paths import contracts_folder
 from m3h_pipeline.state.snapshots import snapshot_labels
-from m3h_pipeline.state.steps import Step, code_version, hash_folder, read_step
+from m3h_pipeline.state.steps import Step, code_version, hash_folder
 
 CODE = code_version("m3h_pipeline.contracts")
 # What a table's step carries on to later steps, beside its rows.
@@ -27,40 +30,42 @@ _BESIDE = {"samples": ["columns.json"], "labels": ["tasks.json"]}
 
 def _validated(table: str) -> dg.AssetsDefinition:
     name = f"valid_{table}"
+    ins = {"ingested": dg.AssetIn(table)}
+    if table != "samples":
+        ins["valid_samples"] = dg.AssetIn()
 
     @dg.asset(
         name=name,
-        deps=[table] if table == "samples" else [table, "valid_samples"],
+        ins=ins,
         description=(
             f"The rows of {table} that keep the contract data_contracts/{table}.odcs.yaml; the "
             "others are in quarantine, each with its reason."
         ),
-        group_name="validation", kinds={"polars", "greatexpectations"}, owners=OWNERS, code_version=CODE,
-        partitions_def=snapshots, metadata=columns_of(table),
+        group_name="validation",
+        kinds={"polars", "greatexpectations"},
+        owners=OWNERS,
+        code_version=CODE,
+        partitions_def=snapshots,
+        metadata=table_schema(table),
         check_specs=[
             dg.AssetCheckSpec(check, asset=name, description=description, blocking=True)
             for check, description in check_descriptions(table).items()
         ],
-    )  # fmt: skip
-    def validated(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+    )
+    def validated(
+        context: dg.AssetExecutionContext, workspace: Workspace, ingested: Step, **others: Step
+    ) -> dg.MaterializeResult:
         from m3h_pipeline.contracts import validate
         from m3h_pipeline.contracts.changes import Occasion
 
-        ingested = workspace.step(context, "ingested")
-        samples = None if table == "samples" else workspace.step(context, "valid/samples")
-        contracts = hash_folder(contracts_folder())
-        previous = _last_good(workspace.root, context.partition_key, table)
-        last = (
-            (previous.folder.parent.parent.name, previous.folder / f"{table}.parquet")
-            if previous
-            else None
-        )
-        config = workspace.config.validation
-        is_live = config.freshness == "on" or (
-            config.freshness == "auto" and workspace.source.is_live
-        )
-        accepted = accepted_checks(config.accepted, context.partition_key, table)
-        entries = tuple(sorted(entry for entry in config.accepted if entry.split()[0] == table))
+        snapshot = context.partition_key
+        valid_samples = others.get("valid_samples")
+        previous = _last_passed(workspace, snapshot, table)
+        config = workspace.config
+        is_live = _is_live(config, workspace)
+        accepted = accepted_checks(config.validation.accepted, snapshot, table)
+        entries = _accepted_entries(config.validation.accepted, table)
+        occasion = Occasion(snapshot, _label_and_file(previous, table), is_live, accepted, entries)
 
         def build(to: Path) -> dict[str, Any]:
             for beside in _BESIDE.get(table, []):
@@ -69,29 +74,27 @@ def _validated(table: str) -> dg.AssetsDefinition:
                 table,
                 ingested.folder / f"{table}.parquet",
                 to,
-                samples=samples.folder / "samples.parquet" if samples else None,
+                samples=valid_samples.folder / "samples.parquet" if valid_samples else None,
                 tasks=json.loads((ingested.folder / "tasks.json").read_text()),
-                signals=json.loads(own.read_text())
-                if (own := ingested.folder / SIGNALS).exists()
-                else [],
+                signals=_read_signals(ingested),
                 declared=Columns.load(ingested.folder).declared,
                 unread=ingested.info.get("columns not read", {}).get(table, []),
-                occasion=Occasion(context.partition_key, last, is_live, accepted, entries),
+                occasion=occasion,
             )
 
         decided_by: list[object] = [
             CODE,
-            contracts,
+            hash_folder(contracts_folder()),
             ingested,
-            samples,
+            valid_samples,
             previous,
             is_live,
             sorted(accepted),
             entries,
         ]
         step = workspace.produce(context, f"valid/{table}", decided_by, build)
-        page = _page(workspace.root / "snapshots" / context.partition_key)
-        return materialized(
+        page = _write_page(workspace, snapshot)
+        return to_materialization(
             step,
             {
                 "dagster/row_count": step.info["kept"],
@@ -100,50 +103,78 @@ def _validated(table: str) -> dg.AssetsDefinition:
                 "checks": in_words(tally(step.info["checks"])),
                 "all checks": dg.MetadataValue.path(str(page)),
             },
-            checks=[_as_dagster(CheckResult(**check)) for check in step.info["checks"]],
+            checks=[_to_dagster(CheckResult(**check)) for check in step.info["checks"]],
         )
 
     return validated
 
 
-def _page(snapshot: Path) -> Path:
+def _is_live(config: Config, workspace: Workspace) -> bool:
+    freshness = config.validation.freshness
+    return freshness == "on" or (freshness == "auto" and workspace.source.is_live)
+
+
+def _read_signals(ingested: Step) -> list[Any]:
+    file = ingested.folder / SIGNALS
+    return json.loads(file.read_text()) if file.exists() else []
+
+
+def _write_page(workspace: Workspace, snapshot: str) -> Path:
     """The snapshot's page of checks, written anew with each table: it must be there when a later
     one fails.
     """
     from m3h_pipeline.reports.validation import write_validation
 
-    valid = {table: step for table in TABLES if (step := read_step(snapshot / "valid" / table))}
-    return write_validation(snapshot.name, valid, snapshot)
+    valid: dict[str, Step] = {}
+    for table in TABLES:
+        step = workspace.find_step(snapshot, f"valid/{table}")
+        if step is not None:
+            valid[table] = step
+    return write_validation(snapshot, valid, workspace.root / "snapshots" / snapshot)
 
 
-def _last_good(root: Path, snapshot: str, table: str) -> Step | None:
+def _last_passed(workspace: Workspace, snapshot: str, table: str) -> Step | None:
     """The table's validation in the last snapshot before this one in which it passed."""
-    for label in reversed([label for label in snapshot_labels(root) if label < snapshot]):
-        step = read_step(root / "snapshots" / label / "valid" / table)
-        if step and all(
-            check["passed"] or check["severity"] == "warning" for check in step.info["checks"]
-        ):
+    earlier = [label for label in snapshot_labels(workspace.root) if label < snapshot]
+    for label in reversed(earlier):
+        step = workspace.find_step(label, f"valid/{table}")
+        if step is not None and _passed(step):
             return step
     return None
+
+
+def _passed(step: Step) -> bool:
+    return all(check["passed"] or check["severity"] == "warning" for check in step.info["checks"])
+
+
+def _label_and_file(step: Step | None, table: str) -> tuple[str, Path] | None:
+    if step is None:
+        return None
+    return step.folder.parent.parent.name, step.folder / f"{table}.parquet"
+
+
+def _accepted_entries(entries: Sequence[str], table: str) -> tuple[str, ...]:
+    """What a person accepted of a table, in any snapshot."""
+    return tuple(sorted(entry for entry in entries if entry.split()[0] == table))
 
 
 def accepted_checks(entries: list[str], snapshot: str, table: str) -> frozenset[str]:
     """Checks of a table that m3h.toml accepts for a snapshot.
 
-    >>> sorted(accepted_checks(["2026-02-01 events distribution", "2026-02-01 notes schema"], "2026-02-01", "events"))
+    >>> entries = ["2026-02-01 events distribution", "2026-02-01 notes schema"]
+    >>> sorted(accepted_checks(entries, "2026-02-01", "events"))
     ['distribution']
     """
     words = [entry.split() for entry in entries]
     return frozenset(word[2] for word in words if len(word) == 3 and word[:2] == [snapshot, table])
 
 
-def _as_dagster(check: CheckResult) -> dg.AssetCheckResult:
+def _to_dagster(check: CheckResult) -> dg.AssetCheckResult:
+    severity = "ERROR" if check.severity == "error" else "WARN"
     return dg.AssetCheckResult(
         check_name=check.name,
         passed=check.passed,
-        severity=dg.AssetCheckSeverity.ERROR
-        if check.severity == "error"
-        else dg.AssetCheckSeverity.WARN,
+        severity=dg.AssetCheckSeverity[severity],
         description=check.description,
         metadata={"state": state_of(asdict(check)), **check.observed},
     )

@@ -7,16 +7,10 @@ from typing import Any
 
 import dagster as dg
 
+from m3h_pipeline.defs.embeddings import ALL_EMBEDDINGS, by_modality
+from m3h_pipeline.defs.metadata import OWNERS, chart_metadata, mlflow_link, to_materialization
 from m3h_pipeline.defs.partitions import snapshots
-from m3h_pipeline.defs.resources import (
-    OWNERS,
-    Workspace,
-    key_of,
-    materialized,
-    mlflow_link,
-    picture,
-)
-from m3h_pipeline.features.items import MODALITIES
+from m3h_pipeline.defs.resources import Workspace, key_of
 from m3h_pipeline.jobs import CURVES, read_curves
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.registry import tracking
@@ -30,7 +24,7 @@ _SHARED: dict[str, Any] = {"group_name": "training", "owners": OWNERS, "partitio
 
 
 @dg.asset(
-    deps=[*(f"{modality}_embedding" for modality in MODALITIES), "valid_samples", "valid_labels"],
+    ins=ALL_EMBEDDINGS,
     description=(
         "All embeddings, labels and splits of the snapshot as one set of tensors: what m3h_core "
         "trains on."
@@ -39,46 +33,45 @@ _SHARED: dict[str, Any] = {"group_name": "training", "owners": OWNERS, "partitio
     code_version=COHORT_CODE,
     **_SHARED,
 )
-def cohort(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+def cohort(
+    context: dg.AssetExecutionContext,
+    workspace: Workspace,
+    valid_samples: Step,
+    valid_labels: Step,
+    **embeddings: Step,
+) -> dg.MaterializeResult:
     """Assemble the cohort."""
     from m3h_pipeline.features.assemble import write_cohort
 
-    embedded = {
-        modality: workspace.step(context, f"embedding/{modality}") for modality in MODALITIES
-    }
-    valid = workspace.valid(context)
+    embedded = by_modality(embeddings)
+    folders = {modality: step.folder for modality, step in embedded.items()}
     step = workspace.produce(
         context,
         "cohort",
-        [COHORT_CODE, *embedded.values(), valid["samples"], valid["labels"]],
-        lambda to: write_cohort(
-            valid["samples"].folder,
-            valid["labels"].folder,
-            {name: part.folder for name, part in embedded.items()},
-            to,
-        ),
+        [COHORT_CODE, *embedded.values(), valid_samples, valid_labels],
+        lambda to: write_cohort(valid_samples.folder, valid_labels.folder, folders, to),
     )
-    return materialized(step, step.info)
+    return to_materialization(step, step.info)
 
 
 @dg.asset(
-    deps=["cohort"],
     kinds={"pytorch"},
     code_version=CODE,
     pool="gpu",
-    description="The same network, one model a task: beside these it is seen what joint learning adds.",
+    description=(
+        "The same network, one model a task: beside these it is seen what joint learning adds."
+    ),
     **_SHARED,
 )
 def single_task_models(
-    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
+    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, cohort: Step
 ) -> dg.MaterializeResult:
     """Train the single-task arm."""
-    step = _train(context, workspace, launcher, "single_task")
-    return materialized(step, step.info)
+    step = _train(context, workspace, launcher, cohort, "single_task")
+    return to_materialization(step, step.info)
 
 
 @dg.asset(
-    deps=["cohort"],
     kinds={"lightgbm"},
     code_version=CODE,
     description=(
@@ -88,15 +81,14 @@ def single_task_models(
     **_SHARED,
 )
 def tree_models(
-    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
+    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, cohort: Step
 ) -> dg.MaterializeResult:
     """Train the tree arm."""
-    step = _train(context, workspace, launcher, "trees")
-    return materialized(step, step.info)
+    step = _train(context, workspace, launcher, cohort, "trees")
+    return to_materialization(step, step.info)
 
 
 @dg.asset(
-    deps=["cohort"],
     kinds={"pytorch", "mlflow"},
     code_version=CODE,
     pool="gpu",
@@ -107,36 +99,39 @@ def tree_models(
     **_SHARED,
 )
 def m3h_model(
-    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher
+    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, cohort: Step
 ) -> dg.MaterializeResult:
-    """Train the joint model and, where that is asked for, its likes on subsets of the
+    """Train the joint model and, where that is asked for, the same network on subsets of the
     modalities.
     """
     from m3h_pipeline.reports import charts
 
-    joint = _train(context, workspace, launcher, "joint")
+    joint = _train(context, workspace, launcher, cohort, "joint")
     workspace.connect()
     losses = charts.losses(list(read_curves(joint.folder / CURVES).values()))
-    shown: dict[str, Any] = {
-        "MLflow run": mlflow_link(workspace, tracking.run_route(joint.info["mlflow_run"])),
-        "losses": picture(losses, "losses"),
+    metadata: dict[str, Any] = {
+        "MLflow run": mlflow_link(workspace.root, tracking.run_route(joint.info["mlflow_run"])),
+        "losses": chart_metadata(losses, "losses"),
     }
     if workspace.config.modalities.retrain:
-        subsets = _train(context, workspace, launcher, SUBSETS)
-        shown["models of subsets of the modalities"] = subsets.info["models"]
-    return materialized(joint, shown, joint.info)
+        subsets = _train(context, workspace, launcher, cohort, SUBSETS)
+        metadata["models of subsets of the modalities"] = subsets.info["models"]
+    return to_materialization(joint, metadata, joint.info)
 
 
 def _train(
-    context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, arm: str
+    context: dg.AssetExecutionContext,
+    workspace: Workspace,
+    launcher: JobLauncher,
+    cohort: Step,
+    arm: str,
 ) -> Step:
-    cohort_step = workspace.step(context, "cohort")
     training = workspace.config.training.model_dump()
-    decided_by: list[object] = [CODE, cohort_step, training]
+    decided_by: list[object] = [CODE, cohort, training]
     job: dict[str, Any] = {
         "arm": arm,
-        "cohort": str(cohort_step.folder),
-        "tasks": json.loads((cohort_step.folder / "tasks.json").read_text()),
+        "cohort": str(cohort.folder),
+        "tasks": json.loads((cohort.folder / "tasks.json").read_text()),
         "training": training,
     }
     if arm == "joint":
@@ -149,7 +144,7 @@ def _train(
                 "dagster.run_id": context.run_id,
                 "dagster.partition": context.partition_key,
                 "dagster.asset_key": "m3h_model",
-                "m3h.cohort": cohort_step.version,
+                "m3h.cohort": cohort.version,
                 "m3h.code": CODE,
             },
         }
