@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,21 @@ FITS = "document.documentElement.scrollWidth <= document.documentElement.clientW
 
 
 @pytest.fixture(scope="module")
-def report(
-    browser: Browser, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Path:
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(example(**getattr(request, "param", {})), path)
-    return path
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes the example's report, once for the same settings."""
+
+    @functools.cache
+    def write(**settings: Any) -> Path:
+        path = tmp_path_factory.mktemp("report") / "report.html"
+        write_report(example(**settings), path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def report(browser: Browser, pages: Callable[..., Path], request: pytest.FixtureRequest) -> Path:
+    return pages(**getattr(request, "param", {}))
 
 
 @pytest.fixture

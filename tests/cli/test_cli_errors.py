@@ -1,25 +1,17 @@
 """Bad input: one clear error, no traceback, exit code not 0, and the earlier results untouched."""
 
 import gzip
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from command_line import m3h
 
 from m3h_pipeline.cli.main import main
 from m3h_pipeline.config import EmbeddingConfig
 from m3h_pipeline.jobs.encoders import check_encoders
-
-
-def m3h(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "m3h_pipeline.cli.main", *map(str, arguments)], capture_output=True, text=True, cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, timeout=300, check=False,
-    )  # fmt: skip
 
 
 def assert_clear(result: subprocess.CompletedProcess, *words: str) -> None:
