@@ -155,7 +155,7 @@ def _register(
 
     def build(to: Path) -> dict[str, Any]:
         from m3h_pipeline.registry.registration import collect_provenance, register
-        from m3h_pipeline.scoring.monitoring import REFERENCE, write_reference
+        from m3h_pipeline.scoring.monitoring.reference import REFERENCE, write_reference
 
         metrics = json.loads((quality.folder / "metrics.json").read_text())
         write_reference(inputs.folder, candidate.cohort.folder, joint.folder, metrics, to)

@@ -187,7 +187,8 @@ def monitoring(
     **by_modality: Step,
 ) -> dg.MaterializeResult:
     """Compare the samples that are new to the champion with its reference."""
-    from m3h_pipeline.scoring.monitoring import monitor, verdicts
+    from m3h_pipeline.scoring.monitoring.night import monitor
+    from m3h_pipeline.scoring.monitoring.verdicts import write_verdicts
 
     inputs = shared_step(by_modality)
     config = workspace.config
@@ -204,7 +205,8 @@ def monitoring(
             to,
             config.training.bootstrap,
         )
-        return {"checks": {check: list(verdict) for check, verdict in verdicts(record).items()}}
+        verdicts = write_verdicts(record)
+        return {"checks": {check: list(verdict) for check, verdict in verdicts.items()}}
 
     settings = config.monitoring.model_dump() | {"bootstrap": config.training.bootstrap}
     decided_by: list[object] = [

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from m3h_core import Cohort, TaskSpec
 from m3h_pipeline.config import MonitoringConfig
-from m3h_pipeline.scoring import monitoring
+from m3h_pipeline.scoring.monitoring.bins import count_in_bins, summarise
+from m3h_pipeline.scoring.monitoring.comparisons import (
+    compare_missing,
+    compare_values,
+    mark_changes,
+)
+from m3h_pipeline.scoring.monitoring.performance import judge_performance
+from m3h_pipeline.scoring.monitoring.verdicts import write_verdicts
 from m3h_pipeline.state.data_files import write_json
 
 CONFIG = MonitoringConfig()
@@ -29,38 +36,38 @@ NAMES = st.lists(st.none() | st.sampled_from("abcdefgh"), max_size=150)
     | NAMES.map(lambda v: pl.Series(v, dtype=pl.String))
 )
 def test_a_reference_tells_of_no_few_patients(values):
-    about = monitoring._summary("x", "tabular", values)
+    summary = summarise("x", "tabular", values)
     assert all(
-        count == 0 or count >= 10 for count in (*about["counts"], about["n"], about["known"])
+        count == 0 or count >= 10 for count in (*summary["counts"], summary["n"], summary["known"])
     )
-    assert all(count % 5 == 0 for count in (*about["counts"], about["n"], about["known"]))
-    known = values.drop_nulls()
-    if about["kind"] == "category":
-        sizes = {category: int((known == category).sum()) for category in about["categories"]}
+    assert all(count % 5 == 0 for count in (*summary["counts"], summary["n"], summary["known"]))
+    present = values.drop_nulls()
+    if summary["kind"] == "category":
+        sizes = {category: int((present == category).sum()) for category in summary["categories"]}
         assert all(size >= 10 for size in sizes.values())
-        assert not 0 < len(known) - sum(sizes.values()) < 10 or not sizes
+        assert not 0 < len(present) - sum(sizes.values()) < 10 or not sizes
         return
-    inside = monitoring._counted(about, known)
-    assert all(count >= 10 for count in inside) or not about["edges"]
-    assert all(edge == float(f"{edge:.3g}") for edge in about["edges"])
-    assert inside.sum() == len(known)
+    inside = count_in_bins(summary, present)
+    assert all(count >= 10 for count in inside) or not summary["edges"]
+    assert all(edge == float(f"{edge:.3g}") for edge in summary["edges"])
+    assert inside.sum() == len(present)
 
 
 def _night(draw: np.random.Generator, features: int, n: int, **shift: Any) -> dict[str, pl.Series]:
-    """Numbers and names by turns; ``shift``: feature -> added to its numbers, or "gone"."""
-    found = {}
+    """Numbers and names by turns; ``shift``: feature -> added to its numbers, or "rare"."""
+    night = {}
     for i in range(features):
         name = f"x{i}"
-        values = draw.normal(size=n) + (shift.get(name, 0) if shift.get(name) != "gone" else 0)
-        known = draw.random(n) < (0.3 if shift.get(name) == "gone" else 0.9)
-        series = pl.Series(np.where(known, values, np.nan)).fill_nan(None)
-        names = {0: "no", 1: "yes"}
-        found[name] = (
-            series
-            if i % 2
-            else (series > 0.5).cast(pl.Int8).replace_strict(names, return_dtype=pl.String)
-        )
-    return found
+        is_rare = shift.get(name) == "rare"
+        values = draw.normal(size=n) + (0 if is_rare else shift.get(name, 0))
+        is_known = draw.random(n) < (0.3 if is_rare else 0.9)
+        series = pl.Series(np.where(is_known, values, np.nan)).fill_nan(None)
+        if i % 2 == 0:
+            names = {0: "no", 1: "yes"}
+            is_high = (series > 0.5).cast(pl.Int8)
+            series = is_high.replace_strict(names, return_dtype=pl.String)
+        night[name] = series
+    return night
 
 
 def _compared(
@@ -70,16 +77,11 @@ def _compared(
 ) -> set[str]:
     """Which features have changed; ``whose``: whose samples those of then and of now are."""
     features = [
-        (monitoring._summary(name, "tabular", values, whose[0]), now[name])
-        for name, values in then.items()
+        (summarise(name, "tabular", values, whose[0]), now[name]) for name, values in then.items()
     ]
-    moved = monitoring._tested(
-        [monitoring._moved(*pair, CONFIG, whose[1]) for pair in features], CONFIG
-    )
-    gone = monitoring._tested(
-        [monitoring._gone(*pair, CONFIG, whose[1]) for pair in features], CONFIG
-    )
-    return {record["name"] for record in [*moved, *gone] if record["changed"]}
+    values = mark_changes([compare_values(*pair, CONFIG, whose[1]) for pair in features], CONFIG)
+    missing = mark_changes([compare_missing(*pair, CONFIG, whose[1]) for pair in features], CONFIG)
+    return {record["name"] for record in [*values, *missing] if record["changed"]}
 
 
 def test_nights_without_a_change_are_quiet():
@@ -114,7 +116,7 @@ def test_what_changes_is_named():
     then = _night(draw, 30, 500)
     for _ in range(5):
         assert {"x0", "x1", "x7"} <= _compared(
-            then, _night(draw, 30, 200, x0=1.0, x1=1.0, x7="gone")
+            then, _night(draw, 30, 200, x0=1.0, x1=1.0, x7="rare")
         )
 
 
@@ -151,12 +153,13 @@ def _perform(
     scored = pl.DataFrame(
         {
             "sample_id": samples, "subject_id": samples, "task": "death", "class": None,
-            "prediction": np.where(says == 1, 0.9, 0.1) + draw.normal(0, 0.01, 220), "coverage": 0.9,
+            "prediction": np.where(says == 1, 0.9, 0.1) + draw.normal(0, 0.01, 220),
+            "coverage": 0.9,
             "set": [["yes"] if s else ["no"] for s in says], "low": None, "high": None,
         }
     )  # fmt: skip
     then = {"death": {"metric": "AUROC", "value": 0.9, "low": 0.87, "high": 0.93, "n": 300}}
-    return monitoring._performance(scored, tmp_path, learned, [DEATH], then, CONFIG, bootstrap=200)
+    return judge_performance(scored, tmp_path, learned, [DEATH], then, CONFIG, bootstrap=200)
 
 
 def test_performance_is_judged_on_labels_that_came_since(tmp_path, learned):
@@ -171,7 +174,7 @@ def test_a_fall_is_seen_in_score_and_coverage(tmp_path, learned):
     (record,) = _perform(tmp_path, learned, right=0.7)
     assert record["fell"]
     assert record["uncovered"]
-    found = {
+    results = {
         "reason": None,
         "new": 200,
         "inputs": [],
@@ -179,7 +182,7 @@ def test_a_fall_is_seen_in_score_and_coverage(tmp_path, learned):
         "scores": [],
         "performance": [record],
     }
-    passed, words = monitoring.verdicts(found)["performance"]
+    passed, words = write_verdicts(results)["performance"]
     assert not passed
     assert "Death 0.6" in words
     assert "stated 90%" in words
