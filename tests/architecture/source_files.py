@@ -1,0 +1,22 @@
+"""The repository's own Python files, parsed."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("m3h_core", "m3h_pipeline")
+FOLDERS = (*PACKAGES, "benchmarks", "tests")
+
+
+def python_files(*folders: str) -> list[Path]:
+    """Every Python file below these folders, relative to the repository's root."""
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    return sorted(file.relative_to(ROOT) for file in files)
+
+
+@cache
+def parse(file: Path) -> ast.Module:
+    return ast.parse((ROOT / file).read_text(), str(file))
