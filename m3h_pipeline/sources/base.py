@@ -159,12 +159,22 @@ class Source(ABC):
 
 
 def extract(source: Source, to: Path, settings: Settings) -> dict[str, Any]:
-    """`Source.extract`, with an empty table of embeddings where the source writes none."""
+    """`Source.extract`, with an empty table of embeddings where the source writes none.
+
+    Raises `InputError` where a file of the source changed meanwhile: its rows would be of two
+    extractions.
+    """
     import duckdb  # the command line reads this module for every command
 
     from m3h_pipeline.state.database import write_parquet
 
+    fingerprint = source.fingerprint()
     counts = source.extract(to, settings)
+    if source.fingerprint() != fingerprint:
+        raise InputError(
+            "a file of the source was changed or replaced while it was read, so that its rows may "
+            "be of two extractions: nothing was kept. Run again when the extraction is complete"
+        )
     file = to / "embeddings.parquet"
     if not file.exists():
         absent = ", ".join(f"NULL::{kind} AS {column}" for column, kind in EMBEDDINGS.items())
