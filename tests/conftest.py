@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from shared_folder import SharedFolder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -30,6 +31,29 @@ SHARED = Path(__file__).parents[2] / "shared"
 # What connecting to an out-folder leaves in this process, where a real one would end: the next
 # would write into it.
 _LEFT_BEHIND = ("MLFLOW_TRACKING_URI", "DAGSTER_HOME", "M3H_OUT", "M3H_MLFLOW_PAGE")
+
+
+# Where every test starts a process, a server or a browser.
+_SLOW_FOLDERS = {"browser": 40, "faults": 60, "security": 30}
+_SLOW_FIXTURES = {"browser", "demo_run", "mimic_demo", "postgres"}
+_SECONDS = 5
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow without saying so, and begin with the longest modules: one that begins
+    last is waited for alone.
+    """
+    seconds: dict[Path, float] = {}
+    for item in items:
+        of_folder = _SLOW_FOLDERS.get(item.path.parent.name)
+        uses = _SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ()))
+        if item.get_closest_marker("slow") is None and (of_folder or uses):
+            item.add_marker(pytest.mark.slow(of_folder or _SECONDS))
+        slow = item.get_closest_marker("slow")
+        own = (slow.args or (_SECONDS,))[0] if slow else 0
+        seconds[item.path] = max(own, seconds.get(item.path, 0))
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,6 +82,14 @@ def mimic_demo() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the MIMIC-IV demo is not at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory) -> SharedFolder:
+    """A finished run of the tiny demo in ``out``, one for all workers: to read, or to copy."""
+    import demo_run
+
+    return SharedFolder(tmp_path_factory, "demo-run").make(demo_run.make)
 
 
 @pytest.fixture(scope="session")

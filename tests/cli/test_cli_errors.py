@@ -13,6 +13,8 @@ from m3h_pipeline.cli.main import main
 from m3h_pipeline.config import EmbeddingConfig
 from m3h_pipeline.jobs.encoders import check_encoders
 
+pytestmark = pytest.mark.slow(20)
+
 
 def assert_clear(result: subprocess.CompletedProcess, *words: str) -> None:
     assert result.returncode != 0

@@ -11,7 +11,10 @@ import sys
 import time
 
 import polars as pl
+import pytest
 from tables_folder import hospital, write
+
+pytestmark = pytest.mark.slow(20)
 
 
 def test_a_first_run_that_is_interrupted_and_then_fails_a_check_names_the_file(tmp_path):

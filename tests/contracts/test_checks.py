@@ -23,6 +23,8 @@ from m3h_pipeline.defs.validation import validated_tables
 from m3h_pipeline.demo import write_demo_hospital
 from m3h_pipeline.state.steps import read_step
 
+pytestmark = pytest.mark.slow(30)
+
 SODIUM = "50983"
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from m3h_pipeline import config
 
+pytestmark = pytest.mark.slow(90)
+
 
 @pytest.fixture(scope="module")
 def latest(mimic_demo, tmp_path_factory):
@@ -19,7 +21,7 @@ def latest(mimic_demo, tmp_path_factory):
     chosen = config.for_run(out, "mimic-iv", mimic_demo, None, "2026-11-01")
     small = {
         "training": config.TrainingConfig(epochs=3, tree_rounds=5, bootstrap=100),
-        "tim": config.TimConfig(tasks=2, seeds=1),
+        "tim": config.TimConfig(tasks=2, seeds=1, groups=0, leave_out=0),
     }
     config.save(chosen.model_copy(update=small), out)
     result = subprocess.run(

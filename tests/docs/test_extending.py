@@ -21,6 +21,8 @@ from m3h_pipeline.config import open_source
 from m3h_pipeline.demo import write_demo_hospital
 from m3h_pipeline.sources import tasks_file
 
+pytestmark = pytest.mark.slow(20)
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 # Blocks that are named after a file, and all differences.

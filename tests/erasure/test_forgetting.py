@@ -25,6 +25,8 @@ from m3h_pipeline.state.lineage import find_unaccounted
 from m3h_pipeline.state.locks import lock_shared
 from m3h_pipeline.state.steps import read_step
 
+pytestmark = pytest.mark.slow(60)
+
 
 def test_nothing_of_the_patient_is_left_and_nothing_else_is_gone(out, whole, patient):
     keys = keys_of(whole, patient)

@@ -29,6 +29,8 @@ from m3h_pipeline.jobs.embed import absent_embedder, embed, embed_nothing
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.state.steps import produce
 
+pytestmark = pytest.mark.slow(30)
+
 
 @pytest.fixture(scope="module")
 def options(tiny_bert):

@@ -26,6 +26,8 @@ from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.state.steps import produce
 
+pytestmark = pytest.mark.slow(30)
+
 TRAINING = TrainingConfig(epochs=6).model_dump()
 TASKS = [TaskSpec(name, "binary") for name in ("sepsis", "shock", "delirium", "rare")]
 

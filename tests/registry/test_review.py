@@ -29,6 +29,8 @@ from m3h_pipeline.registry.tags import ANCHOR, APPROVED, AUTO, BY, REASON, REJEC
 from m3h_pipeline.registry.verdicts import record_verdict
 from m3h_pipeline.registry.versions import RegistryState
 
+pytestmark = pytest.mark.slow(90)
+
 NAME = tracking.MODEL_NAME
 
 

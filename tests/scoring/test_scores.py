@@ -33,6 +33,8 @@ from m3h_pipeline.scoring import scores as scoring
 from m3h_pipeline.state.data_files import read_json
 from m3h_pipeline.state.steps import read_step
 
+pytestmark = pytest.mark.slow(100)
+
 FIRST = "2026-01-01"
 SECOND = "2026-01-02"
 THIRD = "2026-01-03"

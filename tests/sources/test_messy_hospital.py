@@ -18,6 +18,8 @@ import pytest
 from messy_hospital import MISSING_VALUE, write_messy_hospital
 from page_cells import check_numbers
 
+pytestmark = pytest.mark.slow(100)
+
 M3H = [sys.executable, "-m", "m3h_pipeline.cli.main"]
 PAGE_FILES = ("metrics", "tim", "trust", "detail")
 # As little training as still tells that one score helps to learn another.
