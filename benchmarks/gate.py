@@ -20,10 +20,10 @@ from scipy.stats import binom, norm
 
 from m3h_core.metrics import calibration_error, interval, simultaneous_bounds, weighted_auroc
 from m3h_pipeline.config import GateConfig
-from m3h_pipeline.registry.gate.calibrated import chance_of_coverage, chance_of_error
-from m3h_pipeline.registry.gate.comparisons import held_against
-from m3h_pipeline.registry.gate.rules import mean_bounds
-from m3h_pipeline.registry.gate.scoring import Pairs
+from m3h_pipeline.registry.gate.calibration import compute_coverage_p_value, compute_error_p_value
+from m3h_pipeline.registry.gate.comparisons import compare_with
+from m3h_pipeline.registry.gate.rules import compute_mean_bounds
+from m3h_pipeline.registry.gate.scoring import PairedScores
 
 TASKS = 40
 AUROC = 0.78
@@ -79,7 +79,7 @@ def simulate_pairs(
     rows: int,
     correlation: float,
     resamples: int,
-) -> Pairs:
+) -> PairedScores:
     """A candidate and its champion on one hospital's test split."""
     rng = np.random.default_rng(seed)
     hospital = Simulated.of(rows, rng)
@@ -102,20 +102,20 @@ def simulate_pairs(
         ours, theirs = (weighted_auroc(positive, score, weights) for score in (candidate, champion))
         tasks.append((f"t{at}", "AUROC", float(values[0]), float(values[1])))
         differences.append(ours - theirs)
-    return Pairs(tasks, np.stack(differences, axis=1))
+    return PairedScores(tasks, np.stack(differences, axis=1))
 
 
-def passed_before(pairs: Pairs) -> bool:
+def passed_before(pairs: PairedScores) -> bool:
     """The rule that the gate had."""
     values = pairs.differences
     _, highs = simultaneous_bounds(values, pairs.replicates, CONFIG.level)
-    low, _ = mean_bounds(values, pairs.replicates, CONFIG.level)
+    low, _ = compute_mean_bounds(values, pairs.replicates, CONFIG.level)
     return bool((highs >= -CONFIG.margin).all() and low >= -CONFIG.margin)
 
 
-def passes_now(pairs: Pairs) -> bool:
+def passes_now(pairs: PairedScores) -> bool:
     """The gate's rule against the champion and the anchor."""
-    return held_against("champion", CONFIG, pairs, "it", must_be_shown=True)[0].passed
+    return compare_with("champion", CONFIG, pairs, "it", must_be_shown=True)[0].passed
 
 
 def compare_rules(hospitals: int, rows: int, correlation: float, resamples: int) -> None:
@@ -163,7 +163,7 @@ def judge_calibration(draws: int) -> None:
                 towards_half = np.where(probability < 0.5, allowed, -allowed)
                 happened = rng.random(rows) < probability + towards_half
                 error = calibration_error(happened, probability)
-                chance = chance_of_error(probability, error, allowed, np.arange(rows), rng)
+                chance = compute_error_p_value(probability, error, allowed, np.arange(rows), rng)
                 wrong += chance < level
             about = f"{rows:>3} labels, prevalence {prevalence:.0%}"
             print(f"  probabilities, {about}: {wrong / draws:.2%}")
@@ -173,7 +173,9 @@ def judge_calibration(draws: int) -> None:
         held = rng.binomial(rows, np.clip(coverage, 0, 1))
         before = (binom.cdf(held, rows, 0.9 - allowed) < level).mean()
         chances = {
-            count: chance_of_coverage(np.arange(rows) < count, 0.9 - allowed, rows, np.arange(rows))
+            count: compute_coverage_p_value(
+                np.arange(rows) < count, 0.9 - allowed, rows, np.arange(rows)
+            )
             for count in np.unique(held)
         }
         now = np.mean([chances[count] < level for count in held])

@@ -28,7 +28,7 @@ from m3h_pipeline.registry.approval import (
     find_anchor_approval,
     find_approval,
 )
-from m3h_pipeline.registry.gate import CHECKS, Champion, format_advice
+from m3h_pipeline.registry.gate import CHECKS, ReferenceModel, format_advice
 from m3h_pipeline.registry.gate.advice import select_rejecting
 from m3h_pipeline.registry.notify import notify
 from m3h_pipeline.state.data_files import read_json, write_json
@@ -218,7 +218,7 @@ def _judge(
         aliases = RegistryState.fetch(MlflowClient()).aliases
         champion = aliases.get(CHAMPION)
         anchor = aliases.get(ANCHOR)
-        applied: dict[str | None, Champion] = {}
+        applied: dict[str | None, ReferenceModel] = {}
         for holder in sorted({name for name in (champion, anchor) if name and name != number}):
             applied[holder] = _apply(
                 context, workspace, launcher, candidate, holder, to, is_anchor=holder != champion
@@ -272,7 +272,7 @@ def _apply(
     to: Path,
     *,
     is_anchor: bool,
-) -> Champion:
+) -> ReferenceModel:
     """What a registered version predicts of tonight's test samples, or that it could not be
     applied.
     """
@@ -285,7 +285,9 @@ def _apply(
     if approved is None:
         advice = f"no decision names its files: `m3h review anchor {holder}`"
         context.log.warning(advice if is_anchor else explain_missing_approval(holder))
-        return Champion(holder, {}, "no decision names its files; the run's log says what to do")
+        return ReferenceModel(
+            holder, {}, "no decision names its files; the run's log says what to do"
+        )
     job = {
         "mlflow": {"uri": workspace.mlflow_uri, "artifacts": str(workspace.mlflow_artifacts)},
         "version": holder,
@@ -298,7 +300,7 @@ def _apply(
     folder.mkdir(exist_ok=True)
     try:
         launcher.run(context, "champion", job, folder)
-        return Champion(holder, load_file(folder / FILE))
+        return ReferenceModel(holder, load_file(folder / FILE))
     except InputError as error:
         context.log.warning(f"version {holder} could not be applied: {error}")
     except Exception as error:
@@ -311,7 +313,9 @@ def _apply(
     finally:
         # A row a sample, of no further use.
         shutil.rmtree(folder)
-    return Champion(holder, {}, "it could not be applied to these samples; the run's log says why")
+    return ReferenceModel(
+        holder, {}, "it could not be applied to these samples; the run's log says why"
+    )
 
 
 def _notify(

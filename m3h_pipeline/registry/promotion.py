@@ -3,8 +3,8 @@
 `apply_decisions` writes an audit line for what was decided in MLflow's pages, does what each line
 that is not settled yet asks for, and says what it did. The command calls it at once, the sensor
 every few seconds. Both may act at the same time: whoever holds the audit table does the work, and
-the other finds it done. Every step can be repeated: what was interrupted (by a kill, by MLflow going
-down) is done by the next command or tick.
+the other finds it done. Every step can be repeated: what was interrupted (by a kill, by MLflow
+going down) is done by the next command or tick.
 """
 
 from __future__ import annotations

@@ -10,11 +10,16 @@ on given vectors, the list ``<modality>_vector``. What is left out is missing, n
 
 Output: a row a sample.
 
-- binary: ``task``, the calibrated probability, and ``task.set``, those of "no" and "yes" that can't be ruled out
-- multiclass: ``task/class``, the calibrated probabilities, and ``task.set``, the classes that can't be ruled out
-- regression: ``task``, and ``task.low`` and ``task.high``, the ends of its interval (NaN: no bound can be given)
-- clustering: ``task/cluster``, the soft assignment, and ``task.distance/cluster``, the distance from its centre
-- ``coverage``: how often sets and intervals hold the truth; ``lacks``: the modalities that the sample has nothing of
+- binary: ``task``, the calibrated probability, and ``task.set``, those of "no" and "yes" that can't
+  be ruled out
+- multiclass: ``task/class``, the calibrated probabilities, and ``task.set``, the classes that can't
+  be ruled out
+- regression: ``task``, and ``task.low`` and ``task.high``, the ends of its interval (NaN: no bound
+  can be given)
+- clustering: ``task/cluster``, the soft assignment, and ``task.distance/cluster``, the distance
+  from its centre
+- ``coverage``: how often sets and intervals hold the truth; ``lacks``: the modalities that the
+  sample has nothing of
 
 A change of the output's columns or of the folders that are read raises `FORMAT`, which is logged
 with the model: m3h_pipeline/scoring/scores.py reads the outputs of this format and of those before.
@@ -24,6 +29,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,27 +59,25 @@ class HospitalModel(PythonModel):
     ) -> pd.DataFrame:
         """Scores [N rows] for the samples in ``model_input`` [N rows]."""
         embedded = {
-            name: embedder.transform(_items(name, embedder, model_input))
+            name: embedder.transform(_read_items(name, embedder, model_input))
             for name, embedder in self.embedders.items()
         }
+        present = {name: is_present for name, (_, is_present) in embedded.items()}
         cohort = Cohort(
             sample_ids=[str(i) for i in range(len(model_input))],
             split=np.full(len(model_input), 3),
             embeddings={name: vectors for name, (vectors, _) in embedded.items()},
-            present={name: present for name, (_, present) in embedded.items()},
+            present=present,
             labels={},
             labelled={},
         )
-        columns = self._columns(cohort) | {
+        columns = self._score_columns(cohort) | {
             "coverage": np.full(len(cohort), self.calibrator.coverage)
         }
-        absent = {name: ~present for name, (_, present) in embedded.items()}
-        columns["lacks"] = [
-            [name for name, gone in absent.items() if gone[i]] for i in range(len(cohort))
-        ]
+        columns["lacks"] = [_list_absent(present, i) for i in range(len(cohort))]
         return pd.DataFrame(columns, index=model_input.index)
 
-    def _columns(self, cohort: Cohort) -> dict[str, Any]:
+    def _score_columns(self, cohort: Cohort) -> dict[str, Any]:
         predictions = self.model.predict(cohort)
         scores = self.calibrator.calibrated(predictions)
         sets = self.calibrator.sets(predictions)
@@ -89,8 +93,7 @@ class HospitalModel(PythonModel):
             else:
                 columns |= {f"{name}/{label}": values[:, i] for i, label in enumerate(classes)}
             if name in sets:
-                columns[f"{name}.set"] = [[c for c, is_in in zip(classes, row, strict=True) if is_in]
-                                          for row in sets[name]]  # fmt: skip
+                columns[f"{name}.set"] = [_list_members(classes, row) for row in sets[name]]
             if name in intervals:
                 ends = np.where(np.isfinite(intervals[name]), intervals[name], np.nan)
                 columns |= {f"{name}.low": ends[:, 0], f"{name}.high": ends[:, 1]}
@@ -102,16 +105,24 @@ class HospitalModel(PythonModel):
         return columns
 
 
-def _items(modality: str, embedder: Any, rows: pd.DataFrame) -> Any:
+def _list_absent(present: Mapping[str, np.ndarray], sample: int) -> list[str]:
+    return [name for name, is_present in present.items() if not is_present[sample]]
+
+
+def _list_members(classes: Sequence[str], is_member: np.ndarray) -> list[str]:
+    return [label for label, is_in in zip(classes, is_member, strict=True) if is_in]
+
+
+def _read_items(modality: str, embedder: Any, rows: pd.DataFrame) -> Any:
     if isinstance(embedder, GivenEmbedder):
-        vectors = _column(rows, f"{modality}_vector")
+        vectors = _read_column(rows, f"{modality}_vector")
         return [
             vector if isinstance(vector, (list, tuple, np.ndarray)) else None for vector in vectors
         ]
     if modality == "tabular":
-        return {name: _column(rows, name) for name in embedder.columns}
+        return {name: _read_column(rows, name) for name in embedder.columns}
     if modality == "timeseries":
-        events = _lists(rows, "events")
+        events = _read_lists(rows, "events")
         flat = [(i, event) for i, row in enumerate(events) for event in row]
         return EventSequences(
             sample=np.array([i for i, _ in flat], dtype=np.int64),
@@ -121,16 +132,24 @@ def _items(modality: str, embedder: Any, rows: pd.DataFrame) -> Any:
             n=len(rows),
         )
     if modality == "language":
-        return [[(note["hours"], note["text"]) for note in row] for row in _lists(rows, "notes")]
+        return [_read_notes(row) for row in _read_lists(rows, "notes")]
     if modality == "vision":
-        return [
-            [(image["hours"], image.get("view") or "", _file(image["content"])) for image in row]
-            for row in _lists(rows, "images")
-        ]
+        return [_read_images(row) for row in _read_lists(rows, "images")]
     raise ValueError(f"unknown modality {modality!r}")
 
 
-def _file(content: bytes | str) -> bytes:
+def _read_notes(notes: list[dict[str, Any]]) -> list[tuple[float, str]]:
+    return [(note["hours"], note["text"]) for note in notes]
+
+
+def _read_images(images: list[dict[str, Any]]) -> list[tuple[float, str, bytes]]:
+    return [
+        (image["hours"], image.get("view") or "", _decode_file(image["content"]))
+        for image in images
+    ]
+
+
+def _decode_file(content: bytes | str) -> bytes:
     """An image's bytes: JSON carries them in base64, and MLflow decodes that in columns, not within
     lists.
 
@@ -142,13 +161,13 @@ def _file(content: bytes | str) -> bytes:
         return content.encode() if isinstance(content, str) else content
 
 
-def _column(rows: pd.DataFrame, name: str) -> np.ndarray:
+def _read_column(rows: pd.DataFrame, name: str) -> np.ndarray:
     if name not in rows:
         return np.full(len(rows), None, dtype=object)
     return rows[name].to_numpy()
 
 
-def _lists(rows: pd.DataFrame, name: str) -> list[list[dict[str, Any]]]:
+def _read_lists(rows: pd.DataFrame, name: str) -> list[list[dict[str, Any]]]:
     if name not in rows:
         return [[] for _ in range(len(rows))]
     return [

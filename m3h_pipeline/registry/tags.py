@@ -1,4 +1,4 @@
-"""What M3H reads and writes about a version in MLflow: aliases, and the tags that hold a decision."""
+"""What M3H reads and writes about a version in MLflow: aliases, and the tags of a decision."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 MODEL_NAME = "m3h"
 TRAINING_TAG = "m3h.training"
-# Where MLflow's pages are, for the links that runs leave in Dagster and in the report; `m3h ui` sets
-# it.
+# Where MLflow's pages are, for the links that runs leave in Dagster and in the report. Set by
+# `m3h ui`.
 PAGE_VARIABLE = "M3H_MLFLOW_PAGE"
 
 

@@ -1,31 +1,17 @@
 """The gate: what a candidate must hold before a person is asked whether it may become the champion.
 
 Pure functions of predictions on the test split; who asks, and what follows, is elsewhere
-(defs/registry, review.py). Judged are the tasks that can be claimed. The candidate and what it is
-compared with (the champion, the anchor, the night's other arms) are scored on the same samples and
-the same resamples of patients; `m3h_pipeline.registry.gate.rules` holds the rules,
+(defs/registry, registry/verdicts.py). Judged are the tasks that can be claimed. The candidate and
+what it is compared with (the champion, the anchor, the night's other arms) are scored on the same
+samples and the same resamples of patients; `m3h_pipeline.registry.gate.rules` holds the rules,
 docs/decisions/0011-gate.md and 0021-gate-power.md the reasons and the figures.
 
 Shapes: N samples, T tasks, R resamples.
 """
 
 from m3h_pipeline.registry.gate.advice import format_advice
-from m3h_pipeline.registry.gate.calibrated import chance_of_error
 from m3h_pipeline.registry.gate.judging import CHECKS, judge
-from m3h_pipeline.registry.gate.rules import compare, mean_bounds
 from m3h_pipeline.registry.gate.scoring import Predictions
-from m3h_pipeline.registry.gate.verdict import ARMS, Champion, Compared, Verdict
+from m3h_pipeline.registry.gate.verdict import ARMS, ReferenceModel
 
-__all__ = [
-    "ARMS",
-    "CHECKS",
-    "Champion",
-    "Compared",
-    "Predictions",
-    "Verdict",
-    "chance_of_error",
-    "compare",
-    "format_advice",
-    "judge",
-    "mean_bounds",
-]
+__all__ = ["ARMS", "CHECKS", "Predictions", "ReferenceModel", "format_advice", "judge"]

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m3h_pipeline.evaluation.quality import too_few
-from m3h_pipeline.registry.gate.calibrated import calibrated
+from m3h_pipeline.registry.gate.calibration import check_calibration
 from m3h_pipeline.registry.gate.comparisons import (
     Candidate,
-    better_than_trivial,
-    no_subgroup_harmed,
-    not_worse_than_anchor,
-    not_worse_than_arm,
-    not_worse_than_champion,
+    check_better_than_trivial,
+    check_no_subgroup_harmed,
+    check_not_worse_than_anchor,
+    check_not_worse_than_arm,
+    check_not_worse_than_champion,
 )
 from m3h_pipeline.registry.gate.scoring import Predictions
-from m3h_pipeline.registry.gate.verdict import ARMS, Champion, Verdict, some
+from m3h_pipeline.registry.gate.verdict import ARMS, CheckResult, ReferenceModel, format_first
 from m3h_pipeline.wording import pluralize
 
 if TYPE_CHECKING:
@@ -31,11 +31,14 @@ CHECKS = {
     "better_than_trivial": "Claimed tasks do better than what knows nothing of the patient.",
     "not_worse_than_champion": "No claimed task loses more than the margin against the champion, "
     "on the same patients, and all together lose nothing that can be shown.",
-    "not_worse_than_anchor": "The same against the anchor, a version that stays, so that small losses can't add up.",
-    "not_worse_than_single_task": "Not clearly below tonight's single-task models, clustering aside.",
+    "not_worse_than_anchor": "The same against the anchor, a version that stays, so that small "
+    "losses can't add up.",
+    "not_worse_than_single_task": "Not clearly below tonight's single-task models, "
+    "clustering aside.",
     "not_worse_than_trees": "Not clearly below tonight's boosted trees; a warning.",
     "calibrated": "Probabilities mean what they say, intervals hold the truth as often as stated.",
-    "no_subgroup_harmed": "In no audited subgroup a claimed task loses more than the margin against the champion.",
+    "no_subgroup_harmed": "In no audited subgroup a claimed task loses more than the margin "
+    "against the champion.",
 }
 
 
@@ -44,10 +47,10 @@ def judge(
     tasks: Sequence[TaskSpec],
     candidate: Predictions,
     calibrator: Calibrator,
-    champion: Champion | None,
+    champion: ReferenceModel | None,
     config: GateConfig,
     *,
-    anchor: Champion | None = None,
+    anchor: ReferenceModel | None = None,
     arms: Mapping[str, Predictions] | None = None,
     intervals: Mapping[str, tuple[float, float]] | None = None,
 ) -> dict[str, Any]:
@@ -65,21 +68,21 @@ def judge(
     from m3h_core.metrics import Resamples
 
     claimed = [task for task in tasks if too_few(cohort, task) is None]
-    finite = _finite(cohort, tasks, claimed, candidate)
+    finite = _check_finite(cohort, tasks, claimed, candidate)
     sound = [task for task in claimed if finite.passed or _is_finite(cohort, task, candidate)]
     draws = Resamples(cohort, TEST, config.bootstrap, 0)
-    ours = Candidate.of(cohort, sound, candidate, draws, config)
-    trivial, against_trivial = better_than_trivial(ours, intervals or {})
-    shared, not_worse, against_champion = not_worse_than_champion(ours, champion)
-    calibration, of_tasks = calibrated(cohort, sound, candidate, calibrator, config)
+    scored = Candidate.score(cohort, sound, candidate, draws, config)
+    trivial, against_trivial = check_better_than_trivial(scored, intervals or {})
+    shared, not_worse, against_champion = check_not_worse_than_champion(scored, champion)
+    calibration, of_tasks = check_calibration(cohort, sound, candidate, calibrator, config)
     checks = [
         finite,
         trivial,
         not_worse,
-        not_worse_than_anchor(ours, anchor, champion),
-        *(not_worse_than_arm(ours, arm, (arms or {}).get(arm)) for arm in ARMS),
+        check_not_worse_than_anchor(scored, anchor, champion),
+        *(check_not_worse_than_arm(scored, arm, (arms or {}).get(arm)) for arm in ARMS),
         calibration,
-        no_subgroup_harmed(ours, shared, champion),
+        check_no_subgroup_harmed(scored, shared, champion),
     ]
     return {
         "passed": not any(check.rejects for check in checks),
@@ -102,12 +105,12 @@ def _is_finite(cohort: Cohort, task: TaskSpec, predictions: Predictions) -> bool
     return bool(np.isfinite(np.asarray(predictions[task.name])[rows]).all())
 
 
-def _finite(
+def _check_finite(
     cohort: Cohort,
     tasks: Sequence[TaskSpec],
     claimed: Sequence[TaskSpec],
     candidate: Predictions,
-) -> Verdict:
+) -> CheckResult:
     from m3h_core.metrics import primary_metric
 
     wrong = [task.name for task in tasks if not _is_finite(cohort, task, candidate)]
@@ -115,12 +118,12 @@ def _finite(
     metrics = {task.name: primary_metric(cohort, task, candidate[task.name]) for task in sound}
     undefined = [name for name, value in metrics.items() if not np.isfinite(value)]
     if wrong or undefined:
-        problems = [f"predictions that are not numbers: {some(wrong)}"] if wrong else []
-        problems += [f"no metric: {some(undefined)}"] if undefined else []
-        in_question = some([*wrong, *undefined])
+        problems = [f"predictions that are not numbers: {format_first(wrong)}"] if wrong else []
+        problems += [f"no metric: {format_first(undefined)}"] if undefined else []
+        in_question = format_first([*wrong, *undefined])
         advice = f"look at the log of the training job and at the inputs of {in_question}"
-        return Verdict("finite", False, "; ".join(problems), advice=advice)
+        return CheckResult("finite", False, "; ".join(problems), advice=advice)
     reason = f"all predictions of {pluralize(len(tasks), 'task')} are numbers"
     if not claimed:
         reason += "; no task has enough test labels to be judged, so the other checks say nothing"
-    return Verdict("finite", True, reason)
+    return CheckResult("finite", True, reason)

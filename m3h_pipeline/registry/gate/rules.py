@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from m3h_pipeline.registry.gate.verdict import Compared, State
+from m3h_pipeline.registry.gate.verdict import Comparison, State
 
 
 def compare(
@@ -25,7 +25,7 @@ def compare(
     replicates: np.ndarray,
     margin: float,
     level: float,
-) -> list[Compared]:
+) -> list[Comparison]:
     """The rule for each of T comparisons (task, metric, value, other), with replicates [R, T] of
     their differences.
 
@@ -41,21 +41,21 @@ def compare(
         return []
     values = np.array([value - other for _, _, value, other in tasks])
     lows, _ = simultaneous_bounds(values, replicates, level)
-    highs = upper_bounds(values, replicates, margin, level)
-    found = []
+    highs = compute_upper_bounds(values, replicates, margin, level)
+    comparisons = []
     for about, low, high in zip(tasks, lows.tolist(), highs.tolist(), strict=True):
-        found.append(Compared(*about, low, high, state_of(low, high, margin)))
-    return found
+        comparisons.append(Comparison(*about, low, high, decide_state(low, high, margin)))
+    return comparisons
 
 
-def state_of(low: float, high: float, margin: float) -> State:
+def decide_state(low: float, high: float, margin: float) -> State:
     """What bounds of a difference say of a margin."""
     if high < -margin:
         return "refuted"
     return "shown" if low >= -margin else "open"
 
 
-def upper_bounds(
+def compute_upper_bounds(
     values: np.ndarray, replicates: np.ndarray, margin: float, level: float
 ) -> np.ndarray:
     """Upper bounds [T], one of which lies below -margin in an equally good candidate with a chance
@@ -64,9 +64,11 @@ def upper_bounds(
     None is nearer than the task's own one-sided bound. With a margin of 0 they are those of max-t.
 
     >>> draws = np.random.default_rng(0).normal(size=(2000, 8))
-    >>> bounds = [upper_bounds(np.zeros(8), draws, margin, 0.05) for margin in (0.0, 0.5, 2.0)]
-    >>> [float(highs[0].round(1)) for highs in bounds]
-    [2.5, 2.0, 1.6]
+    >>> for margin in (0.0, 0.5, 2.0):
+    ...     print(compute_upper_bounds(np.zeros(8), draws, margin, 0.05)[0].round(1))
+    2.5
+    2.0
+    1.6
     """
     from scipy.stats import norm
 
@@ -79,11 +81,13 @@ def upper_bounds(
     return values + max(float(norm.ppf(1 - level)), float(critical)) * spread
 
 
-def mean_bounds(values: np.ndarray, replicates: np.ndarray, level: float) -> tuple[float, float]:
+def compute_mean_bounds(
+    values: np.ndarray, replicates: np.ndarray, level: float
+) -> tuple[float, float]:
     """One-sided bounds of the mean of T differences, with replicates [R, T].
 
     >>> draws = np.random.default_rng(0).normal(0.1, 0.1, size=(2000, 25))
-    >>> [round(bound, 2) for bound in mean_bounds(np.full(25, 0.1), draws, 0.05)]
+    >>> [round(bound, 2) for bound in compute_mean_bounds(np.full(25, 0.1), draws, 0.05)]
     [0.07, 0.13]
     """
     from m3h_core.metrics import simultaneous_bounds

@@ -19,7 +19,7 @@ _DEFINED = 0.9
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredTask:
     """A task's metric on the test split, and its replicates [R]."""
 
     metric: str
@@ -28,7 +28,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PairedScores:
     """Tasks that two models predict: (task, metric, value, other) each, and replicates [R, T] of
     the differences."""
 
@@ -43,14 +43,14 @@ class Pairs:
 
 def score_tasks(
     cohort: Cohort, tasks: Sequence[TaskSpec], predictions: Predictions, draws: Resamples
-) -> dict[str, Scored]:
+) -> dict[str, ScoredTask]:
     """The tasks whose metric is defined, in their order."""
     from m3h_core.metrics import METRICS, primary_metric, primary_replicates
 
     scored = {}
     for task in tasks:
         prediction = np.asarray(predictions[task.name])
-        one = Scored(
+        one = ScoredTask(
             METRICS[task.problem],
             primary_metric(cohort, task, prediction),
             primary_replicates(cohort, task, prediction, draws),
@@ -60,7 +60,7 @@ def score_tasks(
     return scored
 
 
-def pair(candidate: Mapping[str, Scored], other: Mapping[str, Scored]) -> Pairs:
+def pair(candidate: Mapping[str, ScoredTask], other: Mapping[str, ScoredTask]) -> PairedScores:
     """The tasks for which both metrics are defined."""
     shared = [name for name in candidate if name in other]
     tasks = []
@@ -68,10 +68,10 @@ def pair(candidate: Mapping[str, Scored], other: Mapping[str, Scored]) -> Pairs:
         ours = candidate[name]
         tasks.append((name, ours.metric, ours.value, other[name].value))
     differences = [candidate[name].replicates - other[name].replicates for name in shared]
-    return Pairs(tasks, np.stack(differences, axis=1) if differences else np.zeros((0, 0)))
+    return PairedScores(tasks, np.stack(differences, axis=1) if differences else np.zeros((0, 0)))
 
 
-def predict_alike(task: TaskSpec, candidate: Predictions, other: Predictions) -> bool:
+def have_same_classes(task: TaskSpec, candidate: Predictions, other: Predictions) -> bool:
     """Whether both predict the same classes; clusters are judged by their silhouette, however many
     there are."""
     if task.problem == "clustering":

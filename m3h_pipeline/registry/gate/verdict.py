@@ -1,4 +1,4 @@
-"""What the gate says: a verdict a check, a comparison a task."""
+"""What the gate says: a result a check, a comparison a task."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ARMS: Mapping[str, Severity] = {"single_task": "error", "trees": "warn"}
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """One check: whether it passed, and why, in words without any patient's value.
 
     ``severity``: what follows where it did not pass: "error" rejects the candidate, "warn" is only
@@ -42,7 +42,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """One task: ``value`` minus ``other`` with bounds.
 
     ``low`` decides whether the task is *shown*, and holds for all tasks at once. ``high`` decides
@@ -71,7 +71,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Champion:
+class ReferenceModel:
     """What the candidate is compared with: a version, and its predictions {task: [N] or [N, C]}.
 
     ``problem`` says why it has none, where it could not be applied to these samples.
@@ -82,17 +82,18 @@ class Champion:
     problem: str = ""
 
 
-def named(one: Compared) -> str:
+def format_difference(comparison: Comparison) -> str:
     """A task with its difference."""
-    return f"{one.task} ({format_number(one.difference, sign=True)})"
+    return f"{comparison.task} ({format_number(comparison.difference, sign=True)})"
 
 
-def with_interval(one: Compared, ends: tuple[float, float]) -> str:
+def format_with_interval(comparison: Comparison, ends: tuple[float, float]) -> str:
     """A task with its score and its own 95% interval."""
-    return f"{one.task} ({one.metric} {format_number(one.value)}, 95% interval {format_interval(*ends)})"
+    value = format_number(comparison.value)
+    return f"{comparison.task} ({comparison.metric} {value}, 95% interval {format_interval(*ends)})"
 
 
-def some(items: Sequence[str], most: int = 6) -> str:
+def format_first(items: Sequence[str], most: int = 6) -> str:
     """The first of a list of words, and how many more there are."""
     rest = [f"{len(items) - most} more"] if len(items) > most else []
     return join_words([*items[:most], *rest])

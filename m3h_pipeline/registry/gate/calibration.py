@@ -17,7 +17,7 @@ import numpy as np
 
 from m3h_core.grouped import effective_count
 from m3h_pipeline.registry.gate.scoring import Predictions
-from m3h_pipeline.registry.gate.verdict import Verdict, some
+from m3h_pipeline.registry.gate.verdict import CheckResult, format_first
 from m3h_pipeline.wording import format_number, pluralize
 
 if TYPE_CHECKING:
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from m3h_pipeline.config import GateConfig
 
 _NAME = "calibrated"
-_SIMULATED = 10_000
-_CELLS = 20_000_000
+_MAX_DRAWS = 10_000
+_MAX_CELLS = 20_000_000
 
 
 @dataclass(frozen=True)
-class Calibration:
+class TaskCalibration:
     """One task: the ``estimate`` of its calibration error, or of the coverage of its intervals, and
     what it shows.
 
@@ -50,54 +50,60 @@ class Calibration:
         return asdict(self) | {"estimate": estimate}
 
 
-def calibrated(
+def check_calibration(
     cohort: Cohort,
     tasks: Sequence[TaskSpec],
     candidate: Predictions,
     calibrator: Calibrator,
     config: GateConfig,
-) -> tuple[Verdict, list[Calibration]]:
-    """The verdict, and what each task shows."""
+) -> tuple[CheckResult, list[TaskCalibration]]:
+    """The result, and what each task shows."""
     supervised = [task for task in tasks if task.problem != "clustering"]
     if not supervised:
-        return Verdict(_NAME, True, "no task to judge"), []
+        return CheckResult(_NAME, True, "no task to judge"), []
     predictions = {task.name: np.asarray(candidate[task.name]) for task in supervised}
     try:
         probabilities = calibrator.calibrated(predictions)
         intervals = calibrator.intervals(predictions)
     except ValueError as error:
-        return Verdict(_NAME, False, str(error), advice="look at the log of the training job"), []
-    rows = {task.name: _test_rows(cohort, task) for task in supervised}
+        return CheckResult(
+            _NAME, False, str(error), advice="look at the log of the training job"
+        ), []
+    rows = {task.name: _find_test_rows(cohort, task) for task in supervised}
     judged = [task for task in supervised if len(rows[task.name]) >= config.calibration_labels]
     chance = config.level / max(1, len(judged))
     rng = np.random.default_rng(0)
     subjects = cohort.subjects
-    found = []
+    calibrations = []
     for task in supervised:
         at = rows[task.name]
         if task not in judged:
-            found.append(Calibration(task.name, _kind(task), None, None, "not judged"))
+            calibrations.append(
+                TaskCalibration(task.name, _get_kind(task), None, None, "not judged")
+            )
             continue
         target = np.asarray(cohort.labels[task.name])[at]
         if task.problem == "regression":
             low, high = intervals[task.name][at].T
             inside = (target >= low) & (target <= high)
             bound = calibrator.coverage - config.calibration_error
-            p_value = chance_of_coverage(inside, bound, calibrator.about[task.name].n, subjects[at])
+            p_value = compute_coverage_p_value(
+                inside, bound, calibrator.about[task.name].n, subjects[at]
+            )
             estimate = float(inside.mean())
             is_above = bool(inside.mean() < bound)
         else:
             predicted = probabilities[task.name][at]
-            estimate, p_value = _error(task, target, predicted, subjects[at], config, rng)
+            estimate, p_value = _measure_error(task, target, predicted, subjects[at], config, rng)
             is_above = estimate > config.calibration_error
         state = "above" if is_above else "within"
         if is_above and p_value < chance:
             state = "shown"
-        found.append(Calibration(task.name, _kind(task), len(at), estimate, state))
-    return _verdict(found, calibrator.coverage, config), found
+        calibrations.append(TaskCalibration(task.name, _get_kind(task), len(at), estimate, state))
+    return _to_result(calibrations, calibrator.coverage, config), calibrations
 
 
-def chance_of_error(
+def compute_error_p_value(
     probability: np.ndarray,
     error: float,
     allowed: float,
@@ -113,9 +119,13 @@ def chance_of_error(
 
     >>> rng, likely = np.random.default_rng(0), np.linspace(0.05, 0.95, 200)
     >>> apart = np.arange(200)
-    >>> [round(chance_of_error(likely, error, 0.05, apart, rng), 1) for error in (0.05, 0.11, 0.3)]
-    [1.0, 0.2, 0.0]
-    >>> chance_of_error(likely, 0.15, 0.05, apart // 4, rng) > 0.05  # fifty patients of four stays
+    >>> for error in (0.05, 0.11, 0.3):
+    ...     print(round(compute_error_p_value(likely, error, 0.05, apart, rng), 1))
+    1.0
+    0.2
+    0.0
+    >>> fifty_patients = apart // 4
+    >>> compute_error_p_value(likely, 0.15, 0.05, fifty_patients, rng) > 0.05
     True
     """
     if error <= allowed:
@@ -123,21 +133,21 @@ def chance_of_error(
     bins = np.searchsorted(np.quantile(probability, np.arange(1, 10) / 10), probability)
     towards_half = np.where(probability < 0.5, allowed, -allowed)
     truth = np.clip(probability + towards_half, 0, 1).astype(np.float32)
-    _, whose = np.unique(patients, return_inverse=True)
+    _, patient_index = np.unique(patients, return_inverse=True)
     members = np.eye(10, dtype=np.float32)[bins]
     expected = members.T @ probability.astype(np.float32)
-    draws = max(1000, min(_SIMULATED, _CELLS // len(probability)))
-    larger = 0
+    draws = max(1000, min(_MAX_DRAWS, _MAX_CELLS // len(probability)))
+    n_larger = 0
     for at in range(0, draws, 1000):
         some_draws = min(1000, draws - at)
-        luck = rng.random((some_draws, int(whose.max()) + 1), dtype=np.float32)
-        happened = (luck[:, whose] < truth).astype(np.float32)
+        uniform = rng.random((some_draws, int(patient_index.max()) + 1), dtype=np.float32)
+        happened = (uniform[:, patient_index] < truth).astype(np.float32)
         errors = np.abs(happened @ members - expected).sum(axis=1) / len(probability)
-        larger += int((errors >= error).sum())
-    return larger / draws
+        n_larger += int((errors >= error).sum())
+    return n_larger / draws
 
 
-def chance_of_coverage(
+def compute_coverage_p_value(
     inside: np.ndarray,
     bound: float,
     n_calibration: int,
@@ -150,18 +160,18 @@ def chance_of_coverage(
     matter of chance as what they are tried on. Stays of one patient count for as much as they tell.
 
     >>> inside = np.arange(100) < 70
-    >>> [round(chance_of_coverage(inside, 0.85, n, np.arange(100)), 3) for n in (50, 10_000)]
+    >>> [round(compute_coverage_p_value(inside, 0.85, n, np.arange(100)), 3) for n in (50, 10_000)]
     [0.018, 0.0]
     """
     from scipy.stats import betabinom
 
     count = max(1, round(effective_count(inside, patients)))
-    held = int(np.floor(inside.mean() * count + 1e-9))
+    n_inside = int(np.floor(inside.mean() * count + 1e-9))
     weight = n_calibration + 1
-    return float(betabinom.cdf(held, count, bound * weight, (1 - bound) * weight))
+    return float(betabinom.cdf(n_inside, count, bound * weight, (1 - bound) * weight))
 
 
-def _error(
+def _measure_error(
     task: TaskSpec,
     target: np.ndarray,
     predicted: np.ndarray,
@@ -180,12 +190,14 @@ def _error(
         happened = predicted.argmax(1) == target
         probability = predicted.max(1)
     error = calibration_error(happened, probability)
-    return error, chance_of_error(probability, error, config.calibration_error, patients, rng)
+    return error, compute_error_p_value(probability, error, config.calibration_error, patients, rng)
 
 
-def _verdict(found: Sequence[Calibration], coverage: float, config: GateConfig) -> Verdict:
-    states = [one.state for one in found]
-    judged = len(found) - states.count("not judged")
+def _to_result(
+    calibrations: Sequence[TaskCalibration], coverage: float, config: GateConfig
+) -> CheckResult:
+    states = [calibration.state for calibration in calibrations]
+    judged = len(calibrations) - states.count("not judged")
     counts = {
         "judged": judged,
         "above": states.count("above") + states.count("shown"),
@@ -197,33 +209,37 @@ def _verdict(found: Sequence[Calibration], coverage: float, config: GateConfig) 
         few = pluralize(counts["not judged"], "task")
         rest = f"; {few} not judged, fewer than {config.calibration_labels} test labels"
     bound = config.calibration_error
-    if wrong := [_named(one, coverage) for one in found if one.state == "shown"]:
-        tasks = some([one.task for one in found if one.state == "shown"])
+    shown = [calibration for calibration in calibrations if calibration.state == "shown"]
+    if shown:
+        wrong = [_format_estimate(calibration, coverage) for calibration in shown]
+        tasks = format_first([calibration.task for calibration in shown])
         advice = f"look at the calibration of {tasks} in the report, or raise "
         advice += "[gate] calibration_error"
-        reason = f"not calibrated: {some(wrong)}{rest}"
-        return Verdict(_NAME, False, reason, advice=advice, counts=counts)
+        reason = f"not calibrated: {format_first(wrong)}{rest}"
+        return CheckResult(_NAME, False, reason, advice=advice, counts=counts)
     if not judged:
         reason = f"no task has enough test labels to be judged{rest}"
-        return Verdict(_NAME, True, reason, counts=counts)
+        return CheckResult(_NAME, True, reason, counts=counts)
     reason = (
         f"{pluralize(judged, 'task')} judged: {counts['above']} off by more than {bound} in the "
         f"estimate, none shown to be{rest}"
     )
-    return Verdict(_NAME, True, reason, counts=counts)
+    return CheckResult(_NAME, True, reason, counts=counts)
 
 
-def _named(one: Calibration, coverage: float) -> str:
-    if one.kind == "coverage":
-        return f"{one.task} ({one.estimate:.0%} within intervals for {coverage:.0%})"
-    return f"{one.task} (error {format_number(one.estimate)})"
+def _format_estimate(calibration: TaskCalibration, coverage: float) -> str:
+    if calibration.kind == "coverage":
+        return (
+            f"{calibration.task} ({calibration.estimate:.0%} within intervals for {coverage:.0%})"
+        )
+    return f"{calibration.task} (error {format_number(calibration.estimate)})"
 
 
-def _kind(task: TaskSpec) -> Literal["error", "coverage"]:
+def _get_kind(task: TaskSpec) -> Literal["error", "coverage"]:
     return "coverage" if task.problem == "regression" else "error"
 
 
-def _test_rows(cohort: Cohort, task: TaskSpec) -> np.ndarray:
+def _find_test_rows(cohort: Cohort, task: TaskSpec) -> np.ndarray:
     from m3h_core.cohort import TEST
 
     return np.flatnonzero((cohort.split == TEST) & np.asarray(cohort.labelled[task.name]))
