@@ -1,23 +1,27 @@
 """``<out>/m3h.toml``: one file, read by the command line and by Dagster alike."""
 
-from m3h_pipeline.config.sections import (
+from m3h_pipeline.config.data import (
     DEMO_SNAPSHOT,
     CohortConfig,
-    Config,
+    RetentionConfig,
+    SourceConfig,
+    ValidationConfig,
+)
+from m3h_pipeline.config.launching import LauncherConfig
+from m3h_pipeline.config.modelling import (
     EmbeddingConfig,
-    GateConfig,
-    LauncherConfig,
     ModalitiesConfig,
+    TimConfig,
+    TrainingConfig,
+)
+from m3h_pipeline.config.nights import (
+    GateConfig,
     MonitoringConfig,
     NightlyConfig,
     NotifyConfig,
-    RetentionConfig,
     ReviewConfig,
-    SourceConfig,
-    TimConfig,
-    TrainingConfig,
-    ValidationConfig,
 )
+from m3h_pipeline.config.sections import Config
 from m3h_pipeline.config.sources import NAMES, open_source, settings, source, spill
 from m3h_pipeline.config.store import (
     dated,

@@ -14,9 +14,10 @@ from pydantic.fields import FieldInfo
 from tomlkit.items import Item, Table
 
 _WIDTH = 100
-_INTRODUCTION = """\
-All settings of this out-folder, read by the command line and by Dagster. Edit it freely: a line that is left out has \
-its default."""
+_INTRODUCTION = (
+    "All settings of this out-folder, read by the command line and by Dagster. Edit it freely: a "
+    "line that is left out has its default."
+)
 
 
 def written(config: BaseModel) -> str:

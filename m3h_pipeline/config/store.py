@@ -9,13 +9,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from m3h_pipeline.config import file as config_file
-from m3h_pipeline.config.sections import (
-    DEMO_SNAPSHOT,
-    Config,
-    SourceConfig,
-    TimConfig,
-    TrainingConfig,
-)
+from m3h_pipeline.config.data import DEMO_SNAPSHOT, SourceConfig
+from m3h_pipeline.config.modelling import TimConfig, TrainingConfig
+from m3h_pipeline.config.sections import Config
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.state.paths import CONFIG_FILE
 from m3h_pipeline.state.snapshots import as_date

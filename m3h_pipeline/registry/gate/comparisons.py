@@ -306,7 +306,8 @@ def compare_with(
     if high < 0 and mean < -config.mean_margin:
         problems.append(
             f"the mean of {pluralize(len(comparisons), 'task')} is shown to be below "
-            f"that of {who}: {format_number(mean, sign=True)} (upper bound {format_number(high, sign=True)})"
+            f"that of {who}: {format_number(mean, sign=True)} "
+            f"(upper bound {format_number(high, sign=True)})"
         )
         advice.append("many tasks have lost a little: see the report; or raise [gate] mean_margin")
     elif must_be_shown and not config.strict and low < -config.margin:

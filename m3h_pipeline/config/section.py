@@ -1,0 +1,11 @@
+"""What all sections of ``m3h.toml`` have in common."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """A section whose keys are all known and whose values stay as they were read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
