@@ -85,6 +85,15 @@ def mimic_demo() -> Path:
 
 
 @pytest.fixture(scope="session")
+def mimic_demo_tables(mimic_demo, tmp_path_factory) -> SharedFolder:
+    """Their tables, read once for all workers: to read, or to copy."""
+    from demo_tables import read_demo
+
+    shared = SharedFolder(tmp_path_factory, "mimic-demo-tables")
+    return shared.make(lambda to: read_demo(mimic_demo, to))
+
+
+@pytest.fixture(scope="session")
 def demo_run(tmp_path_factory) -> SharedFolder:
     """A finished run of the tiny demo in ``out``, one for all workers: to read, or to copy."""
     import demo_run

@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from demo_tables import COUNTS
 from mimic_folder import (
     admission,
     as_csv,
@@ -813,10 +814,9 @@ def test_demo_is_written_once_and_read_as_mimic_iv(tmp_path, monkeypatch):
         open_source("demo", tmp_path, "huge")
 
 
-def test_mimic_iv_demo(mimic_demo, tmp_path):
-    to = tmp_path / "ingested"
-    to.mkdir()
-    counts = open_source("mimic-iv", mimic_demo).extract(to, Settings())
+def test_mimic_iv_demo(mimic_demo, mimic_demo_tables):
+    to = mimic_demo_tables.path
+    counts = json.loads((to / COUNTS).read_text())
     tables = {name: pl.read_parquet(to / f"{name}.parquet") for name in TABLES}
     assert counts["samples"] == len(tables["samples"]) == 275 - 30
     assert counts["absent"] == ["note/radiology", "note/discharge", "cxr/mimic-cxr-2.0.0-metadata"]

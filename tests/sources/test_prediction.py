@@ -294,7 +294,7 @@ def test_derived_from_is_a_list(tmp_path):
 # On real patients ---------------------------------------------------------------------------------
 
 
-def test_labs_that_were_known_only_after_the_first_day(mimic_demo, tmp_path):
+def test_labs_that_were_known_only_after_the_first_day(mimic_demo, mimic_demo_tables, tmp_path):
     """What a cut by the time taken would have let in: of all labs by another engine, and of those
     that are read.
     """
@@ -308,11 +308,9 @@ def test_labs_that_were_known_only_after_the_first_day(mimic_demo, tmp_path):
     first_day = labs.join(stays, on="hadm_id").filter(pl.col("charttime") <= day)
     assert (len(first_day.filter(pl.col("storetime") > day)), len(first_day)) == (501, 17_768)
 
-    to = tmp_path / "ingested"
+    to = mimic_demo_tables.path
     inputs_to = tmp_path / "inputs"
-    to.mkdir()
     inputs_to.mkdir()
-    open_source("mimic-iv", mimic_demo).extract(to, Settings(tasks=["death_in_hospital"]))
     samples = pl.read_parquet(to / "samples.parquet").select("stay_id", "prediction_time")
     events = pl.read_parquet(to / "events.parquet").join(samples, on="stay_id")
     taken = events.filter(pl.col("time") <= pl.col("prediction_time"))
