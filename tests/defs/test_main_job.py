@@ -14,10 +14,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from opened_files import FileEvent, watch_files
 from page_cells import check_numbers
+from steps_read import steps_read
 from traces import files_with, paths_open_to_others
 
 from m3h_core import Cohort
+from m3h_pipeline.definitions import defs
+from m3h_pipeline.defs.io_manager import step_name
 from m3h_pipeline.evaluation import claims
 from m3h_pipeline.reports.flow import erased_since, sample_flow
 from m3h_pipeline.state.steps import read_step
@@ -39,10 +43,26 @@ def run(*arguments: object, check: bool = True) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
-    """An out-folder with one finished run of the tiny demo."""
-    out = tmp_path_factory.mktemp("main-job") / "out"
-    return out, run("run", "--source", "demo", "--size", "tiny", "--out", out)
+def watched(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess, list[FileEvent]]:
+    """An out-folder with one finished run of the tiny demo, and the files that were opened in its
+    snapshots.
+    """
+    root = tmp_path_factory.mktemp("main-job")
+    out = root / "out"
+    with watch_files(root, lambda folder: is_of_snapshots(folder, out)) as events:
+        result = run("run", "--source", "demo", "--size", "tiny", "--out", out)
+    return out, result, events
+
+
+def is_of_snapshots(folder: Path, out: Path) -> bool:
+    """Whether a folder is, or leads to, one of the out-folder's steps."""
+    return folder == out or folder.is_relative_to(out / "snapshots")
+
+
+@pytest.fixture(scope="session")
+def finished(watched) -> tuple[Path, subprocess.CompletedProcess]:
+    """The out-folder, and what the command printed."""
+    return watched[:2]
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +107,24 @@ def test_what_latest_holds(latest):
     predictions = pl.read_parquet(latest / "predictions.parquet")
     assert predictions.columns == ["sample_id", "task", "class", "prediction", "target", "split"]
     assert predictions["prediction"].is_finite().all()
+
+
+def test_every_step_reads_what_its_asset_declares_and_nothing_else(watched):
+    out, _, events = watched
+    expected = declared_steps()
+    # There is no champion yet whose scores could be computed.
+    expected["scores"] = set()
+    assert steps_read(events, out / "snapshots" / "2026-01-01") == expected
+
+
+def declared_steps() -> dict[str, set[str]]:
+    """Step -> the steps of the assets that its asset has as inputs."""
+    graph = defs.resolve_asset_graph()
+    declared: dict[str, set[str]] = {}
+    for key in graph.get_all_asset_keys():
+        parents = {step_name(parent.path[-1]) for parent in graph.get(key).parent_keys}
+        declared.setdefault(step_name(key.path[-1]), set()).update(parents)
+    return declared
 
 
 def test_nobody_but_the_owner_can_read_anything(finished):
@@ -248,9 +286,13 @@ def test_after_approval_the_next_run_says_champion_and_a_moved_or_copied_folder_
     out = Path(shutil.copytree(finished[0], tmp_path / "out"))
     approved = run("review", "approve", "--reviewer", "Ada", "--out", out).stdout
     assert "version 1, approved by Ada: champion" in approved
-    said = run("run", "--out", out).stdout
-    assert "version 1 is the champion" in said
-    assert "review" not in said
+    with watch_files(tmp_path, lambda folder: is_of_snapshots(folder, out)) as events:
+        screen = run("run", "--out", out).stdout
+    assert "version 1 is the champion" in screen
+    assert "review" not in screen
+    # Beside its inputs, the cohort that the champion has learned from.
+    read = steps_read(events, out / "snapshots" / "2026-01-01")["scores"]
+    assert read == declared_steps()["scores"] | {"cohort"}
     scores = pl.read_parquet(out / "latest" / "scores.parquet")
     assert set(scores["model_version"]) == {"1"}
 
