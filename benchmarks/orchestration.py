@@ -38,11 +38,12 @@ def multiprocess_main() -> dg.JobDefinition:
 
 def run_here(executor: str, size: str, out: Path) -> None:
     """The main job once, in this process; as `m3h run` for the executor that it uses."""
-    from m3h_pipeline.cli.run import prepare, run_once
+    from m3h_pipeline.cli.out_folder import prepare_folder
+    from m3h_pipeline.cli.run import run_once
 
     if executor == "in_process":
         sys.exit(run_once(out, "demo", None, size, None))
-    config = prepare(out.absolute(), "demo", None, size)
+    config = prepare_folder(out.absolute(), "demo", None, size)
     snapshot = config.source.snapshot
     with dg.DagsterInstance.get() as instance:
         instance.add_dynamic_partitions("snapshot", [snapshot])

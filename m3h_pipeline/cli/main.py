@@ -7,15 +7,11 @@ from pathlib import Path
 
 import click
 
+from m3h_pipeline.cli.options import OUT, require_out_folder
+from m3h_pipeline.cli.review import review
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.state.paths import DEFAULT_OUT, out_option
+from m3h_pipeline.state.paths import out_option
 from m3h_pipeline.state.permissions import set_private_umask
-
-_OUT = click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default=DEFAULT_OUT, show_default=True,
-    help="Folder that holds all state: snapshots, Dagster's and MLflow's storage, reports.",
-)  # fmt: skip
-
 
 _PORT = click.IntRange(1, 65535)
 _VERBOSE = click.option(
@@ -71,7 +67,7 @@ _SIZE = click.option(
 @_SOURCE
 @_PATH
 @_SIZE
-@_OUT
+@OUT
 def init(source: str | None, path: Path | None, size: str | None, out: Path) -> None:
     """Write m3h.toml, with every setting explained.
 
@@ -80,7 +76,7 @@ def init(source: str | None, path: Path | None, size: str | None, out: Path) -> 
 
     Example: m3h init --source tables --path my-hospital --out my-run
     """
-    from m3h_pipeline.cli.run import write_settings
+    from m3h_pipeline.cli.out_folder import write_settings
 
     click.echo(
         f"{write_settings(out, source, path, size)} is written: edit it, then m3h "
@@ -98,7 +94,7 @@ def init(source: str | None, path: Path | None, size: str | None, out: Path) -> 
     help="The extraction's label.  [default: the last run's; at first today]",
 )
 @_VERBOSE
-@_OUT
+@OUT
 def run(
     source: str | None,
     path: Path | None,
@@ -126,7 +122,7 @@ def run(
 @click.option(
     "--mlflow-port", type=_PORT, help="MLflow's port.  [default: the last one's; at first 5000]"
 )
-@_OUT
+@OUT
 def ui(port: int | None, mlflow_port: int | None, out: Path) -> None:
     """Serve Dagster and MLflow on this machine, until Ctrl-C.
 
@@ -140,145 +136,7 @@ def ui(port: int | None, mlflow_port: int | None, out: Path) -> None:
     sys.exit(serve(out, port, mlflow_port))
 
 
-@main.group()
-def review() -> None:
-    """Decide which version scores.
-
-    A decision takes effect at once, whether or not `m3h ui` runs.
-
-    Example: m3h review list --out my-run
-    """
-
-
-def _known(out: Path) -> Path:
-    """An out-folder that a run has written; no other is made by asking about it."""
-    from m3h_pipeline import config
-    from m3h_pipeline.state.location import update_location
-
-    config.load(out)
-    update_location(out)
-    return out.absolute()
-
-
-_WHO = click.option("--reviewer", metavar="NAME", help="Who decides.  [default: the system user]")
-_WHY = click.option("--reason", default="", help="Why; it stands in the audit table.")
-
-
-@review.command("list")
-@_OUT
-def review_list(out: Path) -> None:
-    """List all versions, and who decided what about them.
-
-    Example: m3h review list --out my-run
-    """
-    from m3h_pipeline.registry.listing import format_overview
-
-    click.echo(format_overview(_known(out)))
-
-
-@review.command()
-@click.argument("version", required=False)
-@_OUT
-def show(version: str | None, out: Path) -> None:
-    """Show the model card of VERSION.
-
-    By default, that of the only one that waits.
-
-    Example: m3h review show 7 --out my-run
-    """
-    from m3h_pipeline.registry.listing import format_card
-
-    click.echo(format_card(_known(out), version))
-
-
-@review.command()
-@click.argument("version", required=False)
-@_WHO
-@_WHY
-@_OUT
-def approve(version: str | None, reviewer: str | None, reason: str, out: Path) -> None:
-    """Make VERSION the champion.
-
-    By default, the only one that waits.
-
-    Example: m3h review approve 7 --reason "level with version 6, better calibrated" --out my-run
-    """
-    from m3h_pipeline.registry.review import decide
-    from m3h_pipeline.registry.tags import APPROVED
-
-    click.echo(decide(_known(out), APPROVED, version, reviewer, reason))
-
-
-@review.command()
-@click.argument("version", required=False)
-@_WHO
-@_WHY
-@_OUT
-def reject(version: str | None, reviewer: str | None, reason: str, out: Path) -> None:
-    """Decide against VERSION.
-
-    If it is the champion, the previous one takes its place.
-
-    Example: m3h review reject 7 --reason "drops in the emergency ward" --out my-run
-    """
-    from m3h_pipeline.registry.review import decide
-    from m3h_pipeline.registry.tags import REJECTED
-
-    click.echo(decide(_known(out), REJECTED, version, reviewer, reason))
-
-
-@review.command()
-@_WHO
-@_WHY
-@_OUT
-def rollback(reviewer: str | None, reason: str, out: Path) -> None:
-    """Reject the champion.
-
-    The previous one is champion again.
-
-    Example: m3h review rollback --reason "alarms doubled overnight" --out my-run
-    """
-    from m3h_pipeline.registry.review import roll_back
-
-    click.echo(roll_back(_known(out), reviewer, reason))
-
-
-@review.command()
-@click.argument("version")
-@_WHO
-@_WHY
-@_OUT
-def anchor(version: str, reviewer: str | None, reason: str, out: Path) -> None:
-    """Make VERSION the anchor.
-
-    Each candidate is held against it beside the champion, so that small losses can't add up. The
-    first version that is approved is it, until you move it here.
-
-    Example: m3h review anchor 7 --reason "the tasks were defined anew" --out my-run
-    """
-    from m3h_pipeline.registry.anchor import move_anchor
-
-    click.echo(move_anchor(_known(out), version, reviewer, reason))
-
-
-@review.command()
-@click.argument("version", required=False)
-@click.option(
-    "--to",
-    type=click.Path(path_type=Path),
-    help="Leave the files that were compared in this new folder.",
-)
-@_OUT
-def verify(version: str | None, to: Path | None, out: Path) -> None:
-    """Compare the files of VERSION with those that were approved.
-
-    By default, the champion's. Exit code 1 where they differ.
-
-    Example: m3h review verify 7 --out my-run
-    """
-    from m3h_pipeline.registry.approval import verify
-
-    click.echo(verify(_known(out), version, to))
+main.add_command(review)
 
 
 @main.command()
@@ -297,7 +155,7 @@ def verify(version: str | None, to: Path | None, out: Path) -> None:
 )
 @click.option("--snapshot", metavar="DATE", help="Whose samples.  [default: the last run's]")
 @_VERBOSE
-@_OUT
+@OUT
 def score(
     version: str | None, alias: str, everyone: bool, snapshot: str | None, verbose: bool, out: Path
 ) -> None:
@@ -308,7 +166,7 @@ def score(
 
     Example: m3h score --all --out my-run
     """
-    from m3h_pipeline.cli.run import score_once
+    from m3h_pipeline.cli.score import score_once
 
     sys.exit(score_once(out, version or "", alias, everyone, snapshot, verbose))
 
@@ -316,7 +174,7 @@ def score(
 @main.command()
 @click.argument("subject")
 @click.option("--yes", is_flag=True, help="Erase without asking.")
-@_OUT
+@OUT
 def forget(subject: str, yes: bool, out: Path) -> None:
     """Erase the patient SUBJECT, and leave them out from now on.
 
@@ -344,7 +202,7 @@ def snapshot() -> None:
 
 
 @snapshot.command("list")
-@_OUT
+@OUT
 def snapshot_list(out: Path) -> None:
     """List all snapshots, and which versions use them.
 
@@ -352,13 +210,13 @@ def snapshot_list(out: Path) -> None:
     """
     from m3h_pipeline.cli.snapshot import overview
 
-    click.echo(overview(_known(out)))
+    click.echo(overview(require_out_folder(out)))
 
 
 @snapshot.command("drop")
 @click.argument("label")
 @click.option("--yes", is_flag=True, help="Remove without asking.")
-@_OUT
+@OUT
 def snapshot_drop(label: str, yes: bool, out: Path) -> None:
     """Remove the snapshot LABEL, such as one of a wrong date.
 
@@ -369,7 +227,7 @@ def snapshot_drop(label: str, yes: bool, out: Path) -> None:
     """
     from m3h_pipeline.cli.snapshot import drop
 
-    click.echo(drop(_known(out), label, ask=None if yes else click.confirm))
+    click.echo(drop(require_out_folder(out), label, ask=None if yes else click.confirm))
 
 
 @main.command("demo-hospital")

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from m3h_pipeline.cli.run import prepare
+from m3h_pipeline.cli.out_folder import prepare_folder
 from m3h_pipeline.cli.servers import GRACE_SECONDS, adopt_orphans, end_descendants
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.registry.tracking import PAGE_VARIABLE
@@ -43,7 +43,7 @@ def serve(out: Path, port: int | None = None, mlflow_port: int | None = None) ->
         is_known = (out / CONFIG_FILE).exists()
         lock = held.enter_context(lock_server(out)) if is_known else None
         _check_free(options)
-        config = prepare(out)
+        config = prepare_folder(out)
         lock = lock or held.enter_context(lock_server(out))
         served = record_server(lock, port, mlflow_port)
         _make_ready(out, config.source.snapshot)

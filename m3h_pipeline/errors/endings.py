@@ -83,12 +83,25 @@ def explain_exit(code: int) -> str | None:
 
 def messages(error: BaseException) -> str:
     """The messages of an error and of what it came from, a line each."""
+    return "\n".join(list_messages(error))
+
+
+def list_messages(error: Any, *, with_context: bool = True) -> list[str]:
+    """The messages of an error and of what it came from, the innermost last.
+
+    ``error``: an exception, or Dagster's record of one (`dagster.SerializableErrorInfo`; None where
+    it has none). ``with_context``: where nothing is named as the cause, what was being handled.
+    """
     lines = []
-    seen: BaseException | None = error
-    while seen is not None:
-        lines.append(f"{type(seen).__name__}: {seen}")
-        seen = seen.__cause__ or seen.__context__
-    return "\n".join(lines)
+    while error is not None:
+        if isinstance(error, BaseException):
+            lines.append(f"{type(error).__name__}: {error}")
+            cause, context = error.__cause__, error.__context__
+        else:
+            lines.append(error.message.strip())
+            cause, context = error.cause, error.context
+        error = cause or (context if with_context else None)
+    return lines
 
 
 def end_well(command: Callable[[], int]) -> int:

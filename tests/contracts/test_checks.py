@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from m3h_pipeline import config as configuration
-from m3h_pipeline.cli.run import prepare
+from m3h_pipeline.cli.out_folder import prepare_run
 from m3h_pipeline.config import ValidationConfig
 from m3h_pipeline.contracts import TABLES, check_names
 from m3h_pipeline.defs.ingestion import ingest
@@ -32,7 +32,7 @@ SODIUM = "50983"
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(os, "environ", dict(os.environ))
     write_demo_hospital(tmp_path / "hospital", 150, 0)
-    prepare(tmp_path / "out", "mimic-iv", tmp_path / "hospital", None, "2026-01-01")
+    prepare_run(tmp_path / "out", "mimic-iv", tmp_path / "hospital", None, "2026-01-01")
     return tmp_path / "out"
 
 

@@ -13,7 +13,7 @@ import pytest
 from tables_folder import hospital, write
 
 from m3h_pipeline import config as configuration
-from m3h_pipeline.cli.run import prepare
+from m3h_pipeline.cli.out_folder import prepare_run
 from m3h_pipeline.config import ValidationConfig
 from m3h_pipeline.defs.ingestion import ingest
 from m3h_pipeline.defs.inputs import as_of_inputs
@@ -44,7 +44,7 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if number % 10 == 0:
             other["unit"] = "pmol/L"
         tables["events"].append(row | other)
-    prepare(tmp_path / "out", "tables", write(tmp_path / "hospital", tables), None, DAY)
+    prepare_run(tmp_path / "out", "tables", write(tmp_path / "hospital", tables), None, DAY)
     return tmp_path / "out"
 
 

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from m3h_core.embedders import EventSequences, load_embedder
 from m3h_core.embedders.store import VectorStore
 from m3h_pipeline import defs
-from m3h_pipeline.cli.run import prepare
+from m3h_pipeline.cli.out_folder import prepare_folder
 from m3h_pipeline.config import DEMO_SNAPSHOT
 from m3h_pipeline.defs.io_manager import step_io_manager
 from m3h_pipeline.defs.resources import Workspace
@@ -278,7 +278,7 @@ class _NoJob(JobLauncher):
 
 def test_a_modality_that_nobody_has_starts_no_job(inputs, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    prepare(out, size="tiny")
+    prepare_folder(out, size="tiny")
     monkeypatch.delenv("DAGSTER_HOME")
 
     def build(to: Path) -> None:

@@ -47,9 +47,9 @@ import sys
 from pathlib import Path
 import dagster as dg
 from m3h_pipeline.definitions import defs
-from m3h_pipeline.cli.run import prepare
+from m3h_pipeline.cli.out_folder import prepare_run
 night = sys.argv[2]
-prepare(Path(sys.argv[1]), snapshot=night)
+prepare_run(Path(sys.argv[1]), snapshot=night)
 chosen = dg.AssetSelection.assets("monitoring").upstream().resolve(defs.resolve_asset_graph())
 with dg.DagsterInstance.get() as instance:
     instance.add_dynamic_partitions("snapshot", [night])

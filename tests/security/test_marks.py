@@ -172,9 +172,9 @@ def holds_mark(content: bytes) -> bool:
 NIGHT = """
 import sys
 from pathlib import Path
-from m3h_pipeline.cli.run import prepare
+from m3h_pipeline.cli.out_folder import prepare_run
 out, source, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-config = prepare(out, source, folder, None, "2026-01-02", to_run=True)
+config = prepare_run(out, source, folder, None, "2026-01-02")
 import dagster as dg
 from m3h_pipeline.definitions import MAIN_JOB, defs
 from m3h_pipeline.defs.partitions import add_partition

@@ -1,6 +1,6 @@
 """An out-folder that an earlier version left open is closed by the next command."""
 
-from m3h_pipeline.cli.run import prepare
+from m3h_pipeline.cli.out_folder import prepare_folder
 from m3h_pipeline.state.permissions import restrict_to_owner
 
 
@@ -14,7 +14,7 @@ def test_what_the_pipeline_wrote_is_closed_and_nothing_else(tmp_path):
     foreign.write_text("text")
     for path in (out, *out.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    prepare(out, "demo", None, "tiny", None)
+    prepare_folder(out, "demo", None, "tiny")
     assert out.stat().st_mode & 0o777 == 0o700
     assert notes.stat().st_mode & 0o777 == 0o600
     assert notes.parent.stat().st_mode & 0o777 == 0o700

@@ -20,7 +20,7 @@ import pytest
 import websockets
 from webserver import free_port
 
-from m3h_pipeline.cli.run import prepare
+from m3h_pipeline.cli.out_folder import prepare_folder
 
 JSON = {"Content-Type": "application/json"}
 CROSS_SITE = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
@@ -34,7 +34,7 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 @pytest.fixture(scope="module")
 def out(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("guarded") / "out"
-    prepare(folder, "demo", None, "tiny", None)
+    prepare_folder(folder, "demo", None, "tiny")
     return folder
 
 

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 
 from m3h_pipeline import config as configuration
 from m3h_pipeline.cli.main import main
-from m3h_pipeline.cli.run import prepare
+from m3h_pipeline.cli.out_folder import prepare_folder, prepare_run
 from m3h_pipeline.cli.snapshot import drop, overview
 from m3h_pipeline.defs.ingestion import ingest
 from m3h_pipeline.defs.partitions import add_partition
@@ -126,7 +126,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "environ", dict(os.environ))
     folder = tmp_path / "out"
     root = write(tmp_path / "hospital", hospital())
-    prepare(folder, "mimic-iv", root, None, DAYS[1])
+    prepare_run(folder, "mimic-iv", root, None, DAYS[1])
     instance = dg.DagsterInstance.ephemeral()
     instance.add_dynamic_partitions("snapshot", ["2025-06-01", *DAYS])
 
@@ -166,7 +166,7 @@ def test_an_unchanged_source_costs_one_listing_and_reads_no_content(run, monkeyp
     monkeypatch.setattr(
         mimic_source, "listing_fingerprint", lambda *a: listings.append(a) or listing(*a)
     )
-    prepare(run.out)
+    prepare_folder(run.out)
     assert run(DAYS[1]).success
     assert len(listings) == 1
     assert read_step(run.out / "snapshots" / DAYS[1] / "ingested") == before
@@ -179,9 +179,9 @@ def test_the_date_is_that_of_the_first_run_and_not_of_the_pages_before_it(tmp_pa
     monkeypatch.setattr(os, "environ", dict(os.environ))
     root = write(tmp_path / "hospital", hospital())
     today = dt.date.today().isoformat()
-    assert prepare(tmp_path / "out", "mimic-iv", root).source.snapshot == today
+    assert prepare_folder(tmp_path / "out", "mimic-iv", root).source.snapshot == today
     assert configuration.load(tmp_path / "out").source.snapshot == ""
-    assert prepare(tmp_path / "out", to_run=True).source.snapshot == today
+    assert prepare_run(tmp_path / "out").source.snapshot == today
     assert configuration.load(tmp_path / "out").source.snapshot == today
 
 
@@ -190,7 +190,7 @@ def test_a_backfill_in_the_ui_or_on_the_command_line_is_refused(run):
     assert "today's data would stand under an old date" in _failure(run("2025-06-01"))
     before = (run.out / "m3h.toml").read_bytes()
     with pytest.raises(InputError, match="Choose a label after 2026-01-02"):
-        prepare(run.out, snapshot="2025-06-01")
+        prepare_run(run.out, snapshot="2025-06-01")
     assert (run.out / "m3h.toml").read_bytes() == before
     assert snapshot_labels(run.out) == [DAYS[1]]
 

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from m3h_pipeline.cli.run import prepare
+from m3h_pipeline.cli.out_folder import prepare_folder
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry.audit import POSTGRES_VARIABLE, Audit
@@ -27,7 +27,7 @@ def test_where_the_records_lie_is_decided_once(tmp_path, monkeypatch):
     for variable in ("DAGSTER_HOME", "M3H_OUT", "MLFLOW_DISABLE_TELEMETRY"):
         monkeypatch.setenv(variable, "")
     monkeypatch.setenv(POSTGRES_VARIABLE, "postgresql://somebody:secret@db/m3h")
-    prepare(tmp_path / "large", "demo", None, "tiny", None)
+    prepare_folder(tmp_path / "large", "demo", None, "tiny")
     file = tmp_path / "large" / "dagster" / "dagster.yaml"
     assert "env: DAGSTER_POSTGRES_URL" in file.read_text()
     assert "secret" not in file.read_text()
@@ -35,13 +35,13 @@ def test_where_the_records_lie_is_decided_once(tmp_path, monkeypatch):
     with pytest.raises(
         InputError, match="keeps Dagster's records in PostgreSQL: set DAGSTER_POSTGRES_URL"
     ):
-        prepare(tmp_path / "large")
+        prepare_folder(tmp_path / "large")
     with pytest.raises(InputError, match="set DAGSTER_POSTGRES_URL"):
         Audit(tmp_path / "large")
-    prepare(tmp_path / "small", "demo", None, "tiny", None)
+    prepare_folder(tmp_path / "small", "demo", None, "tiny")
     monkeypatch.setenv(POSTGRES_VARIABLE, "postgresql://somebody:secret@db/m3h")
     with pytest.raises(InputError, match="keeps Dagster's records in SQLite"):
-        prepare(tmp_path / "small")
+        prepare_folder(tmp_path / "small")
 
 
 def test_a_dump_restores_runs_versions_and_the_audit_table(postgres, tmp_path, monkeypatch):
@@ -52,7 +52,7 @@ def test_a_dump_restores_runs_versions_and_the_audit_table(postgres, tmp_path, m
     for variable, address in zip((POSTGRES_VARIABLE, "MLFLOW_TRACKING_URI"), postgres, strict=True):
         monkeypatch.setenv(variable, address)
     out = tmp_path / "out"
-    prepare(out, "demo", None, "tiny", None)
+    prepare_folder(out, "demo", None, "tiny")
     client = open_client(out)
     assert mlflow_uri(out) == postgres[1]
     client.create_registered_model(tracking.MODEL_NAME)
@@ -98,7 +98,7 @@ def test_one_database_for_both_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv(POSTGRES_VARIABLE, "postgresql://db/m3h")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://db/m3h")
     with pytest.raises(InputError, match="a database each"):
-        prepare(tmp_path, "demo", None, "tiny", None)
+        prepare_folder(tmp_path, "demo", None, "tiny")
 
 
 @dg.job(name="nothing")

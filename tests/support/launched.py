@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 
 from m3h_core import Cohort, TaskSpec
 from m3h_pipeline import config as configuration
-from m3h_pipeline.cli.run import prepare
+from m3h_pipeline.cli.out_folder import prepare_folder
 from m3h_pipeline.state.data_files import write_json
 from m3h_pipeline.state.steps import produce
 
@@ -55,7 +55,7 @@ def prepared(out: Path, **sections: dict[str, Any]) -> Path:
     demo's.
     """
     before = dict(os.environ)
-    prepare(out, size="tiny")
+    prepare_folder(out, size="tiny")
     os.environ.clear()
     os.environ.update(before)
     known = configuration.load(out).model_dump()
@@ -102,21 +102,22 @@ from pathlib import Path
 from m3h_pipeline.definitions import defs
 from m3h_pipeline.errors.endings import RunFailed, end_well, wait_for_databases
 from m3h_pipeline.state.liveness import fail_dead_runs
-from m3h_pipeline.cli.run import _instance, _why
+from m3h_pipeline.cli.failures import explain_failure
+from m3h_pipeline.cli.in_process import open_instance
 asset, snapshot = sys.argv[1:]
 out = Path(os.environ["M3H_OUT"])
 # What `m3h run` shows, or all that Dagster logs.
 config = {"loggers": {"console": {"config": {"verbose": False}}}} if "AS_M3H_RUN" in os.environ else {}
 
 def run():
-    with _instance() as instance:
+    with open_instance() as instance:
         fail_dead_runs(instance, out)
         instance.add_dynamic_partitions("snapshot", [snapshot])
         job = defs.resolve_implicit_job_def_def_for_assets([dg.AssetKey(asset)])
         done = job.get_subset(asset_selection={dg.AssetKey(asset)}).execute_in_process(
             instance=instance, partition_key=snapshot, raise_on_error=False, run_config=config)
     if not done.success:
-        raise RunFailed(_why(done, out / "snapshots" / snapshot))
+        raise RunFailed(explain_failure(done, out / "snapshots" / snapshot))
     return 0
 
 wait_for_databases()

@@ -18,12 +18,25 @@ def format_advice(verdict: Mapping[str, Any], version: str) -> str:
         return ""
     advice = [check["advice"] for check in select_rejecting(verdict) if check.get("advice")]
     sentences = [text[:1].upper() + text[1:] + "." for text in dict.fromkeys(advice)]
-    return " ".join(
-        [
-            *sentences,
-            f'To accept the version all the same: m3h review approve {version} --reason "..."',
-        ]
-    )
+    return " ".join([*sentences, _format_override(version)])
+
+
+def complete_advice(advice: str, version: str, out_option: str) -> str:
+    """The advice that a version's tag holds, with the command as it is typed for this out-folder.
+
+    >>> advice = 'To accept the version all the same: m3h review approve 7 --reason "..."'
+    >>> complete_advice(advice, "7", " --out my-run")
+    'To accept the version all the same: m3h review approve 7 --out my-run --reason "..."'
+    """
+    override = _format_override(version)
+    if not advice.endswith(override):
+        return advice
+    return advice.removesuffix(override) + _format_override(version, out_option)
+
+
+def _format_override(version: str, out_option: str = "") -> str:
+    command = f'm3h review approve {version}{out_option} --reason "..."'
+    return f"To accept the version all the same: {command}"
 
 
 def select_rejecting(verdict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
