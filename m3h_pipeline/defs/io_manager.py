@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from m3h_pipeline.contracts import TABLES
+from m3h_pipeline.contracts.model import TABLES
 from m3h_pipeline.defs.failures import raise_as_failure
 from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.features.items import MODALITIES

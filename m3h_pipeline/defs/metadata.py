@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from m3h_pipeline.contracts import load_contract
+from m3h_pipeline.contracts.odcs import load_contract
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.state.steps import Step
 

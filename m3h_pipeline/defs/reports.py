@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from m3h_pipeline.contracts import TABLES
+from m3h_pipeline.contracts.model import TABLES
 from m3h_pipeline.defs.embeddings import ALL_EMBEDDINGS, by_modality
 from m3h_pipeline.defs.io_manager import further_step
 from m3h_pipeline.defs.metadata import OWNERS, chart_metadata, mlflow_link, to_materialization

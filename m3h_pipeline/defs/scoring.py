@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from m3h_pipeline.contracts.check_states import NOT_JUDGED, PASSED, WARNED, is_said
+from m3h_pipeline.contracts.checks import NOT_JUDGED, PASSED, WARNED, is_not_judged
 from m3h_pipeline.defs.inputs import ALL_INPUTS
 from m3h_pipeline.defs.io_manager import shared_step
 from m3h_pipeline.defs.metadata import OWNERS, mlflow_link, to_materialization
@@ -234,7 +234,7 @@ def monitoring(
 
 
 def _state(passed: bool, text: str) -> str:
-    if is_said(text):
+    if is_not_judged(text):
         return NOT_JUDGED
     return PASSED if passed else WARNED
 

@@ -12,8 +12,9 @@ from typing import Any
 import dagster as dg
 
 from m3h_pipeline.config import Config
-from m3h_pipeline.contracts import TABLES, CheckResult, check_descriptions
-from m3h_pipeline.contracts.check_states import in_words, state_of, tally
+from m3h_pipeline.contracts.checks import CheckResult, count_states, format_states, get_state
+from m3h_pipeline.contracts.model import TABLES
+from m3h_pipeline.contracts.validation import describe_checks
 from m3h_pipeline.defs.metadata import OWNERS, table_schema, to_materialization
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import Workspace
@@ -49,14 +50,14 @@ def _validated(table: str) -> dg.AssetsDefinition:
         metadata=table_schema(table),
         check_specs=[
             dg.AssetCheckSpec(check, asset=name, description=description, blocking=True)
-            for check, description in check_descriptions(table).items()
+            for check, description in describe_checks(table).items()
         ],
     )
     def validated(
         context: dg.AssetExecutionContext, workspace: Workspace, ingested: Step, **others: Step
     ) -> dg.MaterializeResult:
-        from m3h_pipeline.contracts import validate
-        from m3h_pipeline.contracts.changes import Occasion
+        from m3h_pipeline.contracts.context import ValidationContext
+        from m3h_pipeline.contracts.validation import validate
 
         snapshot = context.partition_key
         valid_samples = others.get("valid_samples")
@@ -65,7 +66,9 @@ def _validated(table: str) -> dg.AssetsDefinition:
         is_live = _is_live(config, workspace)
         accepted = accepted_checks(config.validation.accepted, snapshot, table)
         entries = _accepted_entries(config.validation.accepted, table)
-        occasion = Occasion(snapshot, _label_and_file(previous, table), is_live, accepted, entries)
+        validation_context = ValidationContext(
+            snapshot, _label_and_file(previous, table), is_live, accepted, entries
+        )
 
         def build(to: Path) -> dict[str, Any]:
             for beside in _BESIDE.get(table, []):
@@ -79,7 +82,7 @@ def _validated(table: str) -> dg.AssetsDefinition:
                 signals=_read_signals(ingested),
                 declared=Columns.load(ingested.folder).declared,
                 unread=ingested.info.get("columns not read", {}).get(table, []),
-                occasion=occasion,
+                context=validation_context,
             )
 
         decided_by: list[object] = [
@@ -100,7 +103,7 @@ def _validated(table: str) -> dg.AssetsDefinition:
                 "dagster/row_count": step.info["kept"],
                 "quarantined": sum(step.info["quarantined"].values()),
                 "quarantined by rule": dg.MetadataValue.json(step.info["quarantined"]),
-                "checks": in_words(tally(step.info["checks"])),
+                "checks": format_states(count_states(step.info["checks"])),
                 "all checks": dg.MetadataValue.path(str(page)),
             },
             checks=[_to_dagster(CheckResult(**check)) for check in step.info["checks"]],
@@ -176,7 +179,7 @@ def _to_dagster(check: CheckResult) -> dg.AssetCheckResult:
         passed=check.passed,
         severity=dg.AssetCheckSeverity[severity],
         description=check.description,
-        metadata={"state": state_of(asdict(check)), **check.observed},
+        metadata={"state": get_state(asdict(check)), **check.observed},
     )
 
 

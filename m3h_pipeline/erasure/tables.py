@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 
-from m3h_pipeline.contracts.quarantine_csv import csv_beside, write_quarantine_csv
+from m3h_pipeline.contracts.quarantine_csv import get_csv_path, write_quarantine_csv
 from m3h_pipeline.erasure.forgotten import Forgotten
 from m3h_pipeline.erasure.subject_keys import KEYS, SubjectKeys
 from m3h_pipeline.state.data_files import read_json
@@ -64,7 +64,7 @@ def drop_rows(file: Path, keys: SubjectKeys) -> None:
     )
     partial.chmod(file.stat().st_mode & 0o777)
     os.replace(partial, file)
-    if csv_beside(file).exists():
+    if get_csv_path(file).exists():
         write_quarantine_csv(file)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-from m3h_pipeline.contracts import TABLES
-from m3h_pipeline.contracts.check_states import FAILED, WARNED, in_words, state_of, tally
+from m3h_pipeline.contracts.checks import FAILED, WARNED, count_states, format_states, get_state
+from m3h_pipeline.contracts.model import TABLES
 from m3h_pipeline.state.steps import Step, read_step
 
 MOST = 3
@@ -35,7 +35,7 @@ def worth_a_look(valid: Mapping[str, Step], most: int = MOST) -> list[Look]:
 def _of_table(table: str, info: Mapping[str, Any]) -> list[Look]:
     looks = []
     for check in info["checks"]:
-        state = state_of(check)
+        state = get_state(check)
         if state not in (FAILED, WARNED):
             continue
         found = [
@@ -70,12 +70,12 @@ def last_screen(out: Path, snapshot: str) -> list[str]:
     valid = {table: step for table in TABLES if (step := read_step(folder / table))}
     if not valid:
         return []
-    counts = tally(check for step in valid.values() for check in step.info["checks"])
+    counts = count_states(check for step in valid.values() for check in step.info["checks"])
     page = out / "latest" / FILE
     looks = worth_a_look(valid)
     if not looks:
-        return [f"Data       checks: {in_words(counts)} ({page})"]
-    lines = [f"Data       checks: {in_words(counts)}. Most worth a look, of all in {page}:"]
+        return [f"Data       checks: {format_states(counts)} ({page})"]
+    lines = [f"Data       checks: {format_states(counts)}. Most worth a look, of all in {page}:"]
     return lines + [
         f"           - {look['table']}, {look['check']}: {look['words']}" for look in looks
     ]

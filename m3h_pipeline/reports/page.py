@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from m3h_pipeline import wording
-from m3h_pipeline.contracts.check_states import STATES, in_words
+from m3h_pipeline.contracts.checks import STATES, format_states
 from m3h_pipeline.evaluation import claims
 from m3h_pipeline.reports import charts, interaction
 from m3h_pipeline.reports.findings import Look
@@ -50,7 +50,7 @@ class LineageRow(TypedDict):
 
 
 class Check(TypedDict):
-    """One check of one table; ``state``: one of `check_states.STATES`."""
+    """One check of one table; ``state``: one of `contracts.checks.STATES`."""
 
     table: str
     name: str
@@ -138,7 +138,7 @@ def _render(data: Mapping[str, Any]) -> str:
         **data,
         palette=charts.PALETTE,
         script=script,
-        check_tally=in_words(
+        check_tally=format_states(
             {state: sum(c["state"] == state for c in data["checks"]) for state in STATES}
         ),
         # Nothing is fetched, and no script runs but this one, whatever a task's name holds.

@@ -12,7 +12,7 @@ import polars as pl
 from m3h_core.cohort import SPLITS, Cohort
 from m3h_pipeline import wording
 from m3h_pipeline.config import Config
-from m3h_pipeline.contracts.check_states import state_of
+from m3h_pipeline.contracts.checks import get_state
 from m3h_pipeline.contracts.quarantine_csv import write_quarantine_csv
 from m3h_pipeline.reports.card import model_card
 from m3h_pipeline.reports.findings import worth_a_look
@@ -95,7 +95,7 @@ def _report_data(
         {
             "table": table,
             "name": check["name"],
-            "state": state_of(check),
+            "state": get_state(check),
             "description": check["description"],
         }
         for table, step in valid.items()

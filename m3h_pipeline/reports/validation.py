@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from m3h_pipeline import wording
-from m3h_pipeline.contracts import check_descriptions, load_contract
-from m3h_pipeline.contracts.check_states import in_words, state_of, tally
+from m3h_pipeline.contracts.checks import count_states, format_states, get_state
+from m3h_pipeline.contracts.odcs import load_contract
+from m3h_pipeline.contracts.validation import describe_checks
 from m3h_pipeline.reports import charts
 from m3h_pipeline.reports.page import page_templates
 from m3h_pipeline.state.steps import Step
@@ -43,7 +44,7 @@ def _rows(number: int) -> str:
 
 def _table(table: str, step: Step) -> dict[str, Any]:
     contract = load_contract(table)
-    about = check_descriptions(table)
+    about = describe_checks(table)
     checks = step.info["checks"]
     quarantined: dict[str, int] = step.info["quarantined"]
     judged = {check["name"] for check in checks if "note" not in check["observed"]}
@@ -54,9 +55,9 @@ def _table(table: str, step: Step) -> dict[str, Any]:
         "name": table,
         "kept": step.info["kept"],
         "quarantined": sum(quarantined.values()),
-        "tally": in_words(tally(checks)),
+        "tally": format_states(count_states(checks)),
         "checks": [
-            {**check, "asks": about[check["name"]], "state": state_of(check)} for check in checks
+            {**check, "asks": about[check["name"]], "state": get_state(check)} for check in checks
         ],
         "rules": [
             {

@@ -14,7 +14,8 @@ import pytest
 from m3h_pipeline import config as configuration
 from m3h_pipeline.cli.out_folder import prepare_run
 from m3h_pipeline.config import ValidationConfig
-from m3h_pipeline.contracts import TABLES, check_names
+from m3h_pipeline.contracts.model import TABLES
+from m3h_pipeline.contracts.validation import list_checks
 from m3h_pipeline.defs.ingestion import ingest
 from m3h_pipeline.defs.inputs import as_of_inputs
 from m3h_pipeline.defs.io_manager import step_io_manager
@@ -56,7 +57,7 @@ def test_a_lab_that_vanishes(out: Path) -> None:
             )
             checks = result.get_asset_check_evaluations()
             names = {(c.asset_key.to_user_string(), c.check_name) for c in checks}
-            assert names == {(f"valid_{t}", check) for t in TABLES for check in check_names(t)} | {
+            assert names == {(f"valid_{t}", check) for t in TABLES for check in list_checks(t)} | {
                 (table, "lineage") for table in TABLES
             }
             states = {

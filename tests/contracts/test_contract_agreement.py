@@ -14,8 +14,10 @@ from contract_tables import ADMITTED, TASKS, WRONG, Hospital, frame, good, wrong
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from m3h_pipeline import contracts
-from m3h_pipeline.contracts import TABLES, Rule, load_contract, row_rules
+from m3h_pipeline.contracts.model import TABLES, Rule
+from m3h_pipeline.contracts.odcs import load_contract
+from m3h_pipeline.contracts.row_rules import build_row_rules
+from m3h_pipeline.contracts.view import build_lookups, build_view
 
 # Values at which a rule may turn, for each type that a rule can meet.
 _POOLS: dict[Any, list[Any]] = {
@@ -65,15 +67,14 @@ def _view(hospital: Hospital, table: str, rows: list[dict[str, Any]]) -> pl.Data
     frame(table, rows).write_parquet(file)
     contract = load_contract(table)
     lazy = pl.scan_parquet(file)
-    return contracts._view(
-        contract, lazy, contracts._lookups(contract, lazy, hospital.samples, TASKS)
-    ).collect()
+    lookups = build_lookups(contract, lazy, hospital.samples, TASKS)
+    return build_view(contract, lazy, lookups).collect()
 
 
 def _by_polars(table: str, view: pl.DataFrame) -> dict[str, set[int]]:
     """Rule -> numbers of the rows that break it."""
     verdicts = view.select(
-        rule.expression.alias(rule.name) for rule in row_rules(load_contract(table))
+        rule.expression.alias(rule.name) for rule in build_row_rules(load_contract(table))
     )
     assert not any(column.has_nulls() for column in verdicts)
     return {column.name: set(column.arg_true()) for column in verdicts}
@@ -144,7 +145,7 @@ def test_on_generated_rows(hospital: Hospital, table: str) -> None:
     )
     broken = {name for name, rows in _agree(table, view).items() if rows}
     missing = {f"missing_{name}" for name in keys}
-    assert broken | missing >= {rule.name for rule in row_rules(load_contract(table))}, (
+    assert broken | missing >= {rule.name for rule in build_row_rules(load_contract(table))}, (
         "each rule was broken once"
     )
 

@@ -16,8 +16,12 @@ from contract_tables import TASKS, Hospital, frame, good, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m3h_pipeline.contracts import CheckResult, changes, check_names, load_contract, validate
-from m3h_pipeline.contracts.changes import Occasion, judge
+from m3h_pipeline.contracts import changes
+from m3h_pipeline.contracts.changes import check_changes
+from m3h_pipeline.contracts.checks import CheckResult
+from m3h_pipeline.contracts.context import ValidationContext
+from m3h_pipeline.contracts.odcs import load_contract
+from m3h_pipeline.contracts.validation import list_checks, validate
 
 BEFORE = "2026-01-01"
 NOW = "2026-01-02"
@@ -57,17 +61,16 @@ def judged(tmp_path: Path):
     """The checks of a table beside the one of the snapshot before."""
 
     def run(
-        table: str, now: pl.DataFrame, before: pl.DataFrame | None, **occasion: Any
+        table: str, now: pl.DataFrame, before: pl.DataFrame | None, **given: Any
     ) -> dict[str, CheckResult]:
         now.write_parquet(tmp_path / "now.parquet")
         previous = None
         if before is not None:
             before.write_parquet(tmp_path / "before.parquet")
             previous = (BEFORE, tmp_path / "before.parquet")
-        found = judge(
-            load_contract(table), tmp_path / "now.parquet", Occasion(NOW, previous, **occasion)
-        )
-        return {check.name: check for check in found}
+        context = ValidationContext(NOW, previous, **given)
+        checks = check_changes(load_contract(table), tmp_path / "now.parquet", context)
+        return {check.name: check for check in checks}
 
     return run
 
@@ -122,8 +125,10 @@ def test_declared_columns_of_the_samples(judged):
     assert not check.passed
     assert "age: 100% of the values" in check.description
     assert "sex: 100% of the rows would have to change their category" in check.description
-    gone = judged("samples", people(1, age=[None] * (n - 3) + [1.0] * 3), people(0))["distribution"]
-    assert "age is missing for all but fewer than 10, it was for 0%" in gone.description
+    missing = judged("samples", people(1, age=[None] * (n - 3) + [1.0] * 3), people(0))[
+        "distribution"
+    ]
+    assert "age is missing for all but fewer than 10, it was for 0%" in missing.description
 
 
 def test_labels_whose_prevalence_jumps(judged):
@@ -163,8 +168,8 @@ def test_size_follows_the_contracts_ratios(tmp_path_factory, before, now):
     folder = tmp_path_factory.mktemp("sizes")
     for name, rows in (("before", before), ("now", now)):
         pl.DataFrame({"a": [0] * rows}).write_parquet(folder / f"{name}.parquet")
-    occasion = Occasion(NOW, (BEFORE, folder / "before.parquet"))
-    check = changes._volume(NOTES, folder / "now.parquet", occasion)
+    context = ValidationContext(NOW, (BEFORE, folder / "before.parquet"))
+    check = changes._check_volume(NOTES, folder / "now.parquet", context)
     assert check.passed == ((before < 10 and now < 10) or before / 2 <= now <= before * 2)
     for rows in (before, now):
         assert rows >= 10 or not any(
@@ -217,9 +222,11 @@ def test_a_warning_in_the_contract_stays_one(tmp_path):
     }
     events(1, heart_rate=40.0).write_parquet(tmp_path / "now.parquet")
     events(0).write_parquet(tmp_path / "before.parquet")
-    occasion = Occasion(NOW, (BEFORE, tmp_path / "before.parquet"))
-    found = judge(dataclasses.replace(contract, bounds=bounds), tmp_path / "now.parquet", occasion)
-    assert {(c.name, c.severity) for c in found if not c.passed} == {("distribution", "warning")}
+    context = ValidationContext(NOW, (BEFORE, tmp_path / "before.parquet"))
+    checks = check_changes(
+        dataclasses.replace(contract, bounds=bounds), tmp_path / "now.parquet", context
+    )
+    assert {(c.name, c.severity) for c in checks if not c.passed} == {("distribution", "warning")}
 
 
 @pytest.mark.parametrize(
@@ -248,7 +255,7 @@ def test_a_table_of_another_shape_blocks_and_says_what_to_do(tmp_path, change, w
     assert [(check["name"], check["severity"]) for check in failed] == [("schema", "error")]
     assert failed[0]["description"].startswith(words)
     assert "mend the extraction" in failed[0]["description"]
-    assert [check["name"] for check in facts["checks"]] == check_names("events")
+    assert [check["name"] for check in facts["checks"]] == list_checks("events")
     assert pl.read_parquet(to / "events.parquet").height == 0
     assert (to / "quarantine.parquet").stat().st_mode & 0o077 == 0
 

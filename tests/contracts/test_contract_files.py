@@ -8,7 +8,10 @@ import pytest
 import yaml
 from open_data_contract_standard.model import OpenDataContractStandard
 
-from m3h_pipeline.contracts import TABLES, load_contract, row_rules, suite, write_suites
+from m3h_pipeline.contracts.model import TABLES
+from m3h_pipeline.contracts.odcs import load_contract
+from m3h_pipeline.contracts.row_rules import build_row_rules
+from m3h_pipeline.contracts.suites import to_suite, write_suites
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.state.paths import contracts_folder, dagster_template
 
@@ -22,9 +25,9 @@ def test_contracts_are_read_by_the_standards_own_package(table: str) -> None:
 @pytest.mark.parametrize("table", TABLES)
 def test_every_rule_reaches_great_expectations_and_every_row_rule_polars(table: str) -> None:
     contract = load_contract(table)
-    names = [expectation["meta"]["name"] for expectation in suite(contract)["expectations"]]
+    names = [expectation["meta"]["name"] for expectation in to_suite(contract)["expectations"]]
     assert names == [rule.name for rule in contract.rules]
-    on_rows = [rule.name for rule in row_rules(contract)]
+    on_rows = [rule.name for rule in build_row_rules(contract)]
     assert on_rows == [rule.name for rule in contract.rules if rule.on_rows]
     assert len(on_rows) >= 10
     assert all(rule.description.endswith(".") for rule in contract.rules)
@@ -43,7 +46,7 @@ def test_committed_suites_are_what_the_translator_writes(tmp_path: Path) -> None
 def test_committed_suites_load_in_great_expectations(table: str) -> None:
     import great_expectations as gx
 
-    loaded = gx.ExpectationSuite(**suite(load_contract(table)))
+    loaded = gx.ExpectationSuite(**to_suite(load_contract(table)))
     assert len(loaded.expectations) == len(load_contract(table).rules)
 
 

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 from contract_tables import TASKS, frame, good
 
-from m3h_pipeline.contracts import load_contract, validate
+from m3h_pipeline.contracts.odcs import load_contract
+from m3h_pipeline.contracts.validation import validate
 from m3h_pipeline.reports.validation import write_validation
 from m3h_pipeline.state.steps import Step
 

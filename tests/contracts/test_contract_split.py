@@ -11,7 +11,8 @@ import polars as pl
 import pytest
 from contract_tables import STAYS, WRONG, Hospital, frame, good, hours, samples, wrong_row
 
-from m3h_pipeline.contracts import TABLES, load_contract
+from m3h_pipeline.contracts.model import TABLES
+from m3h_pipeline.contracts.odcs import load_contract
 from m3h_pipeline.errors import InputError
 
 

@@ -12,17 +12,14 @@ import polars as pl
 import pytest
 from contract_tables import STAYS, TASKS, Hospital, frame, good, samples
 
-from m3h_pipeline import contracts
-from m3h_pipeline.contracts import (
-    TABLES,
-    CheckResult,
-    SplitResult,
-    check_descriptions,
-    check_names,
-    validate,
-    verify,
-)
-from m3h_pipeline.contracts.plausibility import descriptions
+from m3h_pipeline.contracts import verify as verifying
+from m3h_pipeline.contracts.checks import CheckResult
+from m3h_pipeline.contracts.model import TABLES
+from m3h_pipeline.contracts.odcs import load_contract
+from m3h_pipeline.contracts.plausibility.examine import describe_plausibility_checks
+from m3h_pipeline.contracts.split import SplitResult
+from m3h_pipeline.contracts.validation import describe_checks, list_checks, validate
+from m3h_pipeline.contracts.verify import verify
 
 
 @pytest.fixture
@@ -35,11 +32,11 @@ def _verify(hospital: Hospital, table: str, split: SplitResult) -> dict[str, Che
         table, hospital.folder / f"{table}.parquet", split, samples=hospital.samples, tasks=TASKS
     )
     against_others = {"schema", "change_in_volume", "distribution", "freshness"}
-    elsewhere = against_others | descriptions(table).keys()
+    elsewhere = against_others | describe_plausibility_checks(table).keys()
     assert [check.name for check in checks] == [
-        name for name in check_names(table) if name not in elsewhere
+        name for name in list_checks(table) if name not in elsewhere
     ]
-    assert check_names(table) == list(check_descriptions(table))
+    assert list_checks(table) == list(describe_checks(table))
     return {check.name: check for check in checks}
 
 
@@ -116,8 +113,8 @@ def test_beyond_the_contracts_size_every_kth_row_is_verified(
     hospital: Hospital, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = hospital.split("events", good("events", hospital.folder))
-    small = dataclasses.replace(contracts.load_contract("events"), verified_rows=20)
-    monkeypatch.setattr(contracts, "load_contract", lambda table: small)
+    small = dataclasses.replace(load_contract("events"), verified_rows=20)
+    monkeypatch.setattr(verifying, "load_contract", lambda table: small)
     check = verify("events", hospital.folder / "events.parquet", split, samples=hospital.samples)[0]
     assert check.observed["rows"] == split.kept == 2 * STAYS + 2
     assert check.observed["rows verified"] == 17  # every third of 50
@@ -144,8 +141,10 @@ def test_validate_writes_both_parts_and_returns_json(tmp_path: Path) -> None:
 
 def test_names_of_checks_come_without_great_expectations() -> None:
     code = (
-        "import sys; from m3h_pipeline.contracts import TABLES, check_descriptions\n"
-        "for table in TABLES: check_descriptions(table)\n"
+        "import sys\n"
+        "from m3h_pipeline.contracts.model import TABLES\n"
+        "from m3h_pipeline.contracts.validation import describe_checks\n"
+        "for table in TABLES: describe_checks(table)\n"
         "assert not {'great_expectations', 'pandas', 'torch', 'dagster'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -17,13 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3h_core.tasks import TaskSpec
-from m3h_pipeline.contracts import CheckResult, check_names, validate
-from m3h_pipeline.contracts.changes import Occasion
-from m3h_pipeline.contracts.plausibility import Tables, examine
-from m3h_pipeline.contracts.plausibility.clusters import mixed_units
+from m3h_pipeline.contracts.checks import CheckResult
+from m3h_pipeline.contracts.context import ValidationContext
+from m3h_pipeline.contracts.plausibility.clusters import find_mixed_units
+from m3h_pipeline.contracts.plausibility.examine import PlausibilityInput, examine_table
 from m3h_pipeline.contracts.plausibility.findings import Finding
-from m3h_pipeline.contracts.plausibility.histogram import histograms
-from m3h_pipeline.contracts.plausibility.values import outliers, sentinels
+from m3h_pipeline.contracts.plausibility.histogram import build_histograms
+from m3h_pipeline.contracts.plausibility.values import find_outliers, find_sentinels
+from m3h_pipeline.contracts.validation import list_checks, validate
 
 Values = np.ndarray
 
@@ -39,13 +40,11 @@ def table_of(values: Values, code: str, per_stay: int = 4) -> pl.LazyFrame:
 
 def units(values: Values, code: str, per_stay: int = 4) -> list[Finding]:
     rows = table_of(values, code, per_stay)
-    return mixed_units(histograms(rows), rows, "events")
+    return find_mixed_units(build_histograms(rows), rows, "events")
 
 
-def found_by(
-    rule: Callable[..., list[Finding]], values: Values, code: str = "lab"
-) -> list[Finding]:
-    (histogram,) = histograms(table_of(values, code))
+def find(rule: Callable[..., list[Finding]], values: Values, code: str = "lab") -> list[Finding]:
+    (histogram,) = build_histograms(table_of(values, code))
     return rule(histogram, "events")
 
 
@@ -166,7 +165,7 @@ def test_one_stay_with_many_values_is_no_second_unit() -> None:
 def test_a_number_that_stands_for_nothing_is_found(value: float, seed: int, sigma: float) -> None:
     values = np.random.default_rng(seed).lognormal(3, sigma, 2000)
     values[::100] = value
-    (finding,) = found_by(sentinels, values)
+    (finding,) = find(find_sentinels, values)
     assert finding.rows == 20
     assert f"{value:.15g} stands for 20 of 2,000 values" in finding.words
     assert not finding.stops
@@ -178,15 +177,15 @@ def test_a_number_among_others_like_it_is_a_value(seed: int) -> None:
     draw = np.random.default_rng(seed)
     # Oxygen saturation has many a 99, a base excess many a -1, a glucose meter ends at 999 among
     # others.
-    assert found_by(sentinels, draw.normal(97, 2, 2000).round().clip(max=100)) == []
-    assert found_by(sentinels, draw.normal(0, 4, 2000).round()) == []
-    assert found_by(sentinels, draw.lognormal(5.5, 0.8, 2000).round().clip(max=999)) == []
+    assert find(find_sentinels, draw.normal(97, 2, 2000).round().clip(max=100)) == []
+    assert find(find_sentinels, draw.normal(0, 4, 2000).round()) == []
+    assert find(find_sentinels, draw.lognormal(5.5, 0.8, 2000).round().clip(max=999)) == []
 
 
 def test_fewer_than_ten_are_not_named() -> None:
     values = np.random.default_rng(0).lognormal(3, 0.3, 2000)
     values[:9] = -999
-    assert found_by(sentinels, values) == []
+    assert find(find_sentinels, values) == []
 
 
 @settings(max_examples=20, deadline=None)
@@ -196,7 +195,7 @@ def test_values_far_beyond_all_others_are_counted(seed: int) -> None:
     values = draw.normal(80, 12, 5000).round()
     values[:30] = draw.uniform(900, 2000, 30)
     values[30:50] = 0
-    (finding,) = found_by(outliers, values)
+    (finding,) = find(find_outliers, values)
     assert finding.rows == 50
     assert "50 of 5,000 values (1.00%) lie below" in finding.words
 
@@ -205,7 +204,7 @@ def test_values_far_beyond_all_others_are_counted(seed: int) -> None:
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_a_long_tail_is_no_outlier(kind: str, seed: int) -> None:
-    assert found_by(outliers, UNMIXED[kind](np.random.default_rng(seed), 4000)) == []
+    assert find(find_outliers, UNMIXED[kind](np.random.default_rng(seed), 4000)) == []
 
 
 # A table ------------------------------------------------------------------------------------------
@@ -224,7 +223,7 @@ def check(tmp_path: Path):
         frame(table, rows).with_columns(
             pl.Series(name, values) for name, values in own.items()
         ).write_parquet(file)
-        examined = examine(Tables(table=table, ingested=file, valid=file, **more))
+        examined = examine_table(PlausibilityInput(table=table, ingested=file, valid=file, **more))
         return {result.name: result for result in examined.checks}, examined.findings
 
     return run
@@ -391,16 +390,17 @@ def test_it_is_part_of_validation(tmp_path: Path) -> None:
     file = tmp_path / "events.parquet"
     frame("events", rows).write_parquet(file)
     verdicts = []
-    for occasion in (Occasion("2026-01-01"), Occasion("2026-01-01", accepted=frozenset({"units"}))):
+    accepting = ValidationContext("2026-01-01", accepted=frozenset({"units"}))
+    for context in (ValidationContext("2026-01-01"), accepting):
         facts = validate(
             "events",
             file,
             tmp_path / "valid",
             samples=tmp_path / "samples" / "samples.parquet",
             signals=OWN,
-            occasion=occasion,
+            context=context,
         )
         (units_check,) = [found for found in facts["checks"] if found["name"] == "units"]
         verdicts.append((units_check["passed"], units_check["severity"], len(facts["findings"])))
-        assert [found["name"] for found in facts["checks"]] == check_names("events")
+        assert [found["name"] for found in facts["checks"]] == list_checks("events")
     assert verdicts == [(False, "error", 1), (True, "error", 0)]

@@ -28,7 +28,8 @@ from mimic_folder import (
 
 from m3h_core import TaskSpec
 from m3h_pipeline.config import open_source
-from m3h_pipeline.contracts import TABLES, split_rows
+from m3h_pipeline.contracts.model import TABLES
+from m3h_pipeline.contracts.split import split_rows
 from m3h_pipeline.reports.publish import publish
 from m3h_pipeline.sources import Settings
 from m3h_pipeline.state.lineage import find_unaccounted, read_whole_lineage

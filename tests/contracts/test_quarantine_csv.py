@@ -18,7 +18,7 @@ from passage import Passage
 from tables_folder import event, hospital, write
 
 from m3h_pipeline.config import open_source
-from m3h_pipeline.contracts.quarantine_csv import csv_beside, write_quarantine_csv
+from m3h_pipeline.contracts.quarantine_csv import get_csv_path, write_quarantine_csv
 from m3h_pipeline.erasure.tables import drop_rows
 from m3h_pipeline.state.permissions import create_private_file
 
@@ -131,7 +131,7 @@ def test_only_its_owner_reads_it_and_it_has_the_rows_of_the_parquet_file(wrong):
 
 def test_who_is_erased_from_the_one_is_erased_from_the_other(wrong):
     file = wrong.to / "valid" / "events" / "quarantine.parquet"
-    before = cells(csv_beside(file))
+    before = cells(get_csv_path(file))
 
     class Nobody:
         """Stands for who is forgotten: the stay that is named in one wrong row."""
@@ -140,7 +140,7 @@ def test_who_is_erased_from_the_one_is_erased_from_the_other(wrong):
             return pl.col("row").str.json_path_match("$.stay_id") == "nobody"
 
     drop_rows(file, Nobody())  # ty: ignore[invalid-argument-type]
-    after = cells(csv_beside(file))
+    after = cells(get_csv_path(file))
     assert [row for row in before if row["row.stay_id"] != "nobody"] == after
     assert len(after) == len(before) - 1
-    assert stat.S_IMODE(csv_beside(file).stat().st_mode) == 0o600
+    assert stat.S_IMODE(get_csv_path(file).stat().st_mode) == 0o600

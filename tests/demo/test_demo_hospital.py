@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from m3h_pipeline.contracts import split_rows
+from m3h_pipeline.contracts.split import split_rows
 from m3h_pipeline.demo import write_demo_hospital
 from m3h_pipeline.demo.codes import TABLE
 from m3h_pipeline.demo.measurements import lab_results

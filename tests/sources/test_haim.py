@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 
 from m3h_core import FitConfig, TaskSpec, fit
 from m3h_pipeline.config import open_source
-from m3h_pipeline.contracts import validate
+from m3h_pipeline.contracts.validation import validate
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.assemble import write_cohort
 from m3h_pipeline.features.items import MODALITIES

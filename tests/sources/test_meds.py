@@ -17,7 +17,7 @@ from mimic_folder import diagnosis, hospital, measurement, write
 from m3h_core import TaskSpec
 from m3h_pipeline import config
 from m3h_pipeline.config import open_source
-from m3h_pipeline.contracts import split_rows
+from m3h_pipeline.contracts.split import split_rows
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.as_of import write_inputs
 from m3h_pipeline.sources import Settings

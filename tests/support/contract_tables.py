@@ -9,7 +9,9 @@ from typing import Any
 import polars as pl
 
 from m3h_core.tasks import TaskSpec
-from m3h_pipeline.contracts import PROVENANCE, SplitResult, load_contract, split_rows
+from m3h_pipeline.contracts.model import PROVENANCE
+from m3h_pipeline.contracts.odcs import load_contract
+from m3h_pipeline.contracts.split import SplitResult, split_rows
 
 ADMITTED = datetime(2150, 3, 1, 8)
 STAYS = 24

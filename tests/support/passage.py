@@ -11,7 +11,8 @@ from typing import Any
 import polars as pl
 
 from m3h_core.tasks import TaskSpec
-from m3h_pipeline.contracts import TABLES, SplitResult, split_rows
+from m3h_pipeline.contracts.model import TABLES
+from m3h_pipeline.contracts.split import SplitResult, split_rows
 from m3h_pipeline.features.as_of import write_inputs
 from m3h_pipeline.sources import Settings, Source, extract
 

@@ -14,7 +14,8 @@ from traces import list_files
 
 from m3h_core import Cohort
 from m3h_pipeline.config import open_source
-from m3h_pipeline.contracts import TABLES, split_rows
+from m3h_pipeline.contracts.model import TABLES
+from m3h_pipeline.contracts.split import split_rows
 from m3h_pipeline.erasure.forgotten import FILE, Forgotten
 from m3h_pipeline.erasure.tables import leave_out
 from m3h_pipeline.features.as_of import write_inputs

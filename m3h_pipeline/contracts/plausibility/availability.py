@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 import polars as pl
@@ -10,32 +11,23 @@ from m3h_pipeline.contracts.plausibility.findings import Finding
 from m3h_pipeline.wording import join_words
 
 # Columns that say when something was done or known, by what hospitals call them.
-_TIME_LIKE = (
-    "charttime",
-    "taken",
-    "collected",
-    "drawn",
-    "sampled",
-    "result",
-    "stored",
-    "filed",
-    "verified",
-    "posted",
+_TIME_LIKE = re.compile(
+    "charttime|taken|collected|drawn|sampled|result|stored|filed|verified|posted"
 )
-_FEWEST_ROWS = 100
+_MIN_ROWS = 100
 _NAMED = 8
 
 
-def time_like(columns: Collection[str]) -> list[str]:
+def select_time_columns(columns: Collection[str]) -> list[str]:
     """Of these columns, those that look like a time.
 
-    >>> time_like(["charttime", "nurse", "result_dt"])
+    >>> select_time_columns(["charttime", "nurse", "result_dt"])
     ['charttime', 'result_dt']
     """
-    return [name for name in columns if any(word in name.lower() for word in _TIME_LIKE)]
+    return [name for name in columns if _TIME_LIKE.search(name.lower())]
 
 
-def always_known_at_once(
+def find_missing_availability(
     rows: pl.LazyFrame, labs: Collection[str], unread: Sequence[str], table: str
 ) -> tuple[list[Finding], int]:
     """Findings, and how many codes were looked at: of all codes together, else of laboratory values
@@ -49,37 +41,36 @@ def always_known_at_once(
         .collect(engine="streaming")
     )
     whole = int(counts["rows"].sum())
-    if whole < _FEWEST_ROWS:
+    if whole < _MIN_ROWS:
         return [], 0
     follows = (
         "so each counts as known at the moment it was taken, and a result may enter a model "
         "before anybody had it"
     )
     if int(counts["same"].sum()) == whole:
-        beside = ""
-        if columns := time_like(unread):
-            verb = "is" if len(columns) == 1 else "are"
-            beside = f" ({join_words(columns)} {verb} in the file, and not read)"
+        columns = select_time_columns(unread)
+        verb = "is" if len(columns) == 1 else "are"
+        beside = f" ({join_words(columns)} {verb} in the file, and not read)" if columns else ""
         words = f"it is missing or the same as time in all {whole:,} rows{beside}, {follows}"
-        return [Finding(table, "availability", "available_time", False, whole, whole, words)], len(
-            counts
-        )
+        return [_build_finding(table, whole, whole, words)], len(counts)
     at_once = counts.filter(
         pl.col("code").is_in(list(labs)),
         pl.col("rows") == pl.col("same"),
-        pl.col("rows") >= _FEWEST_ROWS,
+        pl.col("rows") >= _MIN_ROWS,
     )
     if at_once.is_empty():
         return [], len(counts)
     names = at_once["code"].to_list()
-    named = join_words(names[:_NAMED]) + (
-        f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    )
+    named = join_words(names[:_NAMED])
+    if len(names) > _NAMED:
+        named += f" and {len(names) - _NAMED} more"
     affected = int(at_once["rows"].sum())
     words = (
         f"for the laboratory values {named} it is the same as time in all {affected:,} rows, "
         f"{follows}"
     )
-    return [Finding(table, "availability", "available_time", False, affected, whole, words)], len(
-        counts
-    )
+    return [_build_finding(table, affected, whole, words)], len(counts)
+
+
+def _build_finding(table: str, affected: int, whole: int, words: str) -> Finding:
+    return Finding(table, "availability", "available_time", False, affected, whole, words)

@@ -16,9 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from m3h_pipeline.contracts.plausibility.factors import Conversion, conversions
-from m3h_pipeline.contracts.plausibility.findings import Finding, rows_of
-from m3h_pipeline.contracts.plausibility.histogram import WIDTH, Histogram, binomial_tail, log_ratio
+from m3h_pipeline.contracts.plausibility.factors import Conversion, list_conversions
+from m3h_pipeline.contracts.plausibility.findings import Finding, format_rows
+from m3h_pipeline.contracts.plausibility.histogram import (
+    WIDTH,
+    Histogram,
+    compute_binomial_tail,
+    compute_log_ratio,
+)
 from m3h_pipeline.wording import MIN_GROUP_SIZE
 
 # From this share of the values on, a second group stops the run.
@@ -42,7 +47,7 @@ _CHANCE = 1.63
 _OFF_CENTRE = 0.08
 # Fewer numbers than these, counted by their weight, are a score's or a dose's levels, not a
 # measurement.
-_FEWEST_NUMBERS = 4.0
+_MIN_NUMBERS = 4.0
 _MOST_GROUPS = 8
 
 
@@ -63,24 +68,26 @@ class Pair:
     valley: tuple[float, float, float]
 
 
-def mixed_units(histograms: Iterable[Histogram], rows: pl.LazyFrame, table: str) -> list[Finding]:
+def find_mixed_units(
+    histograms: Iterable[Histogram], rows: pl.LazyFrame, table: str
+) -> list[Finding]:
     """A finding for each code that has a second group a unit's factor away.
 
     ``rows``: the table with the columns stay_id, code and value, read again only where there is a
     suspicion.
     """
-    pairs = [pair for histogram in histograms for pair in suspicions(histogram)]
+    pairs = [pair for histogram in histograms for pair in find_suspect_pairs(histogram)]
     if not pairs:
         return []
     findings: dict[str, Finding] = {}
-    for pair, stays in zip(pairs, _stays(pairs, rows), strict=True):
+    for pair, stays in zip(pairs, _count_stays(pairs, rows), strict=True):
         finding = _judge(pair, stays, table)
         if finding and (pair.code not in findings or finding.rows > findings[pair.code].rows):
             findings[pair.code] = finding
     return list(findings.values())
 
 
-def suspicions(histogram: Histogram) -> list[Pair]:
+def find_suspect_pairs(histogram: Histogram) -> list[Pair]:
     """The groups of a code's positive values that could be its values in another unit, by rows
     alone.
     """
@@ -88,26 +95,26 @@ def suspicions(histogram: Histogram) -> list[Pair]:
     # Of what goes through zero, such as a base excess, ratios say nothing.
     if len(positive) < 2 * MIN_GROUP_SIZE or len(positive) < 0.5 * len(histogram):
         return []
-    step = _step(positive)
+    step = _measure_step(positive)
     pairs: list[Pair] = []
     # A small group shows only where cuts come easily, and a larger one then falls apart.
     for level in _CUT_LEVELS:
-        groups = _groups(positive, step, level)
+        groups = _cut_into_groups(positive, step, level)
         larger = max(groups, key=len)
-        others = (group for group in groups if group is not larger)
-        pairs += [
-            pair for other in others if (pair := _pair(histogram, positive, larger, other, step))
-        ]
+        for other in groups:
+            if other is not larger:
+                pair = _build_pair(histogram, positive, larger, other, step)
+                pairs += [pair] if pair else []
     return pairs
 
 
-def _groups(histogram: Histogram, step: float, level: float) -> list[Histogram]:
+def _cut_into_groups(histogram: Histogram, step: float, level: float) -> list[Histogram]:
     """The values cut at their valleys, ascending."""
     groups = [histogram]
     done: list[Histogram] = []
     while groups and len(groups) + len(done) < _MOST_GROUPS:
         group = groups.pop(0)
-        cut = _cut(group, step, level)
+        cut = _find_cut(group, step, level)
         if cut is None:
             done.append(group)
         else:
@@ -115,7 +122,7 @@ def _groups(histogram: Histogram, step: float, level: float) -> list[Histogram]:
     return sorted(done + groups, key=lambda group: float(group.values[0]))
 
 
-def _cut(histogram: Histogram, step: float, level: float) -> float | None:
+def _find_cut(histogram: Histogram, step: float, level: float) -> float | None:
     """Where a group falls into two; None where it is one."""
     logs = np.log(histogram.values)
     cells = int((logs[-1] - logs[0]) / _STEP) + 2
@@ -150,13 +157,13 @@ def _cut(histogram: Histogram, step: float, level: float) -> float | None:
         return None
     depth = np.where(possible, valley / np.maximum(peak, 1), np.inf)
     best = float(depth.min())
-    cut = _middle_of_longest_run(depth <= best + 1e-9)
-    if binomial_tail(int(peak[cut]), int(peak[cut] + valley[cut]), 0.5) > level:
+    cut = _find_middle_of_longest_run(depth <= best + 1e-9)
+    if compute_binomial_tail(int(peak[cut]), int(peak[cut] + valley[cut]), 0.5) > level:
         return None
     return math.exp(logs[0] + cut * _STEP)
 
 
-def _middle_of_longest_run(flags: np.ndarray) -> int:
+def _find_middle_of_longest_run(flags: np.ndarray) -> int:
     padded = np.concatenate([[False], flags, [False]]).astype(int)
     changes = np.diff(padded)
     starts = np.flatnonzero(changes == 1)
@@ -165,27 +172,30 @@ def _middle_of_longest_run(flags: np.ndarray) -> int:
     return int((starts[longest] + ends[longest] - 1) // 2)
 
 
-def _pair(
+def _build_pair(
     histogram: Histogram, positive: Histogram, larger: Histogram, other: Histogram, step: float
 ) -> Pair | None:
     """The largest group and another, unless the other can't be a measurement in another unit."""
-    if len(other) < MIN_GROUP_SIZE or min(_numbers(larger), _numbers(other)) < _FEWEST_NUMBERS:
+    if (
+        len(other) < MIN_GROUP_SIZE
+        or min(_count_numbers(larger), _count_numbers(other)) < _MIN_NUMBERS
+    ):
         return None
     medians = (larger.quantile(0.5), other.quantile(0.5))
-    apart = abs(log_ratio(medians[0], medians[1]))
+    apart = abs(compute_log_ratio(medians[0], medians[1]))
     if apart < _NEAREST:
         return None
-    valley = _valley(positive, other, medians[1] > medians[0], apart, step)
+    valley = _measure_valley(positive, other, medians[1] > medians[0], apart, step)
     return Pair(histogram.code, len(histogram), medians, larger, other, valley)
 
 
-def _numbers(group: Histogram) -> float:
+def _count_numbers(group: Histogram) -> float:
     """How many different numbers a group holds, each by its weight."""
     shares = group.rows / group.rows.sum()
     return float(1 / (shares**2).sum())
 
 
-def _step(histogram: Histogram) -> float:
+def _measure_step(histogram: Histogram) -> float:
     """How far apart the frequent values lie: what is heaped at round numbers has gaps of its own
     between them.
     """
@@ -193,7 +203,7 @@ def _step(histogram: Histogram) -> float:
     return float(np.quantile(np.diff(np.log(frequent)), 0.75)) if len(frequent) > 1 else 0.0
 
 
-def _valley(
+def _measure_valley(
     whole: Histogram, other: Histogram, is_higher: bool, apart: float, step: float
 ) -> tuple[float, float, float]:
     """How much the valley beside a group says against one peak, and the shares that say it.
@@ -221,11 +231,11 @@ def _valley(
     far = near - widths if is_higher else near + widths
     rows = within(np.minimum(near, far), np.maximum(near, far))
     chances = width / (width + widths)
-    best = int(np.argmax(_information(inside, rows, chances)))
+    best = int(np.argmax(_compute_information(inside, rows, chances)))
     return float(inside), float(rows[best]), float(chances[best])
 
 
-def _information(inside: int, outside: np.ndarray, chances: np.ndarray) -> np.ndarray:
+def _compute_information(inside: int, outside: np.ndarray, chances: np.ndarray) -> np.ndarray:
     """How unlikely it is that ``inside`` of all rows are inside, on the scale of logarithms; 0
     where it is likely.
     """
@@ -237,7 +247,7 @@ def _information(inside: int, outside: np.ndarray, chances: np.ndarray) -> np.nd
     return np.where(share > chances, (inside + outside) * (beyond + rest), 0.0)
 
 
-def _stays(pairs: Sequence[Pair], rows: pl.LazyFrame) -> list[tuple[int, int]]:
+def _count_stays(pairs: Sequence[Pair], rows: pl.LazyFrame) -> list[tuple[int, int]]:
     """Of each pair, the different stays that have a value in the larger group and in the other."""
     counts = []
     for i, pair in enumerate(pairs):
@@ -248,8 +258,10 @@ def _stays(pairs: Sequence[Pair], rows: pl.LazyFrame) -> list[tuple[int, int]]:
             is_inside = (pl.col("code") == pair.code) & pl.col("value").is_between(low, high)
             counts.append(pl.col("stay_id").filter(is_inside).n_unique().alias(f"{i} {name}"))
     of_pairs = rows.filter(pl.col("code").is_in([pair.code for pair in pairs]))
-    found = of_pairs.select(counts).collect(engine="streaming").row(0, named=True)
-    return [(found[f"{i} larger"], found[f"{i} other"]) for i in range(len(pairs))]
+    counts_by_name = of_pairs.select(counts).collect(engine="streaming").row(0, named=True)
+    return [
+        (counts_by_name[f"{i} larger"], counts_by_name[f"{i} other"]) for i in range(len(pairs))
+    ]
 
 
 def _judge(pair: Pair, stays: tuple[int, int], table: str) -> Finding | None:
@@ -259,23 +271,23 @@ def _judge(pair: Pair, stays: tuple[int, int], table: str) -> Finding | None:
     # The values of one stay are alike, so that its rows count as one.
     weight = stays[1] / len(pair.other)
     inside, outside = (math.floor(rows * weight) for rows in pair.valley[:2])
-    by_chance = binomial_tail(inside, inside + outside, pair.valley[2])
+    by_chance = compute_binomial_tail(inside, inside + outside, pair.valley[2])
     if by_chance > max(_LEVELS):
         return None
-    conversion = _best_conversion(pair, stays)
+    conversion = _find_best_conversion(pair, stays)
     if conversion is None or by_chance > _LEVELS[conversion.rank]:
         return None
     ratio = max(pair.medians) / min(pair.medians)
     words = (
         f"two groups of values a factor of {ratio:.3g} apart, as {conversion.words}: "
-        f"{rows_of(len(pair.other), pair.of)} lie around {pair.medians[1]:.3g}, the others around "
-        f"{pair.medians[0]:.3g}"
+        f"{format_rows(len(pair.other), pair.of)} lie around {pair.medians[1]:.3g}, the others "
+        f"around {pair.medians[0]:.3g}"
     )
     stops = len(pair.other) >= STOPS_FROM * pair.of
     return Finding(table, "units", pair.code, stops, len(pair.other), pair.of, words)
 
 
-def _best_conversion(pair: Pair, stays: tuple[int, int]) -> Conversion | None:
+def _find_best_conversion(pair: Pair, stays: tuple[int, int]) -> Conversion | None:
     """The conversion that makes the lower group's distribution the higher one's; the likeliest of
     those that do.
     """
@@ -283,8 +295,8 @@ def _best_conversion(pair: Pair, stays: tuple[int, int]) -> Conversion | None:
     chance = _CHANCE * math.sqrt(1 / stays[0] + 1 / stays[1])
     allowed = min(_DISTANCE + chance, _FARTHEST)
     fitting: list[tuple[int, float, Conversion]] = []
-    for conversion in conversions(pair.code):
-        apart = distance(low, high, conversion)
+    for conversion in list_conversions(pair.code):
+        apart = compute_distance(low, high, conversion)
         if apart <= allowed and (
             conversion.is_named or _is_centred(low, high, conversion, min(stays))
         ):
@@ -300,11 +312,13 @@ def _is_centred(low: Histogram, high: Histogram, conversion: Conversion, stays: 
     if middle <= 0:
         return False
     upper, lower = high.quantiles(np.array([0.75, 0.25]))
-    spread = log_ratio(float(upper), float(lower)) / 1.35
-    return abs(log_ratio(high.quantile(0.5), middle)) <= _OFF_CENTRE + 4 * spread / math.sqrt(stays)
+    spread = compute_log_ratio(float(upper), float(lower)) / 1.35
+    return abs(
+        compute_log_ratio(high.quantile(0.5), middle)
+    ) <= _OFF_CENTRE + 4 * spread / math.sqrt(stays)
 
 
-def distance(low: Histogram, high: Histogram, conversion: Conversion) -> float:
+def compute_distance(low: Histogram, high: Histogram, conversion: Conversion) -> float:
     """How far apart two distributions are once the lower is converted: Kolmogorov-Smirnov's, but
     for rounding.
     """
@@ -318,15 +332,15 @@ def distance(low: Histogram, high: Histogram, conversion: Conversion) -> float:
         return math.inf
     one = np.log(converted[keep])
     other = np.log(high.values)
-    share = _cumulated(one, low.rows[keep])
-    share_other = _cumulated(other, high.rows)
+    share = _cumulate(one, low.rows[keep])
+    share_other = _cumulate(other, high.rows)
     places = np.concatenate([one, other])
     above = share_other(places) - share(places + _ROUNDING)
     below = share(places - _ROUNDING) - share_other(places)
     return float(max(above.max(), below.max()))
 
 
-def _cumulated(values: np.ndarray, rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def _cumulate(values: np.ndarray, rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """The share of the rows at or below a value."""
     cumulated = np.concatenate([[0.0], np.cumsum(rows) / rows.sum()])
     return lambda at: cumulated[np.searchsorted(values, at, side="right")]

@@ -5,7 +5,9 @@ mass.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -109,25 +111,30 @@ _SUBSTANCES: dict[str, tuple[str, tuple[Conversion, ...]]] = {
 _QUANTITY = re.compile("weight|height|length|temp|press|rate|flow|volume|bp$|^hr$|score|age")
 
 
-def conversions(code: str) -> list[Conversion]:
+def list_conversions(code: str) -> list[Conversion]:
     """What may lie between two units of a code, most likely first: of the substance that it names,
     else of any.
 
-    >>> conversions("Glucose (POC)")[0].factor, conversions("lab_17")[0].factor, conversions("Body weight")[0].factor
-    (18.016, 10.0, 2.20462)
+    >>> [list_conversions(code)[0].factor for code in ("Glucose (POC)", "lab_17", "Body weight")]
+    [18.016, 10.0, 2.20462]
     """
     name = code.lower()
-    named = [known for pattern, known in _SUBSTANCES.values() if re.search(pattern, name)]
-    if named:
-        own = [replace(conversion, rank=0) for known in named for conversion in known]
-        return [*own, *_POWERS_OF_TEN]
+    substances = [
+        conversions for pattern, conversions in _SUBSTANCES.values() if re.search(pattern, name)
+    ]
+    if substances:
+        return [*_rank(chain.from_iterable(substances), 0), *_POWERS_OF_TEN]
     general = [
-        replace(known, rank=0 if re.search(pattern, name) else 2) for pattern, known in _GENERAL
+        replace(conversion, rank=0 if re.search(pattern, name) else 2)
+        for pattern, conversion in _GENERAL
     ]
     # Of a code that names no quantity it could be any substance.
     guesses: list[Conversion] = []
     if not _QUANTITY.search(name):
-        guesses = [
-            replace(conversion, rank=3) for _, known in _SUBSTANCES.values() for conversion in known
-        ]
+        of_substances = [conversions for _, conversions in _SUBSTANCES.values()]
+        guesses = _rank(chain.from_iterable(of_substances), 3)
     return sorted([*_POWERS_OF_TEN, *general, *guesses], key=lambda conversion: conversion.rank)
+
+
+def _rank(conversions: Iterable[Conversion], rank: int) -> list[Conversion]:
+    return [replace(conversion, rank=rank) for conversion in conversions]

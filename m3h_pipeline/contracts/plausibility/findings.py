@@ -1,4 +1,4 @@
-"""What a plausibility rule finds, and how findings become the verdict of a check."""
+"""What a plausibility rule finds, and how findings become the result of a check."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from m3h_pipeline.contracts import CheckResult
+from m3h_pipeline.contracts.checks import CheckResult
 from m3h_pipeline.wording import MIN_GROUP_SIZE
 
 _TO_DO = {
@@ -58,10 +58,10 @@ class Finding:
         return facts
 
 
-def rows_of(rows: int, whole: int) -> str:
+def format_rows(rows: int, whole: int) -> str:
     """How many of how many rows, small counts hidden.
 
-    >>> rows_of(40, 1000), rows_of(3, 1000)
+    >>> format_rows(40, 1000), format_rows(3, 1000)
     ('40 of 1,000 values (4.00%)', 'fewer than 10 of 1,000 values')
     """
     if rows < MIN_GROUP_SIZE:
@@ -74,27 +74,27 @@ def is_accepted(finding: Finding, entries: Iterable[str]) -> bool:
     return any(entry.split() == finding.entry.split() for entry in entries)
 
 
-def without_accepted(findings: Sequence[Finding], entries: Sequence[str]) -> list[Finding]:
+def drop_accepted(findings: Sequence[Finding], entries: Sequence[str]) -> list[Finding]:
     """The findings that nobody has accepted."""
     return [finding for finding in findings if not is_accepted(finding, entries)]
 
 
-def ranked(findings: Iterable[Finding]) -> list[Finding]:
+def rank_findings(findings: Iterable[Finding]) -> list[Finding]:
     """What stops first, then by the share of rows."""
     return sorted(findings, key=lambda f: (not f.stops, -f.share, f.table, f.check, f.subject))
 
 
-def verdict(
+def judge_findings(
     name: str,
     severity: str,
     findings: Sequence[Finding],
     entries: Sequence[str],
-    judged: str,
+    looked_at: str,
 ) -> CheckResult:
-    """The verdict of one check; ``judged``: what it looked at ("37 codes"), empty where there was
+    """The result of one check; ``looked_at``: what it judged ("37 codes"), empty where there was
     too little.
     """
-    if not judged:
+    if not looked_at:
         return CheckResult(
             name,
             True,
@@ -102,20 +102,20 @@ def verdict(
             "Not judged: there is too little to judge.",
             {"note": "too few rows"},
         )
-    facts: dict[str, int | float | str] = {"looked at": judged, "findings": len(findings)}
-    left = ranked(without_accepted(findings, entries))
+    facts: dict[str, int | float | str] = {"looked at": looked_at, "findings": len(findings)}
+    left = rank_findings(drop_accepted(findings, entries))
     if len(left) < len(findings):
         facts["accepted"] = len(findings) - len(left)
     if not left:
-        words = f"{judged} looked at, nothing found."
+        text = f"{looked_at} looked at, nothing found."
         if findings:
-            words = f"Accepted in m3h.toml: all that was found in the {judged} looked at."
-        return CheckResult(name, True, severity, words, facts)
+            text = f"Accepted in m3h.toml: all that was found in the {looked_at} looked at."
+        return CheckResult(name, True, severity, text, facts)
     stops = any(finding.stops for finding in left)
-    return CheckResult(name, False, "error" if stops else "warning", _words(name, left), facts)
+    return CheckResult(name, False, "error" if stops else "warning", _describe(name, left), facts)
 
 
-def _words(name: str, findings: Sequence[Finding]) -> str:
+def _describe(name: str, findings: Sequence[Finding]) -> str:
     """What was found, what to do, and how to accept it."""
     shown = [finding for finding in findings if finding.stops]
     shown += [finding for finding in findings if not finding.stops][: max(_SHOWN - len(shown), 0)]

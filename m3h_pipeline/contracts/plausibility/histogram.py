@@ -47,7 +47,7 @@ class Histogram:
         return self.values[np.minimum(at, len(self.values) - 1)]
 
 
-def histograms(rows: pl.LazyFrame) -> Iterator[Histogram]:
+def build_histograms(rows: pl.LazyFrame) -> Iterator[Histogram]:
     """Histograms of a table with the columns code and value, in the order of the codes; no value is
     left out.
     """
@@ -69,10 +69,10 @@ def histograms(rows: pl.LazyFrame) -> Iterator[Histogram]:
         yield Histogram(str(code), low + (high - low) / 2, part["rows"].to_numpy(), low == high)
 
 
-def binomial_tail(successes: int, trials: int, chance: float) -> float:
+def compute_binomial_tail(successes: int, trials: int, chance: float) -> float:
     """The chance of at least so many successes.
 
-    >>> round(binomial_tail(10, 10, 0.5), 6), binomial_tail(0, 10, 0.5)
+    >>> round(compute_binomial_tail(10, 10, 0.5), 6), compute_binomial_tail(0, 10, 0.5)
     (0.000977, 1.0)
     """
     from scipy.special import betainc
@@ -84,6 +84,6 @@ def binomial_tail(successes: int, trials: int, chance: float) -> float:
     return float(betainc(successes, trials - successes + 1, chance))
 
 
-def log_ratio(high: float, low: float) -> float:
+def compute_log_ratio(high: float, low: float) -> float:
     """The logarithm of a ratio of positive numbers."""
     return math.log(high) - math.log(low)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from m3h_pipeline.contracts.plausibility.findings import Finding, rows_of
+from m3h_pipeline.contracts.plausibility.findings import Finding, format_rows
 from m3h_pipeline.contracts.plausibility.histogram import Histogram
 from m3h_pipeline.wording import MIN_GROUP_SIZE
 
@@ -39,34 +39,38 @@ _NEAR = 1.25
 _DEVIATIONS = 10.0
 # From this share of a code's values on they are worth a look.
 _SHARE = 1e-4
-_FEWEST_VALUES = 100
+_MIN_VALUES = 100
 # With so many negative values, zero is a value like others.
 _SIGNED = 0.05
 
 
-def sentinels(histogram: Histogram, table: str) -> list[Finding]:
+def find_sentinels(histogram: Histogram, table: str) -> list[Finding]:
     """Numbers such as -999 that are repeated exactly, far from all other values."""
-    known = np.array(sorted(SENTINELS))
-    exact = histogram.exact & np.isin(histogram.values, known)
-    frequent = exact & (histogram.rows >= MIN_GROUP_SIZE)
-    rest = histogram.where(~exact)
+    is_sentinel = _is_sentinel(histogram)
+    frequent = is_sentinel & (histogram.rows >= MIN_GROUP_SIZE)
+    rest = histogram.where(~is_sentinel)
     if not frequent.any() or len(rest) < MIN_GROUP_SIZE:
         return []
     low, high = rest.quantiles(np.array([0.005, 0.995]))
-    found = [
+    detached = [
         (float(value), int(rows))
         for value, rows in zip(histogram.values[frequent], histogram.rows[frequent], strict=True)
         if _is_detached(float(value), int(rows), rest, float(low), float(high))
     ]
-    if not found:
+    if not detached:
         return []
-    rows = sum(count for _, count in found)
-    numbers = " and ".join(f"{value:.15g}" for value, _ in found)
+    rows = sum(count for _, count in detached)
+    numbers = " and ".join(f"{value:.15g}" for value, _ in detached)
     words = (
-        f"{numbers} stands for {rows_of(rows, len(histogram))}, far from all others, as a stand-in "
-        "for a missing value does"
+        f"{numbers} stands for {format_rows(rows, len(histogram))}, far from all others, as a "
+        "stand-in for a missing value does"
     )
     return [Finding(table, "sentinels", histogram.code, False, rows, len(histogram), words)]
+
+
+def _is_sentinel(histogram: Histogram) -> np.ndarray:
+    """Of each bin, whether it is one number that programs write where there is nothing."""
+    return histogram.exact & np.isin(histogram.values, np.array(sorted(SENTINELS)))
 
 
 def _is_detached(value: float, rows: int, rest: Histogram, low: float, high: float) -> bool:
@@ -82,14 +86,12 @@ def _is_detached(value: float, rows: int, rest: Histogram, low: float, high: flo
     return value > high + span or value < low - span
 
 
-def outliers(histogram: Histogram, table: str) -> list[Finding]:
+def find_outliers(histogram: Histogram, table: str) -> list[Finding]:
     """Values far beyond all others, on a scale on which a long tail is no surprise."""
-    judged = histogram.where(
-        ~(histogram.exact & np.isin(histogram.values, np.array(sorted(SENTINELS))))
-    )
+    judged = histogram.where(~_is_sentinel(histogram))
     if not is_judged(judged):
         return []
-    bounds = robust_bounds(judged)
+    bounds = compute_robust_bounds(judged)
     if bounds is None:
         return []
     low, high = bounds
@@ -103,18 +105,18 @@ def outliers(histogram: Histogram, table: str) -> list[Finding]:
     if (judged.values > high).any():
         sides.append(f"above {high:.3g}")
     words = (
-        f"{rows_of(rows, len(histogram))} lie {' or '.join(sides)}, where the bulk of the values "
-        f"(around {judged.quantile(0.5):.3g}) leads one to expect none"
+        f"{format_rows(rows, len(histogram))} lie {' or '.join(sides)}, where the bulk of the "
+        f"values (around {judged.quantile(0.5):.3g}) leads one to expect none"
     )
     return [Finding(table, "outliers", histogram.code, False, rows, len(histogram), words)]
 
 
 def is_judged(histogram: Histogram) -> bool:
     """Whether a code has values enough to tell which of them are odd."""
-    return len(histogram) >= _FEWEST_VALUES
+    return len(histogram) >= _MIN_VALUES
 
 
-def robust_bounds(histogram: Histogram) -> tuple[float, float] | None:
+def compute_robust_bounds(histogram: Histogram) -> tuple[float, float] | None:
     """Beyond which values a value is odd, by the middle 80% of them; None where these are all one
     number.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from m3h_pipeline.contracts.check_states import said
+from m3h_pipeline.contracts.checks import describe_not_judged
 from m3h_pipeline.wording import format_name, format_number, join_words, pluralize
 
 Verdict = tuple[bool, str]
@@ -15,7 +15,7 @@ _FARTHEST = 5
 def write_verdicts(results: Mapping[str, Any]) -> dict[str, Verdict]:
     """Each check's outcome and a sentence: inputs, missingness, scores, performance."""
     if results["reason"] and not results["performance"]:
-        not_judged = (True, said(f"{results['reason']}."))
+        not_judged = (True, describe_not_judged(f"{results['reason']}."))
         return dict.fromkeys(("inputs", "missingness", "scores", "performance"), not_judged)
     return {
         "inputs": _verdict_on_changes(results, "inputs", "feature"),
@@ -27,7 +27,7 @@ def write_verdicts(results: Mapping[str, Any]) -> dict[str, Verdict]:
 
 def _verdict_on_changes(results: Mapping[str, Any], key: str, what: str) -> Verdict:
     if results["reason"]:
-        return True, said(f"{results['reason']}.")
+        return True, describe_not_judged(f"{results['reason']}.")
     records = results[key]
     changed = [record for record in records if record["changed"]]
     compared = f"{pluralize(len(records), what)} compared over {results['new']:,} new samples"
@@ -43,7 +43,7 @@ def _verdict_on_changes(results: Mapping[str, Any], key: str, what: str) -> Verd
 
 def _verdict_on_performance(records: list[dict[str, Any]]) -> Verdict:
     if not records:
-        return True, said("No task has enough labels that have arrived since.")
+        return True, describe_not_judged("No task has enough labels that have arrived since.")
     worse = [_describe_fall(record) for record in records if record["fell"] or record["uncovered"]]
     if worse:
         return False, f"Worse since the registration: {join_words(worse)}."
