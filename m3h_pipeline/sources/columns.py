@@ -34,7 +34,8 @@ class Columns:
     >>> Columns(features=("age", "discharge_location"))
     Traceback (most recent call last):
         ...
-    m3h_pipeline.errors.InputError: discharge_location can't be a feature: it is only known when the stay is over
+    m3h_pipeline.errors.InputError: discharge_location can't be a feature: it is only known when \
+the stay is over
     """
 
     features: tuple[str, ...]

@@ -50,26 +50,27 @@ def split_subjects(
     is the test split, and the hash divides the others among the three that remain, in their shares.
 
     >>> import datetime as dt
-    >>> latest = [dt.datetime(2026, 3, 1), dt.datetime(2025, 12, 31), dt.datetime(2026, 1, 31), None]
-    >>> subjects = pl.DataFrame({"subject_id": ["10000032", "10001217", "10001725", None], "latest": latest})
+    >>> days = [(2026, 3, 1), (2025, 12, 31), (2026, 1, 31)]
+    >>> latest = [*(dt.datetime(*day) for day in days), None]
+    >>> ids = ["10000032", "10001217", "10001725", None]
+    >>> subjects = pl.DataFrame({"subject_id": ids, "latest": latest})
     >>> split_subjects(subjects)["split"].to_list()
     [0, 0, 2, None]
     >>> split_subjects(subjects, holdout_months=2)["split"].to_list()
     [3, 0, 3, None]
     """
-    held_out = pl.lit(False)
+    is_held_out = pl.lit(False)
     if holdout_months:
-        kept = sum(fractions[:-1])
-        if kept <= 0:
+        others = sum(fractions[:-1])
+        if others <= 0:
             raise InputError(f"split fractions {list(fractions)} leave nobody beside the hold-out")
-        fractions = (*(fraction / kept for fraction in fractions[:-1]), 0.0)
-        held_out = (
-            pl.col("latest") >= pl.col("latest").max().dt.offset_by(f"-{holdout_months}mo")
-        ).fill_null(False)
+        fractions = (*(fraction / others for fraction in fractions[:-1]), 0.0)
+        since = pl.col("latest").max().dt.offset_by(f"-{holdout_months}mo")
+        is_held_out = (pl.col("latest") >= since).fill_null(False)
     hashed = [subject and split_of(subject, fractions) for subject in subjects["subject_id"]]
     return subjects.select(
         "subject_id",
-        pl.when(held_out & pl.col("subject_id").is_not_null())
+        pl.when(is_held_out & pl.col("subject_id").is_not_null())
         .then(pl.lit(len(fractions) - 1))
         .otherwise(pl.Series(hashed, dtype=pl.Int8))
         .cast(pl.Int8)
@@ -80,5 +81,7 @@ def split_subjects(
 def check_fractions(fractions: Sequence[float]) -> None:
     """Raise `InputError` unless there is a share for each split and they sum to 1."""
     if len(fractions) != len(SPLITS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
-        raise InputError(f"split fractions {list(fractions)} must be {len(SPLITS)} shares that sum to 1: "
-                         f"{', '.join(SPLITS)}")  # fmt: skip
+        raise InputError(
+            f"split fractions {list(fractions)} must be {len(SPLITS)} shares that sum to 1: "
+            f"{', '.join(SPLITS)}"
+        )

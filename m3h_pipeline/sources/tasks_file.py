@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from m3h_core.tasks import TaskSpec
-from m3h_pipeline.errors import InputError, did_you_mean
+from m3h_pipeline.errors import InputError
 from m3h_pipeline.files.yaml_file import read_yaml
+from m3h_pipeline.sources.yaml_entries import (
+    check_keys,
+    list_entries,
+    parse_task,
+    refuse_duplicates,
+)
 from m3h_pipeline.state.paths import contracts_folder
 
-_RULE_KEYS = ("icd9", "icd10", "column", "derived_from")
-_TASK_KEYS = {"name", "problem", "department", "unit", "definition", "classes", *_RULE_KEYS}
+# What an entry of tasks.yaml says beside the task: what decides its label.
+_RULE_KEYS = ("icd9", "icd10", "column")
 # Why notes of a kind that a task's labels come from are in nobody's inputs.
 GIVEN_AWAY = "a task's labels are derived from notes of this kind"
 _CODED = (
@@ -72,8 +78,8 @@ def load_tasks(file: Path | None = None, only: Collection[str] | None = None) ->
     ['gout', 'phenotype']
     """
     file = file or contracts_folder() / "tasks.yaml"
-    rules = [_task_rule(file, entry) for entry in entries(file, read_yaml(file), "tasks")]
-    no_twins(file, [rule.spec.name for rule in rules])
+    rules = [_parse_rule(file, entry) for entry in list_entries(file, read_yaml(file), "tasks")]
+    refuse_duplicates(file, [rule.spec.name for rule in rules])
     if only is None:
         return rules
     unknown = sorted(set(only) - {rule.spec.name for rule in rules})
@@ -94,7 +100,8 @@ def gives_away(rules: Iterable[TaskRule]) -> frozenset[str]:
     They are taken out for the whole cohort, not for one task: attention would carry them over to
     it.
 
-    >>> gives_away([TaskRule(TaskSpec("a", "binary"), derived_from=("radiology",)), TaskRule(TaskSpec("b", "binary"))])
+    >>> a, b = TaskSpec("a", "binary"), TaskSpec("b", "binary")
+    >>> gives_away([TaskRule(a, derived_from=("radiology",)), TaskRule(b)])
     frozenset({'radiology'})
     """
     return frozenset(kind for rule in rules for kind in rule.derived_from)
@@ -108,73 +115,36 @@ def load_signals(file: Path | None = None) -> list[Signal]:
     """
     file = file or contracts_folder() / "signals.yaml"
     signals = []
-    for entry in entries(file, read_yaml(file), "signals"):
+    for entry in list_entries(file, read_yaml(file), "signals"):
         check_keys(file, entry, _SIGNAL_KEYS, required=_SIGNAL_KEYS)
         items = tuple(entry.pop("mimic_iv"))
         signals.append(Signal(mimic_iv=items, **entry))
-    no_twins(file, [signal.code for signal in signals])
+    refuse_duplicates(file, [signal.code for signal in signals])
     return signals
 
 
-def entries(file: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """The list of mappings under a key."""
-    found = content.get(key)
-    if (
-        not isinstance(found, list)
-        or not all(isinstance(entry, dict) for entry in found)
-        or not found
-    ):
-        raise InputError(f"{file} needs a list under the key {key!r}")
-    return found
-
-
-def _task_rule(file: Path, entry: dict[str, Any]) -> TaskRule:
-    check_keys(file, entry, _TASK_KEYS, required={"name", "problem"})
-    rule = {key: entry[key] for key in _RULE_KEYS if key in entry}
-    kinds = rule.get("derived_from", [])
-    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
-        raise InputError(
-            f"{file}: task {entry['name']!r}: derived_from must be a list of kinds of notes"
-        )
-    try:
-        spec = TaskSpec(**{key: value for key, value in entry.items() if key not in rule})
-    except ValueError as error:
-        raise InputError(f"{file}: {error}") from None
-    codes = {
-        key: tuple(str(code).replace(".", "").upper() for code in rule.get(key, ()))
-        for key in ("icd9", "icd10")
-    }
-    coded = bool(codes["icd9"] or codes["icd10"])
+def _parse_rule(file: Path, entry: Mapping[str, Any]) -> TaskRule:
+    spec, kinds = parse_task(file, entry, other_keys=_RULE_KEYS)
+    icd9 = _parse_codes(entry.get("icd9", ()))
+    icd10 = _parse_codes(entry.get("icd10", ()))
+    is_coded = bool(icd9 or icd10)
+    has_column = "column" in entry
     if spec.problem == "clustering":
-        if coded or "column" in rule:
+        if is_coded or has_column:
             raise InputError(
                 f"{file}: task {spec.name!r} is a clustering: it takes no codes and no column"
             )
-    elif coded == ("column" in rule):
+    elif is_coded == has_column:
         raise InputError(
             f"{file}: task {spec.name!r} needs either a column or ICD prefixes (icd9, icd10)"
         )
-    if coded and spec.problem != "binary":
+    if is_coded and spec.problem != "binary":
         raise InputError(
             f"{file}: task {spec.name!r} has ICD prefixes, so its problem must be binary"
         )
-    return TaskRule(spec, column=rule.get("column"), derived_from=tuple(kinds), **codes)
+    return TaskRule(spec, icd9, icd10, entry.get("column"), kinds)
 
 
-def check_keys(file: Path, entry: Mapping[str, Any], known: set[str], required: set[str]) -> None:
-    """Refuse an entry that lacks a required key or has an unknown one."""
-    name = entry.get("name", entry.get("code", "?"))
-    if missing := sorted(required - entry.keys()):
-        raise InputError(f"{file}: the entry {name!r} lacks {', '.join(missing)}")
-    if unknown := sorted(map(str, entry.keys() - known)):
-        hint = did_you_mean(unknown[0], known)
-        raise InputError(
-            f"{file}: the entry {name!r} has the unknown key {', '.join(unknown)}{hint}"
-        )
-
-
-def no_twins(file: Path, names: list[str]) -> None:
-    """Refuse a name that is there more than once."""
-    twins = sorted({name for name in names if names.count(name) > 1})
-    if twins:
-        raise InputError(f"{file}: {', '.join(twins)} is there more than once")
+def _parse_codes(codes: Iterable[object]) -> tuple[str, ...]:
+    """Prefixes of codes as sources spell them: upper case, no dot."""
+    return tuple(str(code).replace(".", "").upper() for code in codes)

@@ -11,8 +11,8 @@ When a record became known (``available_time``)
   else that time.
 - procedures: a record is saved again whenever it changes, so the ``storetime`` of one that lasts
   lies at its end. That it began was known when it began: ``starttime`` for those saved at or after
-  their end, if that is later than the start; ``storetime`` for the others (points in time, and those
-  saved while they ran).
+  their end, if that is later than the start; ``storetime`` for the others (points in time, and
+  those saved while they ran).
 - discharge summaries: not before the discharge, since their ``charttime`` is a bare date.
 - images: when they were taken.
 """

@@ -10,19 +10,22 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from m3h_core.tasks import PROBLEMS, TaskSpec
+from m3h_core.tasks import TaskSpec
 from m3h_pipeline.errors import InputError, did_you_mean
 from m3h_pipeline.files.regular import is_regular_file
 from m3h_pipeline.files.yaml_file import read_yaml
 from m3h_pipeline.sources.columns import Columns
-from m3h_pipeline.sources.tasks_file import Signal, check_keys, entries, load_signals, no_twins
+from m3h_pipeline.sources.tasks_file import Signal, load_signals
+from m3h_pipeline.sources.yaml_entries import (
+    check_keys,
+    list_entries,
+    parse_task,
+    refuse_duplicates,
+)
 
 FILE = "cohort.yaml"
 _KEYS = {"timezone", "features", "audit", "categories", "tasks", "signals"}
-_TASK_KEYS = {"name", "problem", "department", "unit", "definition", "classes", "derived_from"}
 _SIGNAL_KEYS = {"code", "unit", "low", "high"}
-# A task's name becomes the name of files and of metrics.
-_TASK_NAME = re.compile(r"\w[\w.-]{0,63}")
 # A declared column goes by the name that its table's header has.
 _COLUMN_NAME = re.compile(r"[^\x00-\x1f\"']{1,128}")
 # DuckDB's planning grows faster than the columns: of 1,000 it takes a minute.
@@ -102,7 +105,7 @@ def _names(file: Path, content: Mapping[str, Any], key: str) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{file}: {key} must be a list of column names: {key}: [age, sex]")
     names = [name.strip().lower() for name in names]
-    no_twins(file, names)
+    refuse_duplicates(file, names)
     if odd := [name for name in names if not _COLUMN_NAME.fullmatch(name)]:
         raise InputError(
             f"{file}: {key}: {odd[0]!r} is no name for a column: rename it, without quotes"
@@ -136,43 +139,12 @@ def _tasks(
 ) -> tuple[tuple[TaskSpec, ...], dict[str, tuple[str, ...]]]:
     tasks = []
     derived_from = {}
-    for entry in entries(file, content, "tasks"):
-        check_keys(file, entry, _TASK_KEYS, required={"name", "problem"})
-        name = entry["name"]
-        problem = entry["problem"]
-        classes = entry.get("classes")
-        if not isinstance(name, str) or not _TASK_NAME.fullmatch(name):
-            raise InputError(
-                f"{file}: {name!r} is no name for a task: use letters, digits, _, - and ."
-            )
-        if problem not in PROBLEMS:
-            hint = did_you_mean(str(problem), PROBLEMS)
-            raise InputError(
-                f"{file}: task {name}: problem {problem!r} is not one of "
-                f"{', '.join(PROBLEMS)}{hint}"
-            )
-        if isinstance(classes, list):
-            if any(isinstance(label, bool) for label in classes):
-                raise InputError(
-                    f'{file}: task {name}: write "yes" and "no" in quotes, else YAML reads true '
-                    "and false"
-                )
-            classes = [str(label) for label in classes]
-            no_twins(file, [label.lower() for label in classes])
-        kinds = entry.get("derived_from") or []
-        if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
-            raise InputError(
-                f"{file}: task {name}: derived_from must be a list of kinds of notes: [radiology]"
-            )
-        derived_from |= {name: tuple(kinds)} if kinds else {}
-        words = {
-            key: str(entry[key]) for key in ("department", "unit", "definition") if key in entry
-        }
-        try:
-            tasks.append(TaskSpec(name, problem, classes, **words))
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{file}: {error}") from None
-    no_twins(file, [task.name for task in tasks])
+    for entry in list_entries(file, content, "tasks"):
+        task, kinds = parse_task(file, entry)
+        tasks.append(task)
+        if kinds:
+            derived_from[task.name] = kinds
+    refuse_duplicates(file, [task.name for task in tasks])
     return tuple(tasks), derived_from
 
 
@@ -180,7 +152,7 @@ def _signals(file: Path, content: Mapping[str, Any]) -> tuple[Signal, ...]:
     if not content.get("signals"):
         return ()
     signals = []
-    for entry in entries(file, content, "signals"):
+    for entry in list_entries(file, content, "signals"):
         check_keys(file, entry, _SIGNAL_KEYS, required={"code", "unit"})
         bounds = [
             entry.get(key, beyond) for key, beyond in (("low", -math.inf), ("high", math.inf))
@@ -188,7 +160,7 @@ def _signals(file: Path, content: Mapping[str, Any]) -> tuple[Signal, ...]:
         if any(isinstance(bound, bool) or not isinstance(bound, (int, float)) for bound in bounds):
             raise InputError(f"{file}: signal {entry['code']}: low and high must be numbers")
         signals.append(Signal(str(entry["code"]), "own", str(entry["unit"]), (), *bounds))
-    no_twins(file, [signal.code for signal in signals])
+    refuse_duplicates(file, [signal.code for signal in signals])
     if known := sorted(
         {signal.code for signal in signals} & {signal.code for signal in load_signals()}
     ):
