@@ -32,7 +32,7 @@ def write_settings(out: Path, source: str | None, path: Path | None, size: str |
     file = out / CONFIG_FILE
     if file.exists():
         raise InputError(f"{file} is there already: edit it, or choose another folder with --out")
-    config = configuration.new(source, path, size)
+    config = configuration.create(source, path, size)
     if config.source.path and not Path(config.source.path).is_dir():
         raise InputError(
             f"{config.source.path} is not a folder: name the one that holds the data with --path"
@@ -74,7 +74,7 @@ def prepare_folder(
     """
     config, opened = _open_config(out, source, path, size, None)
     _check_source(out, config, opened)
-    _set_up(out, configuration.dated_as_before(config, out))
+    _set_up(out, configuration.keep_snapshot(config, out))
     return config
 
 
@@ -82,9 +82,9 @@ def _open_config(
     out: Path, source: str | None, path: Path | None, size: str | None, snapshot: str | None
 ) -> tuple[configuration.Config, Source]:
     update_location(out)
-    config = configuration.for_run(out, source, path, size, snapshot)
-    opened = configuration.source(config, out)
-    configuration.settings(config, opened)
+    config = configuration.configure_run(out, source, path, size, snapshot)
+    opened = configuration.open_configured_source(config, out)
+    configuration.build_settings(config, opened)
     return config, opened
 
 

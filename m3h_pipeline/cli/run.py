@@ -8,7 +8,7 @@ from m3h_pipeline.cli.failures import explain_failure
 from m3h_pipeline.cli.in_process import configure_console, open_instance
 from m3h_pipeline.cli.last_screen import format_run
 from m3h_pipeline.cli.out_folder import prepare_run
-from m3h_pipeline.errors.endings import RunFailed, end_well
+from m3h_pipeline.errors.endings import RunFailed, run_to_end
 from m3h_pipeline.state.layout import snapshot_folder
 from m3h_pipeline.state.locks import hold_lock
 
@@ -24,7 +24,7 @@ def run_once(
     """Materialise everything for one snapshot; the exit code is 0 only where every blocking check
     passed.
     """
-    return end_well(lambda: _run(out.absolute(), source, path, size, snapshot, verbose))
+    return run_to_end(lambda: _run(out.absolute(), source, path, size, snapshot, verbose))
 
 
 def _run(

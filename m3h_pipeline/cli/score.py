@@ -10,7 +10,7 @@ from m3h_pipeline.cli.in_process import configure_console, open_instance
 from m3h_pipeline.cli.last_screen import format_scores, read_facts
 from m3h_pipeline.cli.out_folder import prepare_folder
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.errors.endings import RunFailed, end_well
+from m3h_pipeline.errors.endings import RunFailed, run_to_end
 from m3h_pipeline.registry.approval import explain_missing_approval, find_approval
 from m3h_pipeline.state.layout import snapshot_folder
 from m3h_pipeline.state.location import update_location
@@ -25,7 +25,7 @@ def score_once(
     """``m3h score``: materialise scores and monitoring of a snapshot that was run; exit code 0
     where it was scored.
     """
-    return end_well(lambda: _score(out.absolute(), version, alias, everyone, snapshot, verbose))
+    return run_to_end(lambda: _score(out.absolute(), version, alias, everyone, snapshot, verbose))
 
 
 def _score(

@@ -89,7 +89,7 @@ def drop(out: Path, label: str, ask: Callable[[str], bool] | None) -> str:
             return "nothing was removed"
         config = configuration.load(out)
         if config.source.snapshot == label:
-            configuration.save(configuration.dated(config, ""), out)
+            configuration.save(configuration.set_snapshot(config, ""), out)
         scores = scoring.drop_snapshot(out, label)
         latest = _republish(out, label)
         if instance:

@@ -22,19 +22,25 @@ from m3h_pipeline.config.nights import (
     ReviewConfig,
 )
 from m3h_pipeline.config.sections import Config
-from m3h_pipeline.config.sources import NAMES, open_source, settings, source, spill
+from m3h_pipeline.config.sources import (
+    SOURCE_NAMES,
+    build_settings,
+    find_spill_folder,
+    open_configured_source,
+    open_source,
+)
 from m3h_pipeline.config.store import (
-    dated,
-    dated_as_before,
-    for_run,
+    configure_run,
+    create,
+    keep_snapshot,
     load,
-    new,
     save,
+    set_snapshot,
 )
 
 __all__ = [
     "DEMO_SNAPSHOT",
-    "NAMES",
+    "SOURCE_NAMES",
     "CohortConfig",
     "Config",
     "EmbeddingConfig",
@@ -50,14 +56,14 @@ __all__ = [
     "TimConfig",
     "TrainingConfig",
     "ValidationConfig",
-    "dated",
-    "dated_as_before",
-    "for_run",
+    "build_settings",
+    "configure_run",
+    "create",
+    "find_spill_folder",
+    "keep_snapshot",
     "load",
-    "new",
+    "open_configured_source",
     "open_source",
     "save",
-    "settings",
-    "source",
-    "spill",
+    "set_snapshot",
 ]

@@ -9,7 +9,7 @@ from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources import Settings, Source
 from m3h_pipeline.sources.prediction import need_mode
 
-NAMES = ("demo", "mimic-iv", "meds", "haim", "tables")
+SOURCE_NAMES = ("demo", "mimic-iv", "meds", "haim", "tables")
 
 
 def open_source(
@@ -48,19 +48,18 @@ def open_source(
         from m3h_pipeline.sources.tables import Tables
 
         return Tables(path)
-    raise InputError(f"there is no source {name!r}; choose one of {', '.join(NAMES)}")
+    raise InputError(f"there is no source {name!r}; choose one of {', '.join(SOURCE_NAMES)}")
 
 
-def source(config: Config, out: Path) -> Source:
+def open_configured_source(config: Config, out: Path) -> Source:
     """The configured source; the demo hospital is written into the out-folder itself."""
     path = out / "demo-hospital" if config.source.name == "demo" else Path(config.source.path)
-    codes, labels = (
-        Path(place) if place else None for place in (config.source.codes, config.source.labels)
-    )
+    codes = Path(config.source.codes) if config.source.codes else None
+    labels = Path(config.source.labels) if config.source.labels else None
     return open_source(config.source.name, path, config.source.size, codes=codes, labels=labels)
 
 
-def settings(config: Config, source: Source) -> Settings:
+def build_settings(config: Config, source: Source) -> Settings:
     """How the source is to be read; raises `InputError` where it can't be read so."""
     cohort = config.cohort
     need_mode(source.name, cohort.prediction, source.prediction_modes)
@@ -72,10 +71,10 @@ def settings(config: Config, source: Source) -> Settings:
         holdout_months=cohort.holdout_months,
         tasks=source.tasks,
         memory_limit=cohort.memory_limit,
-        spill=spill(config),
+        spill=find_spill_folder(config),
     )
 
 
-def spill(config: Config) -> Path | None:
+def find_spill_folder(config: Config) -> Path | None:
     """The folder that DuckDB may spill into, None for the one that it writes to."""
     return Path(config.cohort.spill).expanduser().absolute() if config.cohort.spill else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from m3h_pipeline.config import file as config_file
+from m3h_pipeline.config import toml_text
 from m3h_pipeline.config.data import DEMO_SNAPSHOT, SourceConfig
 from m3h_pipeline.config.modelling import TimConfig, TrainingConfig
 from m3h_pipeline.config.sections import Config
@@ -39,7 +39,7 @@ def load(out: Path) -> Config:
             raise InputError(
                 f"{file}: there is no setting {where}: delete the line, or mend its name"
             ) from None
-        raise InputError(f"{file}: {where}: {_reason(error)}") from None
+        raise InputError(f"{file}: {where}: {_format_reason(error)}") from None
 
 
 def save(config: Config, out: Path) -> None:
@@ -51,34 +51,34 @@ def save(config: Config, out: Path) -> None:
     file = out / CONFIG_FILE
     if file.exists():
         before = file.read_bytes().decode()
-        text = config_file.updated(before, load(out), config)
+        text = toml_text.update_toml(before, load(out), config)
         if text == before:
             return
     else:
-        text = config_file.written(config)
+        text = toml_text.format_toml(config)
     partial = out / f".{CONFIG_FILE}.partial"
     partial.write_bytes(text.encode())
     partial.replace(file)
 
 
-def new(source: str | None, path: Path | None, size: str | None) -> Config:
+def create(source: str | None, path: Path | None, size: str | None) -> Config:
     """The configuration of a new out-folder, not yet written and not yet dated."""
     name = source or "demo"
     if name != "demo" and path is None:
         raise InputError(f"--source {name} needs --path, the folder that holds the data")
     # The tiny demo is for trying and testing: as little of everything as still runs every part.
-    small = Config(
+    tiny = Config(
         training=TrainingConfig(epochs=10, tree_rounds=20, bootstrap=100), tim=TimConfig(tasks=4)
     )
     place = str(path.resolve()) if path else ""
     try:
         chosen = SourceConfig.model_validate({"name": name, "path": place, "size": size or "full"})
     except ValidationError as error:
-        raise InputError(f"--source {name}: {_reason(error)}") from None
-    return (small if size == "tiny" else Config()).model_copy(update={"source": chosen})
+        raise InputError(f"--source {name}: {_format_reason(error)}") from None
+    return (tiny if size == "tiny" else Config()).model_copy(update={"source": chosen})
 
 
-def for_run(
+def configure_run(
     out: Path, source: str | None, path: Path | None, size: str | None, snapshot: str | None
 ) -> Config:
     """The configuration of an out-folder with the command line's choices applied, not yet written.
@@ -89,35 +89,35 @@ def for_run(
     if snapshot is not None and as_date(snapshot) is None:
         raise InputError(f"--snapshot {snapshot!r} is not a date; write it as 2026-01-31")
     config = (
-        _agreeing(out, source, path, size)
+        _load_matching(out, source, path, size)
         if (out / CONFIG_FILE).exists()
-        else new(source, path, size)
+        else create(source, path, size)
     )
     first = DEMO_SNAPSHOT if config.source.name == "demo" else dt.date.today().isoformat()
-    return dated(config, snapshot or config.source.snapshot or first)
+    return set_snapshot(config, snapshot or config.source.snapshot or first)
 
 
-def dated(config: Config, snapshot: str) -> Config:
+def set_snapshot(config: Config, snapshot: str) -> Config:
     """The configuration with another date of the snapshot."""
     return config.model_copy(
         update={"source": config.source.model_copy(update={"snapshot": snapshot})}
     )
 
 
-def dated_as_before(config: Config, out: Path) -> Config:
+def keep_snapshot(config: Config, out: Path) -> Config:
     """The configuration with the date of the snapshot that the out-folder has, if it has one."""
-    return dated(config, load(out).source.snapshot if (out / CONFIG_FILE).exists() else "")
+    return set_snapshot(config, load(out).source.snapshot if (out / CONFIG_FILE).exists() else "")
 
 
-def _agreeing(out: Path, source: str | None, path: Path | None, size: str | None) -> Config:
+def _load_matching(out: Path, source: str | None, path: Path | None, size: str | None) -> Config:
     """What the out-folder holds, where the command line asks for nothing else."""
     config = load(out)
     asked = {"name": source, "path": str(path.resolve()) if path else None, "size": size}
     for field, value in asked.items():
-        held = getattr(config.source, field)
-        if value is not None and value != held:
+        current = getattr(config.source, field)
+        if value is not None and value != current:
             raise InputError(
-                f"{out} holds the source with {field} = {held!r}, not {value!r}: "
+                f"{out} holds the source with {field} = {current!r}, not {value!r}: "
                 "one out-folder holds one source; choose another folder with --out"
             )
     if config.source.name != "demo" and not config.source.path:
@@ -127,5 +127,5 @@ def _agreeing(out: Path, source: str | None, path: Path | None, size: str | None
     return config
 
 
-def _reason(error: ValidationError) -> str:
+def _format_reason(error: ValidationError) -> str:
     return error.errors()[0]["msg"].removeprefix("Value error, ")

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from m3h_pipeline.errors import InputError, without_values
-from m3h_pipeline.errors.endings import explain, messages
+from m3h_pipeline.errors import InputError, remove_values
+from m3h_pipeline.errors.endings import collect_messages, explain
 
 
 @contextmanager
@@ -23,10 +23,10 @@ def raise_as_failure() -> Generator[None]:
     except InputError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
     except Exception as error:
-        explanation = explain(messages(error))
+        explanation = explain(collect_messages(error))
         if explanation is not None:
             raise dg.Failure(description=explanation, allow_retries=False) from error
-        redacted = without_values(error)
+        redacted = remove_values(error)
         if redacted is error:
             raise
         raise redacted from None

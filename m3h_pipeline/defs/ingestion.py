@@ -92,7 +92,7 @@ def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
         if config.launcher.kind == "local":
             check_encoders(config.embedding)
     fingerprint = source.fingerprint()
-    settings = configuration.settings(config, source)
+    settings = configuration.build_settings(config, source)
     # How much memory and disk the work may take decides nothing.
     decides = {
         name: value

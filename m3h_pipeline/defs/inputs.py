@@ -3,7 +3,7 @@
 import dagster as dg
 import polars as pl
 
-from m3h_pipeline.config import spill
+from m3h_pipeline.config import find_spill_folder
 from m3h_pipeline.defs.metadata import OWNERS, to_materialization
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import Workspace
@@ -57,7 +57,7 @@ def as_of_inputs(context: dg.AssetExecutionContext, workspace: Workspace, **vali
         context,
         "inputs",
         [CODE, *(valid[table] for table in _TABLES)],
-        lambda to: write_inputs(folders, to, config.cohort.memory_limit, spill(config)),
+        lambda to: write_inputs(folders, to, config.cohort.memory_limit, find_spill_folder(config)),
     )
     for modality in TABLES_OF:
         frame = pl.scan_parquet(step.folder / f"{modality}.parquet")

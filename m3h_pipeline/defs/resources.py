@@ -52,7 +52,7 @@ class Workspace(dg.ConfigurableResource):
     @property
     def source(self) -> Source:
         """The configured source."""
-        return configuration.source(self.config, self.root)
+        return configuration.open_configured_source(self.config, self.root)
 
     @property
     def mlflow_uri(self) -> str:

@@ -103,7 +103,7 @@ def reason_to_skip(workspace: Workspace, label: str) -> str | None:
 
 def save_label(workspace: Workspace, label: str) -> None:
     """`m3h run` without a date goes on with this night's."""
-    configuration.save(configuration.dated(workspace.config, label), workspace.root)
+    configuration.save(configuration.set_snapshot(workspace.config, label), workspace.root)
 
 
 def freshness_policy(config: configuration.Config) -> dg.FreshnessPolicy:

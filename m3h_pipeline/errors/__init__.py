@@ -29,24 +29,34 @@ class ValueLeftOut(Exception):
     """
 
 
-def without_values(error: BaseException) -> BaseException:
+def remove_values(error: BaseException) -> BaseException:
     """The error itself, or what stands for it where its message, or that of its cause, may quote a
     patient's value.
 
-    >>> without_values(KeyError("a")), without_values(ValueError("could not convert string to float: 'Smith'"))
-    (KeyError('a'), ValueLeftOut('ValueError: its message is left out, since it may quote a value'))
+    >>> remove_values(KeyError("a"))
+    KeyError('a')
+    >>> remove_values(ValueError("could not convert string to float: 'Smith'"))
+    ValueLeftOut('ValueError: its message is left out, since it may quote a value')
     """
-    chain = [error]
-    while cause := chain[-1].__cause__ or (
-        None if chain[-1].__suppress_context__ else chain[-1].__context__
-    ):
-        chain.append(cause)
-    if not any(_may_quote(one) for one in chain):
+    if not any(_may_quote(link) for link in _list_causes(error)):
         return error
     text = f"{type(error).__name__}: its message is left out, since it may quote a value"
     left_out = ValueLeftOut(text).with_traceback(error.__traceback__)
     left_out.__suppress_context__ = True
     return left_out
+
+
+def _list_causes(error: BaseException) -> list[BaseException]:
+    """The error and what it came from, as a traceback shows them."""
+    chain = [error]
+    while True:
+        last = chain[-1]
+        cause = last.__cause__
+        if cause is None and not last.__suppress_context__:
+            cause = last.__context__
+        if cause is None:
+            return chain
+        chain.append(cause)
 
 
 def _may_quote(error: BaseException) -> bool:
@@ -58,15 +68,15 @@ def _may_quote(error: BaseException) -> bool:
 SIMILAR = 0.75
 
 
-def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+def suggest_similar(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     """A half sentence that names the most similar of the known names; empty where none is similar.
 
     Names that come from the data, and not from a person's settings, need the ``cutoff`` SIMILAR.
 
-    >>> did_you_mean("discharge_tme", ["admit_time", "discharge_time"])
+    >>> suggest_similar("discharge_tme", ["admit_time", "discharge_time"])
     '; did you mean discharge_time?'
-    >>> did_you_mean("age", ["admit_time"])
+    >>> suggest_similar("age", ["admit_time"])
     ''
     """
-    close = difflib.get_close_matches(name, list(known), 1, cutoff)
+    close = difflib.get_close_matches(name, list(names), 1, cutoff)
     return f"; did you mean {close[0]}?" if close else ""

@@ -36,7 +36,7 @@ _LOCKED = (
     f"file under dagster/ open (a backup, a viewer of SQLite files, another m3h). {_GOES_ON}. The "
     f"wait is {PATIENCE_VARIABLE} seconds, {_PATIENCE_SECONDS} where that isn't set"
 )
-_WORDS = {
+_PHRASES = {
     DISK_FULL: (
         "no space left on device",
         "database or disk is full",
@@ -53,27 +53,28 @@ class RunFailed(Exception):
     """A run ended without success; the message is the paragraph that says why."""
 
 
-def cause(text: str) -> int | None:
+def find_exit_code(text: str) -> int | None:
     """`DISK_FULL` or `DATABASE_LOCKED` where a message tells of it, else None.
 
-    >>> cause("OSError: [Errno 28] No space left on device: 'a'") == DISK_FULL
+    >>> find_exit_code("OSError: [Errno 28] No space left on device: 'a'") == DISK_FULL
     True
-    >>> cause("KeyError: 'a'")
+    >>> find_exit_code("KeyError: 'a'")
     """
     lower = text.lower()
-    return next(
-        (code for code, words in _WORDS.items() if any(word in lower for word in words)), None
-    )
+    for code, phrases in _PHRASES.items():
+        if any(phrase in lower for phrase in phrases):
+            return code
+    return None
 
 
 def explain(text: str) -> str | None:
     """The paragraph for a message of a full disk or a locked database; None for any other."""
-    code = cause(text)
+    code = find_exit_code(text)
     if code is None:
         return None
     lines = [line.strip() for line in text.splitlines()]
-    telling = next(line for line in lines if cause(line) == code)
-    return _PARAGRAPHS[code].format(what=telling[:300])
+    message = next(line for line in lines if find_exit_code(line) == code)
+    return _PARAGRAPHS[code].format(what=message[:300])
 
 
 def explain_exit(code: int) -> str | None:
@@ -81,7 +82,7 @@ def explain_exit(code: int) -> str | None:
     return _PARAGRAPHS[code].format(what="a job could not go on") if code in _PARAGRAPHS else None
 
 
-def messages(error: BaseException) -> str:
+def collect_messages(error: BaseException) -> str:
     """The messages of an error and of what it came from, a line each."""
     return "\n".join(list_messages(error))
 
@@ -104,12 +105,12 @@ def list_messages(error: Any, *, with_context: bool = True) -> list[str]:
     return lines
 
 
-def end_well(command: Callable[[], int]) -> int:
+def run_to_end(command: Callable[[], int]) -> int:
     """Run a command; returns its exit code, 128 + the signal's number where it was interrupted.
 
     Raises `InputError` for a full disk and for a database that stayed locked.
     """
-    with _signals_noted() as received:
+    with _note_signals() as received:
         failed = ""
         try:
             code = command()
@@ -121,26 +122,26 @@ def end_well(command: Callable[[], int]) -> int:
         except KeyboardInterrupt:
             code = 1
         except Exception as error:
-            told = explain(messages(error))
-            if told is None and not received():
+            paragraph = explain(collect_messages(error))
+            if paragraph is None and not received():
                 raise
             code = 1
-            failed = told or ""
+            failed = paragraph or ""
         number = received()
     if code and number:
-        print(f"stopped by {_name(number)}. {_GOES_ON}.", file=sys.stderr)
+        print(f"stopped by {_format_signal(number)}. {_GOES_ON}.", file=sys.stderr)
         return 128 + number
     if failed:
         print(f"error: {failed}", file=sys.stderr)
     return code
 
 
-def _name(number: int) -> str:
+def _format_signal(number: int) -> str:
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 @contextmanager
-def _signals_noted() -> Generator[Callable[[], int | None]]:
+def _note_signals() -> Generator[Callable[[], int | None]]:
     """Yields what says which of SIGINT and SIGTERM came first, if any; SIGTERM interrupts as Ctrl-C
     does.
 
@@ -149,12 +150,15 @@ def _signals_noted() -> Generator[Callable[[], int | None]]:
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
-    noted: list[int] = []
+    received_numbers: list[int] = []
 
     def received() -> int | None:
         with suppress(BlockingIOError):
-            noted.extend(os.read(reader, 4096))
-        return next((number for number in noted if number in (signal.SIGINT, signal.SIGTERM)), None)
+            received_numbers.extend(os.read(reader, 4096))
+        return next(
+            (number for number in received_numbers if number in (signal.SIGINT, signal.SIGTERM)),
+            None,
+        )
 
     earlier_writer = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     earlier_handler = signal.signal(signal.SIGTERM, _interrupt)
@@ -180,24 +184,24 @@ def wait_for_databases() -> None:
     import sqlalchemy as sa
     from sqlalchemy import event
 
-    if not event.contains(sa.Engine, "connect", _wait):
-        event.listen(sa.Engine, "connect", _wait)
-        event.listen(sa.Engine, "before_cursor_execute", _keep_waiting, retval=True)
+    if not event.contains(sa.Engine, "connect", _set_timeout):
+        event.listen(sa.Engine, "connect", _set_timeout)
+        event.listen(sa.Engine, "before_cursor_execute", _replace_timeout, retval=True)
 
 
-def _patience() -> int:
+def _get_timeout_ms() -> int:
     return int(1000 * float(os.environ.get(PATIENCE_VARIABLE, _PATIENCE_SECONDS)))
 
 
-def _wait(connection: Any, _: Any) -> None:
+def _set_timeout(connection: Any, _: Any) -> None:
     if isinstance(connection, sqlite3.Connection):
-        connection.execute(f"PRAGMA busy_timeout = {_patience()}")
+        connection.execute(f"PRAGMA busy_timeout = {_get_timeout_ms()}")
 
 
-def _keep_waiting(
+def _replace_timeout(
     connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
 ) -> tuple[str, Any]:
     """MLflow sets its own time at the beginning of each session."""
     if statement.startswith("PRAGMA busy_timeout"):
-        return f"PRAGMA busy_timeout = {_patience()}", parameters
+        return f"PRAGMA busy_timeout = {_get_timeout_ms()}", parameters
     return statement, parameters

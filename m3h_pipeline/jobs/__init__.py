@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
 
-from m3h_pipeline.errors import InputError, without_values
-from m3h_pipeline.errors.endings import cause, explain, messages
+from m3h_pipeline.errors import InputError, remove_values
+from m3h_pipeline.errors.endings import collect_messages, explain, find_exit_code
 from m3h_pipeline.state.locks import hold_lock
 from m3h_pipeline.state.permissions import set_private_umask
 from m3h_pipeline.state.steps import code_version
@@ -76,10 +76,10 @@ def job() -> Generator[tuple[dict[str, Any], Log]]:
             except Exception as error:
                 if _out_of_memory(error):
                     raise InputError(_OUT_OF_MEMORY) from error
-                told = explain(messages(error))
+                told = explain(collect_messages(error))
                 if told is not None:
                     raise InputError(told) from error
-                left_out = without_values(error)
+                left_out = remove_values(error)
                 if left_out is error:
                     raise
                 raise left_out from None
@@ -87,7 +87,7 @@ def job() -> Generator[tuple[dict[str, Any], Log]]:
         if DAGSTER_PIPES_CONTEXT_ENV_VAR in os.environ:
             with suppress(OSError):
                 last_words(file).write_text(str(error))
-        code = cause(str(error))
+        code = find_exit_code(str(error))
         if code is None:
             sys.exit(f"error: {error}")
         # Its last words may not have found room: the code says it too.

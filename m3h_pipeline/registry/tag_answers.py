@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from m3h_pipeline.errors import did_you_mean
+from m3h_pipeline.errors import suggest_similar
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry.audit import to_printable
 from m3h_pipeline.registry.tags import (
@@ -43,7 +43,7 @@ def explain_mistake(tags: Mapping[str, str]) -> str:
     status = tags.get(STATUS, "")
     if status not in _STATUSES:
         shown = to_printable(status)[:_LONGEST]
-        meant = did_you_mean(shown.lower(), (APPROVED, REJECTED))
+        meant = suggest_similar(shown.lower(), (APPROVED, REJECTED))
         return f"{STATUS} is {shown!r}, which decides nothing: set {APPROVED} or {REJECTED}{meant}"
     for key in sorted(set(tags) - {STATUS, REASON, BY, ANSWER}):
         if difflib.get_close_matches(key.lower(), [STATUS], 1, _ALIKE):

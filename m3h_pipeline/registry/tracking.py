@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.errors.endings import explain, messages, wait_for_databases
+from m3h_pipeline.errors.endings import collect_messages, explain, wait_for_databases
 from m3h_pipeline.state.mlflow_store import EXPERIMENT
 from m3h_pipeline.state.pages import read_last_server
 
@@ -75,7 +75,7 @@ def explain_failures() -> Generator[None]:
         if not isinstance(error, MlflowException):
             raise
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-        text = explain(messages(error))
+        text = explain(collect_messages(error))
         if text is not None:
             raise InputError(text) from error
         raise InputError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from m3h_core.tasks import PROBLEMS, TaskSpec
-from m3h_pipeline.errors import InputError, did_you_mean
+from m3h_pipeline.errors import InputError, suggest_similar
 
 # Keys of an entry that become the TaskSpec, and the kinds of notes that give its labels away.
 TASK_KEYS = frozenset(
@@ -37,7 +37,7 @@ def check_keys(
     if missing := sorted(set(required) - entry.keys()):
         raise InputError(f"{file}: the entry {name!r} lacks {', '.join(missing)}")
     if unknown := sorted(map(str, entry.keys() - set(allowed))):
-        hint = did_you_mean(unknown[0], allowed)
+        hint = suggest_similar(unknown[0], allowed)
         raise InputError(
             f"{file}: the entry {name!r} has the unknown key {', '.join(unknown)}{hint}"
         )
@@ -73,7 +73,7 @@ binary, multiclass, regression, clustering; did you mean binary?
     if not isinstance(name, str) or not _TASK_NAME.fullmatch(name):
         raise InputError(f"{file}: {name!r} is no name for a task: use letters, digits, _, - and .")
     if problem not in PROBLEMS:
-        hint = did_you_mean(str(problem), PROBLEMS)
+        hint = suggest_similar(str(problem), PROBLEMS)
         raise InputError(
             f"{file}: task {name}: problem {problem!r} is not one of {', '.join(PROBLEMS)}{hint}"
         )

@@ -25,7 +25,7 @@ def servers(tmp_path_factory):
     """`m3h ui` on a new out-folder with the tiny demo configured."""
     out = tmp_path_factory.mktemp("ui") / "out"
     out.mkdir()
-    config.save(config.for_run(out, "demo", None, "tiny", None), out)
+    config.save(config.configure_run(out, "demo", None, "tiny", None), out)
     with served(out) as (process, dagster, mlflow_port):
         yield process, dagster, mlflow_port, out
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from m3h_pipeline import config
 from m3h_pipeline.cli.main import main
-from m3h_pipeline.config import file as config_file
+from m3h_pipeline.config import toml_text
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.state.pages import is_served, lock_server, record_server
@@ -18,15 +18,15 @@ from m3h_pipeline.state.paths import CONFIG_FILE
 
 
 def test_round_trip(tmp_path):
-    chosen = config.for_run(tmp_path, "demo", None, "tiny", None)
+    chosen = config.configure_run(tmp_path, "demo", None, "tiny", None)
     config.save(chosen, tmp_path)
     assert config.load(tmp_path) == chosen
     assert chosen.source.snapshot == config.DEMO_SNAPSHOT
 
 
 def test_second_run_needs_no_options(tmp_path):
-    config.save(config.for_run(tmp_path, "demo", None, "tiny", None), tmp_path)
-    assert config.for_run(tmp_path, None, None, None, None).source.size == "tiny"
+    config.save(config.configure_run(tmp_path, "demo", None, "tiny", None), tmp_path)
+    assert config.configure_run(tmp_path, None, None, None, None).source.size == "tiny"
 
 
 @pytest.mark.parametrize(
@@ -34,12 +34,12 @@ def test_second_run_needs_no_options(tmp_path):
     [("mimic-iv", "elsewhere", "one out-folder holds one source"), ("demo", None, None)],
 )
 def test_another_source_is_refused(tmp_path, source, path, says):
-    config.save(config.for_run(tmp_path, "demo", None, None, None), tmp_path)
+    config.save(config.configure_run(tmp_path, "demo", None, None, None), tmp_path)
     if says is None:
-        config.for_run(tmp_path, source, None, None, None)
+        config.configure_run(tmp_path, source, None, None, None)
         return
     with pytest.raises(InputError, match=says):
-        config.for_run(tmp_path, source, tmp_path / path, None, None)
+        config.configure_run(tmp_path, source, tmp_path / path, None, None)
 
 
 def sections(section: BaseModel, name: str = "") -> Iterator[tuple[str, BaseModel]]:
@@ -51,7 +51,7 @@ def sections(section: BaseModel, name: str = "") -> Iterator[tuple[str, BaseMode
 
 
 def test_every_setting_is_written_with_its_default_below_what_it_means():
-    lines = config_file.written(config.Config()).splitlines()
+    lines = toml_text.format_toml(config.Config()).splitlines()
     assert max(map(len, lines)) <= 100
     assert config.Config.model_validate(tomllib.loads("\n".join(lines))) == config.Config()
     for name, section in sections(config.Config()):
@@ -88,7 +88,7 @@ image = 'ours'
 def test_what_a_person_wrote_stays_when_a_setting_changes(tmp_path):
     file = tmp_path / CONFIG_FILE
     file.write_bytes(BY_HAND.replace("\n", "\r\n").encode())
-    chosen = config.for_run(tmp_path, None, None, None, "2026-05-01")
+    chosen = config.configure_run(tmp_path, None, None, None, "2026-05-01")
     training = chosen.training.model_copy(update={"epochs": 12, "seed": 3})
     config.save(chosen.model_copy(update={"training": training}), tmp_path)
     text = file.read_bytes().decode().replace("\r\n", "\n")
@@ -101,13 +101,16 @@ def test_what_a_person_wrote_stays_when_a_setting_changes(tmp_path):
 def test_without_a_date_a_hospital_is_dated_today_and_the_demo_as_ever(tmp_path):
     today = dt.date.today().isoformat()
     (tmp_path / CONFIG_FILE).write_text(f"[source]\nname = 'tables'\npath = '{tmp_path}'\n")
-    chosen = config.for_run(tmp_path, None, None, None, None)
+    chosen = config.configure_run(tmp_path, None, None, None, None)
     assert chosen.source.snapshot == today
     # Once written, it is the same after midnight.
-    config.save(config.dated(chosen, "2026-01-31"), tmp_path)
-    assert config.for_run(tmp_path, None, None, None, None).source.snapshot == "2026-01-31"
+    config.save(config.set_snapshot(chosen, "2026-01-31"), tmp_path)
+    assert config.configure_run(tmp_path, None, None, None, None).source.snapshot == "2026-01-31"
     (tmp_path / CONFIG_FILE).write_text("[source]\nname = 'demo'\n")
-    assert config.for_run(tmp_path, None, None, None, None).source.snapshot == config.DEMO_SNAPSHOT
+    assert (
+        config.configure_run(tmp_path, None, None, None, None).source.snapshot
+        == config.DEMO_SNAPSHOT
+    )
 
 
 def test_init_writes_settings_that_are_edited_before_the_first_run(tmp_path):
@@ -122,7 +125,7 @@ def test_init_writes_settings_that_are_edited_before_the_first_run(tmp_path):
     file = out / CONFIG_FILE
     file.write_text(file.read_text().replace("\nepochs = 60\n", "\nepochs = 7 # mine\n"))
     edited = file.read_text()
-    chosen = config.for_run(out, None, None, None, None)
+    chosen = config.configure_run(out, None, None, None, None)
     assert (chosen.training.epochs, chosen.source.name, chosen.source.path) == (
         7,
         "tables",
@@ -168,7 +171,7 @@ def test_wrong_file_names_the_key(tmp_path, text, says):
 
 def test_source_without_path(tmp_path):
     with pytest.raises(InputError, match="needs --path"):
-        config.for_run(tmp_path, "mimic-iv", None, None, None)
+        config.configure_run(tmp_path, "mimic-iv", None, None, None)
 
 
 def test_a_file_in_another_encoding_is_named(tmp_path):
@@ -182,7 +185,7 @@ def test_a_file_in_another_encoding_is_named(tmp_path):
 )
 def test_snapshot_must_be_a_date(tmp_path, label):
     with pytest.raises(InputError, match="not a date"):
-        config.for_run(tmp_path, "demo", None, None, label)
+        config.configure_run(tmp_path, "demo", None, None, label)
 
 
 def test_a_date_may_be_written_without_quotes(tmp_path):

@@ -95,7 +95,7 @@ TASKS = [
 
 def cheap(out: Path, source: Path) -> None:
     """The smallest configuration that runs every part."""
-    config = configuration.for_run(out, "tables", source, None, NIGHTS[0])
+    config = configuration.configure_run(out, "tables", source, None, NIGHTS[0])
     sections = {
         "training": {"epochs": 4, "tree_rounds": 5, "bootstrap": 100},
         "tim": {"tasks": 2, "seeds": 1, "groups": 0, "leave_out": 0},

@@ -18,7 +18,7 @@ def latest(mimic_demo, tmp_path_factory):
     """A finished run that trains little: what is tested is the way of the data."""
     out = tmp_path_factory.mktemp("real") / "out"
     out.mkdir()
-    chosen = config.for_run(out, "mimic-iv", mimic_demo, None, "2026-11-01")
+    chosen = config.configure_run(out, "mimic-iv", mimic_demo, None, "2026-11-01")
     small = {
         "training": config.TrainingConfig(epochs=3, tree_rounds=5, bootstrap=100),
         "tim": config.TimConfig(tasks=2, seeds=1, groups=0, leave_out=0),

@@ -31,7 +31,7 @@ from m3h_pipeline.state.locks import hold_lock
 
 @pytest.fixture
 def out(tmp_path) -> Path:
-    config = configuration.for_run(tmp_path, "demo", None, "tiny", None)
+    config = configuration.configure_run(tmp_path, "demo", None, "tiny", None)
     cohort = config.cohort.model_copy(update={"timezone": "Asia/Tokyo"})
     configuration.save(config.model_copy(update={"cohort": cohort}), tmp_path)
     return tmp_path

@@ -97,7 +97,9 @@ def nights(tmp_path_factory) -> Nights:
         "training": config.TrainingConfig(epochs=3, tree_rounds=5, bootstrap=100),
         "tim": config.TimConfig(tasks=2, seeds=1, groups=0, leave_out=0),
     }
-    config.save(config.for_run(out, "tables", hospital, None, FIRST).model_copy(update=small), out)
+    config.save(
+        config.configure_run(out, "tables", hospital, None, FIRST).model_copy(update=small), out
+    )
     run("-m", "m3h_pipeline.cli.main", "run", "--out", out)
     without = run("-m", "m3h_pipeline.cli.main", "score", "--out", out, check=False)
     run("-m", "m3h_pipeline.cli.main", "review", "approve", "1", "--out", out)

@@ -242,9 +242,12 @@ def test_a_folder_that_is_no_meds(folder, tmp_path):
 
 
 def test_command_line_and_configuration_know_it(folder, tmp_path):
-    chosen = config.for_run(tmp_path, "meds", folder[1], None, "2026-11-01")
-    assert isinstance(config.source(chosen, tmp_path), Meds)
-    assert config.settings(chosen, config.source(chosen, tmp_path)).prediction == "admission"
+    chosen = config.configure_run(tmp_path, "meds", folder[1], None, "2026-11-01")
+    assert isinstance(config.open_configured_source(chosen, tmp_path), Meds)
+    assert (
+        config.build_settings(chosen, config.open_configured_source(chosen, tmp_path)).prediction
+        == "admission"
+    )
 
 
 def test_wrong_records_go_to_quarantine_as_ever(folder, tmp_path):

@@ -240,7 +240,7 @@ def test_a_mode_that_the_source_does_not_know(tmp_path):
         InputError,
         match=r'can\'t predict with prediction = "given"; it knows admission, icu, image',
     ):
-        config.settings(chosen, config.source(chosen, tmp_path))
+        config.build_settings(chosen, config.open_configured_source(chosen, tmp_path))
 
 
 @pytest.mark.parametrize(

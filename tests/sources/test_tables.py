@@ -594,7 +594,7 @@ def test_what_the_page_says_runs_to_a_report(tmp_path):
         "training": config.TrainingConfig(epochs=3, tree_rounds=5, bootstrap=100),
         "tim": config.TimConfig(tasks=2, seeds=1, groups=0, leave_out=0),
     }
-    chosen = config.for_run(out, "tables", folder, None, "2026-11-01")
+    chosen = config.configure_run(out, "tables", folder, None, "2026-11-01")
     config.save(chosen.model_copy(update=small), out)
     (command,) = re.findall(r"^    \.venv/bin/m3h (run .*)$", PAGE.read_text(), flags=re.MULTILINE)
     result = subprocess.run(

@@ -351,7 +351,7 @@ def mistaken(run) -> Path:
         publish(run.out, report.folder, scores.folder / scoring.FILE)
         scoring.publish_scores(run.out, scores.folder / scoring.FILE)
     config = configuration.load(run.out)
-    configuration.save(configuration.dated(config, wrong), run.out)
+    configuration.save(configuration.set_snapshot(config, wrong), run.out)
     return run.out
 
 

@@ -20,7 +20,7 @@ _RESULT = "result.json"
 
 def configure(out: Path, **sections: dict[str, object]) -> None:
     """Write the m3h.toml of the tiny demo, with these settings over `SMALL`."""
-    settings = config.for_run(out, "demo", None, "tiny", None).model_dump()
+    settings = config.configure_run(out, "demo", None, "tiny", None).model_dump()
     for chosen in (SMALL, sections):
         for name, values in chosen.items():
             settings[name] |= values

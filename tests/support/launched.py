@@ -100,7 +100,7 @@ import os, sys
 import dagster as dg
 from pathlib import Path
 from m3h_pipeline.definitions import defs
-from m3h_pipeline.errors.endings import RunFailed, end_well, wait_for_databases
+from m3h_pipeline.errors.endings import RunFailed, run_to_end, wait_for_databases
 from m3h_pipeline.state.liveness import fail_dead_runs
 from m3h_pipeline.cli.failures import explain_failure
 from m3h_pipeline.cli.in_process import open_instance
@@ -121,7 +121,7 @@ def run():
     return 0
 
 wait_for_databases()
-sys.exit(end_well(run))
+sys.exit(run_to_end(run))
 """
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from m3h_core.tasks import TaskSpec
-from m3h_pipeline.errors import InputError, did_you_mean
+from m3h_pipeline.errors import InputError, suggest_similar
 from m3h_pipeline.files.regular import is_regular_file
 from m3h_pipeline.files.yaml_file import read_yaml
 from m3h_pipeline.sources.columns import Columns
@@ -66,7 +66,9 @@ def load_cohort_file(folder: Path) -> CohortFile:
         )
     content = read_yaml(file)
     if unknown := sorted(map(str, content.keys() - _KEYS)):
-        raise InputError(f"{file}: there is no key {unknown[0]}{did_you_mean(unknown[0], _KEYS)}")
+        raise InputError(
+            f"{file}: there is no key {unknown[0]}{suggest_similar(unknown[0], _KEYS)}"
+        )
     features, audit, categories = (
         _names(file, content, key) for key in ("features", "audit", "categories")
     )
@@ -94,7 +96,7 @@ def _timezone(file: Path, content: Mapping[str, Any]) -> str:
     try:
         return ZoneInfo(zone).key
     except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
-        hint = did_you_mean(str(zone), available_timezones())
+        hint = suggest_similar(str(zone), available_timezones())
         raise InputError(
             f"{file}: timezone {zone!r} is not known{hint or ';'} write it as UTC or Europe/Berlin"
         ) from None

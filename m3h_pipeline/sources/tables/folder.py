@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from m3h_pipeline.errors import SIMILAR, InputError, did_you_mean
+from m3h_pipeline.errors import SIMILAR, InputError, suggest_similar
 from m3h_pipeline.files.regular import is_regular_file
 from m3h_pipeline.sources.raw_tables import SUFFIXES, RawTable, open_table
 from m3h_pipeline.sources.raw_tables.headers import describe_columns, suggest_renamings
@@ -51,7 +51,7 @@ def _check_declared_columns(folder: Path, samples: RawTable, cohort: CohortFile)
     if not missing:
         return
     candidates = set(samples.columns) - set(FORMATS["samples"].needed)
-    hint = did_you_mean(missing[0], candidates, SIMILAR)
+    hint = suggest_similar(missing[0], candidates, SIMILAR)
     if not hint:
         hint = f"; {describe_columns(samples.columns, collect_vocabulary(cohort))}"
     raise InputError(f"{folder / FILE}: {samples.name} has no column {', '.join(missing)}{hint}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from m3h_core.tasks import TaskSpec
-from m3h_pipeline.errors import SIMILAR, InputError, did_you_mean
+from m3h_pipeline.errors import SIMILAR, InputError, suggest_similar
 from m3h_pipeline.sources.base import EMBEDDINGS, LABELS
 from m3h_pipeline.sources.tables.cohort_file import FILE
 from m3h_pipeline.sources.tables.reading import NO_VALUE, TablesExtraction
@@ -56,7 +56,7 @@ def _check_tasks_have_labels(extraction: TablesExtraction) -> None:
                 f"{file}: no value of the task {task.name} can be read: a {task.problem} task "
                 f"takes {_describe_values(task)}"
             )
-        advice = did_you_mean(task.name, [name for name in n_labels if name], SIMILAR)
+        advice = suggest_similar(task.name, [name for name in n_labels if name], SIMILAR)
         if not advice:
             advice = f": add rows with {task.name} in the column task, or take the task out"
         raise InputError(

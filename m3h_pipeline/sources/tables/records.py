@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from m3h_pipeline.errors import SIMILAR, InputError, did_you_mean
+from m3h_pipeline.errors import SIMILAR, InputError, suggest_similar
 from m3h_pipeline.sources.base import EVENTS, IMAGES, NOTES, SIGNALS
 from m3h_pipeline.sources.tables.cohort_file import FILE
 from m3h_pipeline.sources.tables.reading import NO_VALUE, TablesExtraction
@@ -108,7 +108,7 @@ def _check_kinds(extraction: TablesExtraction, kinds: Collection[str]) -> None:
     ).fetchall()
     kinds_in_notes = [kind for (kind,) in rows]
     if missing := sorted(set(kinds) - set(kinds_in_notes)):
-        hint = did_you_mean(missing[0], [kind for kind in kinds_in_notes if kind], SIMILAR)
+        hint = suggest_similar(missing[0], [kind for kind in kinds_in_notes if kind], SIMILAR)
         raise InputError(
             f"{extraction.folder / FILE}: derived_from: no note is of the kind {missing[0]!r}{hint}"
         )

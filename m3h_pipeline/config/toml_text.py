@@ -20,12 +20,12 @@ _INTRODUCTION = (
 )
 
 
-def written(config: BaseModel) -> str:
+def format_toml(config: BaseModel) -> str:
     """Every setting below a comment that says what it means, a section a table."""
-    return "\n".join([*_comment(_INTRODUCTION), *_sections(config, "")]) + "\n"
+    return "\n".join([*_format_comment(_INTRODUCTION), *_format_sections(config, "")]) + "\n"
 
 
-def updated(text: str, before: BaseModel, after: BaseModel) -> str:
+def update_toml(text: str, before: BaseModel, after: BaseModel) -> str:
     """The text with the settings changed that differ; all else stays as a person wrote it.
 
     >>> class Section(BaseModel):
@@ -33,31 +33,31 @@ def updated(text: str, before: BaseModel, after: BaseModel) -> str:
     ...     name: str = "a"
     >>> class All(BaseModel):
     ...     section: Section = Section()
-    >>> print(updated("[section]\\nsize = 1  # small\\n", All(), All(section=Section(size=2))))
+    >>> print(update_toml("[section]\\nsize = 1  # small\\n", All(), All(section=Section(size=2))))
     [section]
     size = 2  # small
     <BLANKLINE>
     """
     document = tomlkit.parse(text)
-    _change(document, before, after)
+    _apply_changes(document, before, after)
     return tomlkit.dumps(document)
 
 
-def _change(table: MutableMapping[str, Any], before: BaseModel, after: BaseModel) -> None:
+def _apply_changes(table: MutableMapping[str, Any], before: BaseModel, after: BaseModel) -> None:
     for name in type(after).model_fields:
         old = getattr(before, name)
         new = getattr(after, name)
         if old == new:
             continue
         if not isinstance(new, BaseModel):
-            _set(table, name, _value(new))
+            _set_value(table, name, _to_item(new))
             continue
         if name not in table:
             table[name] = tomlkit.table()
-        _change(table[name], old, new)
+        _apply_changes(table[name], old, new)
 
 
-def _set(table: MutableMapping[str, Any], name: str, value: Item) -> None:
+def _set_value(table: MutableMapping[str, Any], name: str, value: Item) -> None:
     """Change a setting, or add it below the last one: comments after that are the next
     section's.
     """
@@ -73,35 +73,35 @@ def _set(table: MutableMapping[str, Any], name: str, value: Item) -> None:
         table.value.append(None, item)
 
 
-def _sections(section: BaseModel, name: str) -> Iterator[str]:
+def _format_sections(section: BaseModel, name: str) -> Iterator[str]:
     """The lines of a section: its settings first, since a table ends where the next begins."""
     fields = type(section).model_fields
     inner = [field for field in fields if isinstance(getattr(section, field), BaseModel)]
     for field, about in fields.items():
         if field not in inner:
-            yield from _comment(_meaning(about))
-            yield f"{field} = {_value(getattr(section, field)).as_string()}"
+            yield from _format_comment(_format_meaning(about))
+            yield f"{field} = {_to_item(getattr(section, field)).as_string()}"
     for field in inner:
         below: BaseModel = getattr(section, field)
         path = f"{name}.{field}" if name else field
         yield ""
-        yield from _comment(type(below).__doc__ or "")
+        yield from _format_comment(type(below).__doc__ or "")
         yield f"[{path}]"
-        yield from _sections(below, path)
+        yield from _format_sections(below, path)
 
 
-def _meaning(about: FieldInfo) -> str:
+def _format_meaning(about: FieldInfo) -> str:
     """What a setting means, what it may be, and its default."""
     parts = [about.description or ""]
     if get_origin(about.annotation) is Literal:
         parts.append(f"One of: {', '.join(get_args(about.annotation))}.")
     default = about.get_default(call_default_factory=True)
     if default not in ("", [], {}):
-        parts.append(f"Default: {_value(default).as_string()}.")
+        parts.append(f"Default: {_to_item(default).as_string()}.")
     return " ".join(parts)
 
 
-def _comment(text: str) -> list[str]:
+def _format_comment(text: str) -> list[str]:
     return textwrap.wrap(
         " ".join(text.split()),
         _WIDTH,
@@ -111,7 +111,7 @@ def _comment(text: str) -> list[str]:
     )
 
 
-def _value(value: Any) -> Item:
+def _to_item(value: Any) -> Item:
     if not isinstance(value, dict):
         return tomlkit.item(value)
     table = tomlkit.inline_table()
