@@ -10,7 +10,6 @@ Configuration: ``mlflow`` {uri, artifacts}, ``version``, ``approved``
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from m3h_pipeline.jobs import FACTS, Log, job
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry.digests import fetch_approved
 from m3h_pipeline.state.data_files import write_arrays, write_json
+from m3h_pipeline.state.steps import open_scratch_folder
 
 FILE = "champion.safetensors"
 
@@ -38,7 +38,7 @@ def predict(config: dict[str, Any], log: Log) -> dict[str, Any]:
     cache = Path(config["cache"])
     cohort = Cohort.load(config["cohort"])
     rows = cohort.rows(TEST)
-    model, embedders = load(version, config["approved"], config["mlflow"])
+    model, embedders = load(version, config["approved"], config["mlflow"], to)
     embeddings = {}
     present = {}
     for name, embedder in embedders.items():
@@ -55,9 +55,9 @@ def predict(config: dict[str, Any], log: Log) -> dict[str, Any]:
 
 
 def load(
-    version: str, approved: dict[str, Any], mlflow_config: dict[str, str]
+    version: str, approved: dict[str, Any], mlflow_config: dict[str, str], to: Path
 ) -> tuple[FittedModel, dict[str, Embedder]]:
-    """The model and the embedders of a registered version.
+    """The model and the embedders of a registered version, for the step that is made in ``to``.
 
     Raises `InputError` where MLflow no longer holds them, or holds others than were ``approved``.
     """
@@ -67,8 +67,8 @@ def load(
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     tracking.connect(mlflow_config["uri"], Path(mlflow_config["artifacts"]))
     try:
-        with tempfile.TemporaryDirectory(prefix="m3h-model-") as private:
-            folder = fetch_approved(version, approved, Path(private)) / "artifacts"
+        with open_scratch_folder(to) as private:
+            folder = fetch_approved(version, approved, private) / "artifacts"
             model = FittedModel.load(folder / "model")
             parts = sorted((folder / "embedders").iterdir())
             embedders = {part.name: load_embedder(part) for part in parts}

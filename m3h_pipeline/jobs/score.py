@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,14 @@ from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry.digests import fetch_approved
 from m3h_pipeline.scoring import scores as scoring
 from m3h_pipeline.state.data_files import write_json
+from m3h_pipeline.state.steps import open_scratch_folder
 
 
 def score(config: dict[str, Any], log: Log) -> dict[str, Any]:
     """Load, score, write; returns facts worth showing."""
     # The model's code lies in this copy, and is read from it as long as the job runs.
-    with tempfile.TemporaryDirectory(prefix="m3h-model-") as private:
-        return _score(config, log, Path(private))
+    with open_scratch_folder(Path(config["to"])) as private:
+        return _score(config, log, private)
 
 
 def _score(config: dict[str, Any], log: Log, private: Path) -> dict[str, Any]:

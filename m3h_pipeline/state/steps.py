@@ -16,7 +16,8 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,22 @@ def produce(
         (partial / "key").unlink()
         replace_folder(partial, folder)
         return Step(folder, key, version, info, tuple(sorted(made_from)))
+
+
+@contextmanager
+def open_scratch_folder(to: Path) -> Generator[Path]:
+    """An empty folder within a step that is being made, for files that the work needs and the step
+    does not keep.
+
+    What a killed process left in it is removed: at the latest when the step is made again.
+    """
+    scratch = to / ".scratch"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(mode=0o700)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def revise(folder: Path, change: Callable[[Path], None]) -> None:

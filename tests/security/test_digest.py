@@ -110,7 +110,7 @@ def test_an_approved_version_is_loaded_by_score_and_gate(out, tmp_path):
     assert folder.is_relative_to(private)
     artifacts = served.unwrap_python_model().model
     assert artifacts.tasks
-    model, embedders = champion.load("1", approved, job_config(out))
+    model, embedders = champion.load("1", approved, job_config(out), tmp_path)
     assert len(model.tasks) == len(artifacts.tasks)
     assert embedders
     assert "version 1 holds the files that were approved at" in verify(out, None, None)
@@ -131,7 +131,7 @@ def test_files_that_changed_after_the_approval_are_refused(
     with pytest.raises(InputError, match=said):
         score.load("1", approved, private)
     with pytest.raises(InputError, match=said):
-        champion.load("1", approved, job_config(out))
+        champion.load("1", approved, job_config(out), tmp_path)
     with pytest.raises(InputError, match="m3h review reject 1"):
         verify(out, "1", None)
     assert "M3H_TEST_INTRUDER" not in os.environ

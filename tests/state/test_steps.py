@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from m3h_pipeline.state.steps import hash_folder, make_key, produce, read_step
+from m3h_pipeline.state.steps import hash_folder, make_key, open_scratch_folder, produce, read_step
 
 
 def _write(text, calls):
@@ -135,3 +135,39 @@ def test_two_processes_build_a_step_once(tmp_path):
 
 def test_step_key_depends_on_every_part():
     assert len({make_key("a"), make_key("b"), make_key("a", None), make_key("a", {"x": 1})}) == 4
+
+
+def test_a_killed_job_leaves_its_scratch_files_to_the_next_one(tmp_path):
+    script = textwrap.dedent(
+        """
+        import os, signal, sys
+        from pathlib import Path
+        from m3h_pipeline.state.steps import open_scratch_folder, produce
+
+        def build(to):
+            with open_scratch_folder(to) as scratch:
+                (scratch / "model.bin").write_text("a copy")
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        produce(Path(sys.argv[1]), "key", build)
+        """
+    )
+    step = tmp_path / "out" / "step"
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    killed = subprocess.run(
+        [sys.executable, "-c", script, str(step)],
+        env={**os.environ, "TMPDIR": str(temporary)},
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert list(temporary.iterdir()) == []
+    assert [file.name for file in step.parent.rglob("model.bin")] == ["model.bin"]
+
+    def build(to):
+        with open_scratch_folder(to) as scratch:
+            assert list(scratch.iterdir()) == []
+
+    produce(step, "key", build)
+    assert list(step.parent.rglob("model.bin")) == []
+    assert [path.name for path in step.iterdir()] == ["step.json"]
