@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from m3h_pipeline.jobs.launchers import WAIT_POLICY
+from m3h_pipeline.sources.tasks_file import read_tasks
 
 LIMIT = 2.0
 POLICIES = {
@@ -56,7 +57,7 @@ def train(cohort: Path, policy: dict[str, str], threads: int, epochs: int) -> Me
         config = {
             "arm": "joint",
             "cohort": str(cohort.resolve()),
-            "tasks": json.loads((cohort / "tasks.json").read_text()),
+            "tasks": [task.to_dict() for task in read_tasks(cohort)],
             "to": str(to),
             "training": {"seed": 0, "epochs": epochs, "tree_rounds": 20, "coverage": 0.9},
             "mlflow": {

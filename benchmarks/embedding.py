@@ -53,6 +53,7 @@ from m3h_core.embedders.vision import read_image
 from m3h_core.linear import fit_ridge
 from m3h_core.metrics import interval, weighted_auroc
 from m3h_pipeline.features.items import modality_items, take
+from m3h_pipeline.sources.tasks_file import read_tasks
 
 SNAPSHOT = Path("snapshots") / "2026-01-01"
 # What the demo hospital's story (m3h_pipeline/demo) says each modality knows.
@@ -445,11 +446,7 @@ def measure_probe(out: Path) -> None:
             check=True,
         )
     cohort = Cohort.load(out / SNAPSHOT / "cohort")
-    tasks = [
-        TaskSpec.from_dict(task)
-        for task in json.loads((out / SNAPSHOT / "cohort" / "tasks.json").read_text())
-    ]
-    tasks = [task for task in tasks if task.problem == "binary"]
+    tasks = [task for task in read_tasks(out / SNAPSHOT / "cohort") if task.problem == "binary"]
     vectors = {name: (cohort.embeddings[name], cohort.present[name]) for name in cohort.embeddings}
     items = modality_items("timeseries", out / SNAPSHOT / "inputs")
     learned = SequenceEmbedder()

@@ -31,6 +31,7 @@ from m3h_pipeline.registry.approval import (
 from m3h_pipeline.registry.gate import CHECKS, ReferenceModel, format_advice
 from m3h_pipeline.registry.gate.advice import select_rejecting
 from m3h_pipeline.registry.notify import notify
+from m3h_pipeline.sources.tasks_file import read_tasks
 from m3h_pipeline.state.data_files import read_json, write_json
 from m3h_pipeline.state.steps import Step, code_version
 
@@ -209,7 +210,7 @@ def _judge(
         from mlflow import MlflowClient
         from safetensors.numpy import load_file
 
-        from m3h_core import Calibrator, Cohort, TaskSpec
+        from m3h_core import Calibrator, Cohort
         from m3h_pipeline.registry.gate import judge
         from m3h_pipeline.registry.tags import ANCHOR, CHAMPION
         from m3h_pipeline.registry.verdicts import record_verdict
@@ -223,10 +224,9 @@ def _judge(
             applied[holder] = _apply(
                 context, workspace, launcher, candidate, holder, to, is_anchor=holder != champion
             )
-        records = read_json(cohort.folder / "tasks.json")
         verdict = judge(
             Cohort.load(cohort.folder),
-            [TaskSpec.from_dict(record) for record in records],
+            read_tasks(cohort.folder),
             load_file(joint.folder / PREDICTIONS),
             Calibrator.load(joint.folder / "calibration"),
             applied.get(champion),

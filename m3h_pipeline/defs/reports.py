@@ -1,12 +1,12 @@
 """Reports: how good, what helped what, and one page that a person reads."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from m3h_core.tasks import TaskSpec
 from m3h_pipeline.contracts.model import TABLES
 from m3h_pipeline.defs.embeddings import ALL_EMBEDDINGS, by_modality
 from m3h_pipeline.defs.io_manager import further_step
@@ -17,6 +17,7 @@ from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.defs.training import SUBSETS
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.registry import tracking
+from m3h_pipeline.sources.tasks_file import read_tasks
 from m3h_pipeline.state.data_files import read_json
 from m3h_pipeline.state.locks import lock_shared
 from m3h_pipeline.state.snapshots import remove_snapshots, select_removable, snapshot_labels
@@ -98,12 +99,13 @@ def tim_report(
 ) -> dg.MaterializeResult:
     """Measure task interaction; its tables are kept beside the joint model in MLflow."""
     config = workspace.config
+    tasks = read_tasks(cohort.folder)
     mlflow_run = m3h_model.info["mlflow_run"]
     job = {
         "cohort": str(cohort.folder),
         "joint": str(m3h_model.folder),
         "single_task": str(single_task_models.folder),
-        "tasks": json.loads((cohort.folder / "tasks.json").read_text()),
+        "tasks": [task.to_dict() for task in tasks],
         "training": config.training.model_dump(),
         "tim": config.tim.model_dump(),
     }
@@ -128,7 +130,7 @@ def tim_report(
     link = mlflow_link(workspace.root, tracking.run_route(mlflow_run, "tim.json"))
     return to_materialization(
         step,
-        _chart_interaction(read_json(step.folder / "tim.json"), job["tasks"]),
+        _chart_interaction(read_json(step.folder / "tim.json"), tasks),
         {"tim.json in MLflow": link},
         step.info,
     )
@@ -225,13 +227,13 @@ def _chart_comparison(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {title: chart_metadata(drawn[0], title)} if drawn else {}
 
 
-def _chart_interaction(tim: dict[str, Any], tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _chart_interaction(tim: dict[str, Any], tasks: Sequence[TaskSpec]) -> dict[str, Any]:
     """The heat map and, where effects survive, their graph, by title; ``tasks``: specifications as
     dicts.
     """
     from m3h_pipeline.reports import interaction
 
-    departments = {task["name"]: task["department"] for task in tasks}
+    departments = {task.name: task.department for task in tasks}
     arranged = interaction.arranged(tim, departments)
     charts = {"task interaction": interaction.heat_map(arranged, cell=16, numbers=False)}
     if network := interaction.graph(arranged):

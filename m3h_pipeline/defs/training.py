@@ -2,7 +2,6 @@
 and splits.
 """
 
-import json
 from typing import Any
 
 import dagster as dg
@@ -14,6 +13,7 @@ from m3h_pipeline.defs.resources import Workspace, key_of
 from m3h_pipeline.jobs import CURVES, read_curves
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.registry import tracking
+from m3h_pipeline.sources.tasks_file import read_tasks
 from m3h_pipeline.state.steps import Step, code_version
 
 COHORT_CODE = code_version("m3h_core.cohort", "m3h_pipeline.features")
@@ -131,7 +131,7 @@ def _train(
     job: dict[str, Any] = {
         "arm": arm,
         "cohort": str(cohort.folder),
-        "tasks": json.loads((cohort.folder / "tasks.json").read_text()),
+        "tasks": [task.to_dict() for task in read_tasks(cohort.folder)],
         "training": training,
     }
     if arm == "joint":

@@ -20,6 +20,7 @@ from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.sources.base import SIGNALS
 from m3h_pipeline.sources.columns import Columns
+from m3h_pipeline.sources.tasks_file import read_tasks
 from m3h_pipeline.state.paths import contracts_folder
 from m3h_pipeline.state.snapshots import snapshot_labels
 from m3h_pipeline.state.steps import Step, code_version, hash_folder
@@ -78,7 +79,7 @@ def _validated(table: str) -> dg.AssetsDefinition:
                 ingested.folder / f"{table}.parquet",
                 to,
                 samples=valid_samples.folder / "samples.parquet" if valid_samples else None,
-                tasks=json.loads((ingested.folder / "tasks.json").read_text()),
+                tasks=read_tasks(ingested.folder),
                 signals=_read_signals(ingested),
                 declared=Columns.load(ingested.folder).declared,
                 unread=ingested.info.get("columns not read", {}).get(table, []),

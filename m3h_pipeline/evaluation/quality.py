@@ -4,7 +4,6 @@ samples.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from m3h_pipeline.evaluation import claims
+from m3h_pipeline.sources.tasks_file import read_tasks
 from m3h_pipeline.state.data_files import write_json
 from m3h_pipeline.wording import MIN_GROUP_SIZE
 
@@ -241,13 +241,11 @@ def write_quality(
     """
     from safetensors.numpy import load_file
 
-    from m3h_core import Calibrator, Cohort, FittedModel, TaskSpec
+    from m3h_core import Calibrator, Cohort, FittedModel
     from m3h_pipeline.evaluation.detail import detail
 
     loaded = Cohort.load(cohort)
-    tasks = [
-        TaskSpec.from_dict(record) for record in json.loads((cohort / "tasks.json").read_text())
-    ]
+    tasks = read_tasks(cohort)
     predictions = {
         arm: load_file(folder / "predictions.safetensors") for arm, folder in arms.items()
     }

@@ -13,6 +13,7 @@ import polars as pl
 from safetensors.numpy import load_file
 
 from m3h_core import Cohort
+from m3h_pipeline.sources.tasks_file import read_tasks
 
 
 def write_cohort(
@@ -26,12 +27,12 @@ def write_cohort(
     """
     frame = pl.read_parquet(samples / "samples.parquet").sort("sample_id")
     audit = json.loads((samples / "columns.json").read_text())["audit"]
-    tasks = json.loads((labels / "tasks.json").read_text())
+    tasks = read_tasks(labels)
     known = pl.read_parquet(labels / "labels.parquet")
     arrays = {
         name: load_file(folder / "embedding.safetensors") for name, folder in embeddings.items()
     }
-    by_task = {task["name"]: _labels(frame["sample_id"], known, task["name"]) for task in tasks}
+    by_task = {task.name: _labels(frame["sample_id"], known, task.name) for task in tasks}
     cohort = Cohort(
         sample_ids=frame["sample_id"].to_list(),
         split=frame["split"].to_numpy(),

@@ -94,6 +94,12 @@ def write_tasks(folder: Path, tasks: Iterable[TaskSpec]) -> None:
     (folder / "tasks.json").write_text(text + "\n")
 
 
+def read_tasks(folder: Path) -> list[TaskSpec]:
+    """The tasks of a step that holds ``tasks.json``, in order."""
+    records = json.loads((folder / "tasks.json").read_text())
+    return [TaskSpec.from_dict(record) for record in records]
+
+
 def gives_away(rules: Iterable[TaskRule]) -> frozenset[str]:
     """Kinds of notes that give a label of these tasks away.
 

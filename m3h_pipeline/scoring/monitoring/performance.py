@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from m3h_core.metrics import Score, evaluate_predictions
 from m3h_pipeline.config import MonitoringConfig
 from m3h_pipeline.evaluation.quality import too_few
 from m3h_pipeline.scoring.monitoring.comparisons import round_significant
+from m3h_pipeline.sources.tasks_file import read_tasks
 
 # Standard deviations that a 95% interval spans.
 _WIDTH = 2 * 1.96
@@ -36,10 +36,7 @@ def judge_performance(
     """
     columns = ["sample_id", "task", "value"]
     label_rows = pl.read_parquet(labels / "labels.parquet", columns=columns)
-    tonight = {
-        record["name"]: TaskSpec.from_dict(record)
-        for record in json.loads((labels / "tasks.json").read_text())
-    }
+    tonight = {task.name: task for task in read_tasks(labels)}
     records = []
     for task in tasks:
         if task.problem == "clustering" or task.name not in reference:
