@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from m3h_pipeline.demo.story import Array, Stays
+from m3h_pipeline.demo.stays import Array, Stays
 
 SIZE = 224
 # Shapes are drawn on a coarser grid: they are smooth, and it is four times as fast.
@@ -71,27 +71,75 @@ def draw_findings(rng: np.random.Generator, stays: Stays) -> Findings:
     )
     in_icu = ~np.isnat(stays.icu_in)
     return Findings(
-        heart=score({"cardiac": 0.3, "heart_failure": 0.6, "valve_disease": 0.45, "hypertension": 0.12, "age": 0.12,
-                     "chronic_kidney_disease": 0.15}) - 0.2 + normal(0.35),
+        heart=score(
+            {
+                "cardiac": 0.3,
+                "heart_failure": 0.6,
+                "valve_disease": 0.45,
+                "hypertension": 0.12,
+                "age": 0.12,
+                "chronic_kidney_disease": 0.15,
+            }
+        )
+        - 0.2
+        + normal(0.35),
         effusion=_one_side_first(rng, fluid, sides),
-        oedema=np.maximum(score({"congestion": 0.18, "heart_failure": 0.3, "respiratory_failure": 0.25,
-                                 "acute_kidney_injury": 0.06}) - 0.1 + normal(0.15), 0),
+        oedema=np.maximum(
+            score(
+                {
+                    "congestion": 0.18,
+                    "heart_failure": 0.3,
+                    "respiratory_failure": 0.25,
+                    "acute_kidney_injury": 0.06,
+                }
+            )
+            - 0.1
+            + normal(0.15),
+            0,
+        ),
         opacity=np.maximum(opacity, 0),
         opacity_site=rng.choice(4, n, p=[0.2, 0.35, 0.15, 0.3]),
-        inflation=score({"pulmonary": 0.35, "copd": 0.7, "respiratory_failure": -0.2, "age": 0.1}) + normal(0.4),
-        nodules=np.where(yes(0.03 + 0.45 * (driver("metastatic_cancer") > 0) + 0.05 * np.maximum(driver("cancer"), 0)),
-                         rng.integers(3, 9, n), 0),
-        aorta=score({"vascular": 0.7, "peripheral_artery_disease": 0.5, "ischemic_heart_disease": 0.3, "age": 0.5})
+        inflation=score({"pulmonary": 0.35, "copd": 0.7, "respiratory_failure": -0.2, "age": 0.1})
+        + normal(0.4),
+        nodules=np.where(
+            yes(
+                0.03
+                + 0.45 * (driver("metastatic_cancer") > 0)
+                + 0.05 * np.maximum(driver("cancer"), 0)
+            ),
+            rng.integers(3, 9, n),
+            0,
+        ),
+        aorta=score(
+            {
+                "vascular": 0.7,
+                "peripheral_artery_disease": 0.5,
+                "ischemic_heart_disease": 0.3,
+                "age": 0.5,
+            }
+        )
         + normal(0.5),
-        band=np.maximum(rng.standard_normal((n, 2)) - 0.9 + 0.2 * score({"breathing": 1.0,
-            "pleural_effusion": 1.0})[:, None], 0),
+        band=np.maximum(
+            rng.standard_normal((n, 2))
+            - 0.9
+            + 0.2 * score({"breathing": 1.0, "pleural_effusion": 1.0})[:, None],
+            0,
+        ),
         stout=score({"metabolic": 0.4, "obesity": 1.2}) + normal(0.4),
         tube=yes(np.where(in_icu, 0.02 + 0.35 * (driver("respiratory_failure") > 0), 0)),
-        pacemaker=yes(0.01 + 0.12 * (driver("heart_failure") > 0) + 0.12 * (driver("atrial_fibrillation") > 0)),
-        wires=yes(0.01 + 0.25 * (driver("ischemic_heart_disease") > 0) + 0.3 * (driver("valve_disease") > 0)),
-        port=yes(0.005 + 0.2 * (driver("digestive_cancer") > 0) + 0.2 * (driver("metastatic_cancer") > 0)),
+        pacemaker=yes(
+            0.01 + 0.12 * (driver("heart_failure") > 0) + 0.12 * (driver("atrial_fibrillation") > 0)
+        ),
+        wires=yes(
+            0.01
+            + 0.25 * (driver("ischemic_heart_disease") > 0)
+            + 0.3 * (driver("valve_disease") > 0)
+        ),
+        port=yes(
+            0.005 + 0.2 * (driver("digestive_cancer") > 0) + 0.2 * (driver("metastatic_cancer") > 0)
+        ),
         line=yes(np.where(in_icu, np.clip(0.12 + 0.1 * driver("severity"), 0, 0.6), 0.02)),
-    )  # fmt: skip
+    )
 
 
 def _one_side_first(rng: np.random.Generator, fluid: Array, share: Array) -> Array:
@@ -122,7 +170,7 @@ def draw_images(
     return pictures
 
 
-def as_jpeg(picture: Array) -> bytes:
+def encode_jpeg(picture: Array) -> bytes:
     """A grayscale JPEG file."""
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, "JPEG", quality=80)

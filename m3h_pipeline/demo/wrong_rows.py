@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from m3h_pipeline.demo.story import Array, Stays
+from m3h_pipeline.demo.stays import Array, Stays
 from m3h_pipeline.demo.tables import BROKEN_BYTE, PICTURES
 
 README = """\
@@ -90,7 +90,9 @@ _PLANTS: dict[str, dict[str, tuple[int, dict[str, str]]]] = {
 }
 
 
-def plant(rng: np.random.Generator, rows: dict[str, pl.DataFrame], stays: Stays) -> pl.DataFrame:
+def plant_wrong_rows(
+    rng: np.random.Generator, rows: dict[str, pl.DataFrame], stays: Stays
+) -> pl.DataFrame:
     """Spoil some of the first rows of each table, in place; return file, row and kind of each, and
     a picture's path.
 
@@ -98,10 +100,10 @@ def plant(rng: np.random.Generator, rows: dict[str, pl.DataFrame], stays: Stays)
     row is wrong twice.
     """
     bad, good = _choose_stays(rows, stays)
-    found = []
+    wrong_rows = []
     for name, kinds in _PLANTS.items():
         frame = _as_text(rows[name])
-        places = iter(rng.permutation(_places(name, frame, stays, bad, good)).tolist())
+        places = iter(rng.permutation(_draw_places(name, frame, stays, bad, good)).tolist())
         for kind, (count, cells) in kinds.items():
             for place in [next(places) for _ in range(count)]:
                 at = place
@@ -116,7 +118,7 @@ def plant(rng: np.random.Generator, rows: dict[str, pl.DataFrame], stays: Stays)
                     }
                 for column, value in change.items():
                     frame[at, column] = value
-                found.append(
+                wrong_rows.append(
                     (
                         f"{name}.csv.gz",
                         at + 1,
@@ -125,10 +127,10 @@ def plant(rng: np.random.Generator, rows: dict[str, pl.DataFrame], stays: Stays)
                     )
                 )
         rows[name] = frame
-    return pl.DataFrame(found, schema=["file", "row", "kind", "path"], orient="row")
+    return pl.DataFrame(wrong_rows, schema=["file", "row", "kind", "path"], orient="row")
 
 
-def spoil(to: Path, wrong: pl.DataFrame) -> None:
+def spoil_pictures(to: Path, wrong: pl.DataFrame) -> None:
     """Spoil the pictures' files that ``wrong`` names."""
     for kind, path in wrong.select("kind", "path").iter_rows():
         if kind == "missing_file":
@@ -152,7 +154,7 @@ def _choose_stays(rows: dict[str, pl.DataFrame], stays: Stays) -> tuple[Array, A
     return bad, np.setdiff1d(np.flatnonzero(is_long), bad)
 
 
-def _places(name: str, frame: pl.DataFrame, stays: Stays, bad: Array, good: Array) -> Array:
+def _draw_places(name: str, frame: pl.DataFrame, stays: Stays, bad: Array, good: Array) -> Array:
     """Rows of a table that may be spoiled."""
     if name == "hosp/patients":
         return stays.patient[bad[:1]]

@@ -28,7 +28,7 @@ from m3h_pipeline.state.locks import hold_lock
 from m3h_pipeline.state.permissions import copy_folder_closed
 
 _RECORD = "step.json"
-_CODE = (".py", ".j2", ".sql")
+_CODE = (".py", ".j2", ".sql", ".csv")
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def make_key(*parts: object) -> str:
 def code_version(*modules: str) -> str:
     """Hash of the source of modules or packages, so that changed code computes again.
 
-    A package counts with its templates and SQL; a module counts alone, so name the package where
-    such files lie beside it.
+    A package counts with its templates, SQL and tables; a module counts alone, so name the package
+    where such files lie beside it.
 
     >>> code_version("m3h_core.tasks") != code_version("m3h_core.cohort")
     True

@@ -14,9 +14,10 @@ from PIL import Image
 
 from m3h_pipeline.contracts.split import split_rows
 from m3h_pipeline.demo import write_demo_hospital
-from m3h_pipeline.demo.codes import TABLE
-from m3h_pipeline.demo.measurements import lab_results
-from m3h_pipeline.demo.story import DISEASES, draw_stays
+from m3h_pipeline.demo.codes import CODES
+from m3h_pipeline.demo.diseases import DISEASES
+from m3h_pipeline.demo.lab_results import draw_lab_results
+from m3h_pipeline.demo.story import draw_stays
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources.base import Settings
 from m3h_pipeline.sources.mimic_iv import MimicIV
@@ -181,7 +182,7 @@ def test_stays_and_patients(hospital, wrong):
 def test_codes_stand_for_their_task_alone():
     rules = [rule for rule in load_tasks() if rule.icd9]
     assert {rule.spec.name for rule in rules} == set(DISEASES)
-    for disease, version, code in TABLE.select("disease", "icd_version", "icd_code").iter_rows():
+    for disease, version, code in CODES.select("disease", "icd_version", "icd_code").iter_rows():
         found = {
             rule.spec.name
             for rule in rules
@@ -222,7 +223,7 @@ def test_diagnoses_are_as_frequent_as_the_story_says():
 
 def test_no_single_lab_decides_a_diagnosis():
     stays = draw_stays(np.random.default_rng(1), 3000, 0, 0, 0)
-    results = lab_results(np.random.default_rng(2), stays, 0).with_columns(
+    results = draw_lab_results(np.random.default_rng(2), stays, 0).with_columns(
         pl.col("hadm_id").cast(pl.Int64)
     )
     means = (
@@ -266,7 +267,7 @@ def test_discharge_summaries_would_leak_but_come_late(hospital, wrong):
     stays = right_rows(hospital, "hosp/admissions", wrong).select("hadm_id", "dischtime")
     codes = right_rows(hospital, "hosp/diagnoses_icd", wrong)
     gout = set(
-        codes.filter(pl.col("icd_code").is_in(TABLE.filter(disease="gout")["icd_code"].implode()))[
+        codes.filter(pl.col("icd_code").is_in(CODES.filter(disease="gout")["icd_code"].implode()))[
             "hadm_id"
         ]
     )
@@ -312,7 +313,7 @@ def test_pictures_show_a_large_heart(hospital):
     codes = rows(hospital, "hosp/diagnoses_icd")
     failing = set(
         codes.filter(
-            pl.col("icd_code").is_in(TABLE.filter(disease="heart_failure")["icd_code"].implode())
+            pl.col("icd_code").is_in(CODES.filter(disease="heart_failure")["icd_code"].implode())
         )["subject_id"]
     )
     brightness = []

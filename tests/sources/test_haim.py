@@ -27,7 +27,7 @@ from m3h_pipeline.features.assemble import write_cohort
 from m3h_pipeline.features.items import MODALITIES
 from m3h_pipeline.jobs.embed import embed
 from m3h_pipeline.sources import Settings
-from m3h_pipeline.sources.haim import TASKS, WIDTHS
+from m3h_pipeline.sources.haim.layout import TASKS, WIDTHS
 
 
 def passage(folder: Path, rows: list[dict[str, Any]], **how: Any) -> Passage:

@@ -32,9 +32,11 @@ _COLUMN_NAME = re.compile(r"[^\x00-\x1f\"']{1,128}")
 _MOST_COLUMNS = 500
 # What the samples table holds beside declared columns.
 _TAKEN = {
-    "sample_id", "stay_id", "subject_id", "admit_time", "discharge_time", "prediction_time", "split",
-    "source_file", "source_row", "parse_errors", "broken", "reason",
-}  # fmt: skip
+    *("sample_id", "stay_id", "subject_id"),
+    *("admit_time", "discharge_time", "prediction_time", "split"),
+    *("source_file", "source_row", "parse_errors", "broken", "reason"),
+}
+_TAKEN_ENDINGS = ("_utc", "_left_out")
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,22 @@ def load_cohort_file(folder: Path) -> CohortFile:
         raise InputError(
             f"{file}: there is no key {unknown[0]}{suggest_similar(unknown[0], _KEYS)}"
         )
-    features, audit, categories = (
-        _names(file, content, key) for key in ("features", "audit", "categories")
-    )
-    tasks, derived_from = _tasks(file, content)
+    features = _read_names(file, content, "features")
+    audit = _read_names(file, content, "audit")
+    categories = _read_names(file, content, "categories")
+    tasks, derived_from = _read_tasks(file, content)
     cohort = CohortFile(
-        _timezone(file, content), _columns(file, features, audit), categories, tasks, derived_from,
-        _signals(file, content),
-    )  # fmt: skip
-    if lost := [name for name in categories if name not in cohort.columns.declared]:
-        raise InputError(f"{file}: categories: {lost[0]} is neither under features nor under audit")
+        timezone=_read_timezone(file, content),
+        columns=_make_columns(file, features, audit),
+        categories=categories,
+        tasks=tasks,
+        derived_from=derived_from,
+        signals=_read_signals(file, content),
+    )
+    if undeclared := [name for name in categories if name not in cohort.columns.declared]:
+        raise InputError(
+            f"{file}: categories: {undeclared[0]} is neither under features nor under audit"
+        )
     if labels := sorted({task.name.lower() for task in tasks} & set(features)):
         raise InputError(
             f"{file}: {labels[0]} is a task, so it can't be a feature: take it out of features"
@@ -86,7 +94,7 @@ def load_cohort_file(folder: Path) -> CohortFile:
     return cohort
 
 
-def _timezone(file: Path, content: Mapping[str, Any]) -> str:
+def _read_timezone(file: Path, content: Mapping[str, Any]) -> str:
     zone = content.get("timezone")
     if zone is None:
         raise InputError(
@@ -102,7 +110,7 @@ def _timezone(file: Path, content: Mapping[str, Any]) -> str:
         ) from None
 
 
-def _names(file: Path, content: Mapping[str, Any], key: str) -> tuple[str, ...]:
+def _read_names(file: Path, content: Mapping[str, Any], key: str) -> tuple[str, ...]:
     names = content.get(key) or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{file}: {key} must be a list of column names: {key}: [age, sex]")
@@ -115,7 +123,7 @@ def _names(file: Path, content: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _columns(file: Path, features: tuple[str, ...], audit: tuple[str, ...]) -> Columns:
+def _make_columns(file: Path, features: tuple[str, ...], audit: tuple[str, ...]) -> Columns:
     try:
         columns = Columns(features, audit)
     except InputError as error:
@@ -127,7 +135,7 @@ def _columns(file: Path, features: tuple[str, ...], audit: tuple[str, ...]) -> C
             "wide data as vectors in embeddings"
         )
     if taken := [
-        name for name in columns.declared if name in _TAKEN or name.endswith(("_utc", "_left_out"))
+        name for name in columns.declared if name in _TAKEN or name.endswith(_TAKEN_ENDINGS)
     ]:
         raise InputError(
             f"{file}: {taken[0]} can't be a feature or an audit column: the samples table uses "
@@ -136,7 +144,7 @@ def _columns(file: Path, features: tuple[str, ...], audit: tuple[str, ...]) -> C
     return columns
 
 
-def _tasks(
+def _read_tasks(
     file: Path, content: Mapping[str, Any]
 ) -> tuple[tuple[TaskSpec, ...], dict[str, tuple[str, ...]]]:
     tasks = []
@@ -150,24 +158,27 @@ def _tasks(
     return tuple(tasks), derived_from
 
 
-def _signals(file: Path, content: Mapping[str, Any]) -> tuple[Signal, ...]:
+def _read_signals(file: Path, content: Mapping[str, Any]) -> tuple[Signal, ...]:
     if not content.get("signals"):
         return ()
     signals = []
     for entry in list_entries(file, content, "signals"):
         check_keys(file, entry, _SIGNAL_KEYS, required={"code", "unit"})
-        bounds = [
-            entry.get(key, beyond) for key, beyond in (("low", -math.inf), ("high", math.inf))
-        ]
-        if any(isinstance(bound, bool) or not isinstance(bound, (int, float)) for bound in bounds):
+        low = entry.get("low", -math.inf)
+        high = entry.get("high", math.inf)
+        if not _is_number(low) or not _is_number(high):
             raise InputError(f"{file}: signal {entry['code']}: low and high must be numbers")
-        signals.append(Signal(str(entry["code"]), "own", str(entry["unit"]), (), *bounds))
+        signals.append(Signal(str(entry["code"]), "own", str(entry["unit"]), (), low, high))
     refuse_duplicates(file, [signal.code for signal in signals])
-    if known := sorted(
-        {signal.code for signal in signals} & {signal.code for signal in load_signals()}
-    ):
+    own_codes = {signal.code for signal in signals}
+    known_codes = {signal.code for signal in load_signals()}
+    if twins := sorted(own_codes & known_codes):
         raise InputError(
-            f"{file}: signals: {known[0]} has its unit and range in data_contracts/signals.yaml "
+            f"{file}: signals: {twins[0]} has its unit and range in data_contracts/signals.yaml "
             "already"
         )
     return tuple(signals)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
