@@ -47,9 +47,9 @@ from m3h_core import Cohort, TaskSpec
 from m3h_core.cohort import TRAIN
 from m3h_core.embedders import EventSequences, LanguageEmbedder, SequenceEmbedder, VisionEmbedder
 from m3h_core.embedders.hardware import autocast, on_gpu
+from m3h_core.embedders.image_files import read_image
 from m3h_core.embedders.timeseries import STATISTICS
 from m3h_core.embedders.timeseries import statistics as series_statistics
-from m3h_core.embedders.vision import read_image
 from m3h_core.linear import fit_ridge
 from m3h_core.metrics import interval, weighted_auroc
 from m3h_pipeline.features.items import modality_items, take
@@ -154,7 +154,7 @@ def plain_language(embedder: LanguageEmbedder, items: list[list[tuple[float, str
     """A plain loop: 32 notes at a time, all of their chunks padded to the longest; returns the
     useful tokens.
     """
-    tokenizer, model = embedder._load()
+    tokenizer, model = embedder.encoder.load()
     useful = 0
     for low in range(0, len(items), 32):
         texts = [row[0][1] for row in items[low : low + 32]]
@@ -202,7 +202,7 @@ def measure_vision(repeats: int, scratch: Path) -> None:
     weights = scratch / "weights.safetensors"
     from safetensors.torch import save_model
 
-    save_model(VisionEmbedder()._load(), str(weights))
+    save_model(VisionEmbedder().encoder.load(), str(weights))
     for name, file in (("adapted, 128 px", None), ("weights, 224 px", weights)):
         embedder = VisionEmbedder(weights=file).fit(items[:64])
         batch = torch.from_numpy(
@@ -212,7 +212,7 @@ def measure_vision(repeats: int, scratch: Path) -> None:
         def forward(embedder: VisionEmbedder = embedder, batch: torch.Tensor = batch) -> None:
             with torch.inference_mode():
                 for _ in range(len(files) // 32):
-                    embedder._finish(embedder._raw(batch).numpy())
+                    embedder._finish(embedder.encoder.raw(batch).numpy())
 
         taken = medians(
             {
@@ -247,7 +247,7 @@ def measure_again(scratch: Path) -> None:
         ) -> tuple[float, Any]:
             embedder = new()
             embedder.cache = cache
-            embedder._load()  # so that what is compared is the work, not importing a library
+            embedder.encoder.load()  # so that what is compared is the work, not importing a library
             train = items[: len(items) // 2]
             return cpu_seconds(lambda: embedder.fit(train).transform(items)), embedder
 
@@ -281,7 +281,7 @@ def measure_memory(scratch: Path) -> None:
 
 def _small_checkpoint(folder: Path) -> Path:
     """A random transformer of one layer with MiniLM's vocabulary and width."""
-    tokenizer, _ = LanguageEmbedder()._load()
+    tokenizer, _ = LanguageEmbedder().encoder.load()
     from transformers import BertConfig, BertModel  # isort: skip  (after the guard of torchvision)
 
     tokenizer.save_pretrained(folder)
@@ -398,9 +398,9 @@ def measure_gpu(scratch: Path) -> None:
     print(f"\ngpu ({torch.cuda.get_device_name()})   items a second: bare forward, embedder; share")
     items = notes(20_000, mixed(20_000))
     language = LanguageEmbedder().fit(items[:500])
-    tokens = language._tokenize([row[0][1] for row in items])
-    language._forward(tokens.chunks[:2000])
-    bare = _wall(lambda: language._forward(tokens.chunks))
+    tokens = language.encoder.tokenize([row[0][1] for row in items])
+    language.encoder.forward(tokens.chunks[:2000])
+    bare = _wall(lambda: language.encoder.forward(tokens.chunks))
     whole = _wall(lambda: language.transform(items))
     print(
         f"notes           {len(items) / bare:>9.0f}{len(items) / whole:>9.0f}   "
@@ -410,7 +410,9 @@ def measure_gpu(scratch: Path) -> None:
     vision = VisionEmbedder(model="resnet50", image_size=224).fit(images[:500])
     batch = torch.zeros(vision.batch_size, 3, 224, 224, device="cuda")
     with torch.inference_mode(), autocast():
-        bare = _wall(lambda: [vision._features(batch) for _ in range(len(images) // len(batch))])
+        bare = _wall(
+            lambda: [vision.encoder.features(batch) for _ in range(len(images) // len(batch))]
+        )
     whole = _wall(lambda: vision.transform(images))
     print(
         f"images          {len(images) / bare:>9.0f}{len(images) / whole:>9.0f}   "

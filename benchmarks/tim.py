@@ -35,8 +35,9 @@ from training import ratio, seconds
 from m3h_core import Cohort, FitConfig, TaskSpec, fit, fit_many, task_interaction
 from m3h_core.bank import Job
 from m3h_core.cohort import TEST
-from m3h_core.tim import Bench, hints, light, measured_interaction
-from m3h_core.tim.interaction import cells_of, pair_contrast
+from m3h_core.tim import TaskSetEvaluator, hints, measure_interaction, shrink_network
+from m3h_core.tim.matrix import list_cells
+from m3h_core.tim.pairwise import pair_contrast
 
 LOOPED = 24
 SPEED_LIMIT = 3.0
@@ -196,14 +197,14 @@ def measure_gpu() -> None:
 # Estimators ---------------------------------------------------------------------------------------
 
 
-def matrices(bench: Bench) -> np.ndarray:
+def matrices(evaluator: TaskSetEvaluator) -> np.ndarray:
     """The matrix [S, T, T] of every seed; the diagonal is NaN."""
-    n = len(bench.tasks)
-    found = np.full((len(bench.seeds), n, n), np.nan)
-    for s in range(len(bench.seeds)):
-        for i, j in cells_of(n):
+    n = len(evaluator.tasks)
+    found = np.full((len(evaluator.seeds), n, n), np.nan)
+    for s in range(len(evaluator.seeds)):
+        for i, j in list_cells(n):
             found[s, i, j] = sum(
-                weight * bench.scored[members, s][task].test
+                weight * evaluator.scored[members, s][task].test
                 for (members, task), weight in pair_contrast(i, j).items()
             )
     return found
@@ -245,13 +246,13 @@ def measure_estimators(
     """Print each estimate's correlation with the exact matrix; estimates use a seed that the matrix
     has not.
     """
-    bench = Bench(cohort, tasks, config, range(1, seeds + 1), n_bootstrap=1)
+    evaluator = TaskSetEvaluator(cohort, tasks, config, range(1, seeds + 1), n_bootstrap=1)
     n = len(tasks)
     spent = (
-        seconds(lambda: bench.train([*((i,) for i in range(n)), *combinations(range(n), 2)]))
+        seconds(lambda: evaluator.train([*((i,) for i in range(n)), *combinations(range(n), 2)]))
         / seeds
     )
-    by_seed = matrices(bench)
+    by_seed = matrices(evaluator)
     exact = by_seed.mean(0)
     reliable = reliability(by_seed)
     ceiling = math.sqrt(reliable)
@@ -269,7 +270,7 @@ def measure_estimators(
               f"{cost / spent:>8.1%}", flush=True)  # fmt: skip
 
     other = replace(config, seed=0)
-    judge = Bench(cohort, tasks, other, (0,), n_bootstrap=1)
+    judge = TaskSetEvaluator(cohort, tasks, other, (0,), n_bootstrap=1)
     every = tuple(range(n))
     data = judge.bank.data(other)
     joint = seconds(lambda: judge.train([every], keep=True))
@@ -284,10 +285,13 @@ def measure_estimators(
         row(label, found[-1] + off, cost)
     cost = seconds(lambda: found.append(hints.affinity(data, other)[0]))
     row("affinity", found[-1] + off, cost)
-    for label, small in (("one seed of pairs", other), ("pairs, light network", light(other))):
+    for label, small in (
+        ("one seed of pairs", other),
+        ("pairs, light network", shrink_network(other)),
+    ):
         if label != "one seed of pairs" and sum(config.hidden) < 8 * sum(small.hidden):
             continue
-        single = Bench(cohort, tasks, small, (0,), n_bootstrap=1)
+        single = TaskSetEvaluator(cohort, tasks, small, (0,), n_bootstrap=1)
         cost = seconds(
             lambda b=single: b.train([*((i,) for i in range(n)), *combinations(range(n), 2)])
         )
@@ -359,10 +363,10 @@ def measure_coverage(repetitions: int, seeds: int, others: int, test: int, popul
         cohort, tasks = classroom(repetition, test)
         found = task_interaction(cohort, tasks, config=replace(PLAIN, seed=0), seeds=range(seeds))
         wide, _ = classroom(repetition, population)
-        truth = measured_interaction(
-            Bench(wide, tasks, PLAIN, range(100, 100 + others), n_bootstrap=1)
+        truth = measure_interaction(
+            TaskSetEvaluator(wide, tasks, PLAIN, range(100, 100 + others), n_bootstrap=1)
         ).matrix_TT
-        for cell in cells_of(5):
+        for cell in list_cells(5):
             kind = "tasks with many labels" if cell in rich else "tasks with few labels"
             inside[kind].append(bool(found.low_TT[cell] <= truth[cell] <= found.high_TT[cell]))
             if found.evidence_TT[cell]:
@@ -425,7 +429,11 @@ def main() -> None:
             table = Table.read(options.data)
             cohort = embedded(cohort_of(table, 0), table)
             measure_estimators(
-                "Challenge 2012, network of 32", cohort, list(TASKS), light(FitConfig()), seeds=6
+                "Challenge 2012, network of 32",
+                cohort,
+                list(TASKS),
+                shrink_network(FitConfig()),
+                seeds=6,
             )
             measure_estimators(
                 "Challenge 2012, default network", cohort, list(TASKS), FitConfig(), seeds=4

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from m3h_core.attention import CrossTaskAttention
     from m3h_core.bank import fit_many
-    from m3h_core.calibration import Calibrator, Held, TaskCalibration
+    from m3h_core.calibration import Calibrator, ObservedCoverage, TaskCalibration
     from m3h_core.clusters import Enrichment, cluster_enrichment, cluster_stability
     from m3h_core.cohort import Cohort
+    from m3h_core.config import FitConfig
     from m3h_core.embedders import Embedder
     from m3h_core.metrics import Difference, Score, compare_predictions, evaluate_predictions
-    from m3h_core.model import M3H, FitConfig
+    from m3h_core.model import M3H
     from m3h_core.search import Trial, tune
     from m3h_core.tasks import TaskSpec
     from m3h_core.tim import TaskInteraction, task_interaction
@@ -33,7 +34,7 @@ _HOME = {
     "Embedder": "embedders",
     "CrossTaskAttention": "attention",
     "M3H": "model",
-    "FitConfig": "model",
+    "FitConfig": "config",
     "fit": "training",
     "FittedModel": "training",
     "fit_many": "bank",
@@ -43,7 +44,7 @@ _HOME = {
     "compare_predictions": "metrics",
     "Calibrator": "calibration",
     "TaskCalibration": "calibration",
-    "Held": "calibration",
+    "ObservedCoverage": "calibration",
     "Enrichment": "clusters",
     "cluster_enrichment": "clusters",
     "cluster_stability": "clusters",
@@ -63,7 +64,7 @@ __all__ = [
     "Enrichment",
     "FitConfig",
     "FittedModel",
-    "Held",
+    "ObservedCoverage",
     "Score",
     "TaskCalibration",
     "TaskInteraction",

@@ -18,10 +18,11 @@ import torch
 
 from m3h_core.checkpoint import fingerprint, read_tensors, write_tensors
 from m3h_core.cohort import Cohort
+from m3h_core.config import FitConfig
 from m3h_core.data import TrainingData
-from m3h_core.model import FitConfig, Layout
+from m3h_core.layout import Layout
 from m3h_core.tasks import TaskSpec
-from m3h_core.training import FittedModel, Trainer, finished
+from m3h_core.training import FittedModel, Trainer, to_fitted_model
 from m3h_core.weighting import AGGREGATORS
 from m3h_core.workers import bound_to_this_process
 
@@ -184,12 +185,12 @@ class _Chunk:
         if file and file.exists():
             tensors, _ = read_tensors(file)
             for at, model in enumerate(models):
-                mine = {
+                state = {
                     key.partition("/")[2]: value
                     for key, value in tensors.items()
                     if key.startswith(f"{at}/")
                 }
-                model.load_state_dict(mine)
+                model.load_state_dict(state)
             stopped(len(models))
         else:
             Trainer(self.data, models, on_stop=stopped, device=self.device).run()
@@ -200,7 +201,7 @@ class _Chunk:
                     {f"{at}/{key}": v for at, s in enumerate(states) for key, v in s.items()},
                     {},
                 )
-        return [finished(model, self.data) for model in models]
+        return [to_fitted_model(model, self.data) for model in models]
 
     def _file(self) -> Path | None:
         if not self.resume:

@@ -173,8 +173,8 @@ class Calibrator:
             labelled = cohort.labelled.get(task.name, np.zeros(len(cohort), dtype=bool))
             rows = rows[np.asarray(labelled)[rows]]
             target = np.asarray(cohort.labels.get(task.name, labelled), dtype=np.float64)[rows]
-            known = _checked(task.name, task.problem, task.n_outputs, prediction[rows])
-            about[task.name] = TaskCalibration.of(task, target, known, coverage)
+            checked = _checked(task.name, task.problem, task.n_outputs, prediction[rows])
+            about[task.name] = TaskCalibration.of(task, target, checked, coverage)
         return cls(coverage, about)
 
     def calibrated(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -184,7 +184,8 @@ class Calibrator:
         multiclass task keeps the ranking of the classes of each row.
         """
         return {
-            name: self.about[name].calibrated(known) for name, known in self._known(predictions)
+            name: self.about[name].calibrated(prediction)
+            for name, prediction in self._known(predictions)
         }
 
     def sets(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -197,17 +198,17 @@ class Calibrator:
         unlike those of any class.
         """
         return {
-            name: _unlikelihood(self.about[name].problem, known)
+            name: _unlikelihood(self.about[name].problem, prediction)
             <= np.array(self.about[name].thresholds)
-            for name, known in self._known(predictions)
+            for name, prediction in self._known(predictions)
             if self.about[name].problem in ("binary", "multiclass")
         }
 
     def intervals(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Lower and upper ends [N, 2] in the task's unit, for each regression task."""
         return {
-            name: known[:, None] + np.array([-1, 1]) * self.about[name].thresholds[0]
-            for name, known in self._known(predictions)
+            name: prediction[:, None] + np.array([-1, 1]) * self.about[name].thresholds[0]
+            for name, prediction in self._known(predictions)
             if self.about[name].problem == "regression"
         }
 
@@ -248,7 +249,7 @@ class Calibrator:
 
 
 @dataclass(frozen=True)
-class Held:
+class ObservedCoverage:
     """How often sets or intervals held the truth: the share of ``n`` labels, with a 95% interval.
 
     ``size`` is the mean number of classes of a set, or the mean width of an interval in the task's
@@ -266,27 +267,27 @@ class Held:
         cls,
         task: TaskSpec,
         target: np.ndarray,
-        said: np.ndarray,
+        predicted: np.ndarray,
         subjects: Sequence | np.ndarray | None = None,
-    ) -> Held:
+    ) -> ObservedCoverage:
         """Judge what was said of n labels: sets bool [n, C], or intervals [n, 2] for regression.
 
         ``subjects`` [n]: whose rows they are. Rows of one subject tell less than those of several,
         and the interval is wider for it; without it each row stands alone.
 
         >>> intervals = np.array([[0.0, 4.0], [1.0, 5.0], [2.0, 6.0], [3.0, 7.0]])
-        >>> held = Held.of(TaskSpec("stay", "regression"), np.array([2.0, 2.0, 2.0, 2.0]), intervals)
-        >>> held.coverage, round(held.low, 2), held.size
+        >>> coverage = ObservedCoverage.of(TaskSpec("stay", "regression"), np.array([2.0, 2.0, 2.0, 2.0]), intervals)
+        >>> coverage.coverage, round(coverage.low, 2), coverage.size
         (0.75, 0.19, 4.0)
         """
         if not len(target):
             return cls(0, *[math.nan] * 4)
         if task.problem == "regression":
-            inside = (said[:, 0] <= target) & (target <= said[:, 1])
-            sizes = said[:, 1] - said[:, 0]
+            inside = (predicted[:, 0] <= target) & (target <= predicted[:, 1])
+            sizes = predicted[:, 1] - predicted[:, 0]
         else:
-            inside = said[np.arange(len(target)), target.astype(int)]
-            sizes = said.sum(1)
+            inside = predicted[np.arange(len(target)), target.astype(int)]
+            sizes = predicted.sum(1)
         whose = np.arange(len(target)) if subjects is None else subjects
         low, high = share_interval(inside, whose)
         return cls(len(target), float(inside.mean()), low, high, float(sizes.mean()))

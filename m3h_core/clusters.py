@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from m3h_core.cohort import TEST, Cohort
-from m3h_core.metrics import Resamples, hard_clusters, interval, silhouette_rows
+from m3h_core.metrics import Resamples, interval
+from m3h_core.silhouette import hard_clusters, silhouette_rows
 from m3h_core.tasks import TaskSpec
 
 # A smaller group of patients is neither described nor compared.
@@ -145,7 +146,7 @@ def cluster_enrichment(
         if outcome.problem in ("binary", "regression")
     ]
     return _adjusted(
-        [found for of_cluster in zip(*by_outcome, strict=True) for found in of_cluster]
+        [comparison for of_cluster in zip(*by_outcome, strict=True) for comparison in of_cluster]
     )
 
 
@@ -165,13 +166,13 @@ def _enriched(
     subjects = np.asarray(cohort.subject_ids)[rows] if cohort.subject_ids is not None else rows
     first = np.unique(subjects, return_index=True)[1]
     weights_Rl = draws.weights(rows)
-    found = []
+    comparisons = []
     for cluster in names:
         inside_l = clusters[rows] == cluster
         a = target_l[first][inside_l[first]]
         b = target_l[first][~inside_l[first]]
         if min(len(a), len(b)) < FEWEST_TO_DESCRIBE:
-            found.append(Enrichment(int(cluster), outcome.name))
+            comparisons.append(Enrichment(int(cluster), outcome.name))
             continue
         inside = target_l[inside_l].mean()
         outside = target_l[~inside_l].mean()
@@ -183,18 +184,18 @@ def _enriched(
             *interval(difference),
             _p_value(outcome, a, b),
         )
-        found.append(
+        comparisons.append(
             Enrichment(int(cluster), outcome.name, int(inside_l.sum()), *map(float, numbers))
         )
-    return found
+    return comparisons
 
 
-def _mean(weights_Rl: np.ndarray, target_l: np.ndarray, there_l: np.ndarray) -> np.ndarray:
+def _mean(weights_Rl: np.ndarray, target_l: np.ndarray, chosen_l: np.ndarray) -> np.ndarray:
     """Weighted means [R] of some rows; NaN where these have no weight."""
-    weights = weights_Rl[:, there_l].astype(np.float64)
+    weights = weights_Rl[:, chosen_l].astype(np.float64)
     total = weights.sum(1)
     return np.divide(
-        weights @ target_l[there_l], total, out=np.full(len(total), np.nan), where=total > 0
+        weights @ target_l[chosen_l], total, out=np.full(len(total), np.nan), where=total > 0
     )
 
 
@@ -211,16 +212,16 @@ def _p_value(outcome: TaskSpec, a: np.ndarray, b: np.ndarray) -> float:
     )
 
 
-def _adjusted(found: list[Enrichment]) -> list[Enrichment]:
+def _adjusted(comparisons: list[Enrichment]) -> list[Enrichment]:
     """With q-values, over all comparisons that were made."""
     from scipy.stats import false_discovery_control
 
-    made = [i for i, one in enumerate(found) if not one.suppressed]
-    if made:
-        adjusted = false_discovery_control([found[i].p_value for i in made])
-        for i, q_value in zip(made, adjusted, strict=True):
-            found[i] = replace(found[i], q_value=float(q_value))
-    return found
+    compared = [i for i, one in enumerate(comparisons) if not one.suppressed]
+    if compared:
+        adjusted = false_discovery_control([comparisons[i].p_value for i in compared])
+        for i, q_value in zip(compared, adjusted, strict=True):
+            comparisons[i] = replace(comparisons[i], q_value=float(q_value))
+    return comparisons
 
 
 def _k_means(z_nD: np.ndarray, k: int, seed: int) -> Any:

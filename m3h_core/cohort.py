@@ -183,5 +183,5 @@ def proper_subsets(cohort: Cohort) -> list[tuple[str, ...]]:
     >>> proper_subsets(Cohort(["a", "b"], np.zeros(2, dtype=int), vectors, there, {}, {}))
     [('tabular',), ('vision',)]
     """
-    there = [name for name, present in cohort.present.items() if np.asarray(present).any()]
-    return [subset for size in range(len(there) - 1, 0, -1) for subset in combinations(there, size)]
+    names = [name for name, present in cohort.present.items() if np.asarray(present).any()]
+    return [subset for size in range(len(names) - 1, 0, -1) for subset in combinations(names, size)]

@@ -16,9 +16,10 @@ from torch import Tensor
 from m3h_core.checkpoint import fingerprint
 from m3h_core.clusters import choose_n_clusters
 from m3h_core.cohort import TRAIN, VALID, Cohort
+from m3h_core.config import FitConfig
 from m3h_core.linear import fit_linear_paths
-from m3h_core.metrics import input_space
-from m3h_core.model import M3H, FitConfig, standardized
+from m3h_core.model import M3H, standardized
+from m3h_core.silhouette import input_space
 from m3h_core.tasks import TaskSpec
 
 # With fewer validation rows than this, the number of clusters is chosen on the training rows.
@@ -82,10 +83,12 @@ class TrainingData:
             )
             for task in tasks
         ]
-        targets, there, valid_targets, valid_mask = (
+        targets, labelled, valid_targets, valid_mask = (
             torch.tensor(np.array(part), dtype=config.dtype) for part in zip(*columns, strict=True)
         )
-        weights = there * (len(train) / there.sum(1, keepdim=True).clamp_min(1)) ** config.balance
+        weights = (
+            labelled * (len(train) / labelled.sum(1, keepdim=True).clamp_min(1)) ** config.balance
+        )
         components = x_train.new_zeros(0, len(train))
         valid_components = x_valid.new_zeros(0, len(valid))
         n_clusters = 0
@@ -104,7 +107,7 @@ class TrainingData:
         return cls(
             tuple(tasks), widths, mean, inverse_scale, x_train, x_valid, targets, weights, valid_targets, valid_mask,
             components, valid_components, n_clusters,
-            LinearTable.of(tasks, x_train, x_valid, targets, there > 0, about) if config.linear_path else None,
+            LinearTable.of(tasks, x_train, x_valid, targets, labelled > 0, about) if config.linear_path else None,
             about,
         )  # fmt: skip
 
@@ -229,17 +232,17 @@ class _About:
         if task.problem == "clustering":
             return cls()
         rows = cohort.rows(TRAIN)
-        known = np.asarray(cohort.labels[task.name], dtype=np.float64)[rows][
+        labels = np.asarray(cohort.labels[task.name], dtype=np.float64)[rows][
             cohort.labelled[task.name][rows]
         ]
         if task.problem == "regression":
-            if not len(known):
+            if not len(labels):
                 return cls()
-            mean = float(known.mean())
-            deviation = float(known.std())
+            mean = float(labels.mean())
+            deviation = float(labels.std())
             return cls(mean, deviation if deviation > 1e-12 * max(1.0, abs(mean)) else 1.0)
         # One row of each class is added, so that a class not seen is rare and not impossible.
-        counts = np.bincount(known.astype(int), minlength=max(2, task.n_outputs)) + 1.0
+        counts = np.bincount(labels.astype(int), minlength=max(2, task.n_outputs)) + 1.0
         share = counts / counts.sum()
         prior = np.log(share[1:] / share[0]) if task.problem == "binary" else np.log(share)
         return cls(prior=tuple(prior.tolist()))
@@ -250,11 +253,11 @@ class _About:
         """Standardised targets and whether they are known, of some rows."""
         if task.problem == "clustering":
             return np.zeros(len(rows)), np.ones(len(rows))
-        there = np.asarray(cohort.labelled[task.name])[rows]
+        labelled = np.asarray(cohort.labelled[task.name])[rows]
         values = np.asarray(cohort.labels[task.name], dtype=np.float64)[rows]
         return np.where(
-            there, (np.where(there, values, 0) - self.mean) / self.scale, 0
-        ), there.astype(float)
+            labelled, (np.where(labelled, values, 0) - self.mean) / self.scale, 0
+        ), labelled.astype(float)
 
 
 def cohort_tensors(cohort: Cohort, rows: np.ndarray) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -264,7 +267,7 @@ def cohort_tensors(cohort: Cohort, rows: np.ndarray) -> tuple[dict[str, Tensor],
         for name, values in cohort.embeddings.items()
     }
     return embeddings, {
-        name: torch.from_numpy(np.asarray(there[rows])) for name, there in cohort.present.items()
+        name: torch.from_numpy(np.asarray(mask[rows])) for name, mask in cohort.present.items()
     }
 
 
@@ -274,9 +277,9 @@ def _check_labels(cohort: Cohort, tasks: Sequence[TaskSpec]) -> None:
             continue
         if task.name not in cohort.labels:
             raise ValueError(f"the cohort has no labels for task {task.name!r}")
-        known = np.asarray(cohort.labels[task.name])[np.asarray(cohort.labelled[task.name])]
+        labels = np.asarray(cohort.labels[task.name])[np.asarray(cohort.labelled[task.name])]
         classes = {"binary": 2, "multiclass": task.n_outputs}.get(task.problem)
-        if classes and not np.isin(known, range(classes)).all():
+        if classes and not np.isin(labels, range(classes)).all():
             raise ValueError(
                 f"the labels of {task.problem} task {task.name!r} must be whole and from 0 to "
                 f"{classes - 1}"
@@ -290,11 +293,11 @@ def _standardizer(cohort: Cohort) -> tuple[np.ndarray, np.ndarray]:
     means = []
     inverses = []
     for name, values in cohort.embeddings.items():
-        known = np.asarray(values, dtype=np.float64)[
+        train_rows = np.asarray(values, dtype=np.float64)[
             np.asarray(cohort.present[name]) & (cohort.split == TRAIN)
         ]
-        mean = known.mean(0) if len(known) else np.zeros(values.shape[1])
-        deviation = known.std(0) if len(known) else np.zeros(values.shape[1])
+        mean = train_rows.mean(0) if len(train_rows) else np.zeros(values.shape[1])
+        deviation = train_rows.std(0) if len(train_rows) else np.zeros(values.shape[1])
         varies = deviation > 1e-6 * np.maximum(1.0, np.abs(mean))
         means.append(mean)
         inverses.append(np.where(varies, 1 / np.where(varies, deviation, 1), 0))

@@ -2,7 +2,7 @@
 step.
 
 They are started by PyTorch's own launcher (torchrun) and joined by ``torch.distributed``; one that
-trains alone is a team of one, for which nothing here costs anything.
+trains alone is a group of one, for which nothing here costs anything.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-class Team:
+class ProcessGroup:
     """The processes of the default group where ``distributed``, else this one alone."""
 
     def __init__(self, distributed: bool = False) -> None:
@@ -22,24 +22,24 @@ class Team:
         self.rank = dist.get_rank() if distributed else 0
 
     @property
-    def leads(self) -> bool:
+    def is_first(self) -> bool:
         """Whether this is the one process that reports and writes."""
         return self.rank == 0
 
-    def part(self, n: int) -> slice:
+    def own_slice(self, n: int) -> slice:
         """This process's rows of a batch of ``n``; the parts differ by one row at most.
 
-        >>> Team().part(10)
+        >>> ProcessGroup().own_slice(10)
         slice(0, 10, None)
         """
         return slice(self.rank * n // self.size, (self.rank + 1) * n // self.size)
 
     @torch.no_grad()
-    def add(self, tensors: Sequence[Tensor], stop: bool) -> bool:
+    def sum_in_place(self, tensors: Sequence[Tensor], stop: bool) -> bool:
         """Put the sum over all processes into each tensor, in one message; returns whether any was
         asked to ``stop``.
 
-        >>> Team().add([torch.ones(2)], stop=False)
+        >>> ProcessGroup().sum_in_place([torch.ones(2)], stop=False)
         False
         """
         if self.size == 1:
@@ -52,7 +52,7 @@ class Team:
             tensor.copy_(flat[start : (start := start + tensor.numel())].view_as(tensor))
         return bool(flat[-1] > 0)
 
-    def agree(self, tensor: Tensor) -> Tensor:
+    def broadcast(self, tensor: Tensor) -> Tensor:
         """The first process's values: what is decided by them is decided alike."""
         if self.size > 1:
             dist.broadcast(tensor, 0)

@@ -121,8 +121,8 @@ def fit_linear_paths(
         end = 0
         for i, y_mO in zip(members, columns, strict=True):
             part = slice(end, end := end + y_mO.shape[1])
-            mine = Ridge(ridge.weights_FO[:, part], ridge.bias_O[part], ridge.left_out_mO[:, part])
-            paths[i] = _path(tasks[i], mine, x_nF, y_mO, rows)
+            own = Ridge(ridge.weights_FO[:, part], ridge.bias_O[part], ridge.left_out_mO[:, part])
+            paths[i] = _path(tasks[i], own, x_nF, y_mO, rows)
     return paths
 
 

@@ -50,7 +50,7 @@ def soft_assignment(z_ND: Tensor, centres_cD: Tensor) -> Tensor:
     return q / q.sum(-1, keepdim=True)
 
 
-def sharpened(q_Nc: Tensor) -> Tensor:
+def sharpen(q_Nc: Tensor) -> Tensor:
     """The target p [..., N, c]: q squared over the clusters' sizes, normalised: sharper, and no
     cluster takes all.
     """

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from m3h_core.cohort import TEST, TRAIN, Cohort
+from m3h_core.cohort import TEST, Cohort
+from m3h_core.silhouette import hard_clusters, input_space, silhouette_rows
 from m3h_core.tasks import Problem, TaskSpec
 
 METRICS: dict[Problem, str] = {
@@ -79,7 +80,7 @@ def evaluate_predictions(
     draws = Resamples(cohort, split, n_bootstrap, seed)
     scores = {}
     for task in tasks:
-        part = _Scored.of(cohort, task, predictions[task.name], split)
+        part = ScoredRows.select(cohort, task, predictions[task.name], split)
         replicates = part.replicates(draws)
         low, high = interval(replicates)
         scores[task.name] = Score(
@@ -107,7 +108,7 @@ def compare_predictions(
     for task in tasks:
         if task.name in predictions_a and task.name in predictions_b:
             a, b = (
-                _Scored.of(cohort, task, p[task.name], split)
+                ScoredRows.select(cohort, task, p[task.name], split)
                 for p in (predictions_a, predictions_b)
             )
             low, high = interval(a.replicates(draws) - b.replicates(draws))
@@ -150,10 +151,10 @@ def interval(replicates: np.ndarray) -> tuple[float, float]:
     """The 95% percentile interval of those replicates in which the metric was defined; NaN where
     there is none.
     """
-    known = replicates[np.isfinite(replicates)]
-    if not len(known):
+    defined = replicates[np.isfinite(replicates)]
+    if not len(defined):
         return float("nan"), float("nan")
-    low, high = np.quantile(known, [0.025, 0.975])
+    low, high = np.quantile(defined, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -196,14 +197,14 @@ def primary_metric(
     cohort: Cohort, task: TaskSpec, prediction: np.ndarray, split: int = TEST
 ) -> float:
     """The primary metric alone, without an interval."""
-    return _Scored.of(cohort, task, prediction, split).value()
+    return ScoredRows.select(cohort, task, prediction, split).value()
 
 
 def primary_replicates(
     cohort: Cohort, task: TaskSpec, prediction: np.ndarray, draws: Resamples, split: int = TEST
 ):
     """The primary metric [R] in each resample."""
-    return _Scored.of(cohort, task, prediction, split).replicates(draws)
+    return ScoredRows.select(cohort, task, prediction, split).replicates(draws)
 
 
 def weighted_auroc(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -218,9 +219,9 @@ def weighted_auroc(positive: np.ndarray, score: np.ndarray, weights: np.ndarray)
     ranked = np.asarray(score)[order]
     is_positive = positive[order]
     # Positions of the first and one past the last row of each positive's group of equal scores.
-    mine = ranked[is_positive]
-    start = np.searchsorted(ranked, mine, "left")
-    end = np.searchsorted(ranked, mine, "right")
+    positive_scores = ranked[is_positive]
+    start = np.searchsorted(ranked, positive_scores, "left")
+    end = np.searchsorted(ranked, positive_scores, "right")
     result = np.empty(len(weights))
     step = max(1, _CELLS_AT_ONCE // max(1, len(order)))
     for at in range(0, len(weights), step):
@@ -263,46 +264,8 @@ def calibration_error(happened: np.ndarray, probability: np.ndarray) -> float:
     return float(np.abs(np.bincount(bins, weights=probability - happened)).sum() / len(bins))
 
 
-def input_space(cohort: Cohort) -> np.ndarray:
-    """The fixed space [N, F] in which clusters are judged: all modalities, standardised on the
-    training split.
-
-    Each modality counts alike however wide it is; a missing one lies at its mean.
-    """
-    parts = []
-    for name, values in cohort.embeddings.items():
-        there = np.asarray(cohort.present[name])
-        known = np.asarray(values, dtype=np.float64)[there & (cohort.split == TRAIN)]
-        if not len(known):
-            continue
-        mean = known.mean(0)
-        deviation = known.std(0)
-        varies = deviation > 1e-6 * np.maximum(1.0, np.abs(mean))
-        z = np.zeros((len(cohort), int(varies.sum())))
-        z[there] = (np.asarray(values)[there][:, varies] - mean[varies]) / deviation[varies]
-        parts.append(z / np.sqrt(max(1, varies.sum())))
-    return np.hstack(parts) if parts else np.zeros((len(cohort), 1))
-
-
-def hard_clusters(assignment: np.ndarray) -> np.ndarray:
-    """The cluster [N] of each row, from soft or one-hot assignments [N, C] or from clusters [N]."""
-    assignment = np.asarray(assignment)
-    return assignment.argmax(1) if assignment.ndim == 2 else assignment.astype(int)
-
-
-def silhouette_rows(space: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """The silhouette [n] of each row; all NaN where there are fewer than two clusters or only
-    single rows.
-    """
-    from sklearn.metrics import silhouette_samples
-
-    if not 2 <= len(np.unique(clusters)) < len(clusters):
-        return np.full(len(clusters), np.nan)
-    return np.asarray(silhouette_samples(space, clusters))
-
-
 @dataclass(frozen=True)
-class _Scored:
+class ScoredRows:
     """One task's labelled rows of a split, with what was predicted for them."""
 
     task: TaskSpec
@@ -311,7 +274,9 @@ class _Scored:
     prediction: np.ndarray
 
     @classmethod
-    def of(cls, cohort: Cohort, task: TaskSpec, prediction: np.ndarray, split: int) -> _Scored:
+    def select(
+        cls, cohort: Cohort, task: TaskSpec, prediction: np.ndarray, split: int
+    ) -> ScoredRows:
         prediction = np.asarray(prediction)
         if len(prediction) != len(cohort):
             raise ValueError(
@@ -361,9 +326,11 @@ class _Scored:
                 for c in range(self.prediction.shape[1])
             ]
         )
-        known = np.isfinite(per_class)
-        total = np.where(known, per_class, 0).sum(0)
-        return np.divide(total, known.sum(0), out=np.full(len(weights), np.nan), where=known.any(0))
+        is_defined = np.isfinite(per_class)
+        total = np.where(is_defined, per_class, 0).sum(0)
+        return np.divide(
+            total, is_defined.sum(0), out=np.full(len(weights), np.nan), where=is_defined.any(0)
+        )
 
     def others(self, cohort: Cohort) -> dict[str, float]:
         """Further metrics, from scikit-learn but for the ECE; empty where the primary metric is not
@@ -387,15 +354,15 @@ class _Scored:
         probabilities = bool(((self.prediction >= 0) & (self.prediction <= 1)).all())
         if self.task.problem == "multiclass":
             right = self.prediction.argmax(1) == self.target
-            found = {"accuracy": float(right.mean())}
-            return found | (
+            values = {"accuracy": float(right.mean())}
+            return values | (
                 {"ECE": calibration_error(right, self.prediction.max(1))} if probabilities else {}
             )
-        found = {
+        values = {
             "AUPRC": float(metrics.average_precision_score(self.target, self.prediction)),
             "positives": float((self.target == 1).sum()),
         }
         if probabilities:
-            found["ECE"] = calibration_error(self.target, self.prediction)
-            found["Brier score"] = float(metrics.brier_score_loss(self.target, self.prediction))
-        return found
+            values["ECE"] = calibration_error(self.target, self.prediction)
+            values["Brier score"] = float(metrics.brier_score_loss(self.target, self.prediction))
+        return values

@@ -13,178 +13,22 @@ one model or hundreds of models in a bank.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from m3h_core.attention import Normalization, SelfBias, attention_weights, check_choices
+from m3h_core.attention import attention_weights
+from m3h_core.config import FitConfig
+from m3h_core.layout import Layout, draw_parameters
 from m3h_core.losses import soft_assignment
 from m3h_core.tasks import TaskSpec
-from m3h_core.weighting import Weighting, check_weighting
 
 # Standardised inputs beyond this many standard deviations are cut: one typing error must not steer
 # a layer.
 CLIP = 8.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitConfig:
-    """Everything that shapes a model and its training; equal configurations and data give equal
-    numbers on a CPU.
-
-    The network: ``hidden`` are the widths of the trunk (empty: the paper's form, task maps straight
-    from the fused embeddings); ``width`` that of a task's embedding; ``members`` networks, which
-    share their first layer, are averaged; ``linear_path`` adds to each head a ridge regression on
-    the inputs, fitted before the network in closed form (see linear.py); ``borrowing`` lets a task
-    with few labels read the outputs of tasks with many (see borrowing.py); ``attention=False`` cuts
-    the tasks apart after the trunk; ``residual`` adds a task's own value to what it attends to
-    (ours).
-
-    Training: ``averaging`` is the share that the moving average of the weights keeps at each epoch;
-    ``balance`` says how a task with few labels is weighted, from 1 (the sum of the tasks' mean
-    losses, as in the paper: every task counts alike) to 0 (every label counts alike); ``weighting``
-    how the tasks' losses are weighed as they are learned (see weighting.py: "equal", "uncertainty",
-    or one of the methods that combine the tasks' gradients, which train models one by one);
-    ``patience`` is the number of epochs without a better validation loss after which training
-    stops; ``batch_size`` is that of a large cohort (one of fewer than 16 batches is read in smaller
-    ones). Clusters start at epoch ``cluster_start`` and their targets are renewed every
-    ``cluster_refresh`` epochs.
-
-    >>> FitConfig(seed=3).learning_rate == FitConfig().learning_rate
-    True
-    >>> FitConfig(dropout=1.0)
-    Traceback (most recent call last):
-        ...
-    ValueError: dropout must lie in [0, 1), not 1.0
-    """
-
-    seed: int = 0
-    epochs: int = 60
-    patience: int = 8
-    batch_size: int = 128
-    learning_rate: float = 2e-3
-    weight_decay: float = 5.0
-    averaging: float = 0.8
-    balance: float = 0.5
-    weighting: Weighting = "equal"
-    hidden: tuple[int, ...] = (512,)
-    width: int = 16
-    members: int = 4
-    dropout: float = 0.3
-    input_dropout: float = 0.0
-    modality_dropout: float = 0.1
-    linear_path: bool = True
-    borrowing: bool = True
-    attention: bool = True
-    alpha: float = 1.0
-    normalization: Normalization = "stable"
-    self_bias: SelfBias = "scaled"
-    residual: bool = False
-    cluster_start: int = 5
-    cluster_refresh: int = 3
-    cluster_weight: float = 0.1
-    cluster_components: int = 16
-    max_clusters: int = 8
-    device: str = "auto"
-    precision: Literal["float32", "float64", "bfloat16"] = "float32"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        check_choices(self.normalization, self.self_bias)
-        check_weighting(self.weighting)
-        for name in ("dropout", "input_dropout", "modality_dropout", "averaging"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
-        for name in (
-            "epochs",
-            "patience",
-            "batch_size",
-            "width",
-            "members",
-            "cluster_refresh",
-            "cluster_components",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.precision not in ("float32", "float64", "bfloat16"):
-            raise ValueError(
-                f"precision {self.precision!r} is not one of float32, float64, bfloat16"
-            )
-
-    @property
-    def torch_device(self) -> torch.device:
-        """Where training runs; "auto" is a GPU where there is one."""
-        found = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(found if self.device == "auto" else self.device)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the weights; bfloat16 is a type of the products only."""
-        return torch.float64 if self.precision == "float64" else torch.float32
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready form, read back by :meth:`from_dict`."""
-        return asdict(self) | {"hidden": list(self.hidden)}
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> FitConfig:
-        """Read what :meth:`to_dict` wrote.
-
-        >>> FitConfig.from_dict(FitConfig(width=8).to_dict()) == FitConfig(width=8)
-        True
-        """
-        return cls(**record)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The sizes of one network; networks of equal layout can run side by side."""
-
-    n_inputs: int
-    hidden: tuple[int, ...]
-    width: int
-    outputs: tuple[int, ...]
-    clustering: tuple[int, ...]
-
-    @classmethod
-    def of(cls, n_inputs: int, tasks: Sequence[TaskSpec], config: FitConfig) -> Layout:
-        """The layout of a network for these tasks.
-
-        A clustering task's head reconstructs leading components of the inputs (what shapes its
-        embedding).
-        """
-        outputs = tuple(
-            min(config.cluster_components, n_inputs)
-            if task.problem == "clustering"
-            else task.n_outputs
-            for task in tasks
-        )
-        clustering = tuple(i for i, task in enumerate(tasks) if task.problem == "clustering")
-        return cls(n_inputs, config.hidden, config.width, outputs, clustering)
-
-    @property
-    def n_tasks(self) -> int:
-        return len(self.outputs)
-
-    @property
-    def n_outputs(self) -> int:
-        return sum(self.outputs)
-
-    @property
-    def slices(self) -> list[slice]:
-        """Where each task's outputs lie among the O."""
-        ends = [sum(self.outputs[: i + 1]) for i in range(self.n_tasks)]
-        return [slice(end - size, end) for end, size in zip(ends, self.outputs, strict=True)]
-
-    @property
-    def first(self) -> int:
-        """Width of the first layer."""
-        return self.hidden[0] if self.hidden else self.n_tasks * self.width
 
 
 class Activations(NamedTuple):
@@ -195,51 +39,6 @@ class Activations(NamedTuple):
     outputs: Tensor
     embeddings: Tensor
     weights: Tensor | None
-
-
-def initial_parameters(layout: Layout, config: FitConfig) -> dict[str, Tensor]:
-    """Parameters of ``config.members`` networks, each with a leading dimension, drawn from
-    ``config.seed``.
-
-    Members share the first layer, where nearly all weights of a wide input lie, and differ by the
-    sign with which they read each of its units, by their further layers and by dropout. What the
-    tasks share is drawn first: models of one seed start from the same trunk whatever their tasks.
-    """
-    generator = torch.Generator().manual_seed(config.seed)
-    k = config.members
-    d = layout.width
-    t = layout.n_tasks
-    o = layout.n_outputs
-
-    def normal(*shape: int, fan_in: int, gain: float = 1.0, networks: int = k) -> Tensor:
-        draws = torch.randn(networks, *shape, generator=generator, dtype=torch.float64)
-        return (draws * (gain / math.sqrt(fan_in))).to(config.dtype)
-
-    sizes = layout.hidden
-    parameters = {}
-    first = normal(
-        layout.first, layout.n_inputs, fan_in=layout.n_inputs, gain=math.sqrt(2), networks=1
-    )
-    parameters["first_weight"] = first
-    parameters["first_bias"] = torch.zeros(1, layout.first, dtype=config.dtype)
-    if k > 1:
-        signs = torch.randint(0, 2, (k, layout.first), generator=generator) * 2 - 1
-        parameters["member_scale"] = signs.to(config.dtype)
-    for i in range(1, len(sizes)):
-        parameters[f"trunk_{i}_weight"] = normal(
-            sizes[i], sizes[i - 1], fan_in=sizes[i - 1], gain=math.sqrt(2)
-        )
-        parameters[f"trunk_{i}_bias"] = torch.zeros(k, sizes[i], dtype=config.dtype)
-    for name in ("query", "key", "value"):
-        parameters[f"w_{name}"] = normal(d, d, fan_in=d)
-    if sizes:
-        parameters["map_weight"] = normal(t, d, sizes[-1], fan_in=sizes[-1], gain=math.sqrt(2))
-        parameters["map_bias"] = torch.zeros(k, t, d, dtype=config.dtype)
-    parameters["w_task"] = normal(t, d, fan_in=1)
-    # Beside a linear path the network starts with nothing to add.
-    parameters["head_weight"] = normal(o, d, fan_in=d, gain=0.0 if config.linear_path else 1.0)
-    parameters["head_bias"] = torch.zeros(k, o, dtype=config.dtype)
-    return parameters
 
 
 def run(
@@ -348,14 +147,14 @@ def standardized(
             x_BF[:, i] = 1
             continue
         values = embeddings[name].to(x_BF)
-        there = present[name].to(mean.device)
+        is_present = present[name].to(mean.device)
         if values.shape != (batch, width):
             raise ValueError(
                 f"embeddings[{name!r}] must be [{batch}, {width}], not {list(values.shape)}"
             )
         z = ((values - mean[part]) * inverse_scale[part]).clamp(-CLIP, CLIP)
-        x_BF[:, part] = torch.where(there.unsqueeze(1), z, 0)
-        x_BF[:, i] = (~there).to(x_BF)
+        x_BF[:, part] = torch.where(is_present.unsqueeze(1), z, 0)
+        x_BF[:, i] = (~is_present).to(x_BF)
     return x_BF
 
 
@@ -419,7 +218,7 @@ class M3H(nn.Module):
                 "borrow_inputs", torch.zeros(outputs, inputs, dtype=self.config.dtype)
             )
             self.register_buffer("borrow_bias", torch.zeros(outputs, dtype=self.config.dtype))
-        for name, value in initial_parameters(self.layout, self.config).items():
+        for name, value in draw_parameters(self.layout, self.config).items():
             self.register_parameter(name, nn.Parameter(value))
         generator = torch.Generator().manual_seed(self.config.seed)
         for i in self.layout.clustering:

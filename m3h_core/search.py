@@ -13,8 +13,8 @@ import numpy as np
 
 from m3h_core.bank import fit_many
 from m3h_core.cohort import VALID, Cohort
+from m3h_core.config import FitConfig
 from m3h_core.metrics import primary_metric
-from m3h_core.model import FitConfig
 from m3h_core.tasks import TaskSpec
 from m3h_core.training import FittedModel
 
@@ -84,5 +84,5 @@ def _skill(cohort: Cohort, tasks: Sequence[TaskSpec], model: FittedModel) -> flo
             continue
         value = primary_metric(cohort, task, predictions[task.name], VALID)
         skills.append(value if task.problem == "regression" else 2 * value - 1)
-    known = [skill for skill in skills if np.isfinite(skill)]
-    return float(np.mean(known)) if known else float("nan")
+    defined = [skill for skill in skills if np.isfinite(skill)]
+    return float(np.mean(defined)) if defined else float("nan")

@@ -30,17 +30,18 @@ from m3h_core.borrowing import borrow
 from m3h_core.checkpoint import fingerprint, read_tensors, write_json, write_tensors
 from m3h_core.clusters import k_means_centres
 from m3h_core.cohort import TEST, Cohort
+from m3h_core.config import FitConfig
 from m3h_core.data import LEAST_TO_JUDGE, TrainingData, cohort_tensors
-from m3h_core.distributed import Team
+from m3h_core.distributed import ProcessGroup
 from m3h_core.losses import (
     clustering_loss,
     multiclass_loss,
     scalar_loss,
-    sharpened,
+    sharpen,
     soft_assignment,
 )
 from m3h_core.metrics import Score, evaluate_predictions
-from m3h_core.model import M3H, Activations, FitConfig, attended, owners, run
+from m3h_core.model import M3H, Activations, attended, owners, run
 from m3h_core.tasks import TaskSpec
 from m3h_core.weighting import AGGREGATORS, by_uncertainty, gradient_method
 
@@ -105,7 +106,7 @@ class FittedModel:
             for task in self.tasks
         }
         return {
-            task.name: np.ascontiguousarray(self._finished(task, outputs[task.name]))
+            task.name: np.ascontiguousarray(self._to_prediction(task, outputs[task.name]))
             for task in self.tasks
         }
 
@@ -176,7 +177,7 @@ class FittedModel:
             {name: (m, s) for name, (m, s) in about["units"].items()},
         )
 
-    def _finished(self, task: TaskSpec, output: Tensor) -> np.ndarray:
+    def _to_prediction(self, task: TaskSpec, output: Tensor) -> np.ndarray:
         if task.problem == "binary":
             output = torch.sigmoid(output)
         elif task.problem == "multiclass":
@@ -214,10 +215,10 @@ def fit(
     Trainer(
         data, [model], on_epoch, checkpoint=checkpoint, stop=stop, distributed=distributed
     ).run()
-    return finished(model, data)
+    return to_fitted_model(model, data)
 
 
-def finished(model: M3H, data: TrainingData) -> FittedModel:
+def to_fitted_model(model: M3H, data: TrainingData) -> FittedModel:
     """A trained model, after its tasks have borrowed from each other."""
     if model.config.borrowing:
         borrow(model, data)
@@ -263,12 +264,12 @@ class Trainer:
         self.on_epoch = on_epoch
         self.on_stop = on_stop
         self.stop = stop
-        self.team = Team(distributed)
+        self.processes = ProcessGroup(distributed)
         self.config = models[0].config
         self.layout = models[0].layout
         if self.config.weighting in AGGREGATORS and len(models) > 1:
             raise ValueError(f"a model of the weighting {self.config.weighting!r} is trained alone")
-        if self.config.weighting in AGGREGATORS and self.team.size > 1:
+        if self.config.weighting in AGGREGATORS and self.processes.size > 1:
             raise ValueError(
                 f"a model of the weighting {self.config.weighting!r} is trained by one process"
             )
@@ -347,7 +348,7 @@ class Trainer:
                 self._refresh_clusters()
             train_GT = self._train_epoch()
             self._update_average()
-            valid_GT = self.team.agree(self.valid_losses(self.average))
+            valid_GT = self.processes.broadcast(self.valid_losses(self.average))
             report = self._report(train_GT[0].tolist(), valid_GT[0].tolist())
             self._stop_early(valid_GT)
             self.epoch += 1
@@ -376,22 +377,26 @@ class Trainer:
             # processes share it.
             x_BF, lost_BM = self._corrupted(self.x_train[rows])
             drop = self._dropout(len(rows))
-            mine = self.team.part(len(rows))
-            here = rows[mine]
-            share = (mine.stop - mine.start) / len(rows)
-            linear_GOB = self._linear_of(here, None if lost_BM is None else lost_BM[mine])
+            own_part = self.processes.own_slice(len(rows))
+            own_rows = rows[own_part]
+            share = (own_part.stop - own_part.start) / len(rows)
+            linear_GOB = self._linear_of(own_rows, None if lost_BM is None else lost_BM[own_part])
             state = self._forward(
-                self.params, x_BF[mine], linear_GOB, [mask[..., mine] for mask in drop]
+                self.params, x_BF[own_part], linear_GOB, [mask[..., own_part] for mask in drop]
             )
             losses_GMTB = self._losses(
-                state.outputs, self.targets[:, here], self.components[:, here]
+                state.outputs, self.targets[:, own_rows], self.components[:, own_rows]
             )
-            weights_G1TB = self._of_slots(self.weights[:, here])
+            weights_G1TB = self._of_slots(self.weights[:, own_rows])
             loss_GMT = (losses_GMTB * weights_G1TB).sum(-1) / len(rows)
-            self._backward(loss_GMT, weights_G1TB, self._cluster_loss(state, here) * share, share)
+            self._backward(
+                loss_GMT, weights_G1TB, self._cluster_loss(state, own_rows) * share, share
+            )
             loss_GMT = loss_GMT.detach()
             gradients = [value.grad for value in self.params.values() if value.grad is not None]
-            stop = self.team.add([*gradients, loss_GMT], bool(self.stop and self.stop()))
+            stop = self.processes.sum_in_place(
+                [*gradients, loss_GMT], bool(self.stop and self.stop())
+            )
             self._step()
             self.loss_GT += loss_GMT.mean(1) * len(rows)
             self.batch += 1
@@ -514,14 +519,16 @@ class Trainer:
             return scalar_loss(outputs, targets, self.regression[:, None, :, None])
         losses = []
         for i, part in enumerate(self.layout.slices):
-            mine = outputs[:, :, part]
+            task_outputs = outputs[:, :, part]
             target = targets[:, :, i]
             if i in self.layout.clustering:
-                losses.append((mine - components_CB).square().mean(2))
+                losses.append((task_outputs - components_CB).square().mean(2))
             elif part.stop - part.start > 1:
-                losses.append(multiclass_loss(mine, target))
+                losses.append(multiclass_loss(task_outputs, target))
             else:
-                losses.append(scalar_loss(mine[:, :, 0], target, self.regression[:, None, i, None]))
+                losses.append(
+                    scalar_loss(task_outputs[:, :, 0], target, self.regression[:, None, i, None])
+                )
         return torch.stack(losses, dim=2)
 
     def _dropout(self, batch: int) -> list[Tensor]:
@@ -540,22 +547,22 @@ class Trainer:
         Also which modalities [B, M] each row has lost; None where none can be.
         """
         m = len(self.data.modalities)
-        lost = None
+        lost_BM = None
         if self.config.input_dropout:
             mask = self._mask(x_BF.shape, self.config.input_dropout)
             mask[:, -m:] = 1
             x_BF = x_BF * mask
         if self.config.modality_dropout and m > 1:
-            there = 1 - x_BF[:, -m:]
-            kept = there * (self._mask(there.shape, self.config.modality_dropout) > 0)
-            kept = torch.where(kept.any(1, keepdim=True), kept, there)
+            present_BM = 1 - x_BF[:, -m:]
+            kept_BM = present_BM * (self._mask(present_BM.shape, self.config.modality_dropout) > 0)
+            kept_BM = torch.where(kept_BM.any(1, keepdim=True), kept_BM, present_BM)
             start = 0
-            lost = there - kept
+            lost_BM = present_BM - kept_BM
             for i, width in enumerate(self.data.modalities.values()):
-                x_BF[:, start : start + width] *= kept[:, i : i + 1]
+                x_BF[:, start : start + width] *= kept_BM[:, i : i + 1]
                 start += width
-            x_BF[:, -m:] = 1 - kept
-        return x_BF, lost
+            x_BF[:, -m:] = 1 - kept_BM
+        return x_BF, lost_BM
 
     def _mask(self, shape: Sequence[int], rate: float) -> Tensor:
         """0 with the probability ``rate``, else 1 / (1 - rate)."""
@@ -639,9 +646,9 @@ class Trainer:
             if self.epoch - self.best_epoch[model] < self.config.patience:
                 going.append(at)
         if improved:
-            there = [self.active[at] for at in improved]
+            models = [self.active[at] for at in improved]
             for name, best in self.best.items():
-                best[self._rows(name, there)] = self.average[name][self._rows(name, improved)]
+                best[self._rows(name, models)] = self.average[name][self._rows(name, improved)]
         if len(going) < _COMPACT_BELOW * len(self.active):
             if self.on_stop:
                 self.on_stop(len(self.active) - len(going))
@@ -703,8 +710,8 @@ class Trainer:
             self._start_clusters(task)
         for i, model in enumerate(self.models):
             for name, value in best.items():
-                mine = value[i] if name.startswith("centres_") else value[self._rows(name, [i])]
-                model.register_parameter(name, torch.nn.Parameter(mine.detach().cpu()))
+                own = value[i] if name.startswith("centres_") else value[self._rows(name, [i])]
+                model.register_parameter(name, torch.nn.Parameter(own.detach().cpu()))
 
     def _weigh_against_linear(self) -> None:
         """Mix each task's network with its linear path as its validation rows bear out.
@@ -786,7 +793,7 @@ class Trainer:
             q_Gnc = torch.cat(
                 [self._assigned(z_GBD, task) for z_GBD in self._embedded(task)], dim=1
             )
-            self.cluster_targets[task] = sharpened(q_Gnc)
+            self.cluster_targets[task] = sharpen(q_Gnc)
 
     def _start_clusters(self, task: int) -> None:
         """Put the centres of a task where k-means finds them in each model's present embedding."""
@@ -825,16 +832,16 @@ class Trainer:
     def _save_at_times(self) -> None:
         """Write the state, unless that would slow training down."""
         started = time.monotonic()
-        finished = self.epoch == self.config.epochs or not self.active
+        is_done = self.epoch == self.config.epochs or not self.active
         last, cost = self.written
-        if finished or started - last >= _CHECKPOINT_SHARE * cost:
+        if is_done or started - last >= _CHECKPOINT_SHARE * cost:
             self._save()
             self.written = (started, time.monotonic() - started)
 
     def _save(self) -> None:
         """Write the whole state of training; it is the same in all processes."""
         assert self.checkpoint is not None
-        if not self.team.leads:
+        if not self.processes.is_first:
             return
         tensors = {
             "generator": self.generator.get_state(),

@@ -70,11 +70,11 @@ def embedder_class(modality: str, name: str) -> Callable[..., Embedder]:
     >>> embedder_class("timeseries", "SequenceEmbedder").__name__
     'SequenceEmbedder'
     """
-    known = [cls.__name__ for cls in _OTHERS if cls.modality == modality]
-    if name not in known:
+    names = [cls.__name__ for cls in _OTHERS if cls.modality == modality]
+    if name not in names:
         raise ValueError(
             f"there is no other encoder {name!r} of {modality!r}; known are: "
-            f"{', '.join(known) or 'none'}"
+            f"{', '.join(names) or 'none'}"
         )
     return _CLASSES[name]
 

@@ -6,8 +6,8 @@ need far more images and time than a demo or a small hospital has (measured: twe
 made the vectors worse). What pays off at once, and is done here: from each image are taken
 
 - the mean and spread of every channel at each stage of the network,
-- how much each of 3 x 3 parts of the image looks like each word of a dictionary of small patches, found among the
-  training images by k-means (Coates, Lee & Ng 2011, "An analysis of single-layer networks"),
+- how much each of 3 x 3 parts of the image looks like each word of a dictionary of small patches,
+  found among the training images by k-means (Coates, Lee & Ng 2011, "An analysis of single-layer networks"),
 - a thumbnail,
 
 and the whitened principal components of each, fitted on the training images, side by side are the
@@ -18,9 +18,14 @@ Legend: B images, S side of an image, C raw columns, K components, P pixels of a
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from m3h_core.embedders.hardware import compute_device
 
 if TYPE_CHECKING:
     import torch
@@ -71,14 +76,46 @@ class ImageAdaptation:
         """Vectors float32 [B, K]."""
         import torch
 
-        found = []
+        projections = []
         for i, part in enumerate(_parts(small, stages, self.arrays)):
             components, offset = (
                 torch.from_numpy(self.arrays[f"{name}/{i}"]).to(part.device)
                 for name in ("components", "offset")
             )
-            found.append(part @ components - offset)
-        return torch.cat(found, dim=1).clamp(-_LIMIT, _LIMIT)
+            projections.append(part @ components - offset)
+        return torch.cat(projections, dim=1).clamp(-_LIMIT, _LIMIT)
+
+    @classmethod
+    def load(cls, file: Path) -> ImageAdaptation:
+        """Read what :meth:`save` wrote."""
+        return cls(load_file(file))
+
+    def save(self, file: Path) -> None:
+        """Write one safetensors file; it is there in full or not at all."""
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+        save_file(self.arrays, partial)
+        os.replace(partial, file)
+
+    @classmethod
+    def fit_rows(cls, raw: np.ndarray, seed: int) -> ImageAdaptation:
+        """:meth:`fit` on rows [B, any]: the stage statistics, then the small image."""
+        return cls.fit(*_split(raw), seed)
+
+    def transform_rows(self, raw: np.ndarray, batch_size: int) -> np.ndarray:
+        """:meth:`transform` of rows [n, any], always a whole batch: how many others come along must
+        not matter.
+        """
+        import torch
+
+        vectors = np.empty((len(raw), self.width), dtype=np.float32)
+        batch = np.zeros((batch_size, raw.shape[1]), dtype=np.float32)
+        with torch.inference_mode():
+            for low in range(0, len(raw), batch_size):
+                part = raw[low : low + batch_size]
+                batch[: len(part)] = part
+                vectors[low : low + len(part)] = self.transform(*_split(batch)).cpu()[: len(part)]
+        return vectors
 
     @property
     def report(self) -> dict[str, Any]:
@@ -90,6 +127,14 @@ class ImageAdaptation:
                 round(float(self.arrays[f"explained/{i}"][0]), 3) for i in range(len(_COMPONENTS))
             ],
         }
+
+
+def _split(raw: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images in small [n, 1, side, side] and stage statistics [n, any], of rows that hold both."""
+    import torch
+
+    rows = torch.from_numpy(raw).to(compute_device())
+    return rows[:, -(SIDE**2) :].reshape(-1, 1, SIDE, SIDE), rows[:, : -(SIDE**2)]
 
 
 def _components(i: int, raw: torch.Tensor, at_most: int) -> dict[str, np.ndarray]:
@@ -116,12 +161,12 @@ def _components(i: int, raw: torch.Tensor, at_most: int) -> dict[str, np.ndarray
     largest = components.abs().argmax(0, keepdim=True)
     components = components * components.gather(0, largest).sign() / scale[:, None]
     explained = values[real].sum() / scaled.square().sum().clamp(min=1e-9)
-    found = {
+    arrays = {
         "components": components,
         "offset": mean @ components,
         "explained": explained.reshape(1),
     }
-    return {f"{name}/{i}": value.numpy() for name, value in found.items()}
+    return {f"{name}/{i}": value.numpy() for name, value in arrays.items()}
 
 
 def shrink(pictures: torch.Tensor) -> torch.Tensor:

@@ -32,6 +32,19 @@ class Unreadable(NamedTuple):
     reason: str
 
 
+def list_unreadable(
+    rows: np.ndarray, sample: np.ndarray, reasons: Mapping[int, str]
+) -> list[Unreadable]:
+    """The items of a block that have no vector: ``reasons`` by position among the block's items.
+
+    ``rows`` [n] are the block's samples, ``sample`` int [M] the sample of each of its items.
+    """
+    return [
+        Unreadable(int(rows[sample[i]]), int(i - np.searchsorted(sample, sample[i])), reason)
+        for i, reason in reasons.items()
+    ]
+
+
 class Embedder(ABC):
     """One modality's way from raw items to vectors.
 
@@ -181,19 +194,19 @@ class Scaler:
         are rounded (`rounded_limits`).
         """
         raw = np.asarray(raw, dtype=np.float64)
-        known = np.isfinite(raw)
-        count = known.sum(axis=0)
-        low, high = _limits(raw, known)
+        is_known = np.isfinite(raw)
+        count = is_known.sum(axis=0)
+        low, high = _limits(raw, is_known)
         if min_rows > 1:
             low, high = rounded_limits(low, high)
         flags = np.zeros(raw.shape[1], dtype=bool)
         flags[np.asarray(indicator, dtype=np.int64)] = True
         low[flags] = 0.0
         high[flags] = 1.0
-        clipped = np.where(known, np.clip(raw, low, high), 0.0)
+        clipped = np.where(is_known, np.clip(raw, low, high), 0.0)
         mean = clipped.sum(axis=0) / np.maximum(count, 1)
         spread = np.sqrt(
-            (np.where(known, clipped - mean, 0.0) ** 2).sum(axis=0) / np.maximum(count, 1)
+            (np.where(is_known, clipped - mean, 0.0) ** 2).sum(axis=0) / np.maximum(count, 1)
         )
         varies = (spread > 1e-7 * np.maximum(np.abs(mean), 1e-6)) & (count >= min_rows)
         mean[flags] = 0.0
@@ -238,12 +251,12 @@ def rounded_limits(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.nd
     )
 
 
-def _limits(raw: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _limits(raw: np.ndarray, is_known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The 0.5th and 99.5th percentile of the known values of each column; 0 where none is known."""
     # Sorting puts what is missing at the end, so that one sort serves all columns.
-    ordered = np.sort(np.where(known, raw, np.inf), axis=0)
+    ordered = np.sort(np.where(is_known, raw, np.inf), axis=0)
     columns = np.arange(raw.shape[1])
-    last = known.sum(axis=0) - 1
+    last = is_known.sum(axis=0) - 1
     limits = []
     for share in (0.005, 0.995):
         position = share * np.maximum(last, 0)

@@ -33,9 +33,9 @@ class GivenEmbedder(Embedder):
 
     def fit(self, items: Sequence[Any], on_progress: Progress | None = None) -> Self:
         """Learn the length of the vectors, and the scale of each number."""
-        known = [np.asarray(item, dtype=np.float64) for item in items if item is not None]
+        vectors = [np.asarray(item, dtype=np.float64) for item in items if item is not None]
         # Without a vector there is nothing to learn, and one column that is always 0.
-        self.raw_width = len(known[0]) if known else 1
+        self.raw_width = len(vectors[0]) if vectors else 1
         raw, _ = self._raw(items)
         self._scaler = Scaler.fit(raw, min_rows=self.min_rows)
         self.width = len(self._scaler.keep)
@@ -61,13 +61,13 @@ class GivenEmbedder(Embedder):
     def _raw(self, items: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
         """The vectors that are there [n, C], missing values as NaN, and present [N]."""
         present = np.array([item is not None for item in items], dtype=bool)
-        known = [np.asarray(item, dtype=np.float64) for item in items if item is not None]
-        if wrong := {vector.shape for vector in known} - {(self.raw_width,)}:
+        vectors = [np.asarray(item, dtype=np.float64) for item in items if item is not None]
+        if wrong := {vector.shape for vector in vectors} - {(self.raw_width,)}:
             raise ValueError(
                 f"{self.modality}: a vector has the shape {wrong.pop()}, expected "
                 f"({self.raw_width},)"
             )
-        raw = np.array(known) if known else np.zeros((0, self.raw_width))
+        raw = np.array(vectors) if vectors else np.zeros((0, self.raw_width))
         return np.where(np.isfinite(raw), raw, np.nan), present
 
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

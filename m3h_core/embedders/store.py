@@ -104,14 +104,23 @@ class VectorStore:
         """Rows [n, W] and which were found, bool [n]; the others are 0."""
         places = self._find(_array(keys))
         rows = np.zeros((len(keys), self.width), self.dtype)
-        found = places >= 0
-        for shard in np.unique(places[found] >> 32).tolist():
-            mine = np.flatnonzero(found & (places >> 32 == shard))
+        is_found = places >= 0
+        for shard in np.unique(places[is_found] >> 32).tolist():
+            rows_of_shard = np.flatnonzero(is_found & (places >> 32 == shard))
             try:
-                rows[mine] = self._read(shard, places[mine] & 0xFFFFFFFF)
+                rows[rows_of_shard] = self._read(shard, places[rows_of_shard] & 0xFFFFFFFF)
             except (OSError, SafetensorError):  # erased or pruned by another process meanwhile
-                found[mine] = False
-        return rows, found
+                is_found[rows_of_shard] = False
+        return rows, is_found
+
+    def get_all(self, keys: Sequence[bytes]) -> np.ndarray:
+        """Rows [n, W] of keys that were put before; RuntimeError where one was erased meanwhile."""
+        rows, is_found = self.get(keys)
+        if not is_found.all():
+            raise RuntimeError(
+                f"{self.folder} lost rows while it was in use: start again when nothing erases from it"
+            )
+        return rows
 
     def put(self, keys: Sequence[bytes], rows: np.ndarray) -> None:
         """Keep rows [n, W], as one shard."""
@@ -128,17 +137,17 @@ class VectorStore:
         order = np.argsort(keys, kind="stable")
         places = (len(self._shards) << 32) + order
         self._shards.append(shard)
-        known, known_places = self._index
-        at = np.searchsorted(known, keys[order])
-        self._index = np.insert(known, at, keys[order]), np.insert(known_places, at, places)
+        sorted_keys, sorted_places = self._index
+        at = np.searchsorted(sorted_keys, keys[order])
+        self._index = np.insert(sorted_keys, at, keys[order]), np.insert(sorted_places, at, places)
 
     def _find(self, keys: np.ndarray) -> np.ndarray:
         """The place of each key, -1 where it is not known; int64 [n]."""
-        known, places = self._index
-        if not len(known):
+        sorted_keys, places = self._index
+        if not len(sorted_keys):
             return np.full(len(keys), -1, np.int64)
-        at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-        return np.where(known[at] == keys, places[at], -1)
+        at = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
+        return np.where(sorted_keys[at] == keys, places[at], -1)
 
     def _read(self, number: int, rows: np.ndarray) -> np.ndarray:
         shard = self._shards[number]
@@ -150,14 +159,14 @@ class VectorStore:
         order = np.argsort(rows)
         ascending = rows[order]
         starts = np.flatnonzero(np.r_[True, np.diff(ascending) > 1])
-        found = np.empty((len(rows), self.width), self.dtype)
+        result = np.empty((len(rows), self.width), self.dtype)
         with safe_open(shard, framework="numpy") as file:
             stored = file.get_slice("rows")
             for low, high in zip(starts, np.r_[starts[1:], len(rows)], strict=True):
                 first = int(ascending[low])
                 last = int(ascending[high - 1])
-                found[order[low:high]] = stored[first : last + 1][ascending[low:high] - first]
-        return found
+                result[order[low:high]] = stored[first : last + 1][ascending[low:high] - first]
+        return result
 
 
 class FileKeys:
@@ -172,8 +181,11 @@ class FileKeys:
 
     def keys(self, files: Sequence[str | Path]) -> list[bytes | None]:
         """The content key of each file [n], None where it is not known."""
-        rows, found = self._store.get([_file_key(file) or b"" for file in files])
-        return [row.tobytes() if here else None for row, here in zip(rows, found, strict=True)]
+        rows, is_found = self._store.get([_file_key(file) or b"" for file in files])
+        return [
+            row.tobytes() if is_known else None
+            for row, is_known in zip(rows, is_found, strict=True)
+        ]
 
     def enter(self, contents: Mapping[str | Path, bytes]) -> None:
         """Note the content keys of files that were just read."""
@@ -184,8 +196,8 @@ class FileKeys:
         }
         new = [
             file_key
-            for file_key, known in zip(keys, self._store.find(list(keys)), strict=True)
-            if not known
+            for file_key, is_stored in zip(keys, self._store.find(list(keys)), strict=True)
+            if not is_stored
         ]
         self._store.put(
             new, np.frombuffer(b"".join(keys[key] for key in new), np.uint8).reshape(-1, _KEY)
@@ -211,7 +223,7 @@ def erase(cache: Path, keys: Collection[bytes]) -> int:
     it made. Don't run it while an embedding job writes to the same cache.
     """
     wanted = np.unique(_array(list(keys)))
-    gone = 0
+    removed = 0
     for store in _stores(cache):
         if (store / FITTED).exists():
             shutil.rmtree(store)
@@ -225,13 +237,13 @@ def erase(cache: Path, keys: Collection[bytes]) -> int:
                 shard.unlink()
                 continue
             leave = ~np.isin(_strings(rows if store.name == _FILES else stored), wanted)
-            gone += int((~leave).sum())
+            removed += int((~leave).sum())
             if leave.all():
                 continue
             shard.unlink()
             if leave.any():
                 _write_shard(store, _strings(stored)[leave], rows[leave])
-    return gone
+    return removed
 
 
 def prune(cache: Path, most_bytes: int) -> int:

@@ -60,10 +60,10 @@ class TabularEmbedder(Embedder):
                 numbers = _numbers(name, values)
                 self._quantiles[name] = _quantiles(numbers[np.isfinite(numbers)], self.min_rows)
             else:
-                found, counts = np.unique(
+                categories, counts = np.unique(
                     [t for t in map(_text, values) if t is not None], return_counts=True
                 )
-                self._categories[name] = [str(c) for c in found[counts >= self.min_rows]]
+                self._categories[name] = [str(c) for c in categories[counts >= self.min_rows]]
         raw, _ = self._raw(items)
         flags = [i for i, (_, flag) in enumerate(self._names()) if flag]
         self._scaler = Scaler.fit(raw, indicator=flags, min_rows=self.min_rows)
@@ -108,10 +108,12 @@ class TabularEmbedder(Embedder):
         for column in self.columns:
             if column in self._quantiles:
                 numbers = _numbers(column, items[column])
-                known = np.isfinite(numbers)
+                is_known = np.isfinite(numbers)
                 values, places = self._quantiles[column]
-                quantile = np.where(known, np.interp(numbers, values, places), np.nan)
-                parts.append(np.column_stack([quantile, np.where(known, numbers, np.nan), ~known]))
+                quantile = np.where(is_known, np.interp(numbers, values, places), np.nan)
+                parts.append(
+                    np.column_stack([quantile, np.where(is_known, numbers, np.nan), ~is_known])
+                )
             else:
                 categories = self._categories[column]
                 index = {category: i for i, category in enumerate(categories)}
@@ -121,9 +123,9 @@ class TabularEmbedder(Embedder):
                 place = np.array(
                     [unknown if t is None else index.get(t, other) for t in texts], dtype=np.int64
                 )
-                known = place != unknown
+                is_known = place != unknown
                 parts.append(np.eye(len(categories) + 2)[place])
-            present |= known
+            present |= is_known
         return (np.concatenate(parts, axis=1) if parts else np.zeros((n, 1))), present
 
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -153,8 +155,8 @@ def _is_numeric(values: np.ndarray) -> bool:
     values = np.asarray(values)
     if values.dtype.kind in "fiub":
         return True
-    known = [v for v in values if v is not None]
-    return bool(known) and all(isinstance(v, (int, float, np.number)) for v in known)
+    observed = [v for v in values if v is not None]
+    return bool(observed) and all(isinstance(v, (int, float, np.number)) for v in observed)
 
 
 def _numbers(column: str, values: np.ndarray) -> np.ndarray:

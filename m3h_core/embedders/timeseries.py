@@ -82,12 +82,12 @@ class EventSequences:
         if (place >= 0).sum() != len(rows):
             raise ValueError("rows must be distinct")
         sample = place[self.sample]
-        mine = sample >= 0
+        is_taken = sample >= 0
         return EventSequences(
-            sample[mine],
-            self.code[mine],
-            self.hours[mine],
-            self.value[mine],
+            sample[is_taken],
+            self.code[is_taken],
+            self.hours[is_taken],
+            self.value[is_taken],
             len(rows),
             codes=self.codes,
         )
@@ -273,7 +273,7 @@ class TimeseriesEmbedder(Embedder):
 
 
 def observed_codes(
-    items: Events, asked: Sequence[str] | None = None, min_rows: int = 1
+    items: Events, wanted: Sequence[str] | None = None, min_rows: int = 1
 ) -> list[str]:
     """The codes with a value in ``min_rows`` samples, sorted; of those ``asked``, if any are, in
     their order.
@@ -281,15 +281,15 @@ def observed_codes(
     samples: Counter[str] = Counter()
     for rows in sample_blocks(items.n):
         events = items.take(rows).load()
-        known = np.isfinite(events.value)
-        names, place = np.unique(events.code[known], return_inverse=True)
-        codes, _ = np.unique(np.column_stack([place, events.sample[known]]), axis=0).T
+        is_observed = np.isfinite(events.value)
+        names, place = np.unique(events.code[is_observed], return_inverse=True)
+        codes, _ = np.unique(np.column_stack([place, events.sample[is_observed]]), axis=0).T
         for at, count in zip(*np.unique(codes, return_counts=True), strict=True):
             samples[str(names[at]) if events.codes is None else events.codes[names[at]]] += int(
                 count
             )
-    found = {code for code, count in samples.items() if count >= min_rows}
-    return sorted(found) if asked is None else [code for code in asked if code in found]
+    observed = {code for code, count in samples.items() if count >= min_rows}
+    return sorted(observed) if wanted is None else [code for code in wanted if code in observed]
 
 
 def sample_blocks(n: int) -> list[np.ndarray]:

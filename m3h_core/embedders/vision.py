@@ -5,13 +5,6 @@ Legend: M images of N samples, B images of a batch, S side of an image in pixels
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import io
-import json
-import os
-import stat
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -19,35 +12,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
-from m3h_core.embedders.adaptation import SIDE, ImageAdaptation, shrink
+from m3h_core.embedders.adaptation import ImageAdaptation
 from m3h_core.embedders.base import (
     Embedder,
     Progress,
     Scaler,
-    Unreadable,
     blocks,
     flatten,
+    list_unreadable,
     pool_by_recency,
     spread_over,
 )
 from m3h_core.embedders.hardware import (
     ahead,
-    autocast,
-    compute_device,
     cores,
     on_gpu,
     precision,
     release_memory,
     to_device,
 )
+from m3h_core.embedders.image_encoder import ImageEncoder
+from m3h_core.embedders.image_files import UnreadableImage, read_content, read_image
 from m3h_core.embedders.store import FITTED, FileKeys, VectorStore, content_key
 
 if TYPE_CHECKING:
     import torch
 
-PRETRAINED = "pretrained"
 VIEWS = ("PA", "AP", "LATERAL", "other")
 _SAME_VIEW = {"LL": "LATERAL", "LAT": "LATERAL"}
 _WEIGHTS = "encoder.safetensors"
@@ -55,21 +46,10 @@ _WEIGHTS = "encoder.safetensors"
 _BLOCK = 512
 _BATCH = 32
 _BATCH_GPU = 256
-# Raise it when the code makes other vectors of the same image: old ones in a cache are then left
-# alone.
-_PREPROCESSING = 1
-# No radiograph is larger (mammograms: 36 million); what claims to be is damaged, or a decompression
-# bomb.
-_MOST_PIXELS = 64_000_000
-_MOST_BYTES = 512_000_000
 
 # Images of one sample: (hours before the prediction time as a number not above 0, view, path or the
 # file's bytes).
 Images = Sequence[Sequence[tuple[float, str | None, str | Path | bytes]]]
-
-
-class UnreadableImage(Exception):
-    """An image that can't be decoded; the text says why, without a word of its content."""
 
 
 class VisionEmbedder(Embedder):
@@ -117,9 +97,8 @@ class VisionEmbedder(Embedder):
         self._batch_size = batch_size
         self.fit_images = fit_images
         self.seed = seed
-        self._network: Any = None
+        self.encoder = ImageEncoder(self.model, self.weights, self.image_size, seed)
         self._kept: VectorStore | None = None
-        self._sha256 = ""
         # Names the images that the adaptation was fitted on, and the encoder.
         self._fitted_on = ""
         # One of the two brings the network's output to scale: the adaptation for random weights,
@@ -152,7 +131,7 @@ class VisionEmbedder(Embedder):
         self.report = {
             "encoder": self.model,
             "weights": self.weights or "random",
-            "sha256": self._weights_hash(),
+            "sha256": self.encoder.weights_hash(),
             "precision": precision(),
             "image size": self.image_size,
             "fitted on": len(keys),
@@ -163,7 +142,7 @@ class VisionEmbedder(Embedder):
         if not keys:
             return self
         if self.weights is None:
-            self._fitted_on = content_key(self._encoder_key(), *keys).hex()
+            self._fitted_on = content_key(self.encoder.key(self.batch_size), *keys).hex()
             self._adaptation = self._adapt(store, keys)
             self.width += self._adaptation.width
             self.report |= {
@@ -171,7 +150,7 @@ class VisionEmbedder(Embedder):
                 **self._adaptation.report,
             }
         else:
-            self._scaler = Scaler.fit(_rows(store, keys), drop=False)
+            self._scaler = Scaler.fit(store.get_all(keys), drop=False)
             self.width += store.width
         return self
 
@@ -201,14 +180,8 @@ class VisionEmbedder(Embedder):
                 [vectors, np.eye(len(VIEWS))[[_view_index(view) for view, _ in rest]]]
             )
             good = np.array([reason is None for reason in reasons], dtype=bool)
-            self.unreadable += [
-                Unreadable(
-                    int(block.rows[sample[i]]),
-                    int(i - np.searchsorted(sample, sample[i])),
-                    str(reasons[i]),
-                )
-                for i in np.flatnonzero(~good)
-            ]
+            wrong = {i: str(reason) for i, reason in enumerate(reasons) if reason is not None}
+            self.unreadable += list_unreadable(block.rows, sample, wrong)
             pooled[block.rows], present[block.rows] = pool_by_recency(
                 vectors[good].astype(np.float32),
                 sample[good],
@@ -237,11 +210,11 @@ class VisionEmbedder(Embedder):
 
     def check(self) -> None:
         """Load the network; raise ValueError where it or its weights can't be had."""
-        self._load()
+        self.encoder.load()
 
     def content_key(self, source: str | Path | bytes) -> bytes | None:
         """What the vector of an image is cached by; None for a file that isn't there."""
-        return self._file_keys([source])[0] or _content_key(source)
+        return self._file_keys([source])[0] or _key_of_content(source)
 
     def _vectors(
         self,
@@ -252,19 +225,19 @@ class VisionEmbedder(Embedder):
     ) -> tuple[np.ndarray, list[str | None]]:
         """Vectors [n, F - views] of images, without their view, and why there is none."""
         keys = self._file_keys(sources)
-        vectors, found = final.get([key or b"" for key in keys])
-        if not found.all():
-            missing = np.flatnonzero(~found)
+        vectors, is_found = final.get([key or b"" for key in keys])
+        if not is_found.all():
+            missing = np.flatnonzero(~is_found)
             outcomes = self._embed([sources[i] for i in missing], raw, progress)
             good = [outcome for outcome in dict.fromkeys(outcomes) if isinstance(outcome, bytes)]
-            final.put(good, self._finish(_rows(raw, good)))
+            final.put(good, self._finish(raw.get_all(good)))
             for i, outcome in zip(missing, outcomes, strict=True):
                 keys[i] = outcome
             vectors, _ = final.get([key if isinstance(key, bytes) else b"" for key in keys])
         width = self.width - len(VIEWS)
-        return vectors if vectors.shape[1] == width else np.zeros((len(sources), width)), [
-            key if isinstance(key, str) else None for key in keys
-        ]
+        if vectors.shape[1] != width:
+            vectors = np.zeros((len(sources), width))
+        return vectors, [key if isinstance(key, str) else None for key in keys]
 
     def _embed(
         self,
@@ -277,19 +250,18 @@ class VisionEmbedder(Embedder):
         """
         import torch
 
-        known = self._file_keys(sources)
+        keys = self._file_keys(sources)
+        is_stored = store.find([key or b"" for key in keys])
         outcomes: dict[Any, bytes | str] = {
             source: key
-            for source, key, here in zip(
-                sources, known, store.find([key or b"" for key in known]), strict=True
-            )
-            if key is not None and here
+            for source, key, stored in zip(sources, keys, is_stored, strict=True)
+            if key is not None and stored
         }
         todo = [source for source in dict.fromkeys(sources) if source not in outcomes]
 
         def read(source: str | Path | bytes) -> tuple[bytes | str, np.ndarray | None]:
             try:
-                content = _content(source)
+                content = read_content(source)
                 key = content_key(content)
                 return key, None if store.find([key])[0] else read_image(content, self.image_size)
             except UnreadableImage as error:
@@ -318,7 +290,7 @@ class VisionEmbedder(Embedder):
                     filled = filled + 1
                     new.append(outcome)
                 if filled == self.batch_size or (filled and i == len(todo) - 1):
-                    rows.append(self._raw(to_device(batch))[:filled])
+                    rows.append(self.encoder.raw(to_device(batch))[:filled])
                     filled = 0
                     if len(new) >= _BLOCK:
                         keep()
@@ -333,77 +305,23 @@ class VisionEmbedder(Embedder):
         )
         return [outcomes[source] for source in sources]
 
-    def _raw(self, batch: torch.Tensor) -> torch.Tensor:
-        """What does not depend on the fit, of pictures [B, 3, S, S]: features; without weights the
-        small image too.
-        """
-        import torch
-
-        features = self._features(batch)
-        return (
-            features
-            if self.weights is not None
-            else torch.cat([features, shrink(batch).flatten(1)], dim=1)
-        )
-
     def _finish(self, raw: np.ndarray) -> np.ndarray:
         """Vectors [n, F - views] from what the network says of n images."""
-        import torch
-
         if self._scaler is not None:
             return self._scaler.transform(raw)
         if self._adaptation is None:
             return np.zeros((len(raw), 0), dtype=np.float32)
-        vectors = np.empty((len(raw), self._adaptation.width), dtype=np.float32)
-        # Whole batches here too.
-        batch = np.zeros((self.batch_size, raw.shape[1]), dtype=np.float32)
-        with torch.inference_mode():
-            for low in range(0, len(raw), self.batch_size):
-                part = raw[low : low + self.batch_size]
-                batch[: len(part)] = part
-                vectors[low : low + len(part)] = self._adaptation.transform(
-                    *self._split(batch)
-                ).cpu()[: len(part)]
-        return vectors
-
-    def _split(self, raw: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images in small [n, 1, side, side] and features [n, C]."""
-        import torch
-
-        rows = torch.from_numpy(raw).to(compute_device())
-        return rows[:, -(SIDE**2) :].reshape(-1, 1, SIDE, SIDE), rows[:, : -(SIDE**2)]
+        return self._adaptation.transform_rows(raw, self.batch_size)
 
     def _adapt(self, store: VectorStore, keys: list[bytes]) -> ImageAdaptation:
         """The adaptation to these images: read, where the cache has it, else fitted."""
         file = self._final_folder() / FITTED / "adaptation.safetensors" if self.cache else None
         if file is not None and file.exists():
-            return ImageAdaptation(load_file(file))
-        adaptation = ImageAdaptation.fit(*self._split(_rows(store, keys)), self.seed)
+            return ImageAdaptation.load(file)
+        adaptation = ImageAdaptation.fit_rows(store.get_all(keys), self.seed)
         if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-            save_file(adaptation.arrays, partial)
-            os.replace(partial, file)
+            adaptation.save(file)
         return adaptation
-
-    def _features(self, batch: torch.Tensor) -> torch.Tensor:
-        """Of pictures [B, 3, S, S]: the pooled output with weights, else mean and spread of each
-        stage's channels.
-        """
-        import torch
-
-        network = self._load()
-        with autocast():
-            pictures = ((batch - self._mean) / self._std).contiguous(
-                memory_format=torch.channels_last
-            )
-            if self.weights is not None:
-                return network(pictures).float()
-            stages = network.forward_intermediates(pictures, intermediates_only=True)
-        stages = [z.float() for z in stages]
-        return torch.cat(
-            [part for z in stages for part in (z.mean((2, 3)), z.std((2, 3), correction=0))], dim=1
-        )
 
     def _file_keys(self, sources: Sequence[str | Path | bytes]) -> list[Any]:
         """The content key of each source that is known without reading a file, else None."""
@@ -421,7 +339,9 @@ class VisionEmbedder(Embedder):
     def _raw_store(self) -> VectorStore:
         if self.cache is None:
             return VectorStore(None) if self._kept is None else self._kept
-        return VectorStore(self.cache / f"{self.modality}-{self._encoder_key().hex()}")
+        return VectorStore(
+            self.cache / f"{self.modality}-{self.encoder.key(self.batch_size).hex()}"
+        )
 
     def _final_store(self) -> VectorStore:
         """What depends on the fit: dear enough to be kept where it is an adaptation."""
@@ -430,84 +350,6 @@ class VisionEmbedder(Embedder):
 
     def _final_folder(self) -> Path:
         return Path(self.cache or "") / f"{self.modality}-{FITTED}-{self._fitted_on}"
-
-    def _encoder_key(self) -> bytes:
-        decides = [
-            self.model,
-            self._weights_hash(),
-            self.weights is None,
-            self.image_size,
-            self.batch_size,
-        ]
-        return content_key(json.dumps([*decides, precision(), self.seed, _PREPROCESSING]).encode())
-
-    def _weights_hash(self) -> str:
-        if not self._sha256:
-            digest = hashlib.sha256()
-            for name, tensor in sorted(self._load().state_dict().items()):
-                digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-            self._sha256 = digest.hexdigest()
-        return self._sha256
-
-    def _load(self, file: Path | None = None) -> Any:
-        """The network, created at the first use; its weights from a saved embedder's ``file`` where
-        given.
-        """
-        if self._network is None:
-            import torch
-
-            from m3h_core import _torchvision_guard  # noqa: F401  (before timm)
-            import timm  # isort: skip
-
-            options: dict[str, Any] = {"num_classes": 0}
-            if not timm.is_model(self.model):
-                near = timm.list_models(f"*{self.model.split('_')[0]}*")[:5]
-                raise ValueError(
-                    f"timm has no model {self.model!r}"
-                    + (f"; near: {', '.join(near)}" if near else "")
-                )
-            config = timm.get_pretrained_cfg(self.model)
-            # Vision transformers are built for one size.
-            if config is not None and config.fixed_input_size:
-                options["img_size"] = self.image_size
-            if file is None and self.weights is not None:
-                options["pretrained"] = True
-                if self.weights != PRETRAINED:
-                    if not Path(self.weights).is_file():
-                        raise ValueError(f"weights {self.weights!r}: no such file")
-                    options["pretrained_cfg_overlay"] = {"file": self.weights}
-            # Random weights come from our seed, and the caller's random numbers go on as if nothing
-            # had been.
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
-                try:
-                    network: Any = timm.create_model(self.model, **options)
-                except (
-                    Exception
-                ) as error:  # the hub's client, HTTP, pickle and timm each have their own
-                    raise ValueError(
-                        f"timm model {self.model!r} with weights {self.weights!r} can't be had "
-                        f"({type(error).__name__}: {error}); give the path of its weights, or none "
-                        "for random ones"
-                    ) from error
-            if file is not None:
-                from safetensors.torch import load_model
-
-                load_model(network, str(file))
-            if self.weights is None and not hasattr(network, "forward_intermediates"):
-                raise ValueError(
-                    f"timm model {self.model!r} shows no stages: it can't be used without weights"
-                )
-            about = network.pretrained_cfg if self.weights is not None else {}
-            device = compute_device()
-            self._mean, self._std = (
-                torch.tensor(about.get(name, (0.5, 0.5, 0.5)), device=device).reshape(1, 3, 1, 1)
-                for name in ("mean", "std")
-            )
-            self._network = (
-                network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-            )
-        return self._network
 
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         names = ("model", "weights", "image_size", "half_life_hours", "fit_images", "seed")
@@ -522,9 +364,7 @@ class VisionEmbedder(Embedder):
         return {"options": options, "report": self.report}, arrays
 
     def _save_more(self, folder: Path) -> None:
-        from safetensors.torch import save_model
-
-        save_model(self._load(), str(folder / _WEIGHTS))
+        self.encoder.save(folder / _WEIGHTS)
 
     @classmethod
     def _restore(cls, about: dict[str, Any], arrays: dict[str, np.ndarray], folder: Path) -> Self:
@@ -539,138 +379,15 @@ class VisionEmbedder(Embedder):
             embedder._adaptation = ImageAdaptation(adaptation)
         if "scaler/mean" in arrays:
             embedder._scaler = Scaler.from_arrays(arrays)
-        embedder._load(folder / _WEIGHTS)
+        embedder.encoder.load(folder / _WEIGHTS)
         return embedder
 
 
-def read_image(source: str | Path | bytes, size: int) -> np.ndarray:
-    """An image file as float32 [3, size, size] in 0..1, its aspect kept, black at the sides.
-
-    JPEG, PNG, TIFF and DICOM of 8 or 16 bits, gray or in colour. Brightness is stretched between
-    the image's own 0.5th and 99.5th percentile: exposure and bit depth do not count. Raises
-    UnreadableImage, and ValueError where pydicom is needed and missing.
-    """
+def _key_of_content(source: str | Path | bytes) -> bytes | None:
     try:
-        with warnings.catch_warnings():
-            # Decoders warn of oddities, with values out of the file.
-            warnings.simplefilter("ignore")
-            small = _read(source, size)
-    except UnreadableImage:
-        raise
-    except MemoryError:
-        raise UnreadableImage("too large for the memory") from None
-    except _MissingPackage as error:
-        raise ValueError(str(error)) from None
-    except Exception as error:
-        # On damaged bytes decoders raise anything, and their messages may quote the file.
-        raise UnreadableImage(f"damaged or of an unknown kind ({type(error).__name__})") from None
-    low, high = np.percentile(small, (0.5, 99.5))
-    small = np.clip((small - low) / (high - low), 0, 1) if high > low else np.zeros_like(small)
-    top = (size - small.shape[0]) // 2
-    left = (size - small.shape[1]) // 2
-    picture = np.zeros((3, size, size), dtype=np.float32)
-    picture[:, top : top + small.shape[0], left : left + small.shape[1]] = (
-        small if small.ndim == 2 else small.transpose(2, 0, 1)
-    )
-    return picture
-
-
-class _MissingPackage(Exception):
-    pass
-
-
-def _content(source: str | Path | bytes) -> bytes:
-    """The bytes of an image file; raises UnreadableImage."""
-    try:
-        if not isinstance(source, bytes):
-            found = Path(source).stat()
-            # A pipe would be waited for, and a device may have no end.
-            if not stat.S_ISREG(found.st_mode):
-                raise UnreadableImage("not a regular file")
-            if found.st_size > _MOST_BYTES:
-                raise UnreadableImage("too large a file")
-            source = Path(source).read_bytes()
-    except FileNotFoundError:
-        raise UnreadableImage("no such file") from None
-    except (OSError, ValueError) as error:
-        raise UnreadableImage(f"damaged or of an unknown kind ({type(error).__name__})") from None
-    if not source:
-        raise UnreadableImage("empty file")
-    return source
-
-
-def _content_key(source: str | Path | bytes) -> bytes | None:
-    try:
-        return content_key(_content(source))
+        return content_key(read_content(source))
     except UnreadableImage:
         return None
-
-
-def _rows(store: VectorStore, keys: list[bytes]) -> np.ndarray:
-    rows, found = store.get(keys)
-    if not found.all():
-        raise RuntimeError(
-            f"{store.folder} lost rows while it was in use: start again when nothing erases from it"
-        )
-    return rows
-
-
-def _read(source: str | Path | bytes, size: int) -> np.ndarray:
-    """Gray [h, w] or colour [h, w, 3], shrunk so that the longer side is ``size``; float32 of any
-    range.
-    """
-    from PIL import Image
-
-    source = _content(source)
-    if source[128:132] == b"DICM":
-        image = Image.fromarray(_read_dicom(source))
-    else:
-        try:
-            image = Image.open(io.BytesIO(source), formats=("JPEG", "PNG", "TIFF"))
-        except Image.DecompressionBombError:
-            raise UnreadableImage("too many pixels") from None
-        _check_pixels(*image.size)
-        # A JPEG is decoded at a fraction of its size where that is enough.
-        image.draft(None, (size, size))
-        image.load()
-    if image.mode in ("1", "LA"):
-        image = image.convert("L")
-    elif image.mode[0] in "IF":
-        image = Image.fromarray(np.nan_to_num(np.asarray(image, dtype=np.float32)))
-    elif image.mode not in ("L", "RGB"):
-        image = image.convert("RGB")
-    scale = size / max(image.size)
-    width, height = (max(round(side * scale), 1) for side in image.size)
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
-
-
-def _read_dicom(content: bytes) -> np.ndarray:
-    """The first frame: uint8 [h, w, 3], or float32 [h, w] with the stored lookup applied and bone
-    white.
-    """
-    if importlib.util.find_spec("pydicom") is None:
-        raise _MissingPackage(
-            "a DICOM image was given, and pydicom is not installed: pip install 'm3h[dicom]'"
-        )
-    import pydicom
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
-
-    data = pydicom.dcmread(io.BytesIO(content))
-    _check_pixels(int(data.Rows), int(data.Columns))
-    pixels = pixel_array(data, index=0)
-    if pixels.ndim == 3:
-        return (
-            pixels
-            if pixels.dtype == np.uint8
-            else (255 * (pixels / max(pixels.max(), 1))).astype(np.uint8)
-        )
-    pixels = apply_voi_lut(apply_modality_lut(pixels, data), data).astype(np.float32)
-    return pixels.max() - pixels if data.PhotometricInterpretation == "MONOCHROME1" else pixels
-
-
-def _check_pixels(height: int, width: int) -> None:
-    if height * width > _MOST_PIXELS:
-        raise UnreadableImage("too many pixels")
 
 
 def _view_index(view: str | None) -> int:

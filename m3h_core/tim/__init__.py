@@ -4,26 +4,22 @@ TIM explains the output space as feature importance explains the input space. Th
 score; the definitions here are ours (see interaction.py).
 """
 
-from m3h_core.tim.bench import Bench
+from m3h_core.tim.evaluator import TaskSetEvaluator
 from m3h_core.tim.groups import TaskGroups, task_groups
-from m3h_core.tim.interaction import (
-    METHODS,
-    TaskInteraction,
-    light,
-    measured_interaction,
-    task_interaction,
-)
+from m3h_core.tim.interaction import METHODS, measure_interaction, task_interaction
 from m3h_core.tim.leave_out import LeftOut, leave_one_task_out
+from m3h_core.tim.matrix import TaskInteraction
+from m3h_core.tim.pairwise import shrink_network
 
 __all__ = [
     "METHODS",
-    "Bench",
     "LeftOut",
     "TaskGroups",
     "TaskInteraction",
+    "TaskSetEvaluator",
     "leave_one_task_out",
-    "light",
-    "measured_interaction",
+    "measure_interaction",
+    "shrink_network",
     "task_groups",
     "task_interaction",
 ]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from m3h_core.cohort import VALID
-from m3h_core.tim.bench import Bench, Contrast, Measured, TaskSet
-from m3h_core.tim.interaction import TaskInteraction
+from m3h_core.tim.evaluator import Contrast, TaskSet, TaskSetEvaluator
+from m3h_core.tim.matrix import TaskInteraction
 
 _STARTS = 20
 
@@ -76,55 +76,50 @@ class TaskGroups:
         }
 
 
-def task_groups(bench: Bench, interaction: TaskInteraction, most: int = 4) -> TaskGroups:
+def task_groups(
+    evaluator: TaskSetEvaluator, interaction: TaskInteraction, most: int = 4
+) -> TaskGroups:
     """Train the tasks in 2 to ``most`` groups and keep the number of models that is best on the
     validation split.
 
     For each number the groups are those of the largest sum over the tasks of a task's mean TIM in
     its group, by the matrix of the validation split (as TAG groups tasks). One model of all tasks
-    is always tried. ``bench`` is the one that ``interaction`` was measured on: its single-task and
+    is always tried. ``evaluator`` is the one that ``interaction`` was measured on: its single-task and
     joint models are not trained again.
     """
-    n = len(bench.tasks)
+    n = len(evaluator.tasks)
     everything: TaskSet = tuple(range(n))
     tried: dict[int, list[TaskSet]] = {1: [everything]}
     for count in range(2, min(most, n) + 1):
-        groups = best_groups(np.nan_to_num(interaction.valid_TT), count)
+        groups = find_groups(np.nan_to_num(interaction.valid_TT), count)
         tried.setdefault(len(groups), groups)
     sets = [group for groups in tried.values() for group in groups]
     alone: list[TaskSet] = [(i,) for i in everything]
-    bench.plan(len(bench.lacking([*sets, *alone])))
-    bench.train([*sets, *alone])
-    judged = [i for i in everything if np.isfinite(bench.values([_mean_metric(alone, [i])])).all()]
-    judged = [
-        i for i in judged if np.isfinite(bench.values([_mean_metric(alone, [i])], VALID)).all()
-    ]
+    evaluator.plan(len(evaluator.lacking([*sets, *alone])))
+    evaluator.train([*sets, *alone])
+    judged = [i for i in everything if _is_scored(evaluator, alone, i)]
     if not judged:
         raise ValueError(
             "no task has labels enough in the validation and test splits to choose groups by"
         )
-    by_count = {count: _both(bench, groups, judged) for count, groups in tried.items()}
+    by_count = {count: _score_groups(evaluator, groups, judged) for count, groups in tried.items()}
     count = max(by_count, key=lambda c: (by_count[c]["valid"], -c))
-    gain, over_joint = (
-        _gain(
-            bench.measure(
-                [_minus(_mean_metric(tried[count], judged), _mean_metric(other, judged))], [0]
-            )
-        )
-        for other in (alone, [everything])
-    )
-    names = tuple(tuple(bench.tasks[i].name for i in group) for group in tried[count])
+    gain = _measure_gain(evaluator, tried[count], alone, judged)
+    over_joint = _measure_gain(evaluator, tried[count], [everything], judged)
+    names = [evaluator.names_of(group) for group in tried[count]]
     table = tuple({"models": c, **scores} for c, scores in sorted(by_count.items()))
-    return TaskGroups(names, table, _both(bench, alone, judged), gain, over_joint)
+    return TaskGroups(
+        tuple(names), table, _score_groups(evaluator, alone, judged), gain, over_joint
+    )
 
 
-def best_groups(gain_TT: np.ndarray, count: int, seed: int = 0) -> list[TaskSet]:
+def find_groups(gain_TT: np.ndarray, count: int, seed: int = 0) -> list[TaskSet]:
     """Up to ``count`` groups of the largest sum of mean gains, from several random starts; smallest
     tasks first.
 
     ``gain_TT[i, j]`` is what task i gains from j. A task alone gains nothing.
 
-    >>> best_groups(np.array([[0, 2, -1, -1], [2, 0, -1, -1], [-1, -1, 0, 1], [-1, -1, 1, 0]]), 2)
+    >>> find_groups(np.array([[0, 2, -1, -1], [2, 0, -1, -1], [-1, -1, 0, 1], [-1, -1, 1, 0]]), 2)
     [(0, 1), (2, 3)]
     """
     gain_TT = gain_TT - np.diag(np.diag(gain_TT))
@@ -132,18 +127,18 @@ def best_groups(gain_TT: np.ndarray, count: int, seed: int = 0) -> list[TaskSet]
     n = len(gain_TT)
     best: tuple[float, np.ndarray] | None = None
     for _ in range(_STARTS):
-        group_T = _climbed(gain_TT, rng.integers(0, count, n), count)
-        value = _total(gain_TT, group_T)
+        group_T = _improve_groups(gain_TT, rng.integers(0, count, n), count)
+        value = _sum_gains(gain_TT, group_T)
         if best is None or value > best[0] + 1e-12:
             best = (value, group_T)
     assert best is not None
     return sorted(tuple(np.flatnonzero(best[1] == g).tolist()) for g in np.unique(best[1]))
 
 
-def _climbed(gain_TT: np.ndarray, group_T: np.ndarray, count: int) -> np.ndarray:
+def _improve_groups(gain_TT: np.ndarray, group_T: np.ndarray, count: int) -> np.ndarray:
     """Move one task at a time to where the total grows most, until no move helps."""
     group_T = group_T.copy()
-    value = _total(gain_TT, group_T)
+    value = _sum_gains(gain_TT, group_T)
     improved = True
     while improved:
         improved = False
@@ -152,7 +147,7 @@ def _climbed(gain_TT: np.ndarray, group_T: np.ndarray, count: int) -> np.ndarray
             totals = []
             for g in range(count):
                 group_T[i] = g
-                totals.append(_total(gain_TT, group_T))
+                totals.append(_sum_gains(gain_TT, group_T))
             group_T[i] = home
             if max(totals) > value + 1e-12:
                 group_T[i] = int(np.argmax(totals))
@@ -161,7 +156,7 @@ def _climbed(gain_TT: np.ndarray, group_T: np.ndarray, count: int) -> np.ndarray
     return group_T
 
 
-def _total(gain_TT: np.ndarray, group_T: np.ndarray) -> float:
+def _sum_gains(gain_TT: np.ndarray, group_T: np.ndarray) -> float:
     same_TT = group_T[:, None] == group_T[None, :]
     others_T = same_TT.sum(1) - 1
     return float(((gain_TT * same_TT).sum(1) / np.maximum(others_T, 1)).sum())
@@ -173,18 +168,35 @@ def _mean_metric(groups: Sequence[TaskSet], judged: Sequence[int]) -> Contrast:
     return {(home[i], i): 1 / len(judged) for i in judged}
 
 
-def _minus(a: Contrast, b: Contrast) -> Contrast:
+def _subtract(a: Contrast, b: Contrast) -> Contrast:
     keys = dict.fromkeys([*a, *b])
     return {key: a.get(key, 0.0) - b.get(key, 0.0) for key in keys}
 
 
-def _both(bench: Bench, groups: Sequence[TaskSet], judged: Sequence[int]) -> dict[str, float]:
+def _score_groups(
+    evaluator: TaskSetEvaluator, groups: Sequence[TaskSet], judged: Sequence[int]
+) -> dict[str, float]:
     contrast = [_mean_metric(groups, judged)]
     return {
-        "valid": float(bench.values(contrast, VALID)[0]),
-        "test": float(bench.values(contrast)[0]),
+        "valid": float(evaluator.values(contrast, VALID)[0]),
+        "test": float(evaluator.values(contrast)[0]),
     }
 
 
-def _gain(measured: Measured) -> Gain:
+def _is_scored(evaluator: TaskSetEvaluator, alone: Sequence[TaskSet], task: int) -> bool:
+    """Whether a task's single-task models have a metric on both splits."""
+    contrast = [_mean_metric(alone, [task])]
+    splits = (evaluator.values(contrast), evaluator.values(contrast, VALID))
+    return bool(np.isfinite(splits).all())
+
+
+def _measure_gain(
+    evaluator: TaskSetEvaluator,
+    groups: Sequence[TaskSet],
+    other: Sequence[TaskSet],
+    judged: Sequence[int],
+) -> Gain:
+    """What these groups gain over other ones, mean over the tasks."""
+    contrast = _subtract(_mean_metric(groups, judged), _mean_metric(other, judged))
+    measured = evaluator.measure([contrast], [0])
     return Gain(float(measured.value[0]), float(measured.low[0]), float(measured.high[0]))

@@ -12,7 +12,7 @@ inputs, H units of the shared layer, N rows, d dimensions of the projection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from torch import Tensor
 
 from m3h_core.checkpoint import fingerprint, read_tensors, write_tensors
 from m3h_core.cohort import TRAIN, Cohort
+from m3h_core.config import FitConfig
 from m3h_core.data import TrainingData
-from m3h_core.model import M3H, FitConfig, run
+from m3h_core.model import M3H, run
 from m3h_core.tasks import TaskSpec
-from m3h_core.training import FittedModel, Trainer, finished
+from m3h_core.tim.evaluator import TaskSetEvaluator
+from m3h_core.training import FittedModel, Trainer, to_fitted_model
 
 _EVERY = 3  # Epochs from one look ahead to the next.
 _LOOK_AT = 256  # Training rows whose gradient is the step.
@@ -60,7 +62,7 @@ def affinity(
         tensors, _ = read_tensors(file)
         matrix = tensors.pop("matrix").numpy()
         model.load_state_dict(tensors)
-        return matrix, finished(model, data)
+        return matrix, to_fitted_model(model, data)
     rows = torch.Generator().manual_seed(config.seed)
     looks: list[np.ndarray] = []
 
@@ -75,7 +77,7 @@ def affinity(
     matrix = np.mean(looks, axis=0)
     if file:
         write_tensors(file, model.state_dict() | {"matrix": torch.from_numpy(matrix)}, {})
-    return matrix, finished(model, data)
+    return matrix, to_fitted_model(model, data)
 
 
 def _look_ahead(trainer: Trainer, rows: Tensor) -> np.ndarray:
@@ -90,10 +92,10 @@ def _look_ahead(trainer: Trainer, rows: Tensor) -> np.ndarray:
             loss, [params[name] for name in shared], retain_graph=True, allow_unused=True
         )
         steps = dict(zip(shared, gradients, strict=True))
-        moved = params | {
+        stepped = params | {
             n: params[n].detach() - _step(trainer, n, g) for n, g in steps.items() if g is not None
         }
-        columns.append(1 - trainer.valid_losses(moved)[0] / before_T)
+        columns.append(1 - trainer.valid_losses(stepped)[0] / before_T)
     return torch.stack(columns, dim=1).double().cpu().numpy()
 
 
@@ -174,7 +176,7 @@ class _Linearized:
             (data.valid_targets, data.valid_mask) if valid else (data.targets, data.weights)
         )
         components = data.valid_components if valid else data.components
-        found = cls(len(network.tasks))
+        linearized = cls(len(network.tasks))
         generator = torch.Generator().manual_seed(network.config.seed)
         by_input, by_unit = (
             torch.randint(0, 2, (size, _DIMENSIONS), generator=generator).to(x) * 2 - 1
@@ -200,8 +202,8 @@ class _Linearized:
                         slope_B,
                         weights[i, rows],
                     )
-                    found._add(i, *(term.double().cpu().numpy() for term in terms))
-        return found
+                    linearized._add(i, *(term.double().cpu().numpy() for term in terms))
+        return linearized
 
     def _add(
         self,
@@ -213,10 +215,10 @@ class _Linearized:
     ) -> None:
         self.curvature_Tdd[i] += (phi_Bd * (weight * slope)[:, None]).T @ phi_Bd
         self.pull_Td[i] += phi_Bd.T @ (weight * residual)
-        moved_Bd = phi_Bd * slope[:, None]
+        scaled_Bd = phi_Bd * slope[:, None]
         self.left_T[i] += float((weight * residual**2).sum())
-        self.slope_Td[i] += moved_Bd.T @ (weight * residual)
-        self.bend_Tdd[i] += (moved_Bd * weight[:, None]).T @ moved_Bd
+        self.slope_Td[i] += scaled_Bd.T @ (weight * residual)
+        self.bend_Tdd[i] += (scaled_Bd * weight[:, None]).T @ scaled_Bd
 
 
 def _sensitivities(network: M3H, x_BF: Tensor) -> Tensor:
@@ -257,3 +259,16 @@ def _residual(
             outputs_OB
         )
     return aim - predicted, predicted * (1 - predicted)
+
+
+# Over the seeds of an evaluator -------------------------------------------------------------------
+
+
+def attention_by_seed(evaluator: TaskSetEvaluator, joint: Sequence[FittedModel]) -> np.ndarray:
+    """:func:`attention` [S, T, T] of the joint model of each seed."""
+    return np.stack([attention(model, evaluator.cohort) for model in joint])
+
+
+def projection_by_seed(evaluator: TaskSetEvaluator, joint: Sequence[FittedModel]) -> np.ndarray:
+    """:func:`projection` [S, T, T] of the joint model of each seed."""
+    return np.stack([projection(model, evaluator.bank.data(model.config)) for model in joint])

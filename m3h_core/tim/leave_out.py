@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from m3h_core.tim.bench import Bench, Contrast
-from m3h_core.tim.interaction import TaskInteraction, listed
+from m3h_core.tim.evaluator import Contrast, TaskSetEvaluator
+from m3h_core.tim.matrix import TaskInteraction, to_lists
 
 
 @dataclass(frozen=True)
@@ -38,32 +38,34 @@ class LeftOut:
         """A JSON-ready form, null where a number is not defined."""
         return {
             "tasks": list(self.tasks),
-            "matrix": listed(self.matrix_TL),
-            "low": listed(self.low_TL),
-            "high": listed(self.high_TL),
+            "matrix": to_lists(self.matrix_TL),
+            "low": to_lists(self.low_TL),
+            "high": to_lists(self.high_TL),
             "spearman": self.spearman if math.isfinite(self.spearman) else None,
             "same_sign": self.same_sign if math.isfinite(self.same_sign) else None,
             "cells": self.cells,
         }
 
 
-def leave_one_task_out(bench: Bench, interaction: TaskInteraction, count: int = 4) -> LeftOut:
+def leave_one_task_out(
+    evaluator: TaskSetEvaluator, interaction: TaskInteraction, count: int = 4
+) -> LeftOut:
     """Train the joint model without each of ``count`` tasks, from those that help others most to
     those that do least.
 
-    ``bench`` is the one that ``interaction`` was measured on. Cells are compared where the pair was
+    ``evaluator`` is the one that ``interaction`` was measured on. Cells are compared where the pair was
     retrained.
     """
-    n = len(bench.tasks)
+    n = len(evaluator.tasks)
     everything = tuple(range(n))
     by_help = np.argsort(-np.nan_to_num(interaction.matrix_TT).mean(0), kind="stable")
     picked = sorted({int(by_help[round(at)]) for at in np.linspace(0, n - 1, min(count, n))})
-    without = {j: tuple(i for i in everything if i != j) for j in picked}
-    bench.plan(len(bench.lacking([everything, *without.values()])))
-    bench.train([everything, *without.values()])
+    without = {j: (*everything[:j], *everything[j + 1 :]) for j in picked}
+    evaluator.plan(len(evaluator.lacking([everything, *without.values()])))
+    evaluator.train([everything, *without.values()])
     cells = [(i, j) for j in picked for i in everything if i != j]
     contrasts: list[Contrast] = [{(everything, i): 1.0, (without[j], i): -1.0} for i, j in cells]
-    measured = bench.measure(contrasts, [i for i, _ in cells])
+    measured = evaluator.measure(contrasts, [i for i, _ in cells])
     shape = (n, len(picked))
     matrix = np.full(shape, np.nan)
     low = np.full(shape, np.nan)
@@ -72,15 +74,14 @@ def leave_one_task_out(bench: Bench, interaction: TaskInteraction, count: int = 
     matrix[at] = measured.value
     low[at] = measured.low
     high[at] = measured.high
-    pairs = [
-        interaction.matrix_TT[c] if interaction.source_TT[c] == "retrained" else math.nan
-        for c in cells
-    ]
+    is_retrained_TT = interaction.source_TT == "retrained"
+    pair_TT = np.where(is_retrained_TT, interaction.matrix_TT, np.nan)
+    pairs = [pair_TT[cell] for cell in cells]
     both = np.array([measured.value, pairs])
     both = both[:, np.isfinite(both).all(0)]
     comparable = both.shape[1] > 2 and (np.ptp(both, axis=1) > 0).all()
     return LeftOut(
-        tuple(bench.tasks[j].name for j in picked),
+        tuple(evaluator.tasks[j].name for j in picked),
         matrix,
         low,
         high,

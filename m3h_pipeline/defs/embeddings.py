@@ -14,7 +14,12 @@ from m3h_pipeline.jobs.encoders import encoder_options
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.state.steps import Step, code_version
 
-CODE = code_version("m3h_core.embedders", "m3h_pipeline.features", "m3h_pipeline.jobs.embed")
+CODE = code_version(
+    "m3h_core.embedders",
+    "m3h_pipeline.features",
+    "m3h_pipeline.jobs.embed",
+    "m3h_pipeline.jobs.encoders",
+)
 
 # modality -> (kinds, description)
 _MODALITIES: dict[str, tuple[set[str], str]] = {

@@ -31,7 +31,11 @@ CODE = code_version(
     "m3h_pipeline.jobs.score",
 )
 MONITORING_CODE = code_version(
-    "m3h_pipeline.scoring.monitoring", "m3h_core.metrics", "m3h_core.calibration"
+    "m3h_pipeline.scoring.monitoring",
+    "m3h_core.metrics",
+    "m3h_core.silhouette",
+    "m3h_core.calibration",
+    "m3h_core.grouped",
 )
 _SHARED: dict[str, Any] = {"group_name": "scoring", "owners": OWNERS, "partitions_def": snapshots}
 _CHECKS = {

@@ -10,7 +10,7 @@ from m3h_pipeline.defs.embeddings import ALL_EMBEDDINGS, by_modality
 from m3h_pipeline.defs.metadata import OWNERS, chart_metadata, mlflow_link, to_materialization
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import Workspace, key_of
-from m3h_pipeline.jobs import CURVES, read_curves
+from m3h_pipeline.jobs.curves import CURVES, read_curves
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.sources.tasks_file import read_tasks

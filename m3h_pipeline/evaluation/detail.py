@@ -412,7 +412,7 @@ def _phenotypes(
 ) -> dict[str, Any]:
     """The clusters, each with what is more or less frequent in it than outside."""
     from m3h_core.clusters import cluster_enrichment
-    from m3h_core.metrics import hard_clusters
+    from m3h_core.silhouette import hard_clusters
 
     clusters = hard_clusters(prediction)
     found = [

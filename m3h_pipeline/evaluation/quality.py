@@ -187,7 +187,7 @@ def trust(
     the truth, with ``low`` and ``high``, and ``positives``, of those whose label is yes; ``size``:
     classes in a set, or an interval's width.
     """
-    from m3h_core import Held, evaluate_predictions
+    from m3h_core import ObservedCoverage, evaluate_predictions
     from m3h_core.cohort import TEST
 
     tasks = [
@@ -207,11 +207,13 @@ def trust(
     for task in tasks:
         rows = np.flatnonzero(cohort.labelled[task.name] & (cohort.split == TEST))
         target = np.asarray(cohort.labels[task.name])[rows]
-        held = Held.of(task, target, said[task.name][rows], cohort.subjects[rows])
+        held = ObservedCoverage.of(task, target, said[task.name][rows], cohort.subjects[rows])
         yes = target == 1
         has_yes = task.problem == "binary" and yes.sum() >= MIN_GROUP_SIZE
         positives = (
-            Held.of(task, target[yes], said[task.name][rows][yes]).coverage if has_yes else None
+            ObservedCoverage.of(task, target[yes], said[task.name][rows][yes]).coverage
+            if has_yes
+            else None
         )
         numbers = {
             "error": errors[0][task.name], "calibrated": errors[1][task.name], "coverage": held.coverage,

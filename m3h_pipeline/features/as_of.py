@@ -46,8 +46,10 @@ def write_inputs(
     features = Columns.load(valid["samples"]).features
     with workbench(spill_folder(to, spill), memory_limit) as connection:
         samples = f"read_parquet({literal(valid['samples'] / 'samples.parquet')})"
-        known = [row[0] for row in connection.execute(f"DESCRIBE FROM {samples}").fetchall()]
-        if missing := [name for name in features if name not in known]:
+        columns_present = [
+            row[0] for row in connection.execute(f"DESCRIBE FROM {samples}").fetchall()
+        ]
+        if missing := [name for name in features if name not in columns_present]:
             raise InputError(
                 f"columns.json declares the feature {', '.join(missing)}, which the samples table "
                 "lacks"
@@ -81,7 +83,7 @@ def _write_given(connection: duckdb.DuckDBPyConnection, file: Path, to: Path) ->
     of the prediction.
     """
     vectors = f"read_parquet({literal(file)}) JOIN samples USING (sample_id)"
-    found = connection.execute(
+    modalities = connection.execute(
         f"SELECT DISTINCT modality FROM {vectors} ORDER BY modality"
     ).fetchall()
     return {
@@ -91,7 +93,7 @@ def _write_given(connection: duckdb.DuckDBPyConnection, file: Path, to: Path) ->
             "BY sample_id",
             to / f"given_{modality}.parquet",
         )
-        for (modality,) in found
+        for (modality,) in modalities
     }
 
 

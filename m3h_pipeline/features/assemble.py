@@ -28,11 +28,11 @@ def write_cohort(
     frame = pl.read_parquet(samples / "samples.parquet").sort("sample_id")
     audit = json.loads((samples / "columns.json").read_text())["audit"]
     tasks = read_tasks(labels)
-    known = pl.read_parquet(labels / "labels.parquet")
+    label_rows = pl.read_parquet(labels / "labels.parquet")
     arrays = {
         name: load_file(folder / "embedding.safetensors") for name, folder in embeddings.items()
     }
-    by_task = {task.name: _labels(frame["sample_id"], known, task.name) for task in tasks}
+    by_task = {task.name: _labels(frame["sample_id"], label_rows, task.name) for task in tasks}
     cohort = Cohort(
         sample_ids=frame["sample_id"].to_list(),
         split=frame["split"].to_numpy(),
@@ -57,7 +57,9 @@ def write_cohort(
     }
 
 
-def _labels(order: pl.Series, known: pl.DataFrame, task: str) -> tuple[np.ndarray, np.ndarray]:
-    mine = known.filter(pl.col("task") == task).select("sample_id", "value")
-    values = order.to_frame().join(mine, on="sample_id", how="left", maintain_order="left")["value"]
+def _labels(order: pl.Series, label_rows: pl.DataFrame, task: str) -> tuple[np.ndarray, np.ndarray]:
+    task_rows = label_rows.filter(pl.col("task") == task).select("sample_id", "value")
+    values = order.to_frame().join(task_rows, on="sample_id", how="left", maintain_order="left")[
+        "value"
+    ]
     return values.fill_null(float("nan")).to_numpy(), values.is_not_null().to_numpy()

@@ -47,18 +47,18 @@ def raw_inputs(inputs: Path, samples: Sequence[str]) -> Iterator[pd.DataFrame]:
 
 def _of(file: Path, order: pl.DataFrame) -> pl.DataFrame:
     """The row of each sample in a file that has one a sample."""
-    found = (
+    rows = (
         pl.scan_parquet(file)
         .filter(pl.col("sample_id").is_in(order["sample_id"].implode()))
         .collect()
     )
-    return order.join(found, on="sample_id", how="left", maintain_order="left")
+    return order.join(rows, on="sample_id", how="left", maintain_order="left")
 
 
 def _lists(file: Path, order: pl.DataFrame, columns: list[str]) -> list[list[dict[str, Any]]]:
-    mine = pl.scan_parquet(file).filter(pl.col("sample_id").is_in(order["sample_id"].implode()))
+    rows = pl.scan_parquet(file).filter(pl.col("sample_id").is_in(order["sample_id"].implode()))
     records: dict[str, list[dict[str, Any]]] = {sample: [] for sample in order["sample_id"]}
-    for sample, *values in mine.select("sample_id", *columns).collect().iter_rows():
+    for sample, *values in rows.select("sample_id", *columns).collect().iter_rows():
         records[sample].append(_as_served(dict(zip(columns, values, strict=True))))
     return list(records.values())
 

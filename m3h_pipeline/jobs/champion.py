@@ -21,7 +21,7 @@ from m3h_core.cohort import TEST
 from m3h_core.embedders import Embedder, GivenEmbedder, load_embedder
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import is_given, modality_items, take
-from m3h_pipeline.jobs import FACTS, Log, job
+from m3h_pipeline.jobs.job import FACTS, Log, run_job
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry.digests import fetch_approved
 from m3h_pipeline.state.data_files import write_arrays, write_json
@@ -100,7 +100,7 @@ def _items(modality: str, embedder: Embedder, inputs: Path, rows: np.ndarray) ->
 
 def main() -> None:
     """Entry point."""
-    with job() as (config, log):
+    with run_job() as (config, log):
         write_json(Path(config["to"]) / FACTS, predict(config, log))
 
 

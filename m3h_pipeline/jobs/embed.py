@@ -25,21 +25,19 @@ import polars as pl
 
 from m3h_core.cohort import TRAIN
 from m3h_core.embedders import (
-    EMBEDDERS,
     AbsentEmbedder,
     Embedder,
     GivenEmbedder,
     LanguageEmbedder,
-    SequenceEmbedder,
-    TabularEmbedder,
-    TimeseriesEmbedder,
     VisionEmbedder,
-    embedder_class,
     prune,
 )
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import ITEM_IDS, is_given, item_ids, modality_items, take
-from m3h_pipeline.jobs import FACTS, Log, Progress, job
+from m3h_pipeline.jobs.encoders import new_embedder
+from m3h_pipeline.jobs.job import FACTS, Log, run_job
+from m3h_pipeline.jobs.on_ray import fill_cache
+from m3h_pipeline.jobs.progress import Progress
 from m3h_pipeline.state.data_files import write_arrays, write_json
 from m3h_pipeline.wording import MIN_GROUP_SIZE
 
@@ -71,8 +69,6 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
         embedder.cache = cache if config["cache_bytes"] else None
         spread = 0
         if config.get("engine") == "ray" and embedder.cache and not given and modality in ITEM_IDS:
-            from m3h_pipeline.jobs.on_ray import fill_cache
-
             spread = fill_cache(config, len(samples), Progress(f"{modality}: samples on Ray,", log))
         train = take(items, (samples["split"] == TRAIN).to_numpy().nonzero()[0])
         embedder.fit(train, on_progress=Progress(f"{modality}: fitting on train,", log))
@@ -80,9 +76,8 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
         vectors, present = embedder.transform(
             items, on_progress=Progress(f"{modality}: samples,", log)
         )
-    except (
-        ValueError
-    ) as error:  # a checkpoint or weights that can't be had, a package that is missing
+    except ValueError as error:
+        # A checkpoint or weights that can't be had, a package that is missing.
         raise InputError(f"{modality}: {error}") from error
     embedder.save(to / "embedder")
     write_arrays(to / "embedding.safetensors", {"vectors": vectors, "present": present})
@@ -146,22 +141,6 @@ def embed_nothing(embedder: AbsentEmbedder, inputs: Path, to: Path) -> dict[str,
     return facts
 
 
-def new_embedder(modality: str, options: dict[str, Any]) -> Embedder:
-    """An embedder that keeps the value of no few patients: it goes into the registry."""
-    if "encoder" in options:
-        named: Any = embedder_class(modality, options["encoder"])
-        return named(min_rows=MIN_GROUP_SIZE)
-    if "learned" in options:
-        kind = SequenceEmbedder if options["learned"] else TimeseriesEmbedder
-        return kind(
-            min_rows=MIN_GROUP_SIZE,
-            **{name: value for name, value in options.items() if name != "learned"},
-        )
-    if modality == "tabular":
-        return TabularEmbedder(min_rows=MIN_GROUP_SIZE)
-    return EMBEDDERS[modality](**options)
-
-
 def _write_quarantine(embedder: Embedder, inputs: Path, file: Path) -> None:
     """In the form of the quarantined rows of a table; readable by the owner alone."""
     frame = pl.DataFrame(schema=_QUARANTINE)
@@ -184,7 +163,7 @@ def _write_quarantine(embedder: Embedder, inputs: Path, file: Path) -> None:
 
 def main() -> None:
     """Entry point."""
-    with job() as (config, log):
+    with run_job() as (config, log):
         facts = embed(config, log)
         line = (
             f"{config['modality']}: {facts['present']} of {facts['samples']} samples, "

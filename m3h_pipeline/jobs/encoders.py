@@ -13,9 +13,18 @@ import subprocess
 import sys
 from typing import Any
 
+from m3h_core.embedders import (
+    EMBEDDERS,
+    Embedder,
+    SequenceEmbedder,
+    TabularEmbedder,
+    TimeseriesEmbedder,
+    embedder_class,
+)
 from m3h_pipeline.config import EmbeddingConfig
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import MODALITIES
+from m3h_pipeline.wording import MIN_GROUP_SIZE
 
 _REFUSED = 3
 
@@ -35,6 +44,22 @@ def encoder_options(modality: str, settings: EmbeddingConfig) -> dict[str, Any]:
     if modality == "timeseries":
         return {"learned": settings.timeseries == "learned"}
     return {}
+
+
+def new_embedder(modality: str, options: dict[str, Any]) -> Embedder:
+    """An embedder that keeps the value of no few patients: it goes into the registry."""
+    if "encoder" in options:
+        named: Any = embedder_class(modality, options["encoder"])
+        return named(min_rows=MIN_GROUP_SIZE)
+    if "learned" in options:
+        kind = SequenceEmbedder if options["learned"] else TimeseriesEmbedder
+        return kind(
+            min_rows=MIN_GROUP_SIZE,
+            **{name: value for name, value in options.items() if name != "learned"},
+        )
+    if modality == "tabular":
+        return TabularEmbedder(min_rows=MIN_GROUP_SIZE)
+    return EMBEDDERS[modality](**options)
 
 
 def check_encoders(settings: EmbeddingConfig) -> None:
@@ -76,8 +101,6 @@ def _load_elsewhere(chosen: str) -> None:
 
 def main() -> None:
     """Load each encoder; the first that can't be had is named on standard output."""
-    from m3h_pipeline.jobs.embed import new_embedder
-
     for modality, options in json.loads(sys.argv[1]).items():
         try:
             new_embedder(modality, options).check()

@@ -17,15 +17,11 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import dagster as dg
 
@@ -33,7 +29,8 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline.config import LauncherConfig
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.errors.endings import explain_exit
-from m3h_pipeline.jobs import CODE_PARTS, FACTS, last_words
+from m3h_pipeline.jobs.job import CODE_PARTS, FACTS, last_words
+from m3h_pipeline.jobs.remote import check_mlflow, check_storage
 from m3h_pipeline.state.mlflow_store import mlflow_uri
 from m3h_pipeline.state.steps import code_version, make_key
 
@@ -126,20 +123,20 @@ class JobLauncher(dg.ConfigurableResource):
             count = f"--nproc-per-node={settings.processes}"
             command = ["-m", "m3h_pipeline.jobs.torchrun", "--standalone", count, *command]
         work = Work(command, to, gpus)
-        said = last_words(file)
-        said.unlink(missing_ok=True)
+        message_file = last_words(file)
+        message_file.unlink(missing_ok=True)
         try:
             with warnings.catch_warnings():
                 # Of a part of Pipes that Dagster itself uses.
                 warnings.simplefilter("ignore", dg.PreviewWarning)
                 _ENGINES[settings.kind](context.op_execution_context, settings, work)
         except Exception as error:
-            if said.exists() and (words := said.read_text()):
+            if message_file.exists() and (words := message_file.read_text()):
                 raise InputError(words) from None
             ended = re.search(r"failed with code (\d+)$", str(error))
-            told = explain_exit(int(ended[1])) if ended else None
-            if told is not None:
-                raise InputError(told) from None
+            message = explain_exit(int(ended[1])) if ended else None
+            if message is not None:
+                raise InputError(message) from None
             raise
         file.unlink()
         return json.loads((to / FACTS).read_text())
@@ -165,65 +162,8 @@ def check(settings: LauncherConfig, out: Path) -> None:
     for name in _NEEDED[settings.kind]:
         if not getattr(engine, name):
             raise InputError(f"m3h.toml: [launcher.{settings.kind}] {name} is empty")
-    _check_storage(settings.storage, out)
-    _check_mlflow(mlflow_uri(out))
-
-
-def _check_storage(storage: str, out: Path) -> None:
-    """The shared folder must be there, hold the out-folder, and be writable."""
-    from fsspec.core import url_to_fs
-    from fsspec.implementations.local import LocalFileSystem
-
-    if not storage:
-        raise InputError(
-            "m3h.toml: [launcher] storage is empty: name the shared folder that holds the "
-            "out-folder"
-        )
-    try:
-        files, root = url_to_fs(storage)
-    except (ImportError, ValueError) as error:
-        raise InputError(
-            f"m3h.toml: [launcher] storage = {storage!r} can't be opened: {error}"
-        ) from None
-    if not isinstance(files, LocalFileSystem):
-        raise InputError(
-            f"m3h.toml: [launcher] storage = {storage!r}: jobs map files into memory and lock "
-            "folders, which an object store can't do; name a folder, for instance where the store "
-            "is mounted"
-        )
-    if not out.resolve().is_relative_to(Path(root).resolve()):
-        raise InputError(
-            f"{out.resolve()} is not within [launcher] storage = {storage!r}: other machines can't "
-            "see it; choose an out-folder there with --out"
-        )
-    probe = out / f".probe-{uuid.uuid4().hex}"
-    try:
-        files.pipe_file(str(probe), b"m3h")
-        files.rm_file(str(probe))
-    except OSError as error:
-        raise InputError(f"{out} can't be written ({error.strerror})") from None
-
-
-def _check_mlflow(uri: str) -> None:
-    """A server that answers, with no password in its address: the address is written into files."""
-    where = urlsplit(uri)
-    if where.scheme not in ("http", "https"):
-        raise InputError(
-            "jobs on other machines need an MLflow server: set MLFLOW_TRACKING_URI to its http "
-            f"address (now: {where.scheme or 'none'})"
-        )
-    if where.password:
-        raise InputError(
-            "MLFLOW_TRACKING_URI holds a password, which would be written into files: give it as "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        )
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10):
-            return
-    except (urllib.error.URLError, OSError) as error:
-        raise InputError(
-            f"the MLflow server {uri} does not answer ({error}): is MLFLOW_TRACKING_URI right?"
-        ) from None
+    check_storage(settings.storage, out)
+    check_mlflow(mlflow_uri(out))
 
 
 _KILLED = (
@@ -399,9 +339,9 @@ def _cancel(name: str) -> None:
     """Ask Slurm to end the jobs of a name, and wait for it: SIGTERM, and a kill after Slurm's
     KillWait.
     """
-    mine = (f"--user={getpass.getuser()}", f"--name={name}")
-    subprocess.run(["scancel", "--quiet", *mine], check=False)
-    queue = ["squeue", "--noheader", *mine]
+    own_jobs = (f"--user={getpass.getuser()}", f"--name={name}")
+    subprocess.run(["scancel", "--quiet", *own_jobs], check=False)
+    queue = ["squeue", "--noheader", *own_jobs]
     until = time.monotonic() + GRACE_SECONDS
     while (
         subprocess.run(queue, capture_output=True, check=False).stdout.strip()

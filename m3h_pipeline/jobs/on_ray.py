@@ -16,7 +16,7 @@ import numpy as np
 
 from m3h_core.embedders import Embedder
 from m3h_pipeline.features.items import modality_items, take
-from m3h_pipeline.jobs.embed import new_embedder
+from m3h_pipeline.jobs.encoders import new_embedder
 
 # Samples of a task: what is done again after a loss, at most.
 _PART = 100
@@ -46,7 +46,8 @@ def fill_cache(config: dict[str, Any], n: int, on_progress: Callable[[int, int],
             min_size=1, max_size=int(have.get("GPU") or have["CPU"])
         ),
     )
-    done = computed = 0
+    done = 0
+    computed = 0
     for part in filled.iter_rows():
         if part["error"]:
             raise ValueError(part["error"])
@@ -72,9 +73,9 @@ class _Filler:
             embedder.computed = 0
             embedder.fill_cache(take(self.items, rows))
             computed = embedder.computed
-        except ValueError as found:
+        except ValueError as failure:
             # What is said of it arrives as a value: Ray would wrap it into its own traceback.
-            error = str(found)
+            error = str(failure)
         return {
             "samples": np.array([len(rows)]),
             "computed": np.array([computed]),

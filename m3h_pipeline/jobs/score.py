@@ -22,7 +22,8 @@ from typing import Any
 
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.served import FORMAT, raw_inputs
-from m3h_pipeline.jobs import FACTS, Log, every, job
+from m3h_pipeline.jobs.job import FACTS, Log, run_job
+from m3h_pipeline.jobs.progress import limit_rate
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry.digests import fetch_approved
 from m3h_pipeline.scoring import scores as scoring
@@ -55,7 +56,7 @@ def _score(config: dict[str, Any], log: Log, private: Path) -> dict[str, Any]:
     )
     parts = []
     done = 0
-    progress = every(5, log)
+    progress = limit_rate(5, log)
     for rows in raw_inputs(Path(config["inputs"]), who["sample_id"].to_list()):
         # Not through MLflow's own predict: it checks each value against the signature, which takes
         # longer than scoring.
@@ -93,10 +94,10 @@ def load(version: str, approved: dict[str, Any] | None, private: Path) -> tuple[
     name = f"version {version} of {tracking.MODEL_NAME}"
     try:
         folder = fetch_approved(version, approved, private)
-        known = (mlflow.models.Model.load(folder).metadata or {}).get("format", 1)
-        if known > FORMAT:
+        format_number = (mlflow.models.Model.load(folder).metadata or {}).get("format", 1)
+        if format_number > FORMAT:
             raise InputError(
-                f"{name} is of format {known}, written by a later m3h; this one reads formats up "
+                f"{name} is of format {format_number}, written by a later m3h; this one reads formats up "
                 f"to {FORMAT}: install that later one, or let a version that this one wrote be the "
                 "champion"
             )
@@ -110,7 +111,7 @@ def load(version: str, approved: dict[str, Any] | None, private: Path) -> tuple[
 
 def main() -> None:
     """Entry point."""
-    with job() as (config, log):
+    with run_job() as (config, log):
         write_json(Path(config["to"]) / FACTS, score(config, log))
 
 

@@ -20,10 +20,18 @@ import torch
 
 from m3h_core import Cohort, FittedModel, TaskSpec
 from m3h_core.cohort import TEST, TRAIN
-from m3h_core.tim import Bench, leave_one_task_out, light, measured_interaction, task_groups
+from m3h_core.tim import (
+    TaskSetEvaluator,
+    leave_one_task_out,
+    measure_interaction,
+    shrink_network,
+    task_groups,
+)
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.evaluation.quality import too_few
-from m3h_pipeline.jobs import FACTS, Log, Progress, cpu_workers, fit_config, job
+from m3h_pipeline.jobs.job import FACTS, Log, run_job
+from m3h_pipeline.jobs.progress import Progress
+from m3h_pipeline.jobs.settings import count_workers, fit_config
 from m3h_pipeline.state.data_files import write_json
 
 
@@ -39,37 +47,44 @@ def most_labelled(cohort: Cohort, tasks: Sequence[TaskSpec], count: int) -> list
 def _effective(cohort: Cohort, task: TaskSpec) -> int:
     if task.problem == "clustering":
         return 0
-    known = np.asarray(cohort.labels[task.name])[
+    labels = np.asarray(cohort.labels[task.name])[
         cohort.labelled[task.name] & (cohort.split == TRAIN)
     ]
     return (
-        int(min((known == 1).sum(), (known == 0).sum())) if task.problem == "binary" else len(known)
+        int(min((labels == 1).sum(), (labels == 0).sum()))
+        if task.problem == "binary"
+        else len(labels)
     )
 
 
-def report(bench: Bench, model_bench: Bench, settings: dict[str, Any], log: Log) -> dict[str, Any]:
+def report(
+    evaluator: TaskSetEvaluator,
+    model_evaluator: TaskSetEvaluator,
+    settings: dict[str, Any],
+    log: Log,
+) -> dict[str, Any]:
     """What ``tim.json`` holds; rows of tasks with too few test labels are empty, as their scores
     are nowhere shown.
     """
     try:
-        found = measured_interaction(
-            bench, settings["method"], settings["max_models"] or None, settings["fdr"]
+        interaction = measure_interaction(
+            evaluator, settings["method"], settings["max_models"] or None, settings["fdr"]
         )
     except ValueError as error:
         raise InputError(f"m3h.toml: [tim] {error}") from error
     groups = left_out = None
-    if found.unit == "metric" and settings["groups"] > 1:
+    if interaction.unit == "metric" and settings["groups"] > 1:
         log("task interaction: the tasks in groups")
-        groups = task_groups(model_bench, found, settings["groups"]).to_dict()
-    if found.unit == "metric" and settings["leave_out"]:
+        groups = task_groups(model_evaluator, interaction, settings["groups"]).to_dict()
+    if interaction.unit == "metric" and settings["leave_out"]:
         log("task interaction: the joint model without single tasks")
-        left_out = leave_one_task_out(bench, found, settings["leave_out"]).to_dict()
-    hidden = [i for i, task in enumerate(bench.tasks) if too_few(bench.cohort, task)]
-    record: dict[str, Any] = found.to_dict() | {
+        left_out = leave_one_task_out(evaluator, interaction, settings["leave_out"]).to_dict()
+    hidden = [i for i, task in enumerate(evaluator.tasks) if too_few(evaluator.cohort, task)]
+    record: dict[str, Any] = interaction.to_dict() | {
         "network": settings["network"],
         "n": [
-            None if i in hidden else _scored(bench.cohort, task)
-            for i, task in enumerate(bench.tasks)
+            None if i in hidden else _scored(evaluator.cohort, task)
+            for i, task in enumerate(evaluator.tasks)
         ],
     }
     for part in filter(None, (record, left_out)):
@@ -77,7 +92,7 @@ def report(bench: Bench, model_bench: Bench, settings: dict[str, Any], log: Log)
             for i in hidden if name in part else ():
                 part[name][i] = [None] * len(part["tasks"])
     for i in hidden:
-        record["evidence"][i] = [False] * len(bench.tasks)
+        record["evidence"][i] = [False] * len(evaluator.tasks)
         record["single"][i] = record["joint"][i] = None
     return record | {"groups": groups, "leave_one_out": left_out}
 
@@ -107,7 +122,7 @@ def cells(record: dict[str, Any]) -> pl.DataFrame:
 
 def main() -> None:
     """Entry point."""
-    with job() as (config, log):
+    with run_job() as (config, log):
         started = time.monotonic()
         training = config["training"]
         settings = config["tim"]
@@ -119,23 +134,23 @@ def main() -> None:
         seeds = [training["seed"] + i for i in range(settings["seeds"])]
         chunks = to / ".chunks"
         own = fit_config(training)
-        network = light(own) if settings["network"] == "light" else own
-        told = Progress("task interaction: models", log)
-        workers = cpu_workers(config)
+        network = shrink_network(own) if settings["network"] == "light" else own
+        on_progress = Progress("task interaction: models", log)
+        workers = count_workers(config)
         if workers > 1:
             # Beside busy workers a second thread of this process, which scores, only stands in
             # their way.
             torch.set_num_threads(1)
-        bench = Bench(
-            cohort, tasks, network, seeds, resume=chunks, on_progress=told, workers=workers
+        evaluator = TaskSetEvaluator(
+            cohort, tasks, network, seeds, resume=chunks, on_progress=on_progress, workers=workers
         )
-        model_bench = bench if network == own else bench.for_network(own, seeds[:1])
+        model_evaluator = evaluator if network == own else evaluator.for_network(own, seeds[:1])
         trained = [
             Path(config["joint"]) / "model",
             *(Path(config["single_task"]) / "models" / t.name for t in tasks),
         ]
-        model_bench.reuse(FittedModel.load(folder) for folder in trained)
-        record = report(bench, model_bench, settings, log)
+        model_evaluator.reuse(FittedModel.load(folder) for folder in trained)
+        record = report(evaluator, model_evaluator, settings, log)
         write_json(to / "tim.json", record)
         cells(record).write_parquet(to / "tim.parquet")
         shutil.rmtree(chunks, ignore_errors=True)
@@ -147,7 +162,7 @@ def main() -> None:
         ]
         facts = {
             "tasks": len(tasks),
-            "models": bench.trained,
+            "models": evaluator.trained,
             "retrained cells": off.count("retrained"),
             "estimated cells": off.count("estimated"),
             "effects that survive": sum(map(sum, record["evidence"])),

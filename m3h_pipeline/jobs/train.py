@@ -26,18 +26,10 @@ from m3h_core import Calibrator, Cohort, TaskSpec, fit, fit_many
 from m3h_core.cohort import proper_subsets
 from m3h_core.training import Stopped
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.jobs import (
-    CURVES,
-    FACTS,
-    Log,
-    Progress,
-    cpu_workers,
-    every,
-    fit_config,
-    job,
-    read_curves,
-    softly,
-)
+from m3h_pipeline.jobs.curves import CURVES, read_curves
+from m3h_pipeline.jobs.job import FACTS, Log, defer_signals, run_job
+from m3h_pipeline.jobs.progress import Progress, limit_rate
+from m3h_pipeline.jobs.settings import count_workers, fit_config
 from m3h_pipeline.jobs.trees import fit_trees
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.state.data_files import write_arrays, write_json
@@ -56,7 +48,7 @@ def joint(
         fit, cohort, tasks, settings, resume=to / ".checkpoint", distributed=rank is not None
     )
     if rank:
-        with softly() as stop, suppress(Stopped):
+        with defer_signals() as stop, suppress(Stopped):
             train(stop=stop)
         return {}
     import mlflow
@@ -66,16 +58,16 @@ def joint(
     with tracking.start_training_run(run["key"], run["name"], run["tags"]) as active:
         mlflow.log_params({"tasks": len(tasks), "samples": len(cohort), **settings.to_dict()})
         curves = Curves(to / CURVES, active.info.run_id)
-        told = Progress("joint model: epoch", log)
-        show = every(_LIVE_SECONDS, lambda _: curves.show())
+        on_progress = Progress("joint model: epoch", log)
+        show = limit_rate(_LIVE_SECONDS, lambda _: curves.show())
 
         def on_epoch(state: dict[str, Any]) -> None:
             curves.add(state)
-            told(state["epoch"] + 1, state["epochs"])
+            on_progress(state["epoch"] + 1, state["epochs"])
             show("")
 
         try:
-            with softly() as stop:
+            with defer_signals() as stop:
                 model = train(on_epoch=on_epoch, stop=stop)
         except Stopped:
             log("joint model: stopped; its state is kept, and the next run goes on from there")
@@ -115,7 +107,7 @@ def single_task(
         [([task], settings) for task in tasks],
         on_progress=Progress("single-task models:", log),
         resume=to / ".chunks",
-        workers=cpu_workers(config),
+        workers=count_workers(config),
     )
     predictions = {}
     for task, model in zip(tasks, models, strict=True):
@@ -136,10 +128,10 @@ def modalities(
     done = to / ".subsets"
     done.mkdir(exist_ok=True)
     subsets = proper_subsets(cohort)
-    told = Progress("subsets of the modalities:", log, seconds=0)
+    on_progress = Progress("subsets of the modalities:", log, seconds=0)
     predictions = {}
     for at, subset in enumerate(subsets):
-        told(at, len(subsets))
+        on_progress(at, len(subsets))
         name = "+".join(subset)
         file = done / f"{name}.safetensors"
         checkpoint = done / name
@@ -148,7 +140,7 @@ def modalities(
                 {key: part[key] for key in subset} for part in (cohort.embeddings, cohort.present)
             )
             some = replace(cohort, embeddings=embeddings, present=present)
-            with softly() as stop:
+            with defer_signals() as stop:
                 model = fit(some, tasks, settings, resume=checkpoint, stop=stop)
             write_arrays(file, model.predict(some))
         predictions |= {f"{name}/{task}": values for task, values in load_file(file).items()}
@@ -186,7 +178,7 @@ ARMS: dict[str, Callable[..., dict[str, Any]]] = {"joint": joint, "single_task":
 
 def main() -> None:
     """Entry point."""
-    with job() as (config, log):
+    with run_job() as (config, log):
         started = time.monotonic()
         cohort = Cohort.load(config["cohort"])
         tasks = [TaskSpec.from_dict(record) for record in config["tasks"]]

@@ -109,9 +109,9 @@ def _fit_one(
     kept: Path,
     to: Path,
 ) -> np.ndarray:
-    known = labels[rows[TRAIN]]
-    if len(np.unique(known)) < 2:
-        return _constant(task, known, len(x_NF))
+    train_labels = labels[rows[TRAIN]]
+    if len(np.unique(train_labels)) < 2:
+        return _constant(task, train_labels, len(x_NF))
     if not kept.exists():
         model = _train(x_NF, rows, labels, task, rounds, seed)
         partial = kept.with_suffix(".partial")
@@ -159,9 +159,9 @@ def _train(
     )
 
 
-def _constant(task: TaskSpec, known: np.ndarray, n: int) -> np.ndarray:
+def _constant(task: TaskSpec, train_labels: np.ndarray, n: int) -> np.ndarray:
     if task.problem == "multiclass":
         classes = task.n_classes or 1
-        counts = np.bincount(known.astype(int), minlength=classes) + 1.0
+        counts = np.bincount(train_labels.astype(int), minlength=classes) + 1.0
         return np.tile(counts / counts.sum(), (n, 1))
-    return np.full(n, known.mean() if len(known) else 0.0)
+    return np.full(n, train_labels.mean() if len(train_labels) else 0.0)

@@ -30,8 +30,8 @@ from m3h_core.embedders import (
 )
 from m3h_core.embedders import timeseries as timeseries_module
 from m3h_core.embedders.base import Scaler, pool_by_recency
+from m3h_core.embedders.image_files import read_image
 from m3h_core.embedders.timeseries import HAIM_STATISTICS, STATISTICS, statistics
-from m3h_core.embedders.vision import read_image
 
 
 def saved_bytes(embedder, folder: Path) -> dict[str, bytes]:
@@ -380,14 +380,14 @@ def test_language_drops_nothing_of_a_long_note(tiny_bert):
     embedder = tiny(tiny_bert)
     start = words(400)
     texts = [start, start + " zzz", words(1, seed=9) + start[2:]]
-    vectors = embedder._embed(texts)
+    vectors = embedder.encoder.embed(texts)
     assert len({v.tobytes() for v in vectors}) == 3
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-    tokenizer, _ = embedder._load()
+    tokenizer, _ = embedder.encoder.load()
     chunks = []
-    forward = embedder._forward
-    embedder._forward = lambda ids, tell: chunks.extend(ids) or forward(ids, tell)
-    embedder._embed([start])
+    forward = embedder.encoder.forward
+    embedder.encoder.forward = lambda ids, tell: chunks.extend(ids) or forward(ids, tell)
+    embedder.encoder.embed([start])
     ids = tokenizer(start, truncation=False, add_special_tokens=False)["input_ids"]
     rebuilt = chunks[0].tolist()[1:-1]
     for chunk in chunks[1:]:
@@ -404,15 +404,15 @@ def test_language_vector_depends_on_the_note_alone(tiny_bert):
     assert vectors.shape == (30, 32)
     assert not vectors[~present].any()
     for batch_tokens in (32, 100, 10_000):
-        embedder.batch_tokens = batch_tokens
+        embedder.encoder.batch_tokens = batch_tokens
         np.testing.assert_allclose(embedder.transform(notes[7:])[0], vectors[7:], atol=1e-4)
 
 
 def test_language_embeds_equal_texts_once(tiny_bert):
     embedder = tiny(tiny_bert)
     asked = []
-    tokenize = embedder._tokenize
-    embedder._tokenize = lambda texts: asked.append(texts) or tokenize(texts)
+    tokenize = embedder.encoder.tokenize
+    embedder.encoder.tokenize = lambda texts: asked.append(texts) or tokenize(texts)
     embedder.fit([[(-1.0, "ba"), (-2.0, "be")], [(-1.0, " ba ")]])
     vectors, _ = embedder.transform(
         [[(-1.0, "ba")], [(-9.0, "ba")], [(-1.0, "bi"), (-2.0, "bi")], []]
@@ -425,7 +425,7 @@ def test_language_lets_new_notes_weigh_more(tiny_bert):
     new = "ba be bi"
     old = "go ku la mo"
     embedder = tiny(tiny_bert, half_life_hours=6.0)
-    alone = embedder._embed([new, old])
+    alone = embedder.encoder.embed([new, old])
     ((_, pooled, _),) = embedder._pooled([[(-2.0, new), (-8.0, old)]], [0], None)
     np.testing.assert_allclose(pooled[0], (2 * alone[0] + alone[1]) / 3, rtol=1e-4, atol=1e-6)
 
@@ -517,7 +517,7 @@ def test_minilm_knows_what_is_alike(tmp_path):
     ]
     embedder = LanguageEmbedder().fit([[(-1.0, text)] for text in texts])
     assert embedder.width == 384
-    a, b, c = embedder._embed(texts)
+    a, b, c = embedder.encoder.embed(texts)
     assert a @ b > 0.5 > a @ c
     saved = saved_bytes(embedder, tmp_path)
     assert sum(map(len, saved.values())) < 100_000, "the installed checkpoint is named, not copied"
@@ -756,7 +756,7 @@ def test_adaptation_sees_more_than_a_random_network():
     adapted = auroc(embedder.transform(items)[0])
     with torch.inference_mode():
         batch = torch.from_numpy(np.stack([read_image(picture, 64) for picture in pictures]))
-        pooled = auroc(embedder._load()((batch - 0.5) / 0.5).numpy())
+        pooled = auroc(embedder.encoder.load()((batch - 0.5) / 0.5).numpy())
     assert adapted > 0.85
     assert adapted > pooled + 0.05
 

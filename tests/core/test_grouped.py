@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, sem, t
 
-from m3h_core import Held, TaskSpec
+from m3h_core import ObservedCoverage, TaskSpec
 from m3h_core.grouped import effective_count, mean_interval, share_interval
 
 
@@ -58,8 +58,8 @@ def test_a_patient_s_many_stays_leave_the_interval_as_often_right_as_stated():
         inside = np.where(rng.random(len(whose)) < 0.7, of_patient[whose], own)
         intervals = np.column_stack([np.zeros(len(whose)), np.where(inside, 2.0, 0.5)])
         target = np.ones(len(whose))
-        held = Held.of(task, target, intervals, whose)
-        each = Held.of(task, target, intervals)
+        held = ObservedCoverage.of(task, target, intervals, whose)
+        each = ObservedCoverage.of(task, target, intervals)
         grouped += held.low <= 0.8 <= held.high
         alone += each.low <= 0.8 <= each.high
     assert grouped / 200 > 0.9

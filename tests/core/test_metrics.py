@@ -10,7 +10,8 @@ from synthetic import SUPERVISED, TASKS, make_cohort, with_labelled
 
 from m3h_core import compare_predictions, evaluate_predictions
 from m3h_core.cohort import TEST
-from m3h_core.metrics import Resamples, calibration_error, input_space, weighted_auroc, weighted_r2
+from m3h_core.metrics import Resamples, calibration_error, weighted_auroc, weighted_r2
+from m3h_core.silhouette import input_space
 
 
 @pytest.fixture(scope="module")

@@ -20,15 +20,15 @@ from m3h_core.cohort import TEST
 from m3h_core.metrics import primary_metric, primary_replicates
 from m3h_core.tim import (
     METHODS,
-    Bench,
+    TaskSetEvaluator,
     leave_one_task_out,
-    light,
-    measured_interaction,
+    measure_interaction,
+    shrink_network,
     task_groups,
 )
-from m3h_core.tim.bench import Scored
+from m3h_core.tim.evaluator import Scored
 from m3h_core.tim.groups import Gain, TaskGroups
-from m3h_core.tim.interaction import pair_contrast
+from m3h_core.tim.pairwise import pair_contrast
 
 THREE = SUPERVISED[:3]
 QUICK = FitConfig(hidden=(12,), width=4, members=1, epochs=4)
@@ -77,8 +77,8 @@ def structure():
     """The planted tasks, measured with six seeds."""
     torch.set_num_threads(1)
     cohort, tasks = planted()
-    bench = Bench(cohort, tasks, PLAIN, range(6))
-    return bench, measured_interaction(bench)
+    evaluator = TaskSetEvaluator(cohort, tasks, PLAIN, range(6))
+    return evaluator, measure_interaction(evaluator)
 
 
 def test_planted_help_harm_and_indifference_are_found(structure):
@@ -126,24 +126,24 @@ def test_groups_are_advised_only_where_both_splits_say_so(
 
 
 def test_groups_keep_the_learner_with_its_teacher(structure):
-    bench, found = structure
-    before = bench.trained
-    chosen = task_groups(bench, found, most=3)
+    evaluator, found = structure
+    before = evaluator.trained
+    chosen = task_groups(evaluator, found, most=3)
     home = {task: group for group in chosen.groups for task in group}
-    assert sorted(home) == sorted(task.name for task in bench.tasks)
+    assert sorted(home) == sorted(task.name for task in evaluator.tasks)
     assert "teacher" in home["learner"]
     assert [row["models"] for row in chosen.tried] == [1, 2, 3]
     best = max(chosen.tried, key=lambda row: row["valid"])
     assert len(chosen.groups) == best["models"]
     assert chosen.gain.value == pytest.approx(best["test"] - chosen.single["test"])
     assert chosen.gain.low <= chosen.gain.value <= chosen.gain.high
-    assert bench.trained - before <= 3 * 5  # single-task and joint models are there already
+    assert evaluator.trained - before <= 3 * 5  # single-task and joint models are there already
     assert json.dumps(chosen.to_dict())
 
 
 def test_leaving_the_teacher_out_costs_the_learner(structure):
-    bench, found = structure
-    without = leave_one_task_out(bench, found, count=5)
+    evaluator, found = structure
+    without = leave_one_task_out(evaluator, found, count=5)
     assert without.tasks == found.tasks
     assert without.cells == 20
     assert (
@@ -169,8 +169,8 @@ def test_sampled_shapley_values_sum_too_and_lie_near_the_exact_ones(monkeypatch)
     cohort, tasks = planted(n=500, test=400)
     exact = task_interaction(cohort, tasks, "shapley", PLAIN, seeds=(0,), n_bootstrap=20)
     assert exact.models == 31
-    monkeypatch.setattr("m3h_core.tim.interaction._EXACT_SHAPLEY", 4)
-    monkeypatch.setattr("m3h_core.tim.interaction._ORDERS", 4)
+    monkeypatch.setattr("m3h_core.tim.shapley._EXACT_SHAPLEY", 4)
+    monkeypatch.setattr("m3h_core.tim.shapley._ORDERS", 4)
     sampled = task_interaction(cohort, tasks, "shapley", PLAIN, seeds=(0,), n_bootstrap=20)
     assert sampled.models < exact.models
     np.testing.assert_allclose(
@@ -285,7 +285,7 @@ def test_a_small_network_leads_where_it_is_far_cheaper(cohort):
         on_progress=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
     light_models = 4 + 6
-    assert light(config).hidden == (32,)
+    assert shrink_network(config).hidden == (32,)
     assert seen[-1] == (18 + light_models, 18 + light_models)
 
 
@@ -346,8 +346,8 @@ def test_a_kill_loses_at_most_a_chunk(after, tmp_path):
 
 def _simulated(
     seed: int, effect: float = 0.0, subjects: int = 150, tasks: int = 5, seeds: int = 2
-) -> Bench:
-    """A bench of pairs whose models are drawn: each seed is better or worse by chance, each model
+) -> TaskSetEvaluator:
+    """A evaluator of pairs whose models are drawn: each seed is better or worse by chance, each model
     errs on its own.
     """
     rng = np.random.default_rng(seed)
@@ -357,7 +357,7 @@ def _simulated(
         [str(i) for i in range(subjects)], np.full(subjects, TEST), {"x": np.zeros((subjects, 1), np.float32)},
         {"x": np.ones(subjects, bool)}, labels, there,
     )  # fmt: skip
-    bench = Bench(
+    evaluator = TaskSetEvaluator(
         cohort,
         [TaskSpec(name, "binary") for name in labels],
         FitConfig(seed=seed),
@@ -379,12 +379,12 @@ def _simulated(
                     + 0.5 * own[i]
                     + 0.3 * rng.normal(size=subjects)
                 )
-                task = bench.tasks[i]
+                task = evaluator.tasks[i]
                 value = primary_metric(cohort, task, score)
-                replicates = primary_replicates(cohort, task, score, bench.draws)
+                replicates = primary_replicates(cohort, task, score, evaluator.draws)
                 scores[i] = Scored(value, value, replicates)
-            bench.scored[members, s] = scores
-    return bench
+            evaluator.scored[members, s] = scores
+    return evaluator
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say_and_false_edges_are_as_rare():
@@ -396,8 +396,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say_and_false_edges_are_as_ra
     matrices_with_an_edge = 0
     repetitions = 120
     for repetition in range(repetitions):
-        bench = _simulated(repetition)
-        measured = bench.measure([pair_contrast(i, j) for i, j in cells], [i for i, _ in cells])
+        evaluator = _simulated(repetition)
+        measured = evaluator.measure([pair_contrast(i, j) for i, j in cells], [i for i, _ in cells])
         inside.append(((measured.low <= 0) & (measured.high >= 0)).mean())
         matrices_with_an_edge += bool((false_discovery_control(measured.p) <= 0.05).any())
     error = np.std(inside) / np.sqrt(repetitions)  # cells of a matrix are not independent
@@ -409,8 +409,8 @@ def test_a_true_edge_is_found_among_many_that_are_none():
     cells = [(i, j) for i in range(5) for j in range(5) if i != j]
     found = []
     for repetition in range(20):
-        bench = _simulated(1000 + repetition, effect=1.5)
-        measured = bench.measure([pair_contrast(i, j) for i, j in cells], [i for i, _ in cells])
+        evaluator = _simulated(1000 + repetition, effect=1.5)
+        measured = evaluator.measure([pair_contrast(i, j) for i, j in cells], [i for i, _ in cells])
         found.append((false_discovery_control(measured.p) <= 0.05)[cells.index((0, 1))])
     assert np.mean(found) > 0.7
 

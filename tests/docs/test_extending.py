@@ -87,7 +87,7 @@ from m3h_core.embedders import load_embedder
 from m3h_pipeline import config as configuration
 from m3h_pipeline.jobs.encoders import encoder_options
 from m3h_pipeline.features.items import modality_items
-from m3h_pipeline.jobs import FACTS
+from m3h_pipeline.jobs.job import FACTS
 from m3h_pipeline.jobs.launchers import JobLauncher
 
 root, inputs, toml = Path(sys.argv[1]), sys.argv[2], sys.argv[3]

@@ -53,7 +53,7 @@ import sys
 import torch.distributed as dist
 from launched import TASKS, synthetic
 from m3h_core import fit
-from m3h_pipeline.jobs import fit_config
+from m3h_pipeline.jobs.settings import fit_config
 dist.init_process_group("gloo")
 model = fit(synthetic(), TASKS, fit_config({"seed": 0, "epochs": 60}), distributed=True)
 if dist.get_rank() == 0:

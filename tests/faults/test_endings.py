@@ -160,9 +160,9 @@ def test_any_other_error_is_left_as_it_is():
 
 STUCK = """
 import threading, time
-from m3h_pipeline import jobs
-jobs.EXIT_SECONDS = 1.0
-with jobs.job():
+from m3h_pipeline.jobs import job
+job.EXIT_SECONDS = 1.0
+with job.run_job():
     # As the manager of a pool of processes whose workers wait for work.
     threading.Thread(target=time.sleep, args=(600,)).start()
     print("ready", flush=True)

@@ -38,7 +38,8 @@ from launched import (
 from safetensors import safe_open
 
 from m3h_core import fit
-from m3h_pipeline.jobs import FACTS, fit_config
+from m3h_pipeline.jobs.job import FACTS
+from m3h_pipeline.jobs.settings import fit_config
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.state.mlflow_store import mlflow_uri
 

@@ -21,8 +21,8 @@ from m3h_pipeline import defs
 from m3h_pipeline.config import TimConfig, TrainingConfig
 from m3h_pipeline.defs.io_manager import step_io_manager
 from m3h_pipeline.defs.resources import Workspace
-from m3h_pipeline.jobs import fit_config
 from m3h_pipeline.jobs.launchers import JobLauncher
+from m3h_pipeline.jobs.settings import fit_config
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.state.steps import produce
 

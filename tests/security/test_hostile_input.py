@@ -19,7 +19,7 @@ import tables_folder
 from passage import Passage
 from PIL import Image
 
-from m3h_core.embedders.vision import UnreadableImage, read_image
+from m3h_core.embedders.image_files import UnreadableImage, read_image
 from m3h_pipeline.config import open_source
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.files.yaml_file import read_yaml

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from m3h_core import Cohort, Held, TaskSpec
+from m3h_core import Cohort, ObservedCoverage, TaskSpec
 from m3h_core.cohort import TEST
 from m3h_core.metrics import Score, evaluate_predictions
 from m3h_pipeline.config import MonitoringConfig
@@ -128,7 +128,9 @@ def _measure_coverage(task: TaskSpec, rows: pl.DataFrame, y_true: np.ndarray) ->
     else:
         classes = task.class_names or ("no", "yes")
         columns = [rows["set"].list.contains(label).to_numpy() for label in classes]
-    coverage = Held.of(task, y_true, np.column_stack(columns), rows["subject_id"].to_numpy())
+    coverage = ObservedCoverage.of(
+        task, y_true, np.column_stack(columns), rows["subject_id"].to_numpy()
+    )
     return {
         "stated": stated,
         "coverage": round(coverage.coverage, 4),

@@ -1,4 +1,4 @@
-"""The bench: trains task sets, keeps what they score, and measures contrasts of these scores with
+"""The evaluator: trains task sets, keeps what they score, and measures contrasts of these scores with
 their error.
 
 Shapes: S seeds, R resamples of the test subjects, T tasks, n contrasts. P_i(A) is the metric of
@@ -17,8 +17,8 @@ from scipy import stats
 
 from m3h_core.bank import Bank, OnProgress
 from m3h_core.cohort import TEST, VALID, Cohort
+from m3h_core.config import FitConfig
 from m3h_core.metrics import Resamples, primary_metric, primary_replicates
-from m3h_core.model import FitConfig
 from m3h_core.tasks import TaskSpec
 from m3h_core.training import FittedModel
 
@@ -69,7 +69,7 @@ class Progress:
             self.tell(self.done, max(self.done, self.planned))
 
 
-class Bench:
+class TaskSetEvaluator:
     """Trains task sets for every seed; a model is dropped once it is scored, but for those asked to
     be kept.
     """
@@ -97,11 +97,13 @@ class Bench:
         self.kept: dict[tuple[TaskSet, int], FittedModel] = {}
         self.trained = 0
 
-    def for_network(self, config: FitConfig, seeds: Sequence[int]) -> Bench:
-        """A bench for another network or other seeds; it shares what was prepared of the cohort,
+    def for_network(self, config: FitConfig, seeds: Sequence[int]) -> TaskSetEvaluator:
+        """A evaluator for another network or other seeds; it shares what was prepared of the cohort,
         and the progress.
         """
-        other = Bench(self.cohort, self.tasks, config, seeds, len(self.draws), self.resume)
+        other = TaskSetEvaluator(
+            self.cohort, self.tasks, config, seeds, len(self.draws), self.resume
+        )
         other.bank = self.bank
         other.progress = self.progress
         return other
@@ -137,14 +139,21 @@ class Bench:
         def progress(done: int, _: int) -> None:
             self.progress.advance(before + done - self.progress.done)
 
-        jobs = [([self.tasks[i] for i in members], self.configs[s]) for members, s in missing]
+        jobs = [(self._select_tasks(members), self.configs[s]) for members, s in missing]
         for at, model in self.bank.train(jobs, on_progress=progress, resume=self.resume):
             self._score(missing[at], model)
             if keep:
                 self.kept[missing[at]] = model
         self.trained += len(missing)
 
-    def known(self, members: TaskSet) -> bool:
+    def names_of(self, members: TaskSet) -> tuple[str, ...]:
+        """The names of a set's tasks."""
+        return tuple(self.tasks[i].name for i in members)
+
+    def _select_tasks(self, members: TaskSet) -> list[TaskSpec]:
+        return [self.tasks[i] for i in members]
+
+    def is_trained(self, members: TaskSet) -> bool:
         """Whether a task set was trained for every seed."""
         return all((members, s) in self.scored for s in range(len(self.seeds)))
 
@@ -201,14 +210,14 @@ class Bench:
     def _by_seed(self, contrasts: Sequence[Contrast], split: int) -> np.ndarray:
         """The contrasts [n, S] of each seed."""
         field = {TEST: 0, VALID: 1}[split]
-        rows = [
-            [
-                sum(w * self.scored[a, s][i][field] for (a, i), w in c.items())
-                for s in range(len(self.seeds))
-            ]
-            for c in contrasts
-        ]
-        return np.array(rows, dtype=np.float64).reshape(len(contrasts), len(self.seeds))
+        values = np.zeros((len(contrasts), len(self.seeds)))
+        for at, contrast in enumerate(contrasts):
+            for s in range(len(self.seeds)):
+                values[at, s] = sum(
+                    weight * self.scored[members, s][i][field]
+                    for (members, i), weight in contrast.items()
+                )
+        return values
 
     def _replicates(self, contrast: Contrast) -> np.ndarray:
         """A contrast [R] on each resample of the subjects, mean over the seeds."""
@@ -234,10 +243,10 @@ class Bench:
 
 
 def _variance(replicates: np.ndarray) -> float:
-    known = replicates[np.isfinite(replicates)]
-    return float(known.var(ddof=1)) if len(known) > 1 else float("nan")
+    defined = replicates[np.isfinite(replicates)]
+    return float(defined.var(ddof=1)) if len(defined) > 1 else float("nan")
 
 
 def _mean_and_count(values: np.ndarray) -> tuple[float, int]:
-    known = values[np.isfinite(values)]
-    return (float(known.mean()), len(known)) if len(known) else (0.0, 0)
+    defined = values[np.isfinite(values)]
+    return (float(defined.mean()), len(defined)) if len(defined) else (0.0, 0)
