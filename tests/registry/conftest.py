@@ -30,12 +30,12 @@ def empty_store(tmp_path_factory) -> Path:
     return out / "mlflow" / "mlflow.db"
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture
 def out(request, empty_store, tmp_path, monkeypatch) -> Path:
-    """An out-folder whose audit table is in SQLite, or in PostgreSQL."""
+    """An out-folder whose audit table is in SQLite or, where `on_both_databases`, in PostgreSQL."""
     monkeypatch.delenv(POSTGRES_VARIABLE, raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    if request.param == "postgres":
+    if getattr(request, "param", "sqlite") == "postgres":
         monkeypatch.setenv(POSTGRES_VARIABLE, request.getfixturevalue("postgres")[0])
     (tmp_path / "mlflow").mkdir()
     shutil.copy(empty_store, tmp_path / "mlflow" / "mlflow.db")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
+from command_line import m3h
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from review_store import NAME, get_aliases, get_anchor, get_client, make_verdict, read_decisions
+from review_store import (
+    NAME,
+    get_aliases,
+    get_anchor,
+    get_client,
+    make_verdict,
+    on_both_databases,
+    read_decisions,
+)
 
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.registry.anchor import move_anchor
@@ -24,6 +29,7 @@ from m3h_pipeline.registry.versions import RegistryState
 pytestmark = pytest.mark.slow(45)
 
 
+@on_both_databases
 def test_approved_promoted_and_rolled_back_at_once_with_who_and_why(out):
     answer = decide(out, APPROVED, "1", "Ada", "better on sepsis")
     assert answer == "version 1, approved by Ada: champion"
@@ -100,6 +106,7 @@ def test_nothing_promotes_itself_unless_configured_and_judged(out):
     assert get_aliases(out) == {"champion": "2", "challenger": "3"}
 
 
+@on_both_databases
 def test_the_first_approved_version_stays_the_anchor_until_a_person_moves_it(out):
     for version in "12":
         decide(out, APPROVED, version, "Ada", "")
@@ -164,32 +171,18 @@ def test_there_is_nothing_to_roll_back_to(out):
         decide(out, APPROVED, "1", "Ben", "")
 
 
-@pytest.mark.parametrize("out", ["sqlite"], indirect=True)
 def test_the_command_line_lists_versions_and_decisions(out):
     decide(out, APPROVED, "1", "Ada", "good")
-    command = [sys.executable, "-m", "m3h_pipeline.cli.main", "review"]
-    shown = subprocess.run(
-        [*command, "list", "--out", out],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=dict(os.environ),
-    )
+    shown = m3h("review", "list", "--out", out)
+    assert shown.returncode == 0, shown.stderr
     assert "version    1  approved                anchor, champion" in shown.stdout
     assert "approved by Ada: good" in shown.stdout
-    again = subprocess.run(
-        [*command, "approve", "1", "--out", out],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=dict(os.environ),
-    )
+    again = m3h("review", "approve", "1", "--out", out)
     assert again.returncode == 1
     assert "version 1 is the champion already" in again.stderr
     assert "Traceback" not in again.stderr
 
 
-@pytest.mark.parametrize("out", ["sqlite"], indirect=True)
 def test_where_a_version_stands_is_said_as_it_is_now(out):
     at = get_client(out)
     record_verdict(at, "3", make_verdict(False))

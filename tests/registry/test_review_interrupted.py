@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from review_store import NAME, get_aliases, get_client, make_verdict, read_decisions
+from review_store import (
+    NAME,
+    get_aliases,
+    get_client,
+    make_verdict,
+    on_both_databases,
+    read_decisions,
+)
 
 from m3h_pipeline import config
 from m3h_pipeline.errors import InputError
@@ -51,6 +58,7 @@ def decide_together(monkeypatch, *decisions: tuple[Path, str, str]) -> list[str]
     return answers
 
 
+@on_both_databases
 def test_two_reviewers_of_one_version_at_once_the_second_is_decisions(out, monkeypatch):
     answers = decide_together(monkeypatch, (out, APPROVED, "Ada"), (out, REJECTED, "Ben"))
     lines = read_decisions(out)
@@ -59,6 +67,7 @@ def test_two_reviewers_of_one_version_at_once_the_second_is_decisions(out, monke
     assert get_aliases(out) == ({"champion": "1"} if lines[0][1] == APPROVED else {})
 
 
+@on_both_databases
 def test_two_reviewers_who_agree_leave_one_line(out, monkeypatch):
     answers = decide_together(monkeypatch, (out, APPROVED, "Ada"), (out, APPROVED, "Ben"))
     lines = read_decisions(out)
@@ -67,6 +76,7 @@ def test_two_reviewers_who_agree_leave_one_line(out, monkeypatch):
     assert get_aliases(out) == {"champion": "1"}
 
 
+@on_both_databases
 def test_the_command_and_the_sensor_at_once_write_one_line_and_move_the_aliases_once(out):
     decide(out, APPROVED, "1", "Ada", "")
     stop = threading.Event()
@@ -104,6 +114,7 @@ def test_two_reviewers_in_two_processes_of_two_versions_leave_one_champion_and_t
     assert get_aliases(out) == {"champion": last, "previous": "1" if last == "2" else "2"}
 
 
+@on_both_databases
 def test_two_sensors_at_once_carry_out_each_decision_once(out):
     decide(out, APPROVED, "1", "Ada", "")
     get_client(out).set_model_version_tag(NAME, "2", BY, "Ben")
@@ -172,6 +183,7 @@ def test_mlflow_going_down_at_any_call_leaves_one_champion_and_the_same_command_
     assert read_decisions(out) == lines
 
 
+@on_both_databases
 @pytest.mark.parametrize("finish", ["the sensor", "the same command"])
 def test_a_decision_taken_while_mlflow_is_down_is_kept_and_carried_out_later(
     out, monkeypatch, finish

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 
 from m3h_pipeline.registry import tracking
@@ -12,6 +13,9 @@ from m3h_pipeline.registry.tags import ANCHOR
 from m3h_pipeline.registry.versions import RegistryState
 
 NAME = tracking.MODEL_NAME
+# For what the two databases do differently: lines written and read, transactions that wait for
+# each other, one that is rolled back.
+on_both_databases = pytest.mark.parametrize("out", ["sqlite", "postgres"], indirect=True)
 
 
 def get_client(out: Path) -> MlflowClient:
