@@ -26,6 +26,8 @@ from challenge2012.data import (
 )
 from m3h_core.cohort import TEST, TRAIN, VALID
 
+pytestmark = pytest.mark.slow(20)
+
 N = 400
 FIRST = (
     "DiasABP", "GCS", "Glucose", "HR", "MAP", "NIDiasABP", "NIMAP", "NISysABP", "RespRate", "SaO2", "Temp", "ALP",

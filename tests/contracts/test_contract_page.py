@@ -13,6 +13,8 @@ from m3h_pipeline.contracts.validation import validate
 from m3h_pipeline.reports.validation import write_validation
 from m3h_pipeline.state.steps import Step
 
+pytestmark = pytest.mark.slow(10)
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> str:

@@ -21,6 +21,8 @@ from m3h_pipeline.contracts.split import SplitResult
 from m3h_pipeline.contracts.validation import describe_checks, list_checks, validate
 from m3h_pipeline.contracts.verify import verify
 
+pytestmark = pytest.mark.slow(15)
+
 
 @pytest.fixture
 def hospital(tmp_path: Path) -> Hospital:

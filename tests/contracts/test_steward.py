@@ -23,6 +23,8 @@ from m3h_pipeline.defs.validation import validated_tables
 from m3h_pipeline.reports.findings import last_screen
 from m3h_pipeline.state.steps import read_step
 
+pytestmark = pytest.mark.slow(10)
+
 DAY = "2026-01-01"
 STAYS = 300
 

@@ -12,6 +12,8 @@ from m3h_pipeline.definitions import MAIN_JOB, defs
 from m3h_pipeline.defs.metadata import to_materialization
 from m3h_pipeline.state.steps import Step
 
+pytestmark = pytest.mark.slow(20)
+
 TABLES = ["samples", "events", "notes", "images", "labels", "embeddings"]
 MODALITIES = ["tabular", "timeseries", "language", "vision"]
 

@@ -27,6 +27,8 @@ from m3h_pipeline.registry.tags import ANCHOR
 from m3h_pipeline.registry.tags import STATUS as TAG
 from m3h_pipeline.registry.versions import RegistryState
 
+pytestmark = pytest.mark.slow(300)
+
 NIGHTS = ["2026-03-01", "2026-03-02", "2026-03-03"]
 TICK = """
 mutation Tick($selector: ScheduleSelector!, $at: Float) {

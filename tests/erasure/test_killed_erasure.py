@@ -17,6 +17,8 @@ from traces import files_with
 from m3h_pipeline.erasure.forgetting import finish_erasure, forget
 from m3h_pipeline.erasure.forgotten import FILE, Forgotten
 
+pytestmark = pytest.mark.slow(40)
+
 
 class Killed(BaseException):
     """What a kill does, at a place of our choice."""

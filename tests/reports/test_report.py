@@ -18,6 +18,8 @@ from m3h_pipeline.evaluation import claims
 from m3h_pipeline.reports import charts, interaction
 from m3h_pipeline.reports.page import write_report
 
+pytestmark = pytest.mark.slow(40)
+
 
 def written(data: dict[str, Any], folder: Path) -> str:
     write_report(data, folder / "report.html")

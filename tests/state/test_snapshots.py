@@ -39,6 +39,8 @@ from m3h_pipeline.state.mlflow_store import mlflow_uri
 from m3h_pipeline.state.snapshots import remove_snapshots, select_removable, snapshot_labels
 from m3h_pipeline.state.steps import produce, read_step
 
+pytestmark = pytest.mark.slow(20)
+
 DAYS = ["2026-01-01", "2026-01-02", "2026-01-03"]
 
 
