@@ -16,7 +16,7 @@ from m3h_pipeline.state.mlflow_store import mlflow_uri
 
 
 def forget_subject(out: Path, subject_id: str, ask: Callable[[str], bool] | None) -> int:
-    """Erase a patient, after asking where ``ask`` is given; the exit code is 0 where it was done."""
+    """Erase a patient, after asking where ``ask`` is given; exit code 0 where it was done."""
     update_location(out)
     config = configuration.load(out)
     counts = count_samples(out, subject_id)

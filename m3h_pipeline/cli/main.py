@@ -208,9 +208,9 @@ def snapshot_list(out: Path) -> None:
 
     Example: m3h snapshot list --out my-run
     """
-    from m3h_pipeline.cli.snapshot import overview
+    from m3h_pipeline.cli.snapshot import format_snapshots
 
-    click.echo(overview(require_out_folder(out)))
+    click.echo(format_snapshots(require_out_folder(out)))
 
 
 @snapshot.command("drop")
@@ -225,9 +225,9 @@ def snapshot_drop(label: str, yes: bool, out: Path) -> None:
 
     Example: m3h snapshot drop 2036-01-01 --out my-run
     """
-    from m3h_pipeline.cli.snapshot import drop
+    from m3h_pipeline.cli.snapshot import drop_snapshot
 
-    click.echo(drop(require_out_folder(out), label, ask=None if yes else click.confirm))
+    click.echo(drop_snapshot(require_out_folder(out), label, ask=None if yes else click.confirm))
 
 
 @main.command("demo-hospital")

@@ -25,6 +25,14 @@ from m3h_pipeline.registry.versions import RegisteredVersion, list_versions
 from m3h_pipeline.reports.publish import publish
 from m3h_pipeline.scoring import scores as scoring
 from m3h_pipeline.state.data_files import read_json
+from m3h_pipeline.state.layout import (
+    INGESTED,
+    LATEST,
+    REPORT,
+    SCORES,
+    list_snapshot_folders,
+    snapshot_folder,
+)
 from m3h_pipeline.state.locks import hold_lock, lock_exclusively
 from m3h_pipeline.state.mlflow_store import mlflow_uri
 from m3h_pipeline.state.paths import out_option
@@ -52,17 +60,17 @@ class Snapshot:
         return [version for version in self.versions if version.aliases or version.pending]
 
 
-def overview(out: Path) -> str:
+def format_snapshots(out: Path) -> str:
     """``m3h snapshot list``: a line a snapshot, the earliest first."""
-    with _instance(out) as instance:
-        snapshots = _snapshots(out, instance)
+    with _open_instance(out) as instance:
+        snapshots = _list_snapshots(out, instance)
     if not snapshots:
         return "there is no snapshot yet"
     lines = [f"{'label':<12}{'ingested':<20}{'samples':>9}   used by"]
     for snapshot in snapshots:
         ingested = f"{snapshot.ingested:%Y-%m-%d %H:%M}Z" if snapshot.ingested else "no"
         samples = "" if snapshot.samples is None else f"{snapshot.samples:,}"
-        remarks = [_in_words(version) for version in snapshot.versions]
+        remarks = [_describe_version(version) for version in snapshot.versions]
         if as_date(snapshot.label) is None:
             remarks.append(_NO_DATE)
         lines.append(
@@ -71,20 +79,19 @@ def overview(out: Path) -> str:
     return "\n".join(lines)
 
 
-def drop(out: Path, label: str, ask: Callable[[str], bool] | None) -> str:
+def drop_snapshot(out: Path, label: str, ask: Callable[[str], bool] | None) -> str:
     """``m3h snapshot drop``: remove a snapshot and what shows it, in an order that a killed drop
     can repeat.
 
     ``ask`` is asked before. Raises `InputError` where there is no such snapshot, a version in use
     was trained on it, or a run is at work.
     """
-    with _instance(out) as instance, _undisturbed(out, instance):
-        held = {snapshot.label: snapshot for snapshot in _snapshots(out, instance)}
-        if label not in held:
-            raise InputError(
-                f"there is no snapshot {label!r} in {out}: it holds {', '.join(held) or 'none'}"
-            )
-        _refuse_in_use(held[label], out)
+    with _open_instance(out) as instance, _lock_against_runs(out, instance):
+        snapshots = {snapshot.label: snapshot for snapshot in _list_snapshots(out, instance)}
+        if label not in snapshots:
+            labels = ", ".join(snapshots) or "none"
+            raise InputError(f"there is no snapshot {label!r} in {out}: it holds {labels}")
+        _refuse_in_use(snapshots[label], out)
         if ask and not ask(f"Remove the snapshot {label} with its scores? Nothing brings it back."):
             return "nothing was removed"
         config = configuration.load(out)
@@ -98,7 +105,8 @@ def drop(out: Path, label: str, ask: Callable[[str], bool] | None) -> str:
     lines = [f"the snapshot {label} is removed, with {scores:,} scores"]
     if latest:
         lines.append(latest)
-    if versions := held[label].versions:
+    versions = snapshots[label].versions
+    if versions:
         numbers = ", ".join(version.version for version in versions)
         lines.append(f"trained on it, and still in MLflow's registry: version {numbers}")
     if config.source.snapshot == label:
@@ -106,31 +114,31 @@ def drop(out: Path, label: str, ask: Callable[[str], bool] | None) -> str:
     return "\n".join(lines)
 
 
-def _snapshots(out: Path, instance: dg.DagsterInstance | None) -> list[Snapshot]:
+def _list_snapshots(out: Path, instance: dg.DagsterInstance | None) -> list[Snapshot]:
     """What there is: folders, partitions without a folder, and versions by the snapshot that they
     were trained on.
     """
-    parent = out / "snapshots"
-    folders = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+    folders = [folder.name for folder in list_snapshot_folders(out)]
     partitions = instance.get_dynamic_partitions("snapshot") if instance else []
-    versions = _versions(out)
-    found = []
+    versions = _list_versions(out)
+    snapshots = []
     for label in sorted({*folders, *partitions}):
         if label.startswith("."):
             continue
-        step = parent / label / "ingested" / "step.json"
+        step = snapshot_folder(out, label) / INGESTED / "step.json"
         table = step.with_name("samples.parquet")
-        ingested = samples = None
+        ingested = None
+        samples = None
         if step.exists():
             ingested = dt.datetime.fromtimestamp(step.stat().st_mtime, dt.UTC)
         if table.exists():
             samples = pl.scan_parquet(table).select(pl.len()).collect().item()
         trained = [version for version in versions if version.snapshot == label]
-        found.append(Snapshot(label, ingested, samples, trained))
-    return found
+        snapshots.append(Snapshot(label, ingested, samples, trained))
+    return snapshots
 
 
-def _versions(out: Path) -> list[RegisteredVersion]:
+def _list_versions(out: Path) -> list[RegisteredVersion]:
     """The registered versions; none where no run has come as far as MLflow."""
     uri = mlflow_uri(out)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
@@ -141,7 +149,7 @@ def _versions(out: Path) -> list[RegisteredVersion]:
 
 
 @contextmanager
-def _instance(out: Path) -> Generator[dg.DagsterInstance | None]:
+def _open_instance(out: Path) -> Generator[dg.DagsterInstance | None]:
     """Dagster's records of an out-folder; None where no run has made any."""
     home = out / "dagster"
     if not (home / "dagster.yaml").exists():
@@ -155,7 +163,7 @@ def _instance(out: Path) -> Generator[dg.DagsterInstance | None]:
 
 
 @contextmanager
-def _undisturbed(out: Path, instance: dg.DagsterInstance | None) -> Generator[None]:
+def _lock_against_runs(out: Path, instance: dg.DagsterInstance | None) -> Generator[None]:
     """No run is going, and none makes a step meanwhile."""
     from m3h_pipeline.definitions import MAIN_JOB
     from m3h_pipeline.defs.schedules import RUN_LOCK, find_active_run
@@ -174,18 +182,19 @@ def _refuse_in_use(snapshot: Snapshot, out: Path) -> None:
     if not snapshot.in_use:
         return
     version = snapshot.in_use[0]
+    versions = _describe_versions(snapshot.in_use)
     raise InputError(
-        f"the snapshot {snapshot.label} is in use: {_listed(snapshot.in_use)} learned from it, and "
+        f"the snapshot {snapshot.label} is in use: {versions} learned from it, and "
         "new patients are compared with those that it holds. Decide against the version first, "
         f"with `m3h review reject {version.version}{out_option(out)}`, then drop the snapshot"
     )
 
 
-def _listed(versions: Iterable[RegisteredVersion]) -> str:
-    return ", ".join(_in_words(version) for version in versions)
+def _describe_versions(versions: Iterable[RegisteredVersion]) -> str:
+    return ", ".join(_describe_version(version) for version in versions)
 
 
-def _in_words(version: RegisteredVersion) -> str:
+def _describe_version(version: RegisteredVersion) -> str:
     roles = [*version.aliases, *(["waits for review"] if version.pending else [])]
     return f"version {version.version}" + (f" ({', '.join(roles)})" if roles else "")
 
@@ -194,15 +203,15 @@ def _republish(out: Path, label: str) -> str:
     """Take a snapshot out of ``latest``: the newest other one with a report takes its place. Says
     what was done.
     """
-    latest = out / "latest"
-    if label not in _shown(latest):
+    latest = out / LATEST
+    if label not in _read_shown_labels(latest):
         return ""
     for other in reversed(snapshot_labels(out)):
-        folder = out / "snapshots" / other
-        report = read_step(folder / "report")
+        folder = snapshot_folder(out, other)
+        report = read_step(folder / REPORT)
         if other == label or report is None:
             continue
-        scored = read_step(folder / "scores")
+        scored = read_step(folder / SCORES)
         has_scores = scored is not None and scored.info.get("model_version")
         publish(out, report.folder, scored.folder / scoring.FILE if scored and has_scores else None)
         return f"{latest} shows the snapshot {other} again"
@@ -210,7 +219,7 @@ def _republish(out: Path, label: str) -> str:
     return f"{latest} is removed, which showed it"
 
 
-def _shown(latest: Path) -> set[str]:
+def _read_shown_labels(latest: Path) -> set[str]:
     """The snapshots that ``latest`` shows: in its report, and in its scores."""
     shown: set[str] = set()
     if (latest / "metrics.json").exists():

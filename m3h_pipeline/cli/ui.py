@@ -38,13 +38,13 @@ def serve(out: Path, port: int | None = None, mlflow_port: int | None = None) ->
     port = port or last.port
     mlflow_port = mlflow_port or last.mlflow_port
     options = {"--port": port} if elsewhere else {"--port": port, "--mlflow-port": mlflow_port}
-    with ExitStack() as held:
+    with ExitStack() as stack:
         # Before the ports: one that serves this folder already is what holds them, most likely.
         is_known = (out / CONFIG_FILE).exists()
-        lock = held.enter_context(lock_server(out)) if is_known else None
+        lock = stack.enter_context(lock_server(out)) if is_known else None
         _check_free(options)
         config = prepare_folder(out)
-        lock = lock or held.enter_context(lock_server(out))
+        lock = lock or stack.enter_context(lock_server(out))
         served = record_server(lock, port, mlflow_port)
         _make_ready(out, config.source.snapshot)
         mlflow_page = uri if elsewhere else served.mlflow_page
@@ -93,10 +93,11 @@ def _commands(out: Path, port: int, mlflow_port: int) -> list[list[str]]:
     return [
         *dagster,
         [
-            *python, "mlflow", "server", "--host", HOST, "--port", str(mlflow_port),
-            "--default-artifact-root", (out / "mlflow" / "artifacts").resolve().as_uri(), "--workers", "1",
+            *[*python, "mlflow", "server", "--host", HOST, "--port", str(mlflow_port)],
+            *["--default-artifact-root", (out / "mlflow" / "artifacts").resolve().as_uri()],
+            *["--workers", "1"],
         ],
-    ]  # fmt: skip
+    ]
 
 
 def _start(commands: list[list[str]], out: Path, lock: IO[str]) -> subprocess.Popen[bytes]:

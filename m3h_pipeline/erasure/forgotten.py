@@ -1,6 +1,4 @@
-"""The list of forgotten patients, ``<out>/forgotten.json``: a keyed hash of each subject's id, never
-the id.
-"""
+"""Who is forgotten (``<out>/forgotten.json``): a keyed hash of each subject's id, never the id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of forgotten patients in the Parquet files of a step, and what its lineage counts of them."""
+"""Rows of forgotten patients in the Parquet files of a step, and in what its lineage counts."""
 
 from __future__ import annotations
 

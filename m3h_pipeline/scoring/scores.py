@@ -137,7 +137,8 @@ def publish_scores(out: Path, scores: Path) -> None:
     """
     latest = out / "latest"
     latest.mkdir(exist_ok=True)
-    create_private_file(partial := latest / f".{FILE}.partial")
+    partial = latest / f".{FILE}.partial"
+    create_private_file(partial)
     partial.write_bytes(scores.read_bytes())
     partial.replace(latest / FILE)
     added = f"FROM read_parquet({literal(scores)})"
@@ -154,10 +155,8 @@ def erase_subjects(out: Path, subjects: Container[str]) -> int:
 
     The table outlives its snapshots, so its own column says whose a row is.
     """
-    for partial in (
-        out / f".{DATABASE}.partial",
-        out / "latest" / f".{FILE}.partial",
-    ):  # of a killed run
+    # What a killed run left.
+    for partial in (out / f".{DATABASE}.partial", out / "latest" / f".{FILE}.partial"):
         partial.unlink(missing_ok=True)
     rows = {subject: n for subject, n in _subjects(out).items() if subject in subjects}
     if rows:

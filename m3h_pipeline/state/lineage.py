@@ -28,13 +28,13 @@ def find_unaccounted(ingested: Path, table: str, rows_read: Mapping[str, int]) -
     ``rows_read``: file -> rows, as the source counted them while reading.
     """
     lineage = pl.read_parquet(ingested / "lineage.parquet")
-    known = set(lineage["file"])
+    known_files = set(lineage["file"])
     lineage = lineage.filter(pl.col("table") == table)
     problems = []
     if (lineage["rows"] < 0).any():
         problems.append("an outcome has fewer than 0 rows")
-    said = dict(lineage.group_by("file").agg(pl.col("rows").sum()).sort("file").iter_rows())
-    for file, rows in said.items():
+    accounted = lineage.group_by("file").agg(pl.col("rows").sum()).sort("file")
+    for file, rows in accounted.iter_rows():
         if rows != rows_read.get(file, rows):
             problems.append(
                 f"{file}: {rows_read[file]:,} rows were read, {rows:,} are accounted for"
@@ -47,47 +47,48 @@ def find_unaccounted(ingested: Path, table: str, rows_read: Mapping[str, int]) -
         .agg(pl.col("rows").sum())
         .iter_rows()
     )
-    lying = _rows_by_file(ingested / f"{table}.parquet", kept)
+    counted = _count_table_rows(ingested / f"{table}.parquet", kept)
     # A file of samples may only say more of a patient; another may be counted under the table that
     # most of it became.
-    files = kept.keys() if table not in _MADE_FROM_SEVERAL else kept.keys() & lying.keys()
+    files = set(kept)
+    if table in _MADE_FROM_SEVERAL:
+        files &= counted.keys()
     problems += [
-        f"{file}: {kept[file]:,} rows are said to be kept, {lying.get(file, 0):,} lie there"
+        f"{file}: {kept[file]:,} rows are said to be kept, {counted.get(file, 0):,} lie there"
         for file in sorted(files)
-        if kept[file] != lying.get(file, 0)
+        if kept[file] != counted.get(file, 0)
     ]
     return problems + [
-        f"{file}: the lineage does not know it" for file in sorted(lying.keys() - known)
+        f"{file}: the lineage does not know it" for file in sorted(counted.keys() - known_files)
     ]
 
 
 def count_rows_by_file(rows: pl.LazyFrame) -> pl.DataFrame:
     """File -> how many of its rows became these rows of a table (source_file and source_row)."""
-    known = rows.select(pl.col("source_file").alias("file"), "source_row").drop_nulls()
+    file_rows = rows.select(pl.col("source_file").alias("file"), "source_row").drop_nulls()
     return (
-        known.unique()
+        file_rows.unique()
         .group_by("file")
         .agg(pl.len().cast(pl.Int64).alias("rows"))
         .collect(engine="streaming")
     )
 
 
-def _rows_by_file(table: Path, kept: Mapping[str, int]) -> dict[str, int]:
+def _count_table_rows(table: Path, kept: Mapping[str, int]) -> dict[str, int]:
     rows = pl.scan_parquet(table)
-    plain = (
+    table_rows = (
         rows.drop_nulls("source_row")
         .group_by("source_file")
         .len()
         .collect(engine="streaming")
         .drop_nulls()
     )
-    counts = dict(plain.sort("source_file").iter_rows())
+    counts = dict(table_rows.sort("source_file").iter_rows())
     # Only where rows of the table are more than rows of the file are these told apart: that takes
     # memory.
     several = [file for file, n in counts.items() if n != kept.get(file, n)]
-    return counts | dict(
-        count_rows_by_file(rows.filter(pl.col("source_file").is_in(several))).iter_rows()
-    )
+    file_rows = count_rows_by_file(rows.filter(pl.col("source_file").is_in(several)))
+    return counts | dict(file_rows.iter_rows())
 
 
 def move_rows(lineage: pl.DataFrame, rows: pl.DataFrame, outcome: str) -> pl.DataFrame:
@@ -97,16 +98,17 @@ def move_rows(lineage: pl.DataFrame, rows: pl.DataFrame, outcome: str) -> pl.Dat
     ``rows``: table, file, reason, rows. Raises `ArithmeticError` where more rows would move than
     were kept.
 
-    >>> lineage = pl.DataFrame({"table": ["notes"], "file": ["n.csv"], "sha256": ["0f"], "outcome": ["kept"],
-    ...                         "reason": [None], "rows": [10]}, schema_overrides={"reason": pl.String})
-    >>> rows = pl.DataFrame({"table": ["notes"], "file": ["n.csv"], "reason": ["empty_text"], "rows": [2]})
+    >>> notes = {"table": ["notes"], "file": ["n.csv"]}
+    >>> kept = {"sha256": ["0f"], "outcome": ["kept"], "reason": [None], "rows": [10]}
+    >>> lineage = pl.DataFrame(notes | kept, schema_overrides={"reason": pl.String})
+    >>> rows = pl.DataFrame(notes | {"reason": ["empty_text"], "rows": [2]})
     >>> move_rows(lineage, rows, "quarantined").select("outcome", "reason", "rows").rows()
     [('kept', None, 8), ('quarantined', 'empty_text', 2)]
     """
     hashes = lineage.select("table", "file", "sha256").unique()
-    found = rows.join(hashes, on=["table", "file"]).with_columns(pl.lit(outcome).alias("outcome"))
-    found = found.select(lineage.columns).cast(dict(lineage.schema)).sort("table", "file", "reason")
-    lost = found.group_by("table", "file").agg(pl.col("rows").sum().alias("lost"))
+    added = rows.join(hashes, on=["table", "file"]).with_columns(pl.lit(outcome).alias("outcome"))
+    added = added.select(lineage.columns).cast(dict(lineage.schema)).sort("table", "file", "reason")
+    lost = added.group_by("table", "file").agg(pl.col("rows").sum().alias("lost"))
     is_kept = pl.col("outcome") == KEPT
     left = lineage.join(lost, on=["table", "file"], how="left", maintain_order="left").with_columns(
         pl.when(is_kept)
@@ -116,7 +118,7 @@ def move_rows(lineage: pl.DataFrame, rows: pl.DataFrame, outcome: str) -> pl.Dat
     )
     if (left["rows"] < 0).any():
         raise ArithmeticError("lineage: more rows of a file went elsewhere than were kept of it")
-    whole = pl.concat([left.drop("lost"), found])
+    whole = pl.concat([left.drop("lost"), added])
     keys = ["table", "file", "sha256", "outcome", "reason"]
     whole = whole.group_by(keys, maintain_order=True).agg(pl.col("rows").sum())
     # Without rows a file is only mentioned where nothing of it is left to mention.
@@ -133,23 +135,24 @@ def read_whole_lineage(ingested: Path, valid: Mapping[str, Path]) -> pl.DataFram
     """
     lineage = pl.read_parquet(ingested / "lineage.parquet")
     quarantined = pl.concat(
-        _quarantined(ingested / f"{table}.parquet", folder / "quarantine.parquet").with_columns(
-            pl.lit(table).alias("table")
-        )
+        _read_quarantined(
+            ingested / f"{table}.parquet", folder / "quarantine.parquet"
+        ).with_columns(pl.lit(table).alias("table"))
         for table, folder in valid.items()
     )
     whole = move_rows(lineage, quarantined, QUARANTINED)
-    read, told = (
-        part.group_by("file").agg(pl.col("rows").sum()).sort("file") for part in (lineage, whole)
-    )  # fmt: skip
-    if not read.equals(told):
+    if not _sum_by_file(lineage).equals(_sum_by_file(whole)):
         raise ArithmeticError(
             "lineage: the rows of a file no longer sum to the rows that were read"
         )
     return whole
 
 
-def _quarantined(table: Path, quarantine: Path) -> pl.DataFrame:
+def _sum_by_file(lineage: pl.DataFrame) -> pl.DataFrame:
+    return lineage.group_by("file").agg(pl.col("rows").sum()).sort("file")
+
+
+def _read_quarantined(table: Path, quarantine: Path) -> pl.DataFrame:
     """Rows of files that went to quarantine as a whole: file, reason, rows."""
     row = ["source_file", "source_row"]
     wrong = pl.read_parquet(quarantine, columns=["rule", *row]).drop_nulls(row)
@@ -163,10 +166,10 @@ def _quarantined(table: Path, quarantine: Path) -> pl.DataFrame:
         .group_by(row)
         .len("made")
     )
-    gone = wrong.join(made.collect(engine="streaming"), on=row).filter(
+    quarantined = wrong.join(made.collect(engine="streaming"), on=row).filter(
         pl.col("wrong") == pl.col("made")
     )
-    counts = gone.group_by(pl.col("source_file").alias("file"), pl.col("rule").alias("reason")).len(
-        "rows"
-    )
+    counts = quarantined.group_by(
+        pl.col("source_file").alias("file"), pl.col("rule").alias("reason")
+    ).len("rows")
     return counts.with_columns(pl.col("rows").cast(pl.Int64))

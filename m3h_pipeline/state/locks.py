@@ -35,7 +35,7 @@ def is_locked(file: Path) -> bool:
 
 
 def lock_shared(out: Path) -> AbstractContextManager[None]:
-    """Lock an out-folder to make steps in it: many may at a time, none beside `lock_exclusively`."""
+    """Lock an out-folder to make steps: many may at a time, none beside `lock_exclusively`."""
     return hold_lock(out / _STATE_LOCK, shared=True)
 
 

@@ -33,7 +33,7 @@ def set_private_umask() -> None:
 
 
 def restrict_to_owner(out: Path) -> None:
-    """Make an out-folder its owner's lock_exclusively, with what an earlier version left open in it.
+    """Make an out-folder its owner's alone, with what an earlier version left open in it.
 
     Below it, only what the pipeline itself writes is touched: ``--out .`` may name a folder with
     other things in it.

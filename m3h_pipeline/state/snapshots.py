@@ -13,6 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.state.layout import INGESTED, SNAPSHOTS
 from m3h_pipeline.state.locks import lock_exclusively
 from m3h_pipeline.state.paths import out_option
 
@@ -37,7 +38,8 @@ def need_date(label: str, out: Path) -> dt.date:
     """The date that a label says; an `InputError` where it is not one, as a partition of any name
     can be added.
     """
-    if date := as_date(label):
+    date = as_date(label)
+    if date is not None:
         return date
     raise InputError(
         f"the snapshot {label!r} is not a date, written as 2026-01-31: nothing was read or written "
@@ -50,26 +52,27 @@ def snapshot_labels(out: Path) -> list[str]:
     """Labels of the snapshots that were ingested, from the earliest to the newest; what is no date
     does not count.
     """
-    steps = (out / "snapshots").glob("[!.]*/ingested/step.json")
-    dated = [name for step in steps if as_date(name := step.parent.parent.name)]
+    steps = (out / SNAPSHOTS).glob(f"[!.]*/{INGESTED}/step.json")
+    labels = [step.parent.parent.name for step in steps]
     # Of four digits, two and two: in this order they are dates in order.
-    return sorted(dated)
+    return sorted(label for label in labels if as_date(label))
 
 
 def select_removable(
-    known: Collection[str], needed: Collection[str], snapshots: int, days: int
+    labels: Collection[str], needed: Collection[str], snapshots: int, days: int
 ) -> list[str]:
     """Which snapshots go, the newest and those that are needed never.
 
     One goes that is not among the newest ``snapshots``, or is older than the newest by more than
     ``days``; 0 sets no bound.
 
-    >>> select_removable(["2026-01-01", "2026-01-02", "2026-01-03"], needed=["2026-01-01"], snapshots=1, days=0)
-    ['2026-01-02']
-    >>> select_removable(["2026-01-01", "2026-01-30", "2026-02-03"], needed=[], snapshots=0, days=7)
+    >>> labels = ["2026-01-01", "2026-01-30", "2026-02-03"]
+    >>> select_removable(labels, needed=["2026-01-01"], snapshots=1, days=0)
+    ['2026-01-30']
+    >>> select_removable(labels, needed=[], snapshots=0, days=7)
     ['2026-01-01']
     """
-    ordered = sorted(known)
+    ordered = sorted(labels)
     if not ordered:
         return []
     beyond = set(ordered[:-snapshots] if snapshots else [])
@@ -95,7 +98,7 @@ def remove_snapshot_folders(out: Path, snapshots: Collection[str]) -> None:
     """Remove the folders of snapshots, where there are, and what a killed removal left; for whoever
     holds `lock_exclusively`.
     """
-    parent = out / "snapshots"
+    parent = out / SNAPSHOTS
     for snapshot in snapshots:
         if (parent / snapshot).exists():
             (parent / snapshot).rename(parent / f".{snapshot}.removed")

@@ -5,8 +5,8 @@ and accepts WebSockets of any origin. The guard lets through what the server's o
 programs on this machine send, and refuses what a browser sends on behalf of another site:
 
 - a Host that was not allowed (DNS rebinding)
-- an Origin other than the page's own, and requests that the browser marks as cross-site, except that a
-  link may open a page
+- an Origin other than the page's own, and requests that the browser marks as cross-site, except
+  that a link may open a page
 - a GraphQL query in an address, and a request body other than JSON: another site can't send JSON
   without the server's consent
 - with a token, every request that doesn't carry it: as the password of HTTP's basic authentication,
@@ -82,7 +82,8 @@ class Guard:
     def check(self, scope: Scope) -> Refusal | None:
         """Why the request is refused, or None where it may pass.
 
-        >>> page = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost:3000")]}
+        >>> page = {"type": "http", "method": "GET", "path": "/"}
+        >>> page["headers"] = [(b"host", b"localhost:3000")]
         >>> Guard(app=None).check(page) is None
         True
         >>> Guard(app=None).check(page | {"headers": [(b"host", b"evil.example")]}).status
@@ -131,8 +132,8 @@ class _Headers:
 def _host_name(host: str) -> str:
     """The name without the port.
 
-    >>> _host_name("LocalHost:3000"), _host_name("[::1]:3000"), _host_name("a@b"), _host_name("a:b:c")
-    ('localhost', '::1', '', '')
+    >>> [_host_name(host) for host in ("LocalHost:3000", "[::1]:3000", "a@b", "a:b:c")]
+    ['localhost', '::1', '', '']
     """
     if any(character in host for character in "@/?#\\ \t"):
         return ""

@@ -26,7 +26,6 @@ import polars as pl
 import pytest
 from traces import files_with
 
-from m3h_core import TaskSpec
 from m3h_pipeline import config
 from m3h_pipeline.features.served import raw_inputs
 from m3h_pipeline.scoring import scores as scoring
@@ -40,7 +39,6 @@ SECOND = "2026-01-02"
 THIRD = "2026-01-03"
 STAYS = 200
 NEW = 60
-EARLIER = Path(__file__).parent / "model_format_1"
 # A night without training: what is new is ingested and scored.
 _SCORE_NIGHT = """
 import sys
@@ -54,7 +52,9 @@ chosen = dg.AssetSelection.assets("monitoring").upstream().resolve(defs.resolve_
 with dg.DagsterInstance.get() as instance:
     instance.add_dynamic_partitions("snapshot", [night])
     job = defs.resolve_implicit_global_asset_job_def()
-    result = job.execute_in_process(instance=instance, partition_key=night, asset_selection=list(chosen))
+    result = job.execute_in_process(
+        instance=instance, partition_key=night, asset_selection=list(chosen)
+    )
 for check in result.get_asset_check_evaluations():
     print(check.check_name, check.passed, check.description)
 """
@@ -62,12 +62,12 @@ for check in result.get_asset_check_evaluations():
 
 @dataclass(frozen=True)
 class Nights:
-    """An out-folder after two nights, what was said on the terminal, and the answer while there was
+    """An out-folder after two nights, what was printed, and the answer while there was
     no champion.
     """
 
     out: Path
-    said: str
+    printed: str
     without_champion: subprocess.CompletedProcess
 
     @property
@@ -80,7 +80,7 @@ def nights(tmp_path_factory) -> Nights:
     root = tmp_path_factory.mktemp("nights")
     hospital = root / "hospital"
     out = root / "out"
-    said = []
+    printed = []
 
     def run(*command: object, check: bool = True) -> subprocess.CompletedProcess:
         words = [sys.executable, *map(str, command)]
@@ -88,7 +88,7 @@ def nights(tmp_path_factory) -> Nights:
             words, capture_output=True, text=True, env=dict(os.environ), check=False, timeout=550
         )
         assert not check or result.returncode == 0, result.stderr
-        said.append(result.stdout + result.stderr)
+        printed.append(result.stdout + result.stderr)
         return result
 
     marked_hospital.write(hospital, STAYS)
@@ -106,7 +106,7 @@ def nights(tmp_path_factory) -> Nights:
     shutil.rmtree(hospital)
     marked_hospital.write(hospital, STAYS + NEW, first=STAYS + 1, shift=25)
     run("-c", _SCORE_NIGHT, out, SECOND)
-    return Nights(out, "".join(said), without)
+    return Nights(out, "".join(printed), without)
 
 
 def _store(out: Path) -> str:
@@ -168,18 +168,15 @@ def test_a_server_of_the_champion_gives_the_same_numbers(nights, served):
     scores = nights.scores
     samples = scores["sample_id"].unique(maintain_order=True).to_list()[:12]
     (frame,) = raw_inputs(nights.out / "snapshots" / SECOND / "inputs", samples)
-    records = [
-        {key: None if value != value else value for key, value in row.items()}
-        for row in frame.to_dict("records")
-    ]
+    records = [_without_nan(row) for row in frame.to_dict("records")]
     for image in (image for record in records for image in record["images"]):
         image["content"] = base64.b64encode(image["content"]).decode()
-    told = served(records)
-    assert len(told) == len(samples)
+    answers = served(records)
+    assert len(answers) == len(samples)
     # As a client would who has nothing but one number.
     assert served([{"age": 70.0}])[0]["lacks"] == ["language", "timeseries", "vision"]
     for row in scores.filter(pl.col("sample_id").is_in(samples)).iter_rows(named=True):
-        answer = told[samples.index(row["sample_id"])]
+        answer = answers[samples.index(row["sample_id"])]
         task = row["task"]
         of_class = "" if row["class"] is None else f"/{row['class']}"
         expected = {
@@ -189,10 +186,15 @@ def test_a_server_of_the_champion_gives_the_same_numbers(nights, served):
             f"{task}.distance{of_class}": row["distance"],
         }
         for name, value in expected.items():
-            known = value if value is None else pytest.approx(value, rel=1e-4, abs=1e-5)
-            assert answer.get(name) == known, name
+            if value is not None:
+                value = pytest.approx(value, rel=1e-4, abs=1e-5)
+            assert answer.get(name) == value, name
         assert answer.get(f"{task}.set") == row["set"]
         assert answer["lacks"] == row["lacks"]
+
+
+def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: None if value != value else value for key, value in row.items()}
 
 
 @pytest.fixture
@@ -208,17 +210,8 @@ def served(nights) -> Iterator[Any]:
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # uvicorn
     }
-    command = [
-        "mlflow",
-        "models",
-        "serve",
-        "-m",
-        "models:/m3h@champion",
-        "--env-manager",
-        "local",
-        "-p",
-        str(port),
-    ]
+    command = ["mlflow", "models", "serve", "-m", "models:/m3h@champion"]
+    command += ["--env-manager", "local", "-p", str(port)]
     log = (nights.out.parent / "serve.log").open("w")
     server = subprocess.Popen(
         [sys.executable, "-m", *command],
@@ -252,20 +245,20 @@ def served(nights) -> Iterator[Any]:
 
 
 def test_drift_is_seen_where_it_is_and_only_there(nights):
-    found = read_json(nights.out / "snapshots" / SECOND / "monitoring" / "monitoring.json")
-    assert found["new"] == NEW
-    assert found["reason"] is None
-    assert [record["name"] for record in found["inputs"] if record["changed"]] == ["age"]
-    missing = {record["name"] for record in found["missing"] if record["changed"]}
+    results = read_json(nights.out / "snapshots" / SECOND / "monitoring" / "monitoring.json")
+    assert results["new"] == NEW
+    assert results["reason"] is None
+    assert [record["name"] for record in results["inputs"] if record["changed"]] == ["age"]
+    missing = {record["name"] for record in results["missing"] if record["changed"]}
     assert missing == {"number of notes", "characters of notes"}
-    assert {record["task"] for record in found["performance"]} == {"death", "los", "destination"}
+    assert {record["task"] for record in results["performance"]} == {"death", "los", "destination"}
     checks = read_step(nights.out / "snapshots" / SECOND / "monitoring").info["checks"]
     assert [check for check, (passed, _) in checks.items() if passed] == ["performance"]
     assert "Age" in checks["inputs"][1]
 
 
 def test_no_patient_s_value_is_outside_snapshots_and_quarantine(nights):
-    traces = set(marked_hospital.found(nights.out, nights.said))
+    traces = set(marked_hospital.found(nights.out, nights.printed))
     allowed = {
         (file, mark)
         for file, columns in marked_hospital.ROWS_OF_PATIENTS.items()
@@ -298,95 +291,16 @@ def test_the_table_holds_each_night_once_and_forgets(nights, tmp_path):
 
     patient = f"p{STAYS + NEW}"
     assert files_with(out, [patient])
-    command = [
-        sys.executable,
-        "-m",
-        "m3h_pipeline.cli.main",
-        "forget",
-        patient,
-        "--out",
-        str(out),
-        "--yes",
-    ]
-    said = subprocess.run(
+    command = [sys.executable, "-m", "m3h_pipeline.cli.main"]
+    command += ["forget", patient, "--out", str(out), "--yes"]
+    printed = subprocess.run(
         command, capture_output=True, text=True, check=True, env=dict(os.environ)
     ).stdout
     rows = 2 * len(nights.scores.filter(subject_id=patient))
-    assert f"scores of all nights: {rows} rows erased" in said
+    assert f"scores of all nights: {rows} rows erased" in printed
     assert files_with(out, [patient]) == []
     assert not scoring.has_scored(out, patient)
     assert scoring.has_scored(out, f"p{STAYS + 1}")
-
-
-def test_who_is_scored(tmp_path):
-    def write(name: str, rows: list[tuple[str, str | None]]) -> Path:
-        frame = pl.DataFrame(rows, {"sample_id": pl.String, "discharge": pl.String}, orient="row")
-        time = pl.lit("2026-01-01 00:00:00").str.to_datetime()
-        frame = frame.with_columns(
-            subject_id="sample_id",
-            prediction_time=time,
-            discharge_time=pl.col("discharge").str.to_datetime(),
-        )
-        frame.write_parquet(tmp_path / name)
-        return tmp_path / name
-
-    gone = "2026-01-03 00:00:00"
-    before = write("before", [("old", gone), ("was in", None), ("is in", None)])
-    now = write(
-        "now", [("old", gone), ("was in", gone), ("is in", None), ("new", gone), ("newest", None)]
-    )
-    found = scoring.select_samples(now, before, everyone=False)
-    assert found.select("sample_id", "still_in", "new").rows() == [
-        ("is in", True, False), ("new", False, True), ("newest", True, True), ("was in", False, False),
-    ]  # fmt: skip
-    assert len(scoring.select_samples(now, before, everyone=True)) == 5
-    assert scoring.select_samples(now, None, everyone=False)["sample_id"].to_list() == [
-        "is in",
-        "newest",
-    ]
-
-
-def test_a_model_of_the_earlier_format_still_scores(tmp_path):
-    """Logged by the code as it was before calibration, without that code: it runs on the m3h_core
-    of today.
-    """
-    script = f"""
-import json, mlflow, pandas as pd
-from m3h_pipeline.jobs.score import load
-example = json.load(open("{EARLIER}/example.json"))
-model = mlflow.pyfunc.load_model("{EARLIER}/model")
-said = model.predict(pd.DataFrame(example["rows"]))
-print(said.to_json(orient="records", double_precision=15))
-print(json.dumps([task.to_dict() for task in model.unwrap_python_model().model.tasks]))
-"""
-    environment = os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    said, tasks = map(json.loads, result.stdout.splitlines())
-    for told, expected in zip(said, read_json(EARLIER / "example.json")["scores"], strict=True):
-        assert told == pytest.approx(expected, rel=1e-5)
-    who = pl.DataFrame(
-        {"sample_id": ["a", "b"], "subject_id": ["a", "b"], "still_in": [True, False], "new": False}
-    )
-    frame = pl.DataFrame(said).to_pandas()
-    rows = scoring.to_long_form(frame, who, [TaskSpec.from_dict(task) for task in tasks], set())
-    scoring.write_scores([rows], tmp_path, version="7", snapshot=FIRST)
-    kept = pl.read_parquet(tmp_path / "scores.parquet")
-    assert len(kept) == 2 * (1 + 1 + 3 + 2)
-    assert not kept["calibrated"].any()
-    assert (
-        kept["set"].null_count()
-        == kept["coverage"].null_count()
-        == kept["distance"].null_count()
-        == len(kept)
-    )
 
 
 def test_what_nobody_approved_is_a_trial_and_a_fresh_approval_makes_it_count(nights, tmp_path):
@@ -396,17 +310,17 @@ def test_what_nobody_approved_is_a_trial_and_a_fresh_approval_makes_it_count(nig
         database.execute("UPDATE m3h_review SET digest = NULL")
     before = (out / "latest" / "scores.parquet").read_bytes()
 
-    def say(*words: str) -> subprocess.CompletedProcess:
+    def run(*words: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "m3h_pipeline.cli.main", *words, "--out", str(out)]
         return subprocess.run(
             command, capture_output=True, text=True, env=dict(os.environ), check=False, timeout=300
         )
 
-    refused = say("score", "--snapshot", SECOND)
+    refused = run("score", "--snapshot", SECOND)
     assert refused.returncode == 1
     assert "has no approval that names its files" in refused.stderr
     assert f"m3h review approve 1 --out {out}" in refused.stderr
-    trial = say("score", "--version", "1", "--all", "--snapshot", SECOND)
+    trial = run("score", "--version", "1", "--all", "--snapshot", SECOND)
     assert trial.returncode == 0, trial.stderr
     file = out / "snapshots" / SECOND / scoring.TRIAL / "version-1" / "scores.parquet"
     assert str(file) in trial.stdout
@@ -415,8 +329,8 @@ def test_what_nobody_approved_is_a_trial_and_a_fresh_approval_makes_it_count(nig
     assert pl.read_parquet(file)["sample_id"].n_unique() == STAYS + NEW
     assert (out / "latest" / "scores.parquet").read_bytes() == before
     assert (out / scoring.DATABASE).read_bytes() == (nights.out / scoring.DATABASE).read_bytes()
-    assert say("review", "approve", "1").returncode == 0
-    counted = say("score", "--snapshot", SECOND)
+    assert run("review", "approve", "1").returncode == 0
+    counted = run("score", "--snapshot", SECOND)
     assert counted.returncode == 0, counted.stderr
     assert str(out / "latest" / "scores.parquet") in counted.stdout
 
@@ -431,16 +345,8 @@ def test_a_champion_that_can_t_be_loaded_costs_its_scores_and_no_more(nights):
             words, capture_output=True, text=True, env=dict(os.environ), check=False, timeout=300
         )
         assert night.returncode == 0, night.stderr
-        words = [
-            sys.executable,
-            "-m",
-            "m3h_pipeline.cli.main",
-            "score",
-            "--out",
-            str(nights.out),
-            "--version",
-            "1",
-        ]
+        words = [sys.executable, "-m", "m3h_pipeline.cli.main", "score"]
+        words += ["--out", str(nights.out), "--version", "1"]
         asked = subprocess.run(
             words, capture_output=True, text=True, env=dict(os.environ), check=False, timeout=300
         )

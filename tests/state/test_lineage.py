@@ -22,10 +22,17 @@ def write(folder: Path, samples: list[list[bool]], out_of_scope: int = 2) -> dic
     """
     folder.mkdir(exist_ok=True)
     rows = [
-        {"sample_id": f"{stay}-{n}", "stay_id": str(stay), "subject_id": f"p{stay}", "source_file": FILE,
-         "source_row": stay + 1, "wrong": wrong}
-        for stay, those in enumerate(samples) for n, wrong in enumerate(those)
-    ]  # fmt: skip
+        {
+            "sample_id": f"{stay}-{n}",
+            "stay_id": str(stay),
+            "subject_id": f"p{stay}",
+            "source_file": FILE,
+            "source_row": stay + 1,
+            "wrong": wrong,
+        }
+        for stay, of_stay in enumerate(samples)
+        for n, wrong in enumerate(of_stay)
+    ]
     text = ("sample_id", "stay_id", "subject_id", "source_file")
     schema = {**dict.fromkeys(text, pl.String), "source_row": pl.Int64, "wrong": pl.Boolean}
     table = pl.DataFrame(rows, schema=schema)

@@ -73,7 +73,7 @@ def moved(used, tmp_path, monkeypatch) -> tuple[Path, Path]:
 
 def cells_that_name(out: Path, place: Path) -> list[str]:
     """Every cell of MLflow's store with a path below the place."""
-    found = []
+    paths = []
     with closing(sqlite3.connect(out / "mlflow" / "mlflow.db")) as store:
         for (table,) in store.execute(
             "SELECT name FROM sqlite_master WHERE type = 'table'"
@@ -81,12 +81,12 @@ def cells_that_name(out: Path, place: Path) -> list[str]:
             cursor = store.execute(f'SELECT * FROM "{table}"')
             names = [column[0] for column in cursor.description]
             for row in cursor:
-                found += [
+                paths += [
                     f"{table}.{name}"
                     for name, value in zip(names, row, strict=True)
                     if f"{place}/" in str(value)
                 ]
-    return found
+    return paths
 
 
 def images(out: Path) -> list[str | None]:

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from m3h_pipeline import config as configuration
 from m3h_pipeline.cli.main import main
 from m3h_pipeline.cli.out_folder import prepare_folder, prepare_run
-from m3h_pipeline.cli.snapshot import drop, overview
+from m3h_pipeline.cli.snapshot import drop_snapshot, format_snapshots
 from m3h_pipeline.defs.ingestion import ingest
 from m3h_pipeline.defs.partitions import add_partition
 from m3h_pipeline.defs.reports import remove_surplus_snapshots
@@ -296,11 +296,11 @@ def test_snapshots_that_a_model_in_use_was_trained_on_are_kept(run):
     with pytest.raises(
         InputError, match=r"version 2 \(champion\) learned from it.*m3h review reject 2 --out"
     ):
-        drop(run.out, days[1], ask=None)
+        drop_snapshot(run.out, days[1], ask=None)
     with pytest.raises(InputError, match=r"version 5 \(waits for review\) learned from it"):
-        drop(run.out, days[4], ask=None)
+        drop_snapshot(run.out, days[4], ask=None)
     assert snapshot_labels(run.out) == days
-    used = [line for line in overview(run.out).splitlines() if "version" in line]
+    used = [line for line in format_snapshots(run.out).splitlines() if "version" in line]
     assert [(line.split()[0], line[line.index("version") :]) for line in used] == [
         (days[0], "version 1 (previous)"),
         (days[1], "version 2 (champion)"),
@@ -340,11 +340,9 @@ def mistaken(run) -> Path:
             write_json(to / "metrics.json", {"snapshot": label})
 
         def write_scores(to: Path, label: str = label) -> dict[str, str]:
-            row = {name: pl.Series(["1"]).cast(kind, strict=False) for name, kind in scoring.SCHEMA.items()
-                   if kind == pl.String}  # fmt: skip
-            some = pl.concat(
-                [pl.DataFrame(schema=scoring.SCHEMA), pl.DataFrame(row)], how="diagonal"
-            )
+            texts = [name for name, kind in scoring.SCHEMA.items() if kind == pl.String]
+            row = pl.DataFrame({name: ["1"] for name in texts})
+            some = pl.concat([pl.DataFrame(schema=scoring.SCHEMA), row], how="diagonal")
             scoring.write_scores([some], to, version="1", snapshot=label)
             return {"model_version": "1"}
 

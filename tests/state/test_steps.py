@@ -92,9 +92,13 @@ def test_kill_leaves_the_old_step_or_the_new_one(tmp_path, delay):
         from pathlib import Path
         from m3h_pipeline.state.steps import produce
         folder = Path(sys.argv[1])
+
+        def build(to):
+            (to / "result.txt").write_text("new" * 1000)
+
         print("ready", flush=True)
         for i in range(10_000):
-            produce(folder, f"new {i}", lambda to: (to / "result.txt").write_text("new" * 1000) and None)
+            produce(folder, f"new {i}", build)
         """
     )
     worker = subprocess.Popen(

@@ -1,6 +1,4 @@
-"""An out-folder with every step that holds patients, made without a run: what is learned is drawn by
-lot.
-"""
+"""An out-folder with every step that holds patients, without a run: what is learned is random."""
 
 from __future__ import annotations
 

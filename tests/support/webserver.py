@@ -62,13 +62,14 @@ class Dagster:
         location = self.ask(WORKSPACE)["workspaceOrError"]["locationEntries"][0]
         assert location["locationOrLoadError"]["__typename"] == "RepositoryLocation", location
         repository = location["locationOrLoadError"]["repositories"][0]
-        known = [node["assetKey"] for node in repository["assetNodes"]]
+        keys = [node["assetKey"] for node in repository["assetNodes"]]
+        chosen = [key for key in keys if not assets or key["path"][-1] in assets]
         params = {
             "selector": {
                 "repositoryLocationName": location["name"],
                 "repositoryName": repository["name"],
                 "pipelineName": job,
-                "assetSelection": [key for key in known if not assets or key["path"][-1] in assets],
+                "assetSelection": chosen,
                 "assetCheckSelection": None,
             },
             "mode": "default",
@@ -88,11 +89,9 @@ def served(out: Path) -> Iterator[tuple[subprocess.Popen[str], Dagster, int]]:
     """`m3h ui` of an out-folder: its process, Dagster's page, and the port of MLflow's."""
     dagster_port = free_port()
     mlflow_port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "m3h_pipeline.cli.main", "ui", "--out", out, "--port", str(dagster_port),
-         "--mlflow-port", str(mlflow_port)],
-        stdout=subprocess.PIPE, text=True, env=dict(os.environ),
-    )  # fmt: skip
+    command = [sys.executable, "-m", "m3h_pipeline.cli.main", "ui", "--out", out]
+    command += ["--port", str(dagster_port), "--mlflow-port", str(mlflow_port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
     try:
         assert process.stdout
         assert "Dagster" in process.stdout.readline(), (out / "ui.log").read_text()

@@ -1,4 +1,4 @@
-"""What is watched of a sample for drift: its columns, signals, and how much of the rest there is."""
+"""What is watched of a sample for drift: columns, signals, and how much of the rest there is."""
 
 from __future__ import annotations
 

@@ -55,7 +55,9 @@ def _verdict_on_performance(records: list[dict[str, Any]]) -> Verdict:
 
 
 def _describe_fall(record: Mapping[str, Any]) -> str:
-    fall = f"{format_name(record['task'])} {format_number(record['value'])}, was {format_number(record['then'])}"
+    now = format_number(record["value"])
+    then = format_number(record["then"])
+    fall = f"{format_name(record['task'])} {now}, was {then}"
     if not record["uncovered"]:
         return fall
     return (
