@@ -21,6 +21,7 @@ from m3h_pipeline.erasure.tables import leave_out
 from m3h_pipeline.jobs.encoders import check_encoders
 from m3h_pipeline.sources import extract
 from m3h_pipeline.sources.snapshot_label import check_label
+from m3h_pipeline.state.layout import INGESTED
 from m3h_pipeline.state.lineage import find_unaccounted
 from m3h_pipeline.state.paths import contracts_folder
 from m3h_pipeline.state.steps import Step, code_version, hash_folder
@@ -106,7 +107,7 @@ def ingest(context: dg.AssetExecutionContext, workspace: Workspace):
         return {**facts, "fingerprint": fingerprint, "rows of forgotten patients": left_out}
 
     step = workspace.produce(
-        context, "ingested", [CODE, fingerprint, decides, hash_folder(contracts_folder())], build
+        context, INGESTED, [CODE, fingerprint, decides, hash_folder(contracts_folder())], build
     )
     lineage = pl.read_parquet(step.folder / "lineage.parquet")
     for name in DESCRIPTIONS:

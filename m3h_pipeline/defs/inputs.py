@@ -7,6 +7,7 @@ from m3h_pipeline.config import find_spill_folder
 from m3h_pipeline.defs.metadata import OWNERS, to_materialization
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import Workspace
+from m3h_pipeline.state.layout import INPUTS
 from m3h_pipeline.state.steps import Step, code_version
 
 CODE = code_version("m3h_pipeline.features")
@@ -55,7 +56,7 @@ def as_of_inputs(context: dg.AssetExecutionContext, workspace: Workspace, **vali
     folders = {table: valid[table].folder for table in _TABLES}
     step = workspace.produce(
         context,
-        "inputs",
+        INPUTS,
         [CODE, *(valid[table] for table in _TABLES)],
         lambda to: write_inputs(folders, to, config.cohort.memory_limit, find_spill_folder(config)),
     )

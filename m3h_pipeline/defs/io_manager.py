@@ -10,24 +10,26 @@ from m3h_pipeline.contracts.model import TABLES
 from m3h_pipeline.defs.failures import raise_as_failure
 from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.features.items import MODALITIES
+from m3h_pipeline.state.layout import INGESTED, INPUTS, VALID
 from m3h_pipeline.state.steps import Step, need_step
 
 # asset -> its step, where the two have different names
 _STEP_NAMES = {
+    # Models lie under the name of their arm.
     "m3h_model": "joint",
     "single_task_models": "single_task",
     "tree_models": "trees",
     "tim_report": "tim",
     # One step of several assets.
-    **dict.fromkeys(TABLES, "ingested"),
-    **dict.fromkeys([f"{modality}_inputs" for modality in MODALITIES], "inputs"),
-    **{f"valid_{table}": f"valid/{table}" for table in TABLES},
+    **dict.fromkeys(TABLES, INGESTED),
+    **dict.fromkeys([f"{modality}_inputs" for modality in MODALITIES], INPUTS),
+    **{f"valid_{table}": f"{VALID}/{table}" for table in TABLES},
     **{f"{modality}_embedding": f"embedding/{modality}" for modality in MODALITIES},
 }
 
 
 def step_name(asset: str) -> str:
-    """The step that an asset makes, or that it makes together with others.
+    """The step that an asset makes, alone or with others: the folder's name in a snapshot.
 
     >>> step_name("quality"), step_name("samples"), step_name("notes")
     ('quality', 'ingested', 'ingested')

@@ -13,6 +13,7 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline.defs.failures import raise_as_failure
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.sources import Source
+from m3h_pipeline.state.layout import snapshot_folder
 from m3h_pipeline.state.liveness import mark_run_alive
 from m3h_pipeline.state.location import update_location
 from m3h_pipeline.state.locks import lock_shared
@@ -77,17 +78,17 @@ class Workspace(dg.ConfigurableResource):
         """Where a step of a snapshot lies; a run of a partition that is no date fails."""
         with raise_as_failure():
             need_date(snapshot, self.root)
-        return self.root / "snapshots" / snapshot / step
+        return snapshot_folder(self.root, snapshot) / step
 
     def find_step(self, snapshot: str, name: str) -> Step | None:
         """A step of any snapshot, or None where there is none.
 
         For the few steps that are no input of an asset, because they need not exist: what an
-        earlier night has validated, what a champion has learned from, and the tables of this night
-        that the page of checks shows so far. An asset's inputs are its parameters
+        earlier night has read or validated, what a champion has learned from, and the tables of
+        this night that the page of checks shows so far. An asset's inputs are its parameters
         (`StepIOManager`).
         """
-        return read_step(self.root / "snapshots" / snapshot / name)
+        return read_step(snapshot_folder(self.root, snapshot) / name)
 
     def produce(
         self,

@@ -11,10 +11,10 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline.defs.partitions import add_partition
 from m3h_pipeline.defs.resources import OUT_VARIABLE, Workspace
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.state.layout import INGESTED
 from m3h_pipeline.state.locks import is_locked
 from m3h_pipeline.state.paths import out_option
 from m3h_pipeline.state.snapshots import snapshot_labels
-from m3h_pipeline.state.steps import read_step
 
 # A run that `m3h run` makes in its own process; Dagster does not notice when that process is
 # killed, the lock does.
@@ -95,7 +95,7 @@ def reason_to_skip(workspace: Workspace, label: str) -> str | None:
             f"the snapshot {newest} is newer than this night, {label}; if its date is a mistake: "
             f"m3h snapshot drop {newest}{out_option(workspace.root)}"
         )
-    step = read_step(workspace.root / "snapshots" / newest / "ingested")
+    step = workspace.find_step(newest, INGESTED)
     if label > newest and step and step.info.get("fingerprint") == workspace.source.fingerprint():
         return f"the source is as it was for the snapshot {newest}: there is nothing new to learn"
     return None

@@ -10,7 +10,7 @@ import dagster as dg
 
 from m3h_pipeline.contracts.checks import NOT_JUDGED, PASSED, WARNED, is_not_judged
 from m3h_pipeline.defs.inputs import ALL_INPUTS
-from m3h_pipeline.defs.io_manager import shared_step
+from m3h_pipeline.defs.io_manager import shared_step, step_name
 from m3h_pipeline.defs.metadata import OWNERS, mlflow_link, to_materialization
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import Workspace
@@ -307,4 +307,6 @@ def _find_cohort(workspace: Workspace, snapshot: str, cohort: str) -> Step | Non
 
 def _samples_beside(cohort: Step | None) -> str | None:
     """The validated samples that a version learned from."""
-    return str(cohort.folder.parent / "valid/samples/samples.parquet") if cohort else None
+    if cohort is None:
+        return None
+    return str(cohort.folder.parent / step_name("valid_samples") / "samples.parquet")

@@ -15,6 +15,7 @@ from m3h_pipeline.config import Config
 from m3h_pipeline.contracts.checks import CheckResult, count_states, format_states, get_state
 from m3h_pipeline.contracts.model import TABLES
 from m3h_pipeline.contracts.validation import describe_checks
+from m3h_pipeline.defs.io_manager import step_name
 from m3h_pipeline.defs.metadata import OWNERS, table_schema, to_materialization
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import Workspace
@@ -96,7 +97,7 @@ def _validated(table: str) -> dg.AssetsDefinition:
             sorted(accepted),
             entries,
         ]
-        step = workspace.produce(context, f"valid/{table}", decided_by, build)
+        step = workspace.produce(context, step_name(name), decided_by, build)
         page = _write_page(workspace, snapshot)
         return to_materialization(
             step,
@@ -131,7 +132,7 @@ def _write_page(workspace: Workspace, snapshot: str) -> Path:
 
     valid: dict[str, Step] = {}
     for table in TABLES:
-        step = workspace.find_step(snapshot, f"valid/{table}")
+        step = workspace.find_step(snapshot, step_name(f"valid_{table}"))
         if step is not None:
             valid[table] = step
     return write_validation(snapshot, valid, workspace.root / "snapshots" / snapshot)
@@ -141,7 +142,7 @@ def _last_passed(workspace: Workspace, snapshot: str, table: str) -> Step | None
     """The table's validation in the last snapshot before this one in which it passed."""
     earlier = [label for label in snapshot_labels(workspace.root) if label < snapshot]
     for label in reversed(earlier):
-        step = workspace.find_step(label, f"valid/{table}")
+        step = workspace.find_step(label, step_name(f"valid_{table}"))
         if step is not None and _passed(step):
             return step
     return None

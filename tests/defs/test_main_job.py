@@ -233,11 +233,12 @@ from m3h_core import Calibrator
 from m3h_pipeline.features.served import raw_inputs
 mlflow.set_tracking_uri("sqlite:///{finished[0]}/mlflow/mlflow.db")
 snapshot = Path("{finished[0]}/snapshots/2026-01-01")
-said = pl.read_parquet("{latest}/predictions.parquet").filter(pl.col("task") == "death_in_hospital")[:20]
-(frame,) = raw_inputs(snapshot / "inputs", said["sample_id"].to_list())
+rows = pl.read_parquet("{latest}/predictions.parquet")
+rows = rows.filter(pl.col("task") == "death_in_hospital")[:20]
+(frame,) = raw_inputs(snapshot / "inputs", rows["sample_id"].to_list())
 scores = mlflow.pyfunc.load_model("models:/m3h/1").unwrap_python_model().predict(None, frame)
 calibrator = Calibrator.load(snapshot / "joint" / "calibration")
-predicted = {{"death_in_hospital": said["prediction"].to_numpy()}}
+predicted = {{"death_in_hospital": rows["prediction"].to_numpy()}}
 expected = calibrator.calibrated(predicted)["death_in_hospital"]
 print(float(np.abs(scores["death_in_hospital"].to_numpy() - expected).max()))
 """
@@ -255,10 +256,10 @@ def test_second_run_takes_everything_as_it_is(finished):
         for name in ("metrics.json", "tim.json", "report.html")
     }
     started = time.monotonic()
-    said = run("run", "--verbose", "--out", out).stderr
+    log = run("run", "--verbose", "--out", out).stderr
     assert time.monotonic() - started < 120  # nothing is trained: a bound, not a measurement
-    assert re.search(r"DEBUG .* m3h_model - STEP_START", said)
-    assert re.search(r"INFO .* m3h_model - joint: unchanged, taken as it is", said)
+    assert re.search(r"DEBUG .* m3h_model - STEP_START", log)
+    assert re.search(r"INFO .* m3h_model - joint: unchanged, taken as it is", log)
     assert {name: (out / "latest" / name).read_bytes() for name in before} == before
     from mlflow import MlflowClient
 
@@ -323,15 +324,15 @@ def test_a_forgotten_patient_is_in_no_file_and_the_next_run_goes_on(finished, tm
     samples = pl.read_parquet(
         out / "snapshots" / "2026-01-01" / "valid" / "samples" / "samples.parquet"
     )
-    mine = samples.filter(pl.col("subject_id") == patient)
-    words = [patient, *mine["stay_id"]]
+    patient_rows = samples.filter(pl.col("subject_id") == patient)
+    words = [patient, *patient_rows["stay_id"]]
     assert len(words) > 1
-    assert mine["split"][0] != 3
+    assert patient_rows["split"][0] != 3
     assert len(files_with(out, words)) > 20
 
-    said = run("forget", patient, "--out", out, "--yes")
-    assert "m3h version 1 (challenger) had learned from them" in said.stdout
-    assert re.search(r"embedding cache: [1-9]", said.stdout)
+    forgotten = run("forget", patient, "--out", out, "--yes")
+    assert "m3h version 1 (challenger) had learned from them" in forgotten.stdout
+    assert re.search(r"embedding cache: [1-9]", forgotten.stdout)
     assert files_with(out, words) == []
     metrics = (out / "latest" / "metrics.json").read_bytes()
     run("run", "--out", out)
@@ -343,7 +344,7 @@ def test_a_forgotten_patient_is_in_no_file_and_the_next_run_goes_on(finished, tm
         for folder in (snapshot / "valid").iterdir()
         if (step := read_step(folder))
     }
-    assert erased_since(valid)["samples"] == len(mine)
+    assert erased_since(valid)["samples"] == len(patient_rows)
     lineage = pl.read_parquet(out / "latest" / "lineage.parquet")
     tables = (snapshot / folder / "samples.parquet" for folder in ("ingested", "valid/samples"))
     flow = sample_flow(lineage, *tables)
@@ -352,9 +353,9 @@ def test_a_forgotten_patient_is_in_no_file_and_the_next_run_goes_on(finished, tm
         flow["samples"]
         == sum(file["own"] for file in flow["files"])
         == left
-        == len(samples) - len(mine)
+        == len(samples) - len(patient_rows)
     )
-    told = (
+    rows_now = (
         pl.read_parquet(out / "latest" / "lineage.parquet")
         .group_by("file")
         .agg(pl.col("rows").sum())
@@ -365,7 +366,7 @@ def test_a_forgotten_patient_is_in_no_file_and_the_next_run_goes_on(finished, tm
         .group_by("file")
         .agg(pl.col("rows").sum())
     )
-    assert told.equals(before.sort("file"))
+    assert rows_now.equals(before.sort("file"))
     from mlflow import MlflowClient
 
     version = MlflowClient(f"sqlite:///{out}/mlflow/mlflow.db").get_model_version("m3h", "1")

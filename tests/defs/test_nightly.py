@@ -42,14 +42,18 @@ mutation Tick($selector: ScheduleSelector!, $at: Float) {
 }
 """
 FRESH = """
-query Fresh { assetNodes(assetKeys: [{path: ["model_version"]}]) { freshnessStatusInfo { freshnessStatus } } }
+query Fresh {
+  assetNodes(assetKeys: [{path: ["model_version"]}]) { freshnessStatusInfo { freshnessStatus } }
+}
 """
 INSTIGATORS = """
 query Standing($selector: RepositorySelector!) {
   schedulesOrError(repositorySelector: $selector) {
     ... on Schedules { results { name executionTimezone scheduleState { status } } }
   }
-  sensorsOrError(repositorySelector: $selector) { ... on Sensors { results { name sensorState { status } } } }
+  sensorsOrError(repositorySelector: $selector) {
+    ... on Sensors { results { name sensorState { status } } }
+  }
 }
 """
 
@@ -72,10 +76,16 @@ def hospital(stays: int, *, spoiled: bool = False) -> Tables:
             risk = chance.random()
         tables["samples"].append(
             {
-                "stay_id": f"s{i}", "subject_id": f"p{i}", "admit_time": str(day), "split": split, "age": age,
-                "discharge_time": str(day + dt.timedelta(days=4)), "sex": "FM"[i % 2], "ward": "medicine",
+                "stay_id": f"s{i}",
+                "subject_id": f"p{i}",
+                "admit_time": str(day),
+                "split": split,
+                "age": age,
+                "discharge_time": str(day + dt.timedelta(days=4)),
+                "sex": "FM"[i % 2],
+                "ward": "medicine",
             }
-        )  # fmt: skip
+        )
         hour = str(day + dt.timedelta(hours=1))
         tables["events"] += [event(f"s{i}", hour, "lactate", round(lactate, 2), "mmol/L"),
                              event(f"s{i}", hour, "heart_rate", 80 + i % 9, "bpm")]  # fmt: skip
@@ -125,11 +135,13 @@ class Hospital:
         self.mlflow = MlflowClient(f"http://127.0.0.1:{self.ports[1]}")
         self.deliver(NIGHTS[0], 300)
         cheap(self.out, self.source)
+        ports = ["--port", str(self.ports[0]), "--mlflow-port", str(self.ports[1])]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "m3h_pipeline.cli.main", "ui", "--out", self.out, "--port", str(self.ports[0]),
-             "--mlflow-port", str(self.ports[1])],
-            stdout=subprocess.PIPE, text=True, env=dict(os.environ),
-        )  # fmt: skip
+            [sys.executable, "-m", "m3h_pipeline.cli.main", "ui", "--out", self.out, *ports],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ),
+        )
 
     def open(self) -> None:
         assert "Dagster" in self.process.stdout.readline(), self.log()
@@ -186,8 +198,8 @@ class Hospital:
     def wait(self, until: Callable[[], object], seconds: float = 120):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if found := until():
-                return found
+            if outcome := until():
+                return outcome
             time.sleep(1)
         raise AssertionError(f"not within {seconds} s\n{self.log()}")
 
@@ -238,9 +250,9 @@ def test_three_nights(nights):
         "Europe/Berlin",
         "RUNNING",
     )
-    assert {s["name"]: s["sensorState"]["status"] for s in standing["sensorsOrError"]["results"]} == {
-        "review": "RUNNING", "failed_run": "RUNNING"
-    }  # fmt: skip
+    sensors = standing["sensorsOrError"]["results"]
+    states = {sensor["name"]: sensor["sensorState"]["status"] for sensor in sensors}
+    assert states == {"review": "RUNNING", "failed_run": "RUNNING"}
 
     # The first night: nobody to compare with. A second run is not started while one is going.
     run = nights.start(NIGHTS[0])
@@ -265,10 +277,10 @@ def test_three_nights(nights):
     second = nights.mlflow.get_model_version("m3h", "2")
     assert (second.tags[TAG], second.tags["validation_by"]) == ("rejected", "gate")
     assert "not_worse_than_champion" in second.tags["validation_reason"]
-    told = nights.out / "told.txt"
-    assert "version 2 (snapshot 2026-03-02) was rejected by the gate" in told.read_text()
-    assert "m3h review approve 2" in told.read_text()
-    told.unlink()
+    message_file = nights.out / "told.txt"
+    assert "version 2 (snapshot 2026-03-02) was rejected by the gate" in message_file.read_text()
+    assert "m3h review approve 2" in message_file.read_text()
+    message_file.unlink()
     assert json.loads((nights.out / "latest" / "metrics.json").read_text())["snapshot"] == NIGHTS[1]
 
     # The third: the source was mended.
@@ -306,8 +318,8 @@ def test_three_nights(nights):
     # A night that fails is told, and a candidate that is overdue is seen.
     (nights.source / "samples.csv").unlink()
     assert nights.finish(nights.start("2026-03-04")) == "FAILURE"
-    nights.wait(told.exists)
-    assert "snapshot 2026-03-04) failed at ingest." in told.read_text()
+    nights.wait(message_file.exists)
+    assert "snapshot 2026-03-04) failed at ingest." in message_file.read_text()
     nights.wait(lambda: nights.fresh() == "DEGRADED")
 
     # Where everything lies.
