@@ -30,6 +30,7 @@ def cohort():
     return make_cohort()
 
 
+@pytest.mark.slow(15)
 def test_equals_looped_fits_in_float64(cohort):
     """A fixed number of steps, so that both see the same ones: what remains is the order of
     sums.
