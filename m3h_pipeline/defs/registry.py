@@ -47,6 +47,7 @@ GATE_CODE = code_version(
     "m3h_pipeline.jobs.champion",
     "m3h_pipeline.registry.approval",
     "m3h_pipeline.registry.digests",
+    "m3h_pipeline.evaluation.scores",
     "m3h_core",
 )
 PREDICTIONS = "predictions.safetensors"

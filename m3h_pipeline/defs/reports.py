@@ -29,10 +29,9 @@ QUALITY_CODE = code_version(
     "m3h_core.clusters",
     "m3h_core.calibration",
     "m3h_core.grouped",
-    "m3h_pipeline.evaluation.quality",
-    "m3h_pipeline.evaluation.detail",
+    "m3h_pipeline.evaluation",
 )
-TIM_CODE = code_version("m3h_core", "m3h_pipeline.jobs.tim", "m3h_pipeline.evaluation.quality")
+TIM_CODE = code_version("m3h_core", "m3h_pipeline.jobs.tim", "m3h_pipeline.evaluation.scores")
 REPORT_CODE = code_version("m3h_pipeline.reports", "m3h_pipeline.state.lineage")
 _VALID_TABLES = {f"valid_{table}": dg.AssetIn() for table in TABLES}
 _SHARED: dict[str, Any] = {"group_name": "reports", "owners": OWNERS, "partitions_def": snapshots}
@@ -62,7 +61,7 @@ def quality(
     subsets = further_step(m3h_model, SUBSETS) if config.modalities.retrain else None
 
     def build(to: Path):
-        from m3h_pipeline.evaluation.quality import write_quality
+        from m3h_pipeline.evaluation.outputs import write_quality
 
         return write_quality(
             cohort.folder,

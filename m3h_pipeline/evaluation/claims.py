@@ -12,7 +12,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from m3h_pipeline import wording
+from m3h_pipeline.wording import (
+    format_interval,
+    format_metric,
+    format_name,
+    format_number,
+    is_number,
+    join_words,
+    pluralize,
+)
 
 # What the joint model is compared with: its name, and the field of metrics.json that holds the
 # difference.
@@ -22,16 +30,17 @@ VERDICTS = ("better", "worse", "unclear", "same")
 _MOST_NAMED = 6
 
 
-def verdict(task: Mapping[str, Any], against: str = "single_task") -> str | None:
+def get_verdict(task: Mapping[str, Any], against: str = "single_task") -> str | None:
     """What the interval of a difference says of the joint model; None where there is no interval.
 
     "same" is a difference of exactly 0 in every resample: both arms rank the patients alike.
 
-    >>> verdict({"difference_low": 0.01, "difference_high": 0.03})
+    >>> get_verdict({"difference_low": 0.01, "difference_high": 0.03})
     'better'
     """
-    low, high = (task[f"{FIELDS[against]}_{end}"] for end in ("low", "high"))
-    if not (wording.is_number(low) and wording.is_number(high)):
+    low = task[f"{FIELDS[against]}_low"]
+    high = task[f"{FIELDS[against]}_high"]
+    if not (is_number(low) and is_number(high)):
         return None
     if low == 0 and high == 0:
         return "same"
@@ -40,16 +49,16 @@ def verdict(task: Mapping[str, Any], against: str = "single_task") -> str | None
     return "worse" if high < 0 else "unclear"
 
 
-def metric_family(metric: str) -> str:
+def get_metric_family(metric: str) -> str:
     """The metric under whose name differences are averaged: all kinds of AUROC are one.
 
-    >>> metric_family("macro AUROC"), metric_family("R2")
+    >>> get_metric_family("macro AUROC"), get_metric_family("R2")
     ('AUROC', 'R2')
     """
     return "AUROC" if "AUROC" in metric else metric
 
 
-def comparison(
+def summarize_comparison(
     tasks: Sequence[Mapping[str, Any]], against: str, means: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """How many claimed tasks have each verdict, and the mean differences.
@@ -57,7 +66,7 @@ def comparison(
     ``tasks``: records of metrics.json; ``means``: for each metric {"metric", "tasks", "value",
     "low", "high"}.
     """
-    counts = Counter(verdict(task, against) for task in tasks if task["claimed"])
+    counts = Counter(get_verdict(task, against) for task in tasks if task["claimed"])
     return {
         **{name: counts[name] for name in VERDICTS},
         "not_compared": counts[None],
@@ -65,120 +74,127 @@ def comparison(
     }
 
 
-def compared(record: Mapping[str, Any]) -> int:
+def count_compared(record: Mapping[str, Any]) -> int:
     """The number of tasks that have a verdict."""
     return sum(record[name] for name in VERDICTS)
 
 
-def sentences(comparisons: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> list[str]:
+def write_sentences(
+    comparisons: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]
+) -> list[str]:
     """How the joint model did against single-task models and trees, for a reader who sees nothing
     else.
     """
     claimed = [task for task in tasks if task["claimed"]]
     has = "has" if len(claimed) == 1 else "have"
     first = (
-        f"Of {wording.pluralize(len(tasks), 'task')}, {len(claimed)} {has} enough test labels for a "
-        "claim."
+        f"Of {pluralize(len(tasks), 'task')}, {len(claimed)} {has} enough test labels for a claim."
     )
     single_task = comparisons["single_task"]
-    if not compared(single_task):
+    if not count_compared(single_task):
         return [first, "Joint learning could not be compared with single-task models."]
     return [
         first,
         f"On these, joint learning beat single-task models on {single_task['better']}, was worse "
         f"on {single_task['worse']}, and showed no clear difference on "
-        f"{single_task['unclear']}{_rest(single_task)}.",
-        *_means(single_task, "single_task", claimed),
-        *_against_trees(comparisons["trees"], claimed),
+        f"{single_task['unclear']}{_describe_rest(single_task)}.",
+        *_describe_means(single_task, "single_task", claimed),
+        *_describe_trees(comparisons["trees"], claimed),
     ]
 
 
-def _against_trees(record: Mapping[str, Any], claimed: Sequence[Mapping[str, Any]]) -> list[str]:
-    if not compared(record):
+def _describe_trees(record: Mapping[str, Any], claimed: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not count_compared(record):
         return []
     counts = (
         "Against boosted trees, one model a task, joint learning was better on "
         f"{record['better']}, worse on {record['worse']}, and showed no clear difference on "
-        f"{record['unclear']}{_rest(record)}."
+        f"{record['unclear']}{_describe_rest(record)}."
     )
-    behind = [task for task in claimed if verdict(task, "trees") == "worse"]
+    behind = [task for task in claimed if get_verdict(task, "trees") == "worse"]
     behind = sorted(behind, key=lambda task: task["trees_difference"])
     named = [
-        f"{wording.format_name(task['task'])} ({wording.format_number(task['trees_difference'], sign=True)})"
+        f"{format_name(task['task'])} ({format_number(task['trees_difference'], sign=True)})"
         for task in behind[:_MOST_NAMED]
     ]
-    more = [f"{len(behind) - _MOST_NAMED} more"] if len(behind) > _MOST_NAMED else []
-    where = [f"Trees are better on {wording.join_words([*named, *more])}."] if behind else []
-    return [counts, *_means(record, "trees", claimed), *where]
+    if len(behind) > _MOST_NAMED:
+        named.append(f"{len(behind) - _MOST_NAMED} more")
+    where = [f"Trees are better on {join_words(named)}."] if behind else []
+    return [counts, *_describe_means(record, "trees", claimed), *where]
 
 
-def _rest(record: Mapping[str, Any]) -> str:
+def _describe_rest(record: Mapping[str, Any]) -> str:
     """What is neither better, worse nor unclear."""
-    same = f"; on {record['same']} both scored the same in every resample" if record["same"] else ""
-    return same + (
-        f"; {record['not_compared']} could not be compared" if record["not_compared"] else ""
-    )
+    text = ""
+    if record["same"]:
+        text += f"; on {record['same']} both scored the same in every resample"
+    if record["not_compared"]:
+        text += f"; {record['not_compared']} could not be compared"
+    return text
 
 
-def _means(
+def _describe_means(
     record: Mapping[str, Any], against: str, claimed: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    told = []
+    averages = []
     for mean in record["means"]:
         value = (
-            f"{wording.format_number(mean['value'], sign=True)} "
-            f"({wording.format_interval(mean['low'], mean['high'], sign=True)})"
+            f"{format_number(mean['value'], sign=True)} "
+            f"({format_interval(mean['low'], mean['high'], sign=True)})"
         )
-        where = f"over {wording.pluralize(mean['tasks'], 'task')}"
+        where = f"over {pluralize(mean['tasks'], 'task')}"
         if mean["tasks"] == 1:
-            where = f"on {_only_task(claimed, against, mean['metric'])}"
-        told.append(f"{value} {where} measured by {wording.format_metric(mean['metric'])}")
-    return (
-        [f"Joint minus {NAMES[against]}, on average: {wording.join_words(told)}."] if told else []
-    )
+            where = f"on {_find_only_task(claimed, against, mean['metric'])}"
+        averages.append(f"{value} {where} measured by {format_metric(mean['metric'])}")
+    if not averages:
+        return []
+    return [f"Joint minus {NAMES[against]}, on average: {join_words(averages)}."]
 
 
-def _only_task(claimed: Sequence[Mapping[str, Any]], against: str, metric: str) -> str:
+def _find_only_task(claimed: Sequence[Mapping[str, Any]], against: str, metric: str) -> str:
     """The name of the one task that is measured by a metric and was compared."""
     return next(
-        wording.format_name(task["task"])
+        format_name(task["task"])
         for task in claimed
-        if metric_family(task["metric"]) == metric and wording.is_number(task[FIELDS[against]])
+        if get_metric_family(task["metric"]) == metric and is_number(task[FIELDS[against]])
     )
 
 
-def brief(record: Mapping[str, Any]) -> str:
+def format_comparison(record: Mapping[str, Any]) -> str:
     """One comparison in one line.
 
     >>> mean = {"metric": "R2", "tasks": 2, "value": 0.01, "low": 0.002, "high": 0.02}
-    >>> brief({"better": 1, "worse": 0, "unclear": 1, "same": 0, "not_compared": 3, "means": [mean]})
-    'better on 1, worse on 0 of 2 tasks by 95% intervals; mean difference R² +0.010 (+0.002 to +0.020)'
+    >>> counts = {"better": 1, "worse": 0, "unclear": 1, "same": 0, "not_compared": 3}
+    >>> for part in format_comparison({**counts, "means": [mean]}).split("; "):
+    ...     print(part)
+    better on 1, worse on 0 of 2 tasks by 95% intervals
+    mean difference R² +0.010 (+0.002 to +0.020)
     """
-    if not compared(record):
+    if not count_compared(record):
         return "nothing to compare"
     means = [
-        f"{wording.format_metric(mean['metric'])} {wording.format_number(mean['value'], sign=True)} "
-        f"({wording.format_interval(mean['low'], mean['high'], sign=True)})"
+        f"{format_metric(mean['metric'])} {format_number(mean['value'], sign=True)} "
+        f"({format_interval(mean['low'], mean['high'], sign=True)})"
         for mean in record["means"]
     ]
     counts = (
         f"better on {record['better']}, worse on {record['worse']} of "
-        f"{wording.pluralize(compared(record), 'task')} by 95% intervals"
+        f"{pluralize(count_compared(record), 'task')} by 95% intervals"
     )
     return counts + (f"; mean difference {', '.join(means)}" if means else "")
 
 
-def facts(comparisons: Mapping[str, Any]) -> dict[str, Any]:
+def collect_facts(comparisons: Mapping[str, Any]) -> dict[str, Any]:
     """What Dagster and the last screen show of the comparisons, by title."""
     shown: dict[str, Any] = {}
     for against, record in comparisons.items():
-        shown[f"joint against {NAMES[against]}"] = brief(record)
+        shown[f"joint against {NAMES[against]}"] = format_comparison(record)
         shown[f"joint better than {NAMES[against]} (interval above 0)"] = record["better"]
         shown[f"joint worse than {NAMES[against]} (interval below 0)"] = record["worse"]
     return shown
 
 
-def as_metrics(
+def to_metrics(
     tasks: Sequence[Mapping[str, Any]], comparisons: Mapping[str, Any]
 ) -> dict[str, float]:
     """Every score, difference and count under the name that it has in MLflow.
@@ -199,7 +215,7 @@ def as_metrics(
             values[f"{name}.minus_{against}.low"] = task[f"{field}_low"]
             values[f"{name}.minus_{against}.high"] = task[f"{field}_high"]
     for against, record in comparisons.items():
-        if not compared(record):
+        if not count_compared(record):
             continue
         name = f"joint_minus_{against}"
         values[f"{name}.tasks_better"] = record["better"]

@@ -28,7 +28,7 @@ from m3h_core.tim import (
     task_groups,
 )
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.evaluation.quality import too_few
+from m3h_pipeline.evaluation.scores import explain_no_claim
 from m3h_pipeline.jobs.job import FACTS, Log, run_job
 from m3h_pipeline.jobs.progress import Progress
 from m3h_pipeline.jobs.settings import count_workers, fit_config
@@ -79,7 +79,9 @@ def report(
     if interaction.unit == "metric" and settings["leave_out"]:
         log("task interaction: the joint model without single tasks")
         left_out = leave_one_task_out(evaluator, interaction, settings["leave_out"]).to_dict()
-    hidden = [i for i, task in enumerate(evaluator.tasks) if too_few(evaluator.cohort, task)]
+    hidden = [
+        i for i, task in enumerate(evaluator.tasks) if explain_no_claim(evaluator.cohort, task)
+    ]
     record: dict[str, Any] = interaction.to_dict() | {
         "network": settings["network"],
         "n": [

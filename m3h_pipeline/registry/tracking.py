@@ -139,14 +139,14 @@ def log_scores(
     measured on.
 
     Beside them the differences from single-task models and trees, and the ``comparisons`` of
-    detail.json; their names are those of `claims.as_metrics`. ``cohort``: the version of the
+    detail.json; their names are those of `claims.to_metrics`. ``cohort``: the version of the
     cohort's step; of the data itself only the snapshot's name is kept.
     """
     import mlflow
     from mlflow import MlflowClient
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    from m3h_pipeline.evaluation.claims import as_metrics
+    from m3h_pipeline.evaluation.claims import to_metrics
 
     snapshot = metrics["snapshot"]
     data = Dataset(f"snapshot {snapshot}", cohort, "m3h", json.dumps({"snapshot": snapshot}))
@@ -154,5 +154,5 @@ def log_scores(
         run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "test")])]
     )
     mlflow.log_metrics(
-        as_metrics(metrics["tasks"], comparisons), run_id=run_id, model_id=model_id, dataset=data
+        to_metrics(metrics["tasks"], comparisons), run_id=run_id, model_id=model_id, dataset=data
     )

@@ -49,7 +49,7 @@ def model_card(data: ReportData | Mapping[str, Any]) -> str:
             "registered\n",
             *(f"- {wording.format_name(name)}: {_outcome(check)}; {check['reason']}" for name, check in checks.items()),
             "\n## Against single-task models and trees\n",
-            *(f"- {sentence}" for sentence in claims.sentences(data["detail"]["comparisons"], tasks)),
+            *(f"- {sentence}" for sentence in claims.write_sentences(data["detail"]["comparisons"], tasks)),
             f"\n## Subgroups\n\n{_sentence(checks['no_subgroup_harmed']['reason'])}",
             f"\n## Task interaction\n\n{_interaction(data['tim'])}",
             "\n## Limits\n",

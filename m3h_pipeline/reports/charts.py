@@ -200,7 +200,9 @@ def _interval_row(task: Mapping[str, Any], low: float, high: float) -> dict[str,
         "low": min(max(start, low), high),
         "high": min(max(end, low), high),
         "beyond": [edge for edge, out in ((low, start < low), (high, end > high)) if out],
-        "verdict": {"better": "help-4", "worse": "harm-4"}.get(claims.verdict(task) or "", "none"),
+        "verdict": {"better": "help-4", "worse": "harm-4"}.get(
+            claims.get_verdict(task) or "", "none"
+        ),
         "tip": f"{wording.format_name(task['task'])}: {metric} {wording.format_number(value, sign=True)} ({shown}). "
         f"Joint {wording.format_number(task['value'])}, single-task {wording.format_number(task['single_task'])}.",
     }

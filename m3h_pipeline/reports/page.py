@@ -143,7 +143,7 @@ def _render(data: Mapping[str, Any]) -> str:
         ),
         # Nothing is fetched, and no script runs but this one, whatever a task's name holds.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        summary=claims.sentences(data["detail"]["comparisons"], tasks),
+        summary=claims.write_sentences(data["detail"]["comparisons"], tasks),
         split_counts=wording.format_parts(data["cohort"]["splits"]),
         tables=_tables(data["lineage"]),
         flow_sentences=flow_sentences(data["flow"]),
@@ -195,8 +195,8 @@ def _departments(tasks: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str,
         binary = task["problem"] == "binary"
         shown = {
             **task,
-            "verdict": claims.verdict(task) if task["claimed"] else None,
-            "trees_verdict": claims.verdict(task, "trees") if task["claimed"] else None,
+            "verdict": claims.get_verdict(task) if task["claimed"] else None,
+            "trees_verdict": claims.get_verdict(task, "trees") if task["claimed"] else None,
             "why_not": task.get("reason") or "too few test labels",
             "n": wording.format_count(task["n"]),
             "positives": wording.format_part(task["positives"], task["n"])

@@ -140,8 +140,11 @@ def test_screen_card_and_mlflow_say_what_the_files_say(finished, latest):
     card = (latest / "model_card.md").read_text()
     page = html.unescape((latest / "report.html").read_text())
     for against, record in comparisons.items():
-        assert f"joint against {claims.NAMES[against]}: {claims.brief(record)}" in result.stdout
-    for sentence in claims.sentences(comparisons, tasks):
+        assert (
+            f"joint against {claims.NAMES[against]}: {claims.format_comparison(record)}"
+            in result.stdout
+        )
+    for sentence in claims.write_sentences(comparisons, tasks):
         assert f"- {sentence}\n" in card
         assert f"<li>{sentence}</li>" in page
     from mlflow import MlflowClient
@@ -149,7 +152,7 @@ def test_screen_card_and_mlflow_say_what_the_files_say(finished, latest):
     client = MlflowClient(f"sqlite:///{out}/mlflow/mlflow.db")
     version = client.get_model_version("m3h", "1")
     logged = client.get_run(version.run_id).data.metrics
-    expected = claims.as_metrics(tasks, comparisons)
+    expected = claims.to_metrics(tasks, comparisons)
     assert {name: logged[name] for name in expected} == expected
     assert version.description.startswith(card.strip())
     assert len(version.description) <= 5000

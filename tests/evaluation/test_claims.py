@@ -18,7 +18,7 @@ from m3h_core.metrics import Resamples, interval, primary_replicates
 from m3h_pipeline import wording
 from m3h_pipeline.config import Config, SourceConfig
 from m3h_pipeline.evaluation import claims
-from m3h_pipeline.evaluation.quality import quality
+from m3h_pipeline.evaluation.quality import compare_arms
 from m3h_pipeline.reports.page import write_report
 from m3h_pipeline.reports.publish import _limits
 from m3h_pipeline.sources.tasks_file import limits_of, load_tasks
@@ -67,7 +67,7 @@ def arms() -> tuple[Cohort, dict[str, dict[str, np.ndarray]]]:
 @pytest.fixture(scope="module")
 def judged(arms) -> tuple[dict[str, dict], dict]:
     cohort, predictions = arms
-    metrics, comparisons = quality(
+    metrics, comparisons = compare_arms(
         cohort, TASKS, predictions, snapshot="2026-01-01", bootstrap=BOOTSTRAP
     )
     return {record["task"]: record for record in metrics["tasks"]}, comparisons
@@ -112,26 +112,26 @@ def test_counts_and_means_come_from_the_same_resamples(arms, judged):
     assert (trees["not_compared"], comparisons["single_task"]["not_compared"]) == (1, 0)
     for against, comparison in comparisons.items():
         verdicts = [
-            claims.verdict(record, against) for record in records.values() if record["claimed"]
+            claims.get_verdict(record, against) for record in records.values() if record["claimed"]
         ]
         assert {name: comparison[name] for name in claims.VERDICTS} == {
             n: verdicts.count(n) for n in claims.VERDICTS
         }
-        assert claims.compared(comparison) + comparison["not_compared"] == 5
+        assert claims.count_compared(comparison) + comparison["not_compared"] == 5
 
 
 def test_predictions_that_are_the_same_are_no_interval(judged):
     records, comparisons = judged
-    assert claims.verdict(records["shock"]) == "same"
+    assert claims.get_verdict(records["shock"]) == "same"
     assert comparisons["single_task"]["same"] == 2  # the clusters are the same, too
-    told = " ".join(claims.sentences(comparisons, list(records.values())))
+    told = " ".join(claims.write_sentences(comparisons, list(records.values())))
     assert "; on 2 both scored the same in every resample." in told
     assert "0.000 to 0.000" not in told
 
 
 def test_every_score_goes_to_mlflow(judged):
     records, comparisons = judged
-    logged = claims.as_metrics(list(records.values()), comparisons)
+    logged = claims.to_metrics(list(records.values()), comparisons)
     assert logged["stay.R2.minus_trees.high"] == records["stay"]["trees_difference_high"]
     assert logged["death.AUROC.minus_single_task.low"] == records["death"]["difference_low"]
     assert logged["joint_minus_trees.tasks_worse"] == comparisons["trees"]["worse"] >= 1
@@ -148,7 +148,7 @@ def test_the_first_screen_says_where_trees_are_better(tmp_path):
         r"<[^>]+>", " ", html.unescape(page.partition('id="summary"')[2].partition("</section>")[0])
     )
     tasks = [task for task in data["metrics"]["tasks"] if task["claimed"]]
-    verdicts = [claims.verdict(task, "trees") for task in tasks]
+    verdicts = [claims.get_verdict(task, "trees") for task in tasks]
     better, worse, unclear = (verdicts.count(name) for name in ("better", "worse", "unclear"))
     assert min(better, worse) > 0
     assert (

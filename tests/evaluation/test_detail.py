@@ -11,7 +11,8 @@ from safetensors.numpy import load_file
 
 from m3h_core import Cohort, FitConfig, TaskSpec, fit
 from m3h_core.cohort import TEST
-from m3h_pipeline.evaluation.detail import detail, operating_points
+from m3h_pipeline.evaluation.curves import operating_points
+from m3h_pipeline.evaluation.detail import describe_detail
 from m3h_pipeline.jobs import train
 
 TASKS = [
@@ -50,7 +51,7 @@ def found(tmp_path_factory):
     )  # fmt: skip
     model = fit(cohort, TASKS, FitConfig(hidden=(32,), members=1, epochs=15))
     predictions = model.predict(cohort)
-    return detail(
+    return describe_detail(
         cohort,
         TASKS,
         predictions,

@@ -353,7 +353,7 @@ def test_nothing_claimed_nothing_compared(tmp_path: Path) -> None:
         task |= {"difference_high": float("nan"), "claimed": False, "reason": None}
         task |= dict.fromkeys(("trees_difference", "trees_difference_low", "trees_difference_high"))
     data["detail"]["comparisons"] = {
-        against: claims.comparison(data["metrics"]["tasks"], against, [])
+        against: claims.summarize_comparison(data["metrics"]["tasks"], against, [])
         for against in claims.FIELDS
     }
     tim = data["tim"]

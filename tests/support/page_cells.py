@@ -61,7 +61,7 @@ def check_numbers(page: str, files: Mapping[str, Any]) -> None:
     """
     text = html.unescape(re.sub(r"<[^>]+>", "", page))
     tasks = files["metrics"]["tasks"]
-    for sentence in claims.sentences(files["detail"]["comparisons"], tasks):
+    for sentence in claims.write_sentences(files["detail"]["comparisons"], tasks):
         assert sentence in text
     _check_scores(page, tasks)
     _check_calibration(page, text, files["trust"], files["gate"])
@@ -94,7 +94,7 @@ def _check_scores(page: str, tasks: list[dict[str, Any]]) -> None:
             wording.format_number(task["trees"]),
         ]
         for against, field in claims.FIELDS.items():
-            verdict = claims.verdict(task, against)
+            verdict = claims.get_verdict(task, against)
             value = wording.format_number(task[field], sign=True)
             ends = wording.format_interval(task[f"{field}_low"], task[f"{field}_high"], sign=True)
             expected.append(f"{value} {verdict if verdict in ('better', 'worse') else ''} {ends}")

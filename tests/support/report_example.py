@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from m3h_pipeline.evaluation import claims
-from m3h_pipeline.evaluation.detail import operating_points
+from m3h_pipeline.evaluation.curves import operating_points
 
 TASKS = Path(__file__).parents[2] / "data_contracts" / "tasks.yaml"
 # Table, file, outcome, reason, rows.
@@ -176,7 +176,7 @@ def _detail(rng: np.random.Generator, tasks: list[dict[str, Any]], full: bool) -
     ]
     groups += [("race", f"ORIGIN {k}") for k in range(35 if full else 0)]
     return {
-        "comparisons": {against: claims.comparison(tasks, against, _means(tasks, field))
+        "comparisons": {against: claims.summarize_comparison(tasks, against, _means(tasks, field))
                         for against, field in claims.FIELDS.items()},
         "curves": {task["task"]: _curves_of(rng, task["problem"], 5000 if full else 400) for task in claimed
                    if task["problem"] in ("binary", "regression")},
@@ -217,7 +217,7 @@ def _means(tasks: list[dict[str, Any]], field: str) -> list[dict[str, Any]]:
         gaps = [
             task[field]
             for task in tasks
-            if claims.metric_family(task["metric"]) == metric and task[field]
+            if claims.get_metric_family(task["metric"]) == metric and task[field]
         ]
         if gaps:
             mean = float(np.mean(gaps))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3h_pipeline.evaluation.quality import too_few
+from m3h_pipeline.evaluation.scores import explain_no_claim
 from m3h_pipeline.registry.gate.rules import compare, compute_mean_bounds
 from m3h_pipeline.registry.gate.scoring import (
     PairedScores,
@@ -246,7 +246,7 @@ def check_no_subgroup_harmed(
                 continue
             labelled = {key: mask & inside for key, mask in cohort.labelled.items()}
             part = replace(cohort, labelled=labelled)
-            judged = [task for task in supervised if too_few(part, task) is None]
+            judged = [task for task in supervised if explain_no_claim(part, task) is None]
             ours = score_tasks(part, judged, candidate.predictions, candidate.draws)
             pairs = pair(ours, score_tasks(part, judged, champion.predictions, candidate.draws))
             for task, metric, value, other in pairs.tasks:

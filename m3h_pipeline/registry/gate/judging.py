@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3h_pipeline.evaluation.quality import too_few
+from m3h_pipeline.evaluation.scores import explain_no_claim
 from m3h_pipeline.registry.gate.calibration import check_calibration
 from m3h_pipeline.registry.gate.comparisons import (
     Candidate,
@@ -67,7 +67,7 @@ def judge(
     from m3h_core.cohort import TEST
     from m3h_core.metrics import Resamples
 
-    claimed = [task for task in tasks if too_few(cohort, task) is None]
+    claimed = [task for task in tasks if explain_no_claim(cohort, task) is None]
     finite = _check_finite(cohort, tasks, claimed, candidate)
     sound = [task for task in claimed if finite.passed or _is_finite(cohort, task, candidate)]
     draws = Resamples(cohort, TEST, config.bootstrap, 0)

@@ -14,7 +14,7 @@ from m3h_core import Cohort, ObservedCoverage, TaskSpec
 from m3h_core.cohort import TEST
 from m3h_core.metrics import Score, evaluate_predictions
 from m3h_pipeline.config import MonitoringConfig
-from m3h_pipeline.evaluation.quality import too_few
+from m3h_pipeline.evaluation.scores import explain_no_claim
 from m3h_pipeline.scoring.monitoring.comparisons import round_significant
 from m3h_pipeline.sources.tasks_file import read_tasks
 
@@ -98,7 +98,7 @@ def _judge_task(
         labelled={task.name: np.ones(len(samples), dtype=bool)},
         subject_ids=per_sample["subject_id"].to_list(),
     )
-    if too_few(cohort, task):
+    if explain_no_claim(cohort, task):
         return None
     scores = evaluate_predictions(cohort, [task], {task.name: predictions}, n_bootstrap=bootstrap)
     score = scores[task.name]
