@@ -200,12 +200,8 @@ class Extraction:
         order: str,
         types: Mapping[str, str] | None = None,
     ) -> int:
-        """Write the rows of several queries that have no ``reason``, in one order; none gives an
-        empty table.
-        """
+        """Write the rows of several queries, in one order; none gives an empty table."""
         rows = " UNION ALL BY NAME ".join(f"({part})" for part in parts)
-        if "placed_" in rows:
-            rows = f"SELECT * FROM ({rows}) WHERE reason IS NULL"
         return self.write(file, schema, rows or "SELECT NULL WHERE FALSE", order, types)
 
     def file_of_row(self, table: str) -> str:

@@ -48,14 +48,30 @@ SAMPLES = pl.DataFrame(
         "race": ["A", "B", "C"],
     }
 )
+_TIMES = {"time": pl.Datetime("us"), "available_time": pl.Datetime("us")}
 SCHEMAS = {
-    "events": {"stay_id": pl.String, "time": pl.Datetime("us"), "available_time": pl.Datetime("us"), "code": pl.String,
-               "value": pl.Float64, "unit": pl.String},
-    "notes": {"stay_id": pl.String, "note_id": pl.String, "time": pl.Datetime("us"),
-              "available_time": pl.Datetime("us"), "kind": pl.String, "text": pl.String},
-    "images": {"stay_id": pl.String, "image_id": pl.String, "time": pl.Datetime("us"),
-               "available_time": pl.Datetime("us"), "view": pl.String, "path": pl.String},
-}  # fmt: skip
+    "events": {
+        "stay_id": pl.String,
+        **_TIMES,
+        "code": pl.String,
+        "value": pl.Float64,
+        "unit": pl.String,
+    },
+    "notes": {
+        "stay_id": pl.String,
+        "note_id": pl.String,
+        **_TIMES,
+        "kind": pl.String,
+        "text": pl.String,
+    },
+    "images": {
+        "stay_id": pl.String,
+        "image_id": pl.String,
+        **_TIMES,
+        "view": pl.String,
+        "path": pl.String,
+    },
+}
 
 minutes = st.integers(0, 60 * 60)
 stays = st.sampled_from(["s1", "s2", "s3"])
@@ -65,20 +81,20 @@ stays = st.sampled_from(["s1", "s2", "s3"])
 def records(draw, table: str, late: bool | None = None) -> tuple:
     """A row of a table; with ``late``, one that is known after the prediction time."""
     taken = T0 + dt.timedelta(minutes=draw(minutes))
-    known = taken + dt.timedelta(minutes=draw(st.integers(0, 600)))
-    if late and known <= PREDICTION:
-        known = PREDICTION + dt.timedelta(microseconds=draw(st.integers(1, 10**9)))
+    available = taken + dt.timedelta(minutes=draw(st.integers(0, 600)))
+    if late and available <= PREDICTION:
+        available = PREDICTION + dt.timedelta(microseconds=draw(st.integers(1, 10**9)))
     if table == "events":
         value = draw(st.floats(-1e6, 1e6))
         return (
             draw(stays),
             taken,
-            known,
+            available,
             draw(st.sampled_from(["heart_rate", "glucose"])),
             value,
             "bpm",
         )
-    middle = (draw(stays), draw(st.text(max_size=3)), taken, known)
+    middle = (draw(stays), draw(st.text(max_size=3)), taken, available)
     return (*middle, draw(st.sampled_from(["PA", "AP"])), draw(st.text(max_size=20)))
 
 
@@ -114,17 +130,12 @@ def test_what_is_known_later_changes_no_byte(data, tables):
     changed = {}
     for table, rows in tables.items():
         # Late records are deleted or changed, and new ones put anywhere; the others stay.
+        available = list(SCHEMAS[table]).index("available_time")
         rows = [
-            data.draw(records(table, late=True))
-            if row[{"events": 2}.get(table, 3)] > PREDICTION
-            else row
+            data.draw(records(table, late=True)) if row[available] > PREDICTION else row
             for row in rows
         ]
-        rows = [
-            row
-            for row in rows
-            if row[{"events": 2}.get(table, 3)] <= PREDICTION or data.draw(st.booleans())
-        ]
+        rows = [row for row in rows if row[available] <= PREDICTION or data.draw(st.booleans())]
         for late in data.draw(st.lists(records(table, late=True), max_size=5)):
             rows.insert(data.draw(st.integers(0, len(rows))), late)
         changed[table] = rows
@@ -192,9 +203,24 @@ def test_what_the_inputs_hold():
 
 @pytest.mark.parametrize(
     "name",
-    ["deathtime", "discharge_location", "discharge_time", "dischtime", "hospital_expire_flag", "dod", "length_of_stay",
-     "los", "Death_In_Hospital", "survival_days", "drg_code", "icd10", "outtime", "subject_id", "split"],
-)  # fmt: skip
+    [
+        "deathtime",
+        "discharge_location",
+        "discharge_time",
+        "dischtime",
+        "hospital_expire_flag",
+        "dod",
+        "length_of_stay",
+        "los",
+        "Death_In_Hospital",
+        "survival_days",
+        "drg_code",
+        "icd10",
+        "outtime",
+        "subject_id",
+        "split",
+    ],
+)
 def test_an_outcome_or_a_key_is_no_feature(name):
     with pytest.raises(InputError, match=f"{name} can't be a feature"):
         Columns(features=("age", name))
@@ -277,5 +303,7 @@ def test_real_records_in_another_order_give_the_same_bytes(mimic_demo_tables, tm
         pl.read_parquet(ingested / "samples.parquet").select("stay_id", "prediction_time"),
         on="stay_id",
     )
-    known = events.filter(pl.max_horizontal("time", "available_time") <= pl.col("prediction_time"))
-    assert counts["timeseries"] == len(known) > 20_000
+    in_time = events.filter(
+        pl.max_horizontal("time", "available_time") <= pl.col("prediction_time")
+    )
+    assert counts["timeseries"] == len(in_time) > 20_000

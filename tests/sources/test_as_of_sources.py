@@ -55,9 +55,9 @@ class Case(ABC):
         """Bytes of the input files."""
         with tempfile.TemporaryDirectory() as folder:
             root = self.write(Path(folder, "hospital"), tables)
-            found = Passage(open_source(self.source, root), Path(folder, "out")).inputs()
+            files = Passage(open_source(self.source, root), Path(folder, "out")).inputs()
             # Where the files lie is no matter of time.
-            return {name: content.replace(folder.encode(), b"") for name, content in found.items()}
+            return {name: content.replace(folder.encode(), b"") for name, content in files.items()}
 
     def __repr__(self) -> str:
         return self.source
@@ -128,11 +128,9 @@ class OwnTables(Case):
                 return None
             return moment + dt.timedelta(days=1) if end_of_day and len(text or "") == 10 else moment
 
-        known = moment(row["available_time"], True) or moment(row["time"], True)
-        return any(
-            time is not None and time > self.predicted
-            for time in (known, moment(row["time"], False))
-        )
+        available = moment(row["available_time"], True) or moment(row["time"], True)
+        times = (available, moment(row["time"], False))
+        return any(time is not None and time > self.predicted for time in times)
 
     def later(self, draw: Any, tables: Tables) -> Tables:
         after = copy.deepcopy(tables)
@@ -144,12 +142,12 @@ class OwnTables(Case):
             ]
             after[table] += draw(st.lists(late, max_size=6))
             # Another version of a record, under its key, that was known later.
-            known = str(self.predicted + dt.timedelta(minutes=draw(st.integers(1, 99))))
-            after[table] += [
-                draw(late) | {key: row[key] for key in ("stay_id", "note_id") if key in row}
-                | {"time": str(self.admitted), "available_time": known}
-                for row in tables[table] if draw(st.booleans())
-            ]  # fmt: skip
+            available = str(self.predicted + dt.timedelta(minutes=draw(st.integers(1, 99))))
+            times = {"time": str(self.admitted), "available_time": available}
+            for row in tables[table]:
+                if draw(st.booleans()):
+                    key = {name: row[name] for name in ("stay_id", "note_id") if name in row}
+                    after[table].append(draw(late) | key | times)
         for row in after["samples"]:
             row["discharge_time"] = self.predicted + dt.timedelta(hours=draw(st.integers(0, 900)))
         for row in after["labels"]:
@@ -214,10 +212,9 @@ class MimicFolder(Case):
 
     def hospital(self, draw: Any) -> Tables:
         whole: Tables = mimic_folder.hospital()
-        tables = {
-            name: [dict(row) for row in rows if row.get("subject_id") != 12]
-            for name, rows in whole.items()
-        }
+        tables: Tables = {}
+        for name, rows in whole.items():
+            tables[name] = [dict(row) for row in rows if row.get("subject_id") != 12]
         for table in ("icu/chartevents", "hosp/labevents", "note/radiology"):
             # One that is known in time, so that the file has a row.
             first = [row for row in tables[table] if not self.is_late(row)][:1]
@@ -264,12 +261,12 @@ class MimicFolder(Case):
             ]
             after[table] += draw(st.lists(late, max_size=5))
             # Another version of a record, under its key, that was known later.
-            known = str(self.predicted + dt.timedelta(minutes=draw(st.integers(1, 99))))
-            after[table] += [
-                row | draw(late) | {key: row[key] for key in ("note_id",) if key in row}
-                | {"charttime": str(self.admitted), "storetime": known}
-                for row in tables[table] if draw(st.booleans())
-            ]  # fmt: skip
+            stored = str(self.predicted + dt.timedelta(minutes=draw(st.integers(1, 99))))
+            times = {"charttime": str(self.admitted), "storetime": stored}
+            for row in tables[table]:
+                if draw(st.booleans()):
+                    key = {name: row[name] for name in ("note_id",) if name in row}
+                    after[table].append(row | draw(late) | key | times)
         for stay in after["hosp/admissions"]:
             if stay["hadm_id"] == 21:
                 stay["dischtime"] = str(

@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
+from canonical_tables import TABLES, extract_source
 from meds_folder import as_meds
 from mimic_folder import diagnosis, hospital, measurement, write
 
@@ -20,22 +21,11 @@ from m3h_pipeline.config import open_source
 from m3h_pipeline.contracts.split import split_rows
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.as_of import write_inputs
-from m3h_pipeline.sources import Settings
 from m3h_pipeline.sources.meds import Meds
 from m3h_pipeline.state.paths import contracts_folder
 
-TABLES = ("samples", "events", "notes", "images", "labels", "lineage")
 PROVENANCE = ["source_file", "source_row"]
 ICU = [{"subject_id": 11, "hadm_id": 21, "stay_id": 3, "intime": "2150-01-01 20:00:00"}]
-
-
-def extract(source, to: Path, **how) -> tuple[dict[str, pl.DataFrame], dict]:
-    to.mkdir(parents=True)
-    counts = source.extract(to, Settings(**how))
-    assert sorted(file.name for file in to.iterdir()) == sorted(
-        [*(f"{name}.parquet" for name in TABLES), "columns.json", "tasks.json"]
-    )
-    return {name: pl.read_parquet(to / f"{name}.parquet") for name in TABLES}, counts
 
 
 def inputs(ingested: Path, to: Path) -> dict[str, bytes]:
@@ -45,8 +35,14 @@ def inputs(ingested: Path, to: Path) -> dict[str, bytes]:
     for name, folder in valid.items():
         folder.mkdir()
         samples = None if name == "samples" else valid["samples"] / "samples.parquet"
-        split_rows(name, ingested / f"{name}.parquet", folder / f"{name}.parquet", folder / "quarantine.parquet",
-                   samples=samples, tasks=tasks)  # fmt: skip
+        split_rows(
+            name,
+            ingested / f"{name}.parquet",
+            folder / f"{name}.parquet",
+            folder / "quarantine.parquet",
+            samples=samples,
+            tasks=tasks,
+        )
     (valid["samples"] / "columns.json").write_bytes((ingested / "columns.json").read_bytes())
     to.mkdir()
     write_inputs(valid, to)
@@ -72,14 +68,14 @@ def folder(tmp_path_factory) -> tuple[Path, Path]:
     "how", [{}, {"prediction": "icu"}, {"prediction": "nightly", "timezone": "Europe/Berlin"}]
 )
 def test_the_same_hospital_gives_the_same_tables(folder, tmp_path, how):
-    expected, _ = extract(open_source("mimic-iv", folder[0]), tmp_path / "a", **how)
-    found, counts = extract(open_source("meds", folder[1]), tmp_path / "b", **how)
+    expected, _ = extract_source(open_source("mimic-iv", folder[0]), tmp_path / "a", **how)
+    tables, counts = extract_source(open_source("meds", folder[1]), tmp_path / "b", **how)
     for name in TABLES[:-1]:
         columns = [column for column in expected[name].columns if column not in PROVENANCE]
-        assert found[name].select(columns).equals(expected[name].select(columns)), name
-    assert len(found["events"]) == 6
-    assert len(found["notes"]) == 2
-    assert accounted(found["lineage"]) == {
+        assert tables[name].select(columns).equals(expected[name].select(columns)), name
+    assert len(tables["events"]) == 6
+    assert len(tables["notes"]) == 2
+    assert accounted(tables["lineage"]) == {
         f"data/train/{i}.parquet": len(pl.read_parquet(folder[1] / f"data/train/{i}.parquet"))
         for i in range(3)
     }
@@ -87,7 +83,7 @@ def test_the_same_hospital_gives_the_same_tables(folder, tmp_path, how):
 
 
 def test_where_a_row_comes_from(folder, tmp_path):
-    tables, _ = extract(open_source("meds", folder[1]), tmp_path / "to")
+    tables, _ = extract_source(open_source("meds", folder[1]), tmp_path / "to")
     for file, row, code, value in (
         tables["events"].select("source_file", "source_row", "code", "value").iter_rows()
     ):
@@ -97,9 +93,21 @@ def test_where_a_row_comes_from(folder, tmp_path):
         assert raw["code"].split("//")[0] in ("LAB", "PROCEDURE")
 
 
+def test_codes_are_counted_without_the_columns_that_the_mapping_names(folder, tmp_path):
+    mapping = yaml.safe_load((contracts_folder() / "meds.yaml").read_text())
+    mapping["signals"] = {"glucose": ["LAB//RESULT//50931"]}
+    mapping["stays"]["end"] = "discharged_at"
+    codes = tmp_path / "codes.yaml"
+    codes.write_text(yaml.safe_dump(mapping))
+    _, counts = extract_source(open_source("meds", folder[1], codes=codes), tmp_path / "to")
+    # Admission, discharge, ICU; birth, death, sex; four columns; two versions of the ICD; two
+    # kinds of notes; glucose.
+    assert counts["codes"] == 3 + 3 + 4 + 2 + 2 + 1
+
+
 def test_without_available_time_a_record_is_known_when_it_happens(folder, tmp_path):
     meds = as_meds(folder[0], tmp_path / "meds", without=("available_time",))
-    tables, counts = extract(open_source("meds", meds), tmp_path / "to")
+    tables, counts = extract_source(open_source("meds", meds), tmp_path / "to")
     for name in ("events", "notes"):
         late = tables[name].filter(pl.col("available_time") != pl.col("time"))
         # But for the discharge summary, which is not known before the discharge.
@@ -115,9 +123,9 @@ def test_without_available_time_a_record_is_known_when_it_happens(folder, tmp_pa
 
 
 def test_without_a_stays_id_stays_are_told_apart_by_time(folder, tmp_path):
-    expected, _ = extract(open_source("mimic-iv", folder[0]), tmp_path / "a")
+    expected, _ = extract_source(open_source("mimic-iv", folder[0]), tmp_path / "a")
     meds = as_meds(folder[0], tmp_path / "meds", without=("hadm_id",))
-    tables, _ = extract(open_source("meds", meds), tmp_path / "b")
+    tables, _ = extract_source(open_source("meds", meds), tmp_path / "b")
     assert tables["samples"]["sample_id"][0] == "11-21500101T080000"
     same = ["subject_id", "admit_time", "prediction_time", "split", "age", "sex", "race"]
     assert tables["samples"].select(same).equals(expected["samples"].select(same))
@@ -141,12 +149,12 @@ def test_the_folders_own_splits(folder, tmp_path):
     root = as_meds(folder[0], tmp_path / "meds")
     given = pl.DataFrame({"subject_id": [11, 12], "split": ["held_out", "tuning"]})
     given.write_parquet(root / "metadata" / "subject_splits.parquet")
-    tables, counts = extract(open_source("meds", root), tmp_path / "a")
+    tables, counts = extract_source(open_source("meds", root), tmp_path / "a")
     splits = dict(tables["samples"].select("subject_id", "split").iter_rows())
     assert splits["11"] == 3
     assert splits["12"] in (1, 2)
     assert counts["splits from"].startswith("metadata/subject_splits.parquet; 1 subjects")
-    _, counts = extract(open_source("meds", root), tmp_path / "b", holdout_months=1)
+    _, counts = extract_source(open_source("meds", root), tmp_path / "b", holdout_months=1)
     assert counts["splits from"] == "the last 1 months"
     given.with_columns(split=pl.lit("test")).write_parquet(
         root / "metadata" / "subject_splits.parquet"
@@ -154,7 +162,7 @@ def test_the_folders_own_splits(folder, tmp_path):
     with pytest.raises(
         InputError, match="rows with another split; MEDS knows train, tuning, held_out"
     ):
-        extract(open_source("meds", root), tmp_path / "c")
+        extract_source(open_source("meds", root), tmp_path / "c")
 
 
 def label_folder(root: Path) -> Path:
@@ -172,7 +180,7 @@ def label_folder(root: Path) -> Path:
 
 def test_a_folder_of_labels_says_when(folder, tmp_path):
     source = open_source("meds", folder[1], labels=label_folder(tmp_path / "labels"))
-    tables, _ = extract(source, tmp_path / "to", prediction="given")
+    tables, _ = extract_source(source, tmp_path / "to", prediction="given")
     # Patient 12 is not in at that time.
     assert tables["samples"]["sample_id"].to_list() == ["21-21500103T120000", "25-21500502T000000"]
     assert tables["labels"].select("sample_id", "task", "value").rows() == [
@@ -186,7 +194,7 @@ def test_a_folder_of_labels_says_when(folder, tmp_path):
     rows = accounted(tables["lineage"])
     assert rows["labels/ward/0.parquet"] == rows["labels/readmitted/readmitted.parquet"] == 3
     with pytest.raises(InputError, match='prediction = "admission"; it knows given'):
-        extract(source, tmp_path / "other")
+        extract_source(source, tmp_path / "other")
 
 
 def test_a_mapping_of_ones_own(folder, tmp_path):
@@ -202,7 +210,7 @@ def test_a_mapping_of_ones_own(folder, tmp_path):
     )
     metadata.write_parquet(root / "metadata" / "codes.parquet")
     source = open_source("meds", root, codes=codes)
-    tables, _ = extract(source, tmp_path / "to")
+    tables, _ = extract_source(source, tmp_path / "to")
     assert tables["events"]["code"].to_list() == ["glucose"] * 2
     first = source.fingerprint()
     codes.write_text(yaml.safe_dump(mapping | {"notes": {}}))
@@ -238,7 +246,7 @@ def test_a_folder_that_is_no_meds(folder, tmp_path):
     with pytest.raises(InputError, match="it is damaged"):
         open_source("meds", tmp_path).check()
     with pytest.raises(InputError, match='can\'t predict with prediction = "image"'):
-        extract(open_source("meds", folder[1]), tmp_path / "to", prediction="image")
+        extract_source(open_source("meds", folder[1]), tmp_path / "to", prediction="image")
 
 
 def test_command_line_and_configuration_know_it(folder, tmp_path):
@@ -262,10 +270,10 @@ def test_wrong_records_go_to_quarantine_as_ever(folder, tmp_path):
     ]
     tables["hosp/diagnoses_icd"].append(diagnosis(21, "", 10))
     meds = as_meds(write(tmp_path / "mimic", tables), tmp_path / "meds")
-    found, _ = extract(open_source("meds", meds), tmp_path / "to")
-    wrong = found["events"].filter((pl.col("unit") == "furlong") | (pl.col("stay_id") == "77"))
+    ingested, _ = extract_source(open_source("meds", meds), tmp_path / "to")
+    wrong = ingested["events"].filter((pl.col("unit") == "furlong") | (pl.col("stay_id") == "77"))
     assert len(wrong) == 2
-    errors = found["events"]["parse_errors"].drop_nulls().sort().to_list()
+    errors = ingested["events"]["parse_errors"].drop_nulls().sort().to_list()
     assert errors == [
         "subject_id: not the patient of the stay",
         "value: not a number (raw value “HEMOLYZED”)",
@@ -291,13 +299,13 @@ def test_the_mimic_iv_demo_gives_the_same_inputs_by_every_way(mimic_demo, tmp_pa
         "mimic-iv": open_source("mimic-iv", mimic_demo),
         "meds": open_source("meds", as_meds(mimic_demo, tmp_path / "meds-demo")),
     }
-    found = {}
+    files = {}
     for name, source in ways.items():
-        tables, counts = extract(source, tmp_path / name)
-        found[name] = inputs(tmp_path / name, tmp_path / f"{name}-inputs")
+        tables, counts = extract_source(source, tmp_path / name)
+        files[name] = inputs(tmp_path / name, tmp_path / f"{name}-inputs")
         labels = tables["labels"].select("sample_id", "task", "value")
-        found[name]["labels"] = labels.write_csv().encode()
+        files[name]["labels"] = labels.write_csv().encode()
         assert counts["samples"] == 245
-    for name, files in found.items():
-        for file, content in files.items():
-            assert content == found["mimic-iv"][file], (name, file)
+    for name, contents in files.items():
+        for file, content in contents.items():
+            assert content == files["mimic-iv"][file], (name, file)

@@ -12,12 +12,12 @@ from zoneinfo import ZoneInfo
 import duckdb
 import polars as pl
 import pytest
+from canonical_tables import count_reasons, extract_mimic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mimic_folder import Tables, hospital, image, measurement, note, write
 
 from m3h_pipeline import config
-from m3h_pipeline.config import open_source
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.as_of import write_inputs
 from m3h_pipeline.sources import Settings
@@ -25,48 +25,42 @@ from m3h_pipeline.sources.extraction import define_time_macros
 from m3h_pipeline.sources.prediction.points import make_points
 from m3h_pipeline.sources.tasks_file import GIVEN_AWAY, load_tasks
 
-TABLES = ("samples", "events", "notes", "images", "labels", "lineage")
-
 
 def with_icu() -> Tables:
     """The hospital with ICU stays: 21 has two, 22 is too short, 23 has one whose time can't be
     read.
     """
     stays = [
-        (21, "2150-01-02 20:00:00"), (21, "2150-01-01 20:00:00"), (22, "2150-02-01 09:00:00"), (23, "soon"),
+        (21, "2150-01-02 20:00:00"),
+        (21, "2150-01-01 20:00:00"),
+        (22, "2150-02-01 09:00:00"),
+        (23, "soon"),
         (99, "2150-02-01 09:00:00"),
-    ]  # fmt: skip
+    ]
     rows = [
         {"subject_id": 1, "hadm_id": hadm, "stay_id": 3, "intime": time} for hadm, time in stays
     ]
     return {**hospital(), "icu/icustays": rows}
 
 
-def extract(root: Path, tables: Tables, **how) -> dict[str, pl.DataFrame]:
-    to = root.with_name(root.name + "-ingested")
-    to.mkdir()
-    open_source("mimic-iv", write(root, tables)).extract(to, Settings(**how))
-    return {name: pl.read_parquet(to / f"{name}.parquet") for name in TABLES}
+def extract(root: Path, tables: Tables, **settings) -> dict[str, pl.DataFrame]:
+    """The canonical tables of these rows."""
+    return extract_mimic(write(root, tables), **settings)[0]
 
 
-def at(tables: dict[str, pl.DataFrame]) -> dict[str, str]:
+def prediction_times(tables: dict[str, pl.DataFrame]) -> dict[str, str]:
     samples = tables["samples"].select("sample_id", "prediction_time").iter_rows()
     return {sample: f"{time:%m-%d %H:%M}" for sample, time in samples}
 
 
-def outcomes(tables: dict[str, pl.DataFrame], file: str) -> dict[str | None, int]:
-    lineage = tables["lineage"].filter(pl.col("file").str.starts_with(file))
-    return dict(lineage.select("reason", "rows").iter_rows())
-
-
 def test_hours_after_the_first_icu_admission(tmp_path):
     tables = extract(tmp_path / "h", with_icu(), prediction="icu", prediction_hours=24)
-    assert at(tables) == {"21": "01-02 20:00", "23": "03-01 00:00"}
+    assert prediction_times(tables) == {"21": "01-02 20:00", "23": "03-01 00:00"}
     assert tables["samples"]["parse_errors"].to_list() == [None, "intime: not a date"]
-    assert outcomes(tables, "hosp/admissions") == {
+    assert count_reasons(tables["lineage"], "hosp/admissions") == {
         None: 2, "the stay ended before the prediction time": 1, "the stay has no ICU admission": 2
     }  # fmt: skip
-    assert outcomes(tables, "icu/icustays") == {
+    assert count_reasons(tables["lineage"], "icu/icustays") == {
         None: 3, "no such stay in admissions": 1, "not the first ICU stay of its admission": 1
     }  # fmt: skip
     assert set(tables["labels"]["sample_id"]) == {"21"}
@@ -80,8 +74,11 @@ def test_a_sample_an_image(tmp_path):
     ]  # fmt: skip
     tables = extract(tmp_path / "h", data, prediction="image")
     # d2 and d4 lie outside any stay, d5 within two.
-    assert at(tables) == {"21-d1": "01-01 09:30", "21-d3": "01-04 09:30"}
-    assert outcomes(tables, "hosp/admissions") == {None: 1, "the stay has no image": 4}
+    assert prediction_times(tables) == {"21-d1": "01-01 09:30", "21-d3": "01-04 09:30"}
+    assert count_reasons(tables["lineage"], "hosp/admissions") == {
+        None: 1,
+        "the stay has no image": 4,
+    }
     labels = tables["labels"].filter(pl.col("task") == "heart_failure")
     assert labels.select("sample_id", "value").rows() == [("21-d1", 1.0), ("21-d3", 1.0)]
     to = tmp_path / "inputs"
@@ -102,7 +99,7 @@ def test_a_sample_an_image(tmp_path):
 
 def test_every_midnight_of_the_stay(tmp_path):
     tables = extract(tmp_path / "h", with_icu(), prediction="nightly")
-    nights = at(tables)
+    nights = prediction_times(tables)
     assert [sample for sample in nights if sample.startswith("21-")] == [
         f"21-2150-01-0{day}" for day in range(2, 7)
     ]
@@ -112,7 +109,9 @@ def test_every_midnight_of_the_stay(tmp_path):
         f"23-2150-03-0{day}" for day in range(1, 5)
     ]
     assert (
-        outcomes(tables, "hosp/admissions")["the patient was never in at the hour of prediction"]
+        count_reasons(tables["lineage"], "hosp/admissions")[
+            "the patient was never in at the hour of prediction"
+        ]
         == 1
     )
     stays = tables["labels"].filter(pl.col("task") == "length_of_stay").group_by("sample_id").len()
@@ -135,11 +134,13 @@ def test_a_stay_that_goes_on_keeps_its_samples(tmp_path):
         )
         for name, data in (("before", before), ("after", after))
     )
-    known = at(second)
-    assert {sample: known[sample] for sample in at(first)} == at(first)
+    times = prediction_times(second)
+    assert {sample: times[sample] for sample in prediction_times(first)} == prediction_times(first)
     # Still in at the latest time that anything says.
-    assert [sample for sample in at(first) if sample.startswith("24-")] == ["24-2150-03-04"]
-    assert known["24-2150-03-07"] == "03-07 11:30"
+    assert [sample for sample in prediction_times(first) if sample.startswith("24-")] == [
+        "24-2150-03-04"
+    ]
+    assert times["24-2150-03-07"] == "03-07 11:30"
     assert first["labels"].filter(pl.col("sample_id").str.starts_with("24-")).is_empty()
 
 
@@ -245,9 +246,12 @@ def test_a_mode_that_the_source_does_not_know(tmp_path):
 
 @pytest.mark.parametrize(
     ("how", "message"),
-    [({"prediction": "weekly"}, "choose one of admission"), ({"nightly_at": "noon"}, "nightly_at 'noon'"),
-     ({"holdout_months": -1}, "holdout_months is -1")],
-)  # fmt: skip
+    [
+        ({"prediction": "weekly"}, "choose one of admission"),
+        ({"nightly_at": "noon"}, "nightly_at 'noon'"),
+        ({"holdout_months": -1}, "holdout_months is -1"),
+    ],
+)
 def test_impossible_settings(how, message):
     with pytest.raises(InputError, match=message):
         Settings(**how)
@@ -276,7 +280,7 @@ def test_reports_that_labels_were_made_from_are_in_nobodys_inputs(tmp_path, monk
     )
     tables = extract(tmp_path / "h", hospital())
     assert tables["notes"]["kind"].to_list() == ["discharge"]
-    assert outcomes(tables, "note/radiology") == {GIVEN_AWAY: 1}
+    assert count_reasons(tables["lineage"], "note/radiology") == {GIVEN_AWAY: 1}
     # A run without that task has them.
     tables = extract(tmp_path / "other", hospital(), tasks=["gout"])
     assert tables["notes"]["kind"].to_list() == ["radiology", "discharge"]

@@ -24,41 +24,107 @@ _EVENTS = {
     ],
     "hosp/admissions": [
         ("'HOSPITAL_ADMISSION//' || admission_type || '//UNK'", "admittime", {_HADM: _HADM}),
-        ("'HOSPITAL_DISCHARGE//' || coalesce(discharge_location, 'UNK')", "dischtime", {_HADM: _HADM}),
+        (
+            "'HOSPITAL_DISCHARGE//' || coalesce(discharge_location, 'UNK')",
+            "dischtime",
+            {_HADM: _HADM},
+        ),
         *(
             (f"'{name.upper()}//' || {name}", "admittime", {_HADM: _HADM})
             for name in ("insurance", "language", "marital_status", "race")
         ),
     ],
-    "hosp/diagnoses_icd": [("'DIAGNOSIS//ICD//' || icd_version || '//' || icd_code", "dischtime", {_HADM: _HADM})],
+    "hosp/diagnoses_icd": [
+        ("'DIAGNOSIS//ICD//' || icd_version || '//' || icd_code", "dischtime", {_HADM: _HADM})
+    ],
     "hosp/labevents": [
-        ("'LAB//RESULT//' || itemid || '//' || coalesce(valueuom, 'UNK')", "charttime",
-         {_HADM: _HADM, "numeric_value": "valuenum", "text_value": "value", "available_time": "storetime"}),
+        (
+            "'LAB//RESULT//' || itemid || '//' || coalesce(valueuom, 'UNK')",
+            "charttime",
+            {
+                _HADM: _HADM,
+                "numeric_value": "valuenum",
+                "text_value": "value",
+                "available_time": "storetime",
+            },
+        ),
     ],
     "icu/chartevents": [
-        ("'LAB//' || itemid || '//' || coalesce(valueuom, 'UNK')", "charttime",
-         {_HADM: _HADM, "numeric_value": "valuenum", "text_value": "value", "available_time": "storetime"}),
+        (
+            "'LAB//' || itemid || '//' || coalesce(valueuom, 'UNK')",
+            "charttime",
+            {
+                _HADM: _HADM,
+                "numeric_value": "valuenum",
+                "text_value": "value",
+                "available_time": "storetime",
+            },
+        ),
     ],
     "icu/procedureevents": [
-        ("'PROCEDURE//START//' || itemid", "starttime",
-         # A procedure that was saved at or after its end was known when it began.
-         {_HADM: _HADM, "available_time": (
-             "CASE WHEN endtime::TIMESTAMP > starttime::TIMESTAMP + INTERVAL 1 MINUTE AND "
-             "storetime::TIMESTAMP >= endtime::TIMESTAMP THEN starttime ELSE storetime END"
-         )}),
+        (
+            "'PROCEDURE//START//' || itemid",
+            "starttime",
+            # A procedure that was saved at or after its end was known when it began.
+            {
+                _HADM: _HADM,
+                "available_time": (
+                    "CASE WHEN endtime::TIMESTAMP > starttime::TIMESTAMP + INTERVAL 1 MINUTE AND "
+                    "storetime::TIMESTAMP >= endtime::TIMESTAMP THEN starttime ELSE storetime END"
+                ),
+            },
+        ),
     ],
     "icu/icustays": [("'ICU_ADMISSION//UNIT'", "intime", {_HADM: _HADM})],
     "note/radiology": [
-        ("'NOTE//radiology'", "charttime",
-         {_HADM: _HADM, "text_value": "text", "note_id": "note_id", "available_time": "storetime"}),
+        (
+            "'NOTE//radiology'",
+            "charttime",
+            {
+                _HADM: _HADM,
+                "text_value": "text",
+                "note_id": "note_id",
+                "available_time": "storetime",
+            },
+        ),
     ],
     "note/discharge": [
-        ("'NOTE//discharge'", "charttime",
-         {_HADM: _HADM, "text_value": "text", "note_id": "note_id", "available_time": "storetime"}),
+        (
+            "'NOTE//discharge'",
+            "charttime",
+            {
+                _HADM: _HADM,
+                "text_value": "text",
+                "note_id": "note_id",
+                "available_time": "storetime",
+            },
+        ),
     ],
-}  # fmt: skip
-_TYPES = {_HADM: "BIGINT", "numeric_value": "FLOAT", "text_value": "VARCHAR", "note_id": "VARCHAR",
-          "available_time": "TIMESTAMP"}  # fmt: skip
+}
+_TYPES = {
+    _HADM: "BIGINT",
+    "numeric_value": "FLOAT",
+    "text_value": "VARCHAR",
+    "note_id": "VARCHAR",
+    "available_time": "TIMESTAMP",
+}
+# Tables whose events have a column of another table's.
+_SOURCES = {
+    "hosp/patients": """(
+        SELECT patients.*, death
+        FROM "hosp/patients" patients
+        LEFT JOIN (
+            SELECT subject_id, min(deathtime) AS death
+            FROM read_csv('{admissions}', all_varchar = true)
+            GROUP BY ALL
+        ) USING (subject_id)
+    )""",
+    "hosp/diagnoses_icd": """(
+        SELECT diagnoses.* EXCLUDE (subject_id), admissions.subject_id, admissions.dischtime
+        FROM "hosp/diagnoses_icd" diagnoses
+        JOIN "hosp/admissions" admissions USING (hadm_id)
+    )""",
+}
 
 
 def as_meds(mimic: Path, to: Path, shards: int = 3, without: tuple[str, ...] = ()) -> Path:
@@ -77,20 +143,17 @@ def as_meds(mimic: Path, to: Path, shards: int = 3, without: tuple[str, ...] = (
                 f"CREATE TABLE \"{table}\" AS FROM read_csv('{file}', all_varchar = true, header = "
                 "true, delim = ',', quote = '\"', escape = '\"', parallel = false)"
             )
-            source = {
-                "hosp/patients": """(SELECT p.*, death FROM "hosp/patients" p LEFT JOIN (SELECT subject_id,
-                    min(deathtime) AS death FROM read_csv('{}', all_varchar = true) GROUP BY ALL)
-                    USING (subject_id))""",
-                "hosp/diagnoses_icd": """(SELECT d.* EXCLUDE (subject_id), a.subject_id, a.dischtime
-                    FROM "hosp/diagnoses_icd" d JOIN "hosp/admissions" a USING (hadm_id))""",
-            }.get(table, f'"{table}"').format(mimic / "hosp/admissions.csv.gz")
+            source = _SOURCES.get(table, f'"{table}"')
+            source = source.format(admissions=mimic / "hosp/admissions.csv.gz")
             for code, time, columns in events:
                 beside = ", ".join(
                     f"({columns.get(name, 'NULL')})::{kind} AS {name}"
                     for name, kind in _TYPES.items()
                 )
-                parts.append(f"SELECT subject_id::BIGINT AS subject_id, ({time})::TIMESTAMP AS time, {code} AS code, "
-                             f"{beside} FROM {source}")  # fmt: skip
+                parts.append(
+                    f"""SELECT subject_id::BIGINT AS subject_id, ({time})::TIMESTAMP AS time,
+                    {code} AS code, {beside} FROM {source}"""
+                )
         rows = connection.execute(" UNION ALL BY NAME ".join(parts)).pl()
     # A row without a code, and an event without its time, are none (MIMIC-IV-MEDS drops them, too).
     rows = rows.filter(pl.col("code").is_not_null()).filter(

@@ -23,18 +23,35 @@ def hospital() -> Tables:
         "hosp/patients": [
             {"subject_id": 11, "gender": "F", "anchor_age": 60, "anchor_year": 2148, "dod": None},
             {"subject_id": 12, "gender": "M", "anchor_age": 40, "anchor_year": 2150, "dod": None},
-            {"subject_id": 13, "gender": "M", "anchor_age": 80, "anchor_year": 2150, "dod": "2150-05-04"},
+            {
+                "subject_id": 13,
+                "gender": "M",
+                "anchor_age": 80,
+                "anchor_year": 2150,
+                "dod": "2150-05-04",
+            },
         ],
         "hosp/admissions": [
             admission(11, 21, "2150-01-01 08:00:00", "2150-01-06 08:00:00", place="HOME"),
             admission(11, 22, "2150-02-01 08:00:00", "2150-02-01 18:00:00", place="HOME"),
             admission(12, 23, "2150-03-01 00:00:00", "2150-03-05 00:00:00", place="REHAB"),
             admission(12, 24, "2150-03-04 00:00:00", "2150-03-08 00:00:00", place="HOSPICE"),
-            admission(13, 25, "2150-05-01 00:00:00", "2150-05-04 00:00:00", place="DIED", died="2150-05-04 12:00:00"),
+            admission(
+                13,
+                25,
+                "2150-05-01 00:00:00",
+                "2150-05-04 00:00:00",
+                place="DIED",
+                died="2150-05-04 12:00:00",
+            ),
         ],
         "hosp/diagnoses_icd": [
-            diagnosis(21, "4280", 9), diagnosis(21, "V707", 9), diagnosis(22, "I50", 10),
-            diagnosis(23, "I5020", 10), diagnosis(24, "Z00", 10), diagnosis(25, "N17.9", 10),
+            diagnosis(21, "4280", 9),
+            diagnosis(21, "V707", 9),
+            diagnosis(22, "I50", 10),
+            diagnosis(23, "I5020", 10),
+            diagnosis(24, "Z00", 10),
+            diagnosis(25, "N17.9", 10),
         ],
         "icu/chartevents": [
             measurement(11, 21, "2150-01-01 10:00:00", 220045, 80, "bpm"),
@@ -43,26 +60,43 @@ def hospital() -> Tables:
             measurement(11, 21, "2150-01-01 10:00:00", 223761, 98, "°F"),
         ],
         "hosp/labevents": [
-            measurement(11, 21, "2150-01-01 09:00:00", 50931, 100, "mg/dL", stored="2150-01-01 10:30:00"),
+            measurement(
+                11, 21, "2150-01-01 09:00:00", 50931, 100, "mg/dL", stored="2150-01-01 10:30:00"
+            ),
             measurement(11, None, "2150-01-02 09:00:00", 50931, 110, "mg/dL"),
         ],
-        "icu/procedureevents": [procedure(11, 21, "2150-01-01 12:00:00", "2150-01-01 12:01:00", 225400)],
-        "note/radiology": [note("11-RR-1", 11, 21, "2150-01-01 20:00:00", "2150-01-01 21:00:00", _TEXT)],
+        "icu/procedureevents": [
+            procedure(11, 21, "2150-01-01 12:00:00", "2150-01-01 12:01:00", 225400)
+        ],
+        "note/radiology": [
+            note("11-RR-1", 11, 21, "2150-01-01 20:00:00", "2150-01-01 21:00:00", _TEXT)
+        ],
         "note/discharge": [note("11-DS-1", 11, 21, "2150-01-06 00:00:00", None, "Sent home.")],
         "cxr/mimic-cxr-2.0.0-metadata": [
-            image("d1", 11, 51, 21500101, 93012.5), image("d2", 11, 52, 21490101, 93012.5),
+            image("d1", 11, 51, 21500101, 93012.5),
+            image("d2", 11, 52, 21490101, 93012.5),
         ],
-    }  # fmt: skip
+    }
 
 
 def admission(
     subject, hadm, admitted, discharged, place=None, died=None, **others
 ) -> dict[str, object]:
     return {
-        "subject_id": subject, "hadm_id": hadm, "admittime": admitted, "dischtime": discharged, "deathtime": died,
-        "admission_type": "EW EMER.", "discharge_location": place, "insurance": "Medicare", "language": "ENGLISH",
-        "marital_status": "SINGLE", "race": "WHITE", "hospital_expire_flag": int(died is not None), **others,
-    }  # fmt: skip
+        "subject_id": subject,
+        "hadm_id": hadm,
+        "admittime": admitted,
+        "dischtime": discharged,
+        "deathtime": died,
+        "admission_type": "EW EMER.",
+        "discharge_location": place,
+        "insurance": "Medicare",
+        "language": "ENGLISH",
+        "marital_status": "SINGLE",
+        "race": "WHITE",
+        "hospital_expire_flag": int(died is not None),
+        **others,
+    }
 
 
 def diagnosis(hadm, code, version) -> dict[str, object]:
@@ -77,9 +111,17 @@ def diagnosis(hadm, code, version) -> dict[str, object]:
 
 def measurement(subject, hadm, time, item, value, unit, stored=None, **others) -> dict[str, object]:
     return {
-        "subject_id": subject, "hadm_id": hadm, "charttime": time, "storetime": stored, "itemid": item, "value": value,
-        "valuenum": value, "valueuom": unit, "comments": None, **others,
-    }  # fmt: skip
+        "subject_id": subject,
+        "hadm_id": hadm,
+        "charttime": time,
+        "storetime": stored,
+        "itemid": item,
+        "value": value,
+        "valuenum": value,
+        "valueuom": unit,
+        "comments": None,
+        **others,
+    }
 
 
 def procedure(subject, hadm, start, end, item, stored=None) -> dict[str, object]:
@@ -106,9 +148,13 @@ def note(key, subject, hadm, time, stored, text) -> dict[str, object]:
 
 def image(key, subject, study, date, time) -> dict[str, object]:
     return {
-        "dicom_id": key, "subject_id": subject, "study_id": study, "ViewPosition": "PA", "StudyDate": date,
+        "dicom_id": key,
+        "subject_id": subject,
+        "study_id": study,
+        "ViewPosition": "PA",
+        "StudyDate": date,
         "StudyTime": time,
-    }  # fmt: skip
+    }
 
 
 def write(root: Path, tables: Tables, suffix: str = ".csv.gz") -> Path:

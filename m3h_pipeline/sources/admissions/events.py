@@ -73,6 +73,5 @@ def write_events(records: Records, to: Path, kinds: Mapping[str, str]) -> int:
     for table in kinds:
         connection.execute(render_sql(_SQL / "events.sql", table=table))
         file = literal(extraction.tables[table].name)
-        # A row of events_of_<table> has the reason of placed_<table>.
         parts.append(f"SELECT *, {file} AS source_file FROM events_of_{table} WHERE reason IS NULL")
     return extraction.write_parts(to / "events.parquet", EVENTS, parts, EVENTS_ORDER, types)

@@ -251,7 +251,8 @@ class MedsExtraction(Extraction):
         )
         self.records.place("notes", "notes")
         parts = [
-            "FROM placed_notes WHERE kind IS DISTINCT FROM 'discharge'",
-            f"SELECT * REPLACE ({NOT_BEFORE_DISCHARGE}) FROM placed_notes WHERE kind = 'discharge'",
+            "FROM placed_notes WHERE reason IS NULL AND kind IS DISTINCT FROM 'discharge'",
+            f"""SELECT * REPLACE ({NOT_BEFORE_DISCHARGE}) FROM placed_notes
+            WHERE reason IS NULL AND kind = 'discharge'""",
         ]
         return self.write_parts(to / "notes.parquet", NOTES, parts, NOTES_ORDER)

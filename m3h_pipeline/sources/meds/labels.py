@@ -56,4 +56,5 @@ def write_given_labels(extraction: Extraction, to: Path) -> int:
     extraction.connection.execute(render_sql(_SQL / "placed_labels.sql"), {"none": NONE["given"]})
     extraction.count("labels", "labels", "placed_labels")
     order = "sample_id, task, source_row"
-    return extraction.write_parts(to / "labels.parquet", LABELS, ["FROM placed_labels"], order)
+    rows = ["FROM placed_labels WHERE reason IS NULL"]
+    return extraction.write_parts(to / "labels.parquet", LABELS, rows, order)

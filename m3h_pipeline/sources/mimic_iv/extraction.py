@@ -127,7 +127,9 @@ class MimicExtraction(Extraction):
             self.records.place("notes", table)
             columns = f"* REPLACE ({NOT_BEFORE_DISCHARGE})" if table == "discharge" else "*"
             file = literal(self.tables[table].name)
-            parts.append(f"SELECT {columns}, {file} AS source_file FROM placed_{table}")
+            parts.append(
+                f"SELECT {columns}, {file} AS source_file FROM placed_{table} WHERE reason IS NULL"
+            )
         return self.write_parts(to / "notes.parquet", NOTES, parts, NOTES_ORDER)
 
     def _make_images(self) -> None:
@@ -144,6 +146,6 @@ class MimicExtraction(Extraction):
             self._make_images()
             self.records.place("images", "cxr")
             file = literal(self.tables["cxr"].name)
-            parts.append(f"SELECT *, {file} AS source_file FROM placed_cxr")
+            parts.append(f"SELECT *, {file} AS source_file FROM placed_cxr WHERE reason IS NULL")
         order = "stay_id, time, image_id, view, path, source_row"
         return self.write_parts(to / "images.parquet", IMAGES, parts, order)

@@ -65,9 +65,9 @@ class TablesExtraction(Extraction):
         return self.columns[table]
 
     def select_placed(self, table: str) -> str:
-        """SQL of a table's rows with the file that they come from."""
+        """SQL of the rows of a table that are kept, with the file that they come from."""
         file = literal(self.tables[table].name)
-        return f"SELECT *, {file} AS source_file FROM placed_{table}"
+        return f"SELECT *, {file} AS source_file FROM placed_{table} WHERE reason IS NULL"
 
     def fetch_one(self, query: str) -> tuple[int, ...]:
         """The numbers in the one row of a query's result."""
