@@ -76,7 +76,7 @@ def same_rows(root: Path, scratch: Path) -> int:
 
 def _floor(root: Path, scratch: Path, more: dict[str, str], order: str) -> int:
     from m3h_pipeline.sources.tasks_file import load_signals
-    from m3h_pipeline.state.database import literal, workbench, write_parquet
+    from m3h_pipeline.state.database import literal, open_database, write_parquet
 
     items = ", ".join(f"'{item}'" for signal in load_signals() for item in signal.mimic_iv)
     parts = []
@@ -102,7 +102,7 @@ def _floor(root: Path, scratch: Path, more: dict[str, str], order: str) -> int:
             itemid::VARCHAR AS code, {value}::DOUBLE AS value, {unit}::VARCHAR AS unit{columns}
             FROM {scan} WHERE itemid IN ({items})"""
         )
-    with workbench(scratch / ".spill", MEMORY_LIMIT) as connection:
+    with open_database(scratch / ".spill", MEMORY_LIMIT) as connection:
         query = f"{' UNION ALL '.join(parts)} ORDER BY {order}"
         return write_parquet(connection, query, scratch / "events.parquet")
 

@@ -15,7 +15,7 @@ import duckdb
 
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources.columns import Columns
-from m3h_pipeline.state.database import literal, spill_folder, workbench, write_parquet
+from m3h_pipeline.state.database import literal, open_database, spill_folder, write_parquet
 
 # modality -> the table that it comes from, and its columns beside sample_id; hours: relative to the
 # prediction time.
@@ -44,7 +44,7 @@ def write_inputs(
     the stay.
     """
     features = Columns.load(valid["samples"]).features
-    with workbench(spill_folder(to, spill), memory_limit) as connection:
+    with open_database(spill_folder(to, spill), memory_limit) as connection:
         samples = f"read_parquet({literal(valid['samples'] / 'samples.parquet')})"
         columns_present = [
             row[0] for row in connection.execute(f"DESCRIBE FROM {samples}").fetchall()

@@ -17,7 +17,7 @@ import polars as pl
 from m3h_pipeline.sources.base import Settings
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable
 from m3h_pipeline.sources.splits import split_subjects
-from m3h_pipeline.state.database import identifier, literal, one_thread, write_parquet
+from m3h_pipeline.state.database import identifier, literal, use_one_thread, write_parquet
 from m3h_pipeline.state.sql import render_sql
 
 _SQL = Path(__file__).parent
@@ -94,7 +94,10 @@ class Extraction:
         text is read by one core. At the end they are there.
         """
         texts = bool(tables) and not any(self.tables[table].is_parquet for table in tables)
-        with ThreadPoolExecutor() as pool, one_thread(self.connection) if texts else nullcontext():
+        with (
+            ThreadPoolExecutor() as pool,
+            use_one_thread(self.connection) if texts else nullcontext(),
+        ):
             loads: list[Future[str]] = []
             try:
                 loads += (pool.submit(self.load, table, **how) for table, how in tables.items())

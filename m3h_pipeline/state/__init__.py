@@ -1,1 +1,1 @@
-"""What lies in an out-folder: step folders, snapshots, lineage, locks, the DuckDB workbench."""
+"""What lies in an out-folder: step folders, snapshots, lineage, locks, DuckDB to work in."""

@@ -1,4 +1,4 @@
-"""DuckDB as a workbench: in memory up to a limit, beyond it in a spill folder; results go to
+"""DuckDB to work in: in memory up to a limit, beyond it in a spill folder; results go to
 Parquet.
 """
 
@@ -16,7 +16,7 @@ from m3h_pipeline.errors import InputError
 
 
 @contextmanager
-def workbench(spill: Path, memory_limit: str = "4GB") -> Generator[duckdb.DuckDBPyConnection]:
+def open_database(spill: Path, memory_limit: str = "4GB") -> Generator[duckdb.DuckDBPyConnection]:
     """An empty database whose spill folder is removed afterwards.
 
     Raises `InputError` where the memory limit is unreadable or too low for the work, or the folder
@@ -55,7 +55,7 @@ def workbench(spill: Path, memory_limit: str = "4GB") -> Generator[duckdb.DuckDB
 
 
 @contextmanager
-def one_thread(connection: duckdb.DuckDBPyConnection) -> Generator[None]:
+def use_one_thread(connection: duckdb.DuckDBPyConnection) -> Generator[None]:
     """Each query on the thread that asks for it: where its work can't be shared, one that helps
     takes the work, and the one that asks waits busily.
     """

@@ -16,7 +16,7 @@ from m3h_pipeline.sources import Settings
 from m3h_pipeline.sources.extraction import Extraction
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable, open_table
 from m3h_pipeline.sources.raw_tables.csv_text import BLOCK_SIZE
-from m3h_pipeline.state.database import workbench
+from m3h_pipeline.state.database import open_database
 
 # Longer than what is unpacked at a time, so that characters are cut in two between the blocks.
 ROWS = ("1," + "ä€𝄞" * 20 + "\n").encode() * 20_000
@@ -175,7 +175,7 @@ def test_reading_in_another_thread_can_be_ended(long_table, tmp_path, seconds):
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0])
 def test_a_mistake_ends_what_is_loaded_beside(long_table, tmp_path, seconds):
-    with workbench(tmp_path / ".spill") as connection:
+    with open_database(tmp_path / ".spill") as connection:
         threads = connection.execute("SELECT current_setting('threads')").fetchone()
         work = Extraction(
             connection,
@@ -199,7 +199,7 @@ def test_a_mistake_ends_what_is_loaded_beside(long_table, tmp_path, seconds):
 
 def test_what_failed_says_why_and_not_what_it_ended(tmp_path, monkeypatch):
     def fail():
-        with workbench(tmp_path / ".spill") as connection:
+        with open_database(tmp_path / ".spill") as connection:
             reader = RawReader(connection, tmp_path)
             tables = {"a": RawTable(tmp_path / "a.csv", "a.csv", ("a",))}
 

@@ -35,7 +35,7 @@ from m3h_pipeline.sources.haim.layout import (
     name_task,
 )
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable, find_file, open_table
-from m3h_pipeline.state.database import literal, spill_folder, workbench
+from m3h_pipeline.state.database import literal, open_database, spill_folder
 from m3h_pipeline.state.sql import render_sql
 
 _SQL = Path(__file__).parent
@@ -78,7 +78,7 @@ class Haim(Source):
         columns = {"images": FACTS, "keys": ["subject_id"]}
         if "keys" in tables and "haim_id" in tables["keys"].columns:
             columns["keys"] = ["subject_id", "haim_id"]
-        with workbench(spill, settings.memory_limit) as connection:
+        with open_database(spill, settings.memory_limit) as connection:
             reader = RawReader(connection, spill)
             counts = _HaimExtraction(connection, reader, tables, settings, columns).extract(to)
         specs = [task.to_dict() for task in TASKS]

@@ -19,7 +19,7 @@ from m3h_pipeline.sources.meds.schemas import check_schema, name_shards
 from m3h_pipeline.sources.prediction import need_mode
 from m3h_pipeline.sources.raw_tables import RawReader
 from m3h_pipeline.sources.tasks_file import limits_of, load_tasks, write_tasks
-from m3h_pipeline.state.database import spill_folder, workbench
+from m3h_pipeline.state.database import open_database, spill_folder
 from m3h_pipeline.state.paths import contracts_folder
 
 
@@ -65,7 +65,7 @@ class Meds(Source):
         else:
             rules = load_tasks(only=settings.tasks)
         spill = spill_folder(to, settings.spill)
-        with workbench(spill, settings.memory_limit) as connection:
+        with open_database(spill, settings.memory_limit) as connection:
             extraction = MedsExtraction(
                 connection,
                 RawReader(connection, spill),

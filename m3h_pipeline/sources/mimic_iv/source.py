@@ -20,7 +20,7 @@ from m3h_pipeline.sources.mimic_iv.files import (
 from m3h_pipeline.sources.prediction import need_mode
 from m3h_pipeline.sources.raw_tables import RawReader
 from m3h_pipeline.sources.tasks_file import limits_of, load_tasks, write_tasks
-from m3h_pipeline.state.database import spill_folder, workbench
+from m3h_pipeline.state.database import open_database, spill_folder
 
 
 @dataclass
@@ -52,7 +52,7 @@ class MimicIV(Source):
         need_table_of_mode(self.path, tables, settings.prediction)
         rules = load_tasks(only=settings.tasks)
         spill = spill_folder(to, settings.spill)
-        with workbench(spill, settings.memory_limit) as connection:
+        with open_database(spill, settings.memory_limit) as connection:
             extraction = MimicExtraction(
                 connection,
                 RawReader(connection, spill),

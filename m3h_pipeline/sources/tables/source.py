@@ -19,7 +19,7 @@ from m3h_pipeline.sources.tables.labels import write_embeddings, write_labels
 from m3h_pipeline.sources.tables.reading import TablesExtraction
 from m3h_pipeline.sources.tables.records import write_events, write_images, write_notes
 from m3h_pipeline.sources.tables.samples import write_samples
-from m3h_pipeline.state.database import spill_folder, workbench
+from m3h_pipeline.state.database import open_database, spill_folder
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Tables(Source):
         tables = open_tables(self.path, cohort)
         columns = {table: select_columns(table, raw, cohort) for table, raw in tables.items()}
         spill = spill_folder(to, settings.spill)
-        with workbench(spill, settings.memory_limit) as connection:
+        with open_database(spill, settings.memory_limit) as connection:
             reader = RawReader(connection, spill)
             extraction = TablesExtraction(
                 connection, reader, tables, settings, columns, cohort=cohort, folder=self.path
