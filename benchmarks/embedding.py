@@ -372,17 +372,17 @@ def measure_timeseries(repeats: int) -> None:
         result = np.full((n, 40, len(STATISTICS)), np.nan)
         for i in range(n):
             for j in range(40):
-                mine = (events.sample == i) & (events.code == j)
-                if mine.any():
-                    order = np.lexsort((events.value[mine], events.hours[mine]))
-                    value = events.value[mine][order]
+                is_signal = (events.sample == i) & (events.code == j)
+                if is_signal.any():
+                    order = np.lexsort((events.value[is_signal], events.hours[is_signal]))
+                    value = events.value[is_signal][order]
                     result[i, j, :4] = value.max(), value.min(), value.mean(), value.var()
                     if len(value) > 1:
                         step = np.diff(value)
                         moved = np.abs(np.diff(value))
                         result[i, j, 4:8] = step.mean(), moved.mean(), moved.max(), moved.sum()
                         result[i, j, 8] = value[-1] - value[0]
-                        result[i, j, 10] = np.polyfit(events.hours[mine][order], value, 1)[0]
+                        result[i, j, 10] = np.polyfit(events.hours[is_signal][order], value, 1)[0]
 
     taken = medians({"loop": loop, "ours": lambda: series_statistics(events, codes)}, repeats)
     rates = "".join(f"{40 * n / seconds:>10.0f}" for seconds in taken.values())
@@ -476,9 +476,8 @@ def measure_probe(out: Path) -> None:
         label: str, which: tuple[str, ...] | None, a: tuple[str, ...], b: tuple[str, ...]
     ) -> None:
         chosen = which or tuple(task.name for task in tasks)
-        first, second = (
-            np.mean([score(*names)[name] for name in chosen], axis=0) for names in (a, b)
-        )
+        first = np.mean([score(*a)[name] for name in chosen], axis=0)
+        second = np.mean([score(*b)[name] for name in chosen], axis=0)
         low, high = interval(first[1:] - second[1:])
         difference = f"{first[0] - second[0]:+.3f} [{low:+.3f}, {high:+.3f}]" + (
             "" if low > 0 else "  (0 is inside)"
@@ -551,9 +550,9 @@ def _probe(
     scores = {}
     for task in tasks:
         label = np.asarray(cohort.labels[task.name])
-        known = np.asarray(cohort.labelled[task.name])
-        ridge = fit_ridge(x[train & known], label[train & known][:, None])
-        rows = np.flatnonzero(known & ~train)
+        labelled = np.asarray(cohort.labelled[task.name])
+        ridge = fit_ridge(x[train & labelled], label[train & labelled][:, None])
+        rows = np.flatnonzero(labelled & ~train)
         scores[task.name] = weighted_auroc(label[rows] > 0.5, ridge(x[rows])[:, 0], draws[:, rows])
     return scores
 

@@ -99,9 +99,11 @@ def simulate_pairs(
         candidate = kept * (shared + np.sqrt(1 - correlation) * hospital.noise(0.3))
         candidate += np.sqrt(1 - kept**2) * hospital.noise(0.3)
         values = [weighted_auroc(positive, score, once)[0] for score in (candidate, champion)]
-        ours, theirs = (weighted_auroc(positive, score, weights) for score in (candidate, champion))
+        candidate_score, champion_score = (
+            weighted_auroc(positive, score, weights) for score in (candidate, champion)
+        )
         tasks.append((f"t{at}", "AUROC", float(values[0]), float(values[1])))
-        differences.append(ours - theirs)
+        differences.append(candidate_score - champion_score)
     return PairedScores(tasks, np.stack(differences, axis=1))
 
 
@@ -170,15 +172,15 @@ def judge_calibration(draws: int) -> None:
     for rows in (37, 100, 213):
         rank = int(np.ceil((rows + 1) * 0.9 - 1e-9))
         coverage = rng.beta(rank, rows + 1 - rank, 20_000) - allowed
-        held = rng.binomial(rows, np.clip(coverage, 0, 1))
-        before = (binom.cdf(held, rows, 0.9 - allowed) < level).mean()
+        covered = rng.binomial(rows, np.clip(coverage, 0, 1))
+        before = (binom.cdf(covered, rows, 0.9 - allowed) < level).mean()
         chances = {
             count: compute_coverage_p_value(
                 np.arange(rows) < count, 0.9 - allowed, rows, np.arange(rows)
             )
-            for count in np.unique(held)
+            for count in np.unique(covered)
         }
-        now = np.mean([chances[count] < level for count in held])
+        now = np.mean([chances[count] < level for count in covered])
         print(f"  intervals, {rows:>3} labels in either split: {before:.2%} before, {now:.2%} now")
 
 

@@ -31,6 +31,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +154,12 @@ def bare_features(root: Path, scratch: Path) -> int:
     samples = pl.scan_parquet(root / "samples.parquet").select(
         "sample_id", "stay_id", "prediction_time"
     )
-    known = pl.max_horizontal("time", "available_time") <= pl.col("prediction_time")
+    in_time = pl.max_horizontal("time", "available_time") <= pl.col("prediction_time")
     recent = pl.col("time") >= pl.col("prediction_time").dt.offset_by("-48h")
     events = (
-        pl.scan_parquet(root / "events.parquet").join(samples, on="stay_id").filter(known & recent)
+        pl.scan_parquet(root / "events.parquet")
+        .join(samples, on="stay_id")
+        .filter(in_time & recent)
     )
     return _statistics(events, scratch)
 
@@ -230,7 +233,7 @@ def apart(work: Callable[..., Any], *values: Any) -> None:
 
 def medians(runs: list[dict[str, float]]) -> dict[str, float]:
     """The median of each fact."""
-    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+    return {name: statistics.median(map(itemgetter(name), runs)) for name in runs[0]}
 
 
 # Growing ------------------------------------------------------------------------------------------
@@ -274,16 +277,18 @@ def sizes(millions: list[float], formats: list[str], repeats: int, scratch: Path
         for million in millions:
             root = scratch / "hospital"
             apart(grow, base, root, max(1, round(million * 1e6 / chart)), f".{suffix}")
-            runs = [
-                [run(what, root) for what in ("floor", "same rows", "extract")]
-                for _ in range(repeats)
-            ]
-            low, same, mine = (medians(list(of_one)) for of_one in zip(*runs, strict=True))
-            assert low["rows"] == same["rows"] >= mine["rows"], "the floor has fewer rows"
+            runs: dict[str, list[dict[str, float]]] = {
+                what: [] for what in ("floor", "same rows", "extract")
+            }
+            for _ in range(repeats):
+                for what, of_one in runs.items():
+                    of_one.append(run(what, root))
+            low, same, extracted = map(medians, runs.values())
+            assert low["rows"] == same["rows"] >= extracted["rows"], "the floor has fewer rows"
             for fact in ("wall", "cpu"):
-                print(f"{suffix:<9}{million:>8g}{mine['rows'] / 1e6:>8.2f} {fact:<7}{mine[fact]:>7.1f}{low[fact]:>7.1f}"
-                      f"{same[fact]:>7.1f}{mine[fact] / low[fact]:>6.2f}{mine[fact] / same[fact]:>6.2f}"
-                      f"{mine['memory']:>6.2f}{1e6 * mine[fact] / mine['rows']:>9.2f}", flush=True)  # fmt: skip
+                print(f"{suffix:<9}{million:>8g}{extracted['rows'] / 1e6:>8.2f} {fact:<7}{extracted[fact]:>7.1f}{low[fact]:>7.1f}"
+                      f"{same[fact]:>7.1f}{extracted[fact] / low[fact]:>6.2f}{extracted[fact] / same[fact]:>6.2f}"
+                      f"{extracted['memory']:>6.2f}{1e6 * extracted[fact] / extracted['rows']:>9.2f}", flush=True)  # fmt: skip
             shutil.rmtree(root)
     print(
         f"targets: at most {WALL_TARGET} times the wall of the same rows and {MEMORY_TARGET:g} "
@@ -329,8 +334,8 @@ def demo(root: Path, peer: Path | None, repeats: int, scratch: Path) -> None:
         (run("features", ingested, keep=made), run("bare", ingested, keep=bare))
         for _ in range(repeats)
     ]
-    mine, other = (pl.read_parquet(folder / "features.parquet") for folder in (made, bare))
-    assert mine.equals(other), "as_of and Polars find other features"
+    own, other = (pl.read_parquet(folder / "features.parquet") for folder in (made, bare))
+    assert own.equals(other), "as_of and Polars find other features"
     _line(
         "48-hour features",
         "bare Polars",
@@ -354,14 +359,14 @@ def demo(root: Path, peer: Path | None, repeats: int, scratch: Path) -> None:
         pairs.append((run("every code", root, keep=events), measured(command, env=environment)))
     rows = _same_rows(events, meds)
     print(f"events of the listed codes: {rows:,} rows, the same in both")
-    mine, other = (medians([pair[i] for pair in pairs]) for i in (0, 1))
-    _line("events of the codes", "MIMIC-IV-MEDS, 3 tables", mine, other)
+    own, other = (medians(list(of_one)) for of_one in zip(*pairs, strict=True))
+    _line("events of the codes", "MIMIC-IV-MEDS, 3 tables", own, other)
     print(f"target: a ratio of at most {PEER_TARGET}")
 
 
-def _line(what: str, peer: str, mine: dict[str, float], other: dict[str, float]) -> None:
-    print(f"{what}: {mine['cpu']:.2f} s CPU, {mine['memory']:.2f} GiB; {peer}: {other['cpu']:.2f} s, "
-          f"{other['memory']:.2f} GiB; ratio {mine['cpu'] / other['cpu']:.2f}")  # fmt: skip
+def _line(what: str, peer: str, own: dict[str, float], other: dict[str, float]) -> None:
+    print(f"{what}: {own['cpu']:.2f} s CPU, {own['memory']:.2f} GiB; {peer}: {other['cpu']:.2f} s, "
+          f"{other['memory']:.2f} GiB; ratio {own['cpu'] / other['cpu']:.2f}")  # fmt: skip
 
 
 def _same_rows(events: Path, meds: Path) -> int:
@@ -374,34 +379,34 @@ def _same_rows(events: Path, meds: Path) -> int:
 
     signals = {str(item): signal.code for signal in load_signals() for item in signal.mimic_iv}
     item = pl.col("code").str.extract(r"//(\d+)(//|$)")
-    theirs = pl.read_parquet(meds / "data" / "**" / "*.parquet").with_columns(
+    meds_rows = pl.read_parquet(meds / "data" / "**" / "*.parquet").with_columns(
         item.replace_strict(signals, default=None).alias("signal"),
         pl.when(pl.col("code").str.starts_with("PROCEDURE"))
         .then(1.0)
         .otherwise("numeric_value")
         .alias("value"),
     )
-    theirs = theirs.filter(pl.col("signal").is_not_null() & pl.col("value").is_not_null())
+    meds_rows = meds_rows.filter(pl.col("signal").is_not_null() & pl.col("value").is_not_null())
     samples = pl.read_parquet(events / "samples.parquet").select("stay_id", "subject_id")
-    ours = pl.read_parquet(events / "events.parquet").join(samples, on="stay_id")
+    events_of_subjects = pl.read_parquet(events / "events.parquet").join(samples, on="stay_id")
     record = [pl.col("time"), pl.col("value").cast(pl.Float32)]
-    known = theirs.select(
+    meds_records = meds_rows.select(
         pl.col("hadm_id").cast(pl.String).alias("stay_id"), "signal", *record
     ).drop_nulls("stay_id")
-    found = ours.select("stay_id", pl.col("code").alias("signal"), *record)
-    known = known.filter(pl.col("stay_id").is_in(samples["stay_id"].implode()))
+    records = events_of_subjects.select("stay_id", pl.col("code").alias("signal"), *record)
+    meds_records = meds_records.filter(pl.col("stay_id").is_in(samples["stay_id"].implode()))
     # MIMIC-IV-MEDS drops a record that is there twice; here the contract does, later.
-    known = known.unique()
-    found = found.unique()
-    keys = found.columns
-    missing = known.join(found, on=keys, how="anti")
+    meds_records = meds_records.unique()
+    records = records.unique()
+    keys = records.columns
+    missing = meds_records.join(records, on=keys, how="anti")
     assert missing.is_empty(), f"{missing.height} records of MIMIC-IV-MEDS are not in ours"
-    placed = found.join(known, on=keys, how="anti").join(samples, on="stay_id")
-    loose = theirs.filter(pl.col("hadm_id").is_null())
+    placed = records.join(meds_records, on=keys, how="anti").join(samples, on="stay_id")
+    loose = meds_rows.filter(pl.col("hadm_id").is_null())
     loose = loose.select(pl.col("subject_id").cast(pl.String), "signal", *record)
     unknown = placed.join(loose, on=loose.columns, how="anti")
     assert unknown.is_empty(), f"{unknown.height} records of ours are not in MIMIC-IV-MEDS"
-    return len(found)
+    return len(records)
 
 
 def main() -> None:

@@ -104,11 +104,11 @@ def seconds_of_jobs(out: Path) -> dict[str, float]:
     (snapshot,) = (
         folder for folder in (out / "snapshots").iterdir() if not folder.name.startswith(".")
     )
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         step: json.loads((snapshot / folder / "step.json").read_text())["info"]
         for step, folder in _FOLDERS.items()
     }
-    return {step: float(info["seconds"]) for step, info in told.items()}
+    return {step: float(info["seconds"]) for step, info in facts.items()}
 
 
 def covered(spans: list[tuple[float, float]]) -> float:
@@ -145,11 +145,11 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as scratch:
         for executor in options.executors:
-            told = measured(executor, options.size, Path(scratch) / executor)
-            ratio = told["wall"] / (told["steps"] - told["starting"])
+            facts = measured(executor, options.size, Path(scratch) / executor)
+            ratio = facts["wall"] / (facts["steps"] - facts["starting"])
             print(
                 f"{executor:<14}"
-                + "".join(f"{told[name]:>10.1f}" for name in columns)
+                + "".join(f"{facts[name]:>10.1f}" for name in columns)
                 + f"{ratio:>8.2f}",
                 flush=True,
             )

@@ -122,9 +122,9 @@ class Results:
 
     def add(self, arm: str, seed: int, predictions: Predictions, seconds: float) -> None:
         """Take up one cell; cells of one seed and arm belong together."""
-        mine = self.predictions[arm]
-        mine.extend({} for _ in range(seed + 1 - len(mine)))
-        mine[seed].update(predictions)
+        of_arm = self.predictions[arm]
+        of_arm.extend({} for _ in range(seed + 1 - len(of_arm)))
+        of_arm[seed].update(predictions)
         self.seconds[arm] += seconds
 
 
@@ -189,10 +189,10 @@ def compute(
         arms = [arm_of(name, changes) for name in ARMS[setting] if name in options.arms]
         for seed, raw in enumerate(cohorts):
             for cell in cells(setting, arms, table, raw, seed, options.tasks):
-                found, seconds = store.predictions(
+                predictions, seconds = store.predictions(
                     cell.arm, cell.cohort, cell.tasks, seed, cell.keep
                 )
-                results[cell.part].add(cell.arm.name, seed, found, seconds)
+                results[cell.part].add(cell.arm.name, seed, predictions, seconds)
                 names = " ".join(task.name for task in cell.keep)
                 print(
                     f"{cell.part} {cell.arm.name} seed {seed} {names} {seconds:.1f} s",
@@ -213,12 +213,13 @@ def summary(
     draws = [draws_of(cohort, RESAMPLES, seed) for seed, cohort in enumerate(cohorts)]
     kept = [task for task in tasks if part != "scarce" or task.name in SCARCE_TASKS]
     scores = {
-        arm: Scores.of(kept, cohorts, found, draws) for arm, found in results.predictions.items()
+        arm: Scores.of(kept, cohorts, predictions, draws)
+        for arm, predictions in results.predictions.items()
     }
     record: dict[str, Any] = {
         "seconds": dict(results.seconds),
-        "tasks": {arm: _by_task(mine) for arm, mine in scores.items()},
-        "means": {arm: _means(part, mine) for arm, mine in scores.items()},
+        "tasks": {arm: _by_task(of_arm) for arm, of_arm in scores.items()},
+        "means": {arm: _means(part, of_arm) for arm, of_arm in scores.items()},
     }
     if "joint" in scores:
         joint = scores["joint"]
@@ -228,10 +229,13 @@ def summary(
             arm: _compared(part, joint, other, alone) for arm, other in against.items()
         }
         record["joint minus, by task"] = {
-            arm: {name: astuple(estimate) for name, estimate in by_task(joint, other).items()}
-            for arm, other in against.items()
+            arm: _to_tuples(by_task(joint, other)) for arm, other in against.items()
         }
     return record
+
+
+def _to_tuples(estimates: Mapping[str, Estimate]) -> dict[str, tuple]:
+    return {name: astuple(estimate) for name, estimate in estimates.items()}
 
 
 def _by_task(scores: Scores) -> dict[str, tuple]:
@@ -243,11 +247,11 @@ def _groups(part: str, scores: Scores) -> dict[str, Scores]:
     """The scores by problem class; all together where tasks are few."""
     wanted = {"all": GROUPS["all"]} if part == "scarce" else GROUPS
     parts = {group: scores.subset(names) for group, names in wanted.items()}
-    return {group: mine for group, mine in parts.items() if mine.tasks}
+    return {group: some for group, some in parts.items() if some.tasks}
 
 
 def _means(part: str, scores: Scores) -> dict[str, tuple]:
-    means = {group: astuple(mine.mean()) for group, mine in _groups(part, scores).items()}
+    means = {group: astuple(some.mean()) for group, some in _groups(part, scores).items()}
     return means | {"skill": astuple(scores.skills().mean())}
 
 
@@ -256,17 +260,17 @@ def _compared(part: str, joint: Scores, other: Scores, single: Scores | None) ->
     too.
     """
     record: dict[str, Any] = {}
-    for group, mine in _groups(part, joint).items():
-        names = [task.name for task in mine.tasks]
-        theirs = other.subset(names)
+    for group, own in _groups(part, joint).items():
+        names = [task.name for task in own.tasks]
+        others = other.subset(names)
         alone = single.subset(names) if single else None
-        change = relative(mine, theirs, alone) if alone else None
+        change = relative(own, others, alone) if alone else None
         record[group] = {
-            "difference": astuple(difference(mine, theirs)),
-            "headroom": astuple(headroom(mine, theirs)),
+            "difference": astuple(difference(own, others)),
+            "headroom": astuple(headroom(own, others)),
             "relative": astuple(change) if change else None,
             "tasks": len(names),
-            **better_and_worse(mine, theirs),
+            **better_and_worse(own, others),
         }
     record["skill"] = {
         "difference": astuple(difference(joint.skills(), other.skills())),
@@ -309,10 +313,10 @@ def _percent(estimate: Sequence[float] | None) -> str:
 
 def _means_table(record: Mapping[str, Any]) -> str:
     groups = list(next(iter(record["means"].values())))
-    rows = [
-        [arm, *(_number(means[group]) for group in groups), f"{record['seconds'][arm]:.0f}"]
-        for arm, means in record["means"].items()
-    ]
+    rows = []
+    for arm, means in record["means"].items():
+        numbers = [_number(means[group]) for group in groups]
+        rows.append([arm, *numbers, f"{record['seconds'][arm]:.0f}"])
     return _table(["arm", *(f"mean {group}" for group in groups), "seconds"], rows)
 
 
@@ -340,13 +344,19 @@ def _skill_table(record: Mapping[str, Any]) -> str:
         "better / worse",
         "the same, FDR 5%",
     ]
-    rows = [
-        [
-            arm, _number(change["skill"]["difference"], "+"), _number(change["skill"]["ratio"]),
-            *(f"{change['all'][f'better{kind}']} / {change['all'][f'worse{kind}']}" for kind in ("", "_fdr")),
-        ]
-        for arm, change in record["joint minus"].items()
-    ]  # fmt: skip
+    rows = []
+    for arm, change in record["joint minus"].items():
+        skill = change["skill"]
+        counts = change["all"]
+        rows.append(
+            [
+                arm,
+                _number(skill["difference"], "+"),
+                _number(skill["ratio"]),
+                f"{counts['better']} / {counts['worse']}",
+                f"{counts['better_fdr']} / {counts['worse_fdr']}",
+            ]
+        )
     return _table(header, rows)
 
 
@@ -356,14 +366,11 @@ def _task_table(record: Mapping[str, Any]) -> str:
     shown = [arm for arm in ("single", "lightgbm") if arm in versus]
     header = ["task", *arms, *(f"joint minus {arm}" for arm in shown)]
     names = next(iter(arms.values()))
-    rows = [
-        [
-            name,
-            *(f"{arms[arm][name][0]:.3f}" for arm in arms),
-            *(_number(versus[arm][name], "+") for arm in shown),
-        ]
-        for name in names
-    ]
+    rows = []
+    for name in names:
+        values = [f"{of_arm[name][0]:.3f}" for of_arm in arms.values()]
+        differences = [_number(versus[arm][name], "+") for arm in shown]
+        rows.append([name, *values, *differences])
     return _table(header, rows)
 
 
@@ -434,7 +441,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit("Stopped; the same command goes on where it was.")
     records = {
-        part: summary(part, found, cohorts, options.tasks) for part, found in results.items()
+        part: summary(part, of_part, cohorts, options.tasks) for part, of_part in results.items()
     }
     print("\n\n".join([NOTES, *(show(part, record) for part, record in records.items())]))
     if options.json:

@@ -88,12 +88,14 @@ def planted(
         straight, bent = (x @ directions).T
         cause = 1.5 * straight + 3 * (np.abs(bent) - math.sqrt(2 / math.pi))
         labels[f"task_{t}"] = (cause + rng.logistic(size=total) > 0).astype(float)
-        there = np.ones(total, bool)
+        all_labelled = np.ones(total, bool)
         if t % 2:
             for first, end, kept in ((0, train, scarce), (train, rows, max(20, scarce // 2))):
-                there[first:end] = False
-                there[first + rng.choice(end - first, min(kept, end - first), replace=False)] = True
-        labelled[f"task_{t}"] = there
+                all_labelled[first:end] = False
+                all_labelled[
+                    first + rng.choice(end - first, min(kept, end - first), replace=False)
+                ] = True
+        labelled[f"task_{t}"] = all_labelled
     ids = [str(i) for i in range(total)]
     cohort = Cohort(ids, split, {"x": x}, {"x": np.ones(total, bool)}, labels, labelled)
     return cohort, [TaskSpec(name, "binary") for name in labels]
@@ -124,7 +126,12 @@ def peak() -> float:
     """Floating-point operations a second of a large matrix product on this thread."""
     a = torch.randn(1024, 1024)
     b = torch.randn(1024, 1024)
-    best = min(seconds(lambda: [a @ b for _ in range(20)]) for _ in range(5))
+
+    def multiply() -> None:
+        for _ in range(20):
+            a @ b
+
+    best = min(seconds(multiply) for _ in range(5))
     return 20 * 2 * 1024**3 / best
 
 
@@ -200,20 +207,20 @@ def measure_gpu() -> None:
 def matrices(evaluator: TaskSetEvaluator) -> np.ndarray:
     """The matrix [S, T, T] of every seed; the diagonal is NaN."""
     n = len(evaluator.tasks)
-    found = np.full((len(evaluator.seeds), n, n), np.nan)
+    by_seed = np.full((len(evaluator.seeds), n, n), np.nan)
     for s in range(len(evaluator.seeds)):
         for i, j in list_cells(n):
-            found[s, i, j] = sum(
+            by_seed[s, i, j] = sum(
                 weight * evaluator.scored[members, s][task].test
                 for (members, task), weight in pair_contrast(i, j).items()
             )
-    return found
+    return by_seed
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's, over the cells that both have."""
-    known = np.isfinite(a) & np.isfinite(b)
-    return float(stats.spearmanr(a[known], b[known]).statistic)
+    is_defined = np.isfinite(a) & np.isfinite(b)
+    return float(stats.spearmanr(a[is_defined], b[is_defined]).statistic)
 
 
 def reliability(by_seed: np.ndarray) -> float:
@@ -234,9 +241,9 @@ def reliability(by_seed: np.ndarray) -> float:
 
 def overlap(a: np.ndarray, b: np.ndarray, share: float = 0.05) -> float:
     """How many of the largest cells of one are among the largest of the other."""
-    known = np.isfinite(a) & np.isfinite(b)
-    count = max(1, round(share * known.sum()))
-    top = [set(np.argsort(-m[known])[:count].tolist()) for m in (a, b)]
+    is_defined = np.isfinite(a) & np.isfinite(b)
+    count = max(1, round(share * is_defined.sum()))
+    top = [set(np.argsort(-m[is_defined])[:count].tolist()) for m in (a, b)]
     return len(top[0] & top[1]) / count
 
 
@@ -265,8 +272,8 @@ def measure_estimators(
     print(f"{'estimate':<26}{'Spearman':>9}{'of ceiling':>11}{'top 5%':>8}{'cost':>8}")
 
     def row(label: str, matrix: np.ndarray, cost: float) -> None:
-        found = rank_correlation(matrix, exact)
-        print(f"{label:<26}{found:>9.2f}{found / max(ceiling, 1e-9):>11.2f}{overlap(matrix, exact):>8.2f}"
+        correlation = rank_correlation(matrix, exact)
+        print(f"{label:<26}{correlation:>9.2f}{correlation / max(ceiling, 1e-9):>11.2f}{overlap(matrix, exact):>8.2f}"
               f"{cost / spent:>8.1%}", flush=True)  # fmt: skip
 
     other = replace(config, seed=0)
@@ -276,15 +283,15 @@ def measure_estimators(
     joint = seconds(lambda: judge.train([every], keep=True))
     model = judge.kept[every, 0]
     off = np.where(np.eye(n, dtype=bool), np.nan, 0)
-    found: list[np.ndarray] = []
+    estimates: list[np.ndarray] = []
     for label, hint in (
         ("attention", lambda: hints.attention(model, cohort)),
         ("projection", lambda: hints.projection(model, data)),
     ):
-        cost = joint + seconds(lambda hint=hint: found.append(hint()))
-        row(label, found[-1] + off, cost)
-    cost = seconds(lambda: found.append(hints.affinity(data, other)[0]))
-    row("affinity", found[-1] + off, cost)
+        cost = joint + seconds(lambda hint=hint: estimates.append(hint()))
+        row(label, estimates[-1] + off, cost)
+    cost = seconds(lambda: estimates.append(hints.affinity(data, other)[0]))
+    row("affinity", estimates[-1] + off, cost)
     for label, small in (
         ("one seed of pairs", other),
         ("pairs, light network", shrink_network(other)),
@@ -361,19 +368,23 @@ def measure_coverage(repetitions: int, seeds: int, others: int, test: int, popul
     teachers = 0
     for repetition in range(repetitions):
         cohort, tasks = classroom(repetition, test)
-        found = task_interaction(cohort, tasks, config=replace(PLAIN, seed=0), seeds=range(seeds))
+        interaction = task_interaction(
+            cohort, tasks, config=replace(PLAIN, seed=0), seeds=range(seeds)
+        )
         wide, _ = classroom(repetition, population)
         truth = measure_interaction(
             TaskSetEvaluator(wide, tasks, PLAIN, range(100, 100 + others), n_bootstrap=1)
         ).matrix_TT
         for cell in list_cells(5):
             kind = "tasks with many labels" if cell in rich else "tasks with few labels"
-            inside[kind].append(bool(found.low_TT[cell] <= truth[cell] <= found.high_TT[cell]))
-            if found.evidence_TT[cell]:
+            inside[kind].append(
+                bool(interaction.low_TT[cell] <= truth[cell] <= interaction.high_TT[cell])
+            )
+            if interaction.evidence_TT[cell]:
                 edges += 1
-                same_sign = found.matrix_TT[cell] * truth[cell] > 0
+                same_sign = interaction.matrix_TT[cell] * truth[cell] > 0
                 false_edges += not (same_sign and abs(truth[cell]) >= NOTHING)
-        teachers += bool(found.evidence_TT[0, 1])
+        teachers += bool(interaction.evidence_TT[0, 1])
         print(f"{repetition + 1} of {repetitions}", end="\r", flush=True)
     print(f"\ncoverage: {repetitions} cohorts, {seeds} seeds, {test} test subjects; truth: {others} other seeds, "
           f"{population} subjects")  # fmt: skip

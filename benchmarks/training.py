@@ -411,9 +411,9 @@ def measure_bank(
             }
             taken = medians(works, repeats)
             loop = taken["loop"] * len(jobs) / len(looped)
-            limit = (
-                None if limits is None else limits.get(n, NO_SLOWER) if count >= 16 else NO_SLOWER
-            )
+            limit = None
+            if limits is not None:
+                limit = limits.get(n, NO_SLOWER) if count >= 16 else NO_SLOWER
             mark = "*" if len(looped) < len(jobs) else " "
             print(
                 f"{n:>7}{count:>8}{loop:>8.2f}{mark}{taken['many']:>12.2f}   "

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _FILE = "m3h_torchvision.pth"
-_LINE = r"""import sys; exec('try: __import__("m3h_core._torchvision_hook")\nexcept ImportError: pass')"""
+_LINE = (
+    r"""import sys; exec('try: __import__("m3h_core._torchvision_hook")"""
+    r"""\nexcept ImportError: pass')"""
+)
 
 
 class _TorchvisionFinder:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -125,16 +126,13 @@ class Bank:
             if on_progress:
                 on_progress(done, len(plan))
 
-        works = (
-            _Chunk(
-                self.data(plan[c[0]][1]),
-                [plan[i][0] for i in c],
-                plan[c[0]][1],
-                resume,
-                places[at % len(places)],
-            )
-            for at, c in enumerate(chunks)
-        )
+        def prepare(at: int) -> _Chunk:
+            jobs = [plan[i] for i in chunks[at]]
+            config = jobs[0][1]
+            tasks = [tasks for tasks, _ in jobs]
+            return _Chunk(self.data(config), tasks, config, resume, places[at % len(places)])
+
+        works = map(prepare, range(len(chunks)))
         for at, models in train(works, stopped, len(places)):
             yield from zip(chunks[at], models, strict=True)
 
@@ -206,9 +204,13 @@ class _Chunk:
     def _file(self) -> Path | None:
         if not self.resume:
             return None
-        named = [[task.to_dict() for task in tasks] for tasks in self.tasks]
+        named = [_to_records(tasks) for tasks in self.tasks]
         name = fingerprint(self.data.fingerprint(), named, self.config.to_dict())
         return Path(self.resume) / f"chunk-{name}.safetensors"
+
+
+def _to_records(tasks: Sequence[TaskSpec]) -> list[dict[str, Any]]:
+    return [task.to_dict() for task in tasks]
 
 
 def _train_apart(at: int, work: _Chunk) -> tuple[int, list[FittedModel]]:

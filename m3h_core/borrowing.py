@@ -36,7 +36,8 @@ _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 def borrow(model: M3H, data: TrainingData) -> None:
     """Give each task of a trained model that has few labels what it can borrow, in place."""
-    at = [{task.name: i for i, task in enumerate(data.tasks)}[task.name] for task in model.tasks]
+    names = [task.name for task in data.tasks]
+    at = [names.index(task.name) for task in model.tasks]
     labels_T = (data.weights[at] > 0).sum(1)
     valid_T = (data.valid_mask[at] > 0).sum(1)
     lendable = [i for i in range(len(at)) if i not in model.layout.clustering]

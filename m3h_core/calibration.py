@@ -129,7 +129,7 @@ class Calibrator:
     >>> tasks = [TaskSpec("death", "binary"), TaskSpec("stay", "regression", unit="days")]
     >>> predictions = {"death": np.where(np.arange(n) % 2, 0.01, 0.99), "stay": np.full(n, 5.0)}
     >>> calibrator = Calibrator.fit(cohort, tasks, predictions, coverage=0.9)
-    >>> calibrator.calibrated(predictions)["death"][:2].round(1)  # of those with .99 one in two died
+    >>> calibrator.calibrated(predictions)["death"][:2].round(1)  # of those with .99 half died
     array([0.5, 0. ])
     >>> calibrator.sets(predictions)["death"][:2].tolist()  # [survives, dies]
     [[True, True], [True, False]]
@@ -276,7 +276,8 @@ class ObservedCoverage:
         and the interval is wider for it; without it each row stands alone.
 
         >>> intervals = np.array([[0.0, 4.0], [1.0, 5.0], [2.0, 6.0], [3.0, 7.0]])
-        >>> coverage = ObservedCoverage.of(TaskSpec("stay", "regression"), np.array([2.0, 2.0, 2.0, 2.0]), intervals)
+        >>> task = TaskSpec("stay", "regression")
+        >>> coverage = ObservedCoverage.of(task, np.full(4, 2.0), intervals)
         >>> coverage.coverage, round(coverage.low, 2), coverage.size
         (0.75, 0.19, 4.0)
         """
@@ -327,8 +328,8 @@ def _conformal_quantile(scores: np.ndarray, coverage: float) -> float:
     A new score is as likely to fall into each of the n + 1 gaps between them: so many of these hold
     the coverage.
 
-    >>> _conformal_quantile(np.arange(1.0, 10.0), 0.9), _conformal_quantile(np.arange(1.0, 9.0), 0.9)
-    (9.0, inf)
+    >>> [_conformal_quantile(np.arange(1.0, 1.0 + n), 0.9) for n in (9, 8)]
+    [9.0, inf]
     """
     k = math.ceil((len(scores) + 1) * coverage - 1e-9)  # 1e-9: rounding must not cost a rank
     return float(np.sort(scores)[k - 1]) if k <= len(scores) else math.inf

@@ -126,8 +126,9 @@ def cluster_enrichment(
     >>> cohort = Cohort(
     ...     sample_ids=[str(i) for i in range(40)], split=np.full(40, 3), embeddings={}, present={},
     ...     labels={"death": np.arange(40) % 20 < 5.0}, labelled={"death": np.ones(40, bool)})
+    >>> task = TaskSpec("phenotype", "clustering")
     >>> first, _ = cluster_enrichment(
-    ...     cohort, TaskSpec("phenotype", "clustering"), np.arange(40) % 20 >= 10, [TaskSpec("death", "binary")])
+    ...     cohort, task, np.arange(40) % 20 >= 10, [TaskSpec("death", "binary")])
     >>> first.cluster, first.outcome, first.n, first.inside, first.outside, first.q_value < 0.05
     (0, 'death', 20, 0.5, 0.0, True)
     """

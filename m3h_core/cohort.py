@@ -141,9 +141,11 @@ class Cohort:
             "format": _FORMAT,
             "modalities": list(self.embeddings),
             "tasks": list(self.labels),
-            "sample_ids": [str(s) for s in self.sample_ids],
-            "subject_ids": None if self.subject_ids is None else [str(s) for s in self.subject_ids],
-            "groups": {k: [str(v) for v in values] for k, values in (self.groups or {}).items()},
+            "sample_ids": list(map(str, self.sample_ids)),
+            "subject_ids": None if self.subject_ids is None else list(map(str, self.subject_ids)),
+            "groups": {
+                name: list(map(str, values)) for name, values in (self.groups or {}).items()
+            },
         }
         (folder / "cohort.json").write_text(json.dumps(about))
 

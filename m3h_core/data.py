@@ -104,12 +104,26 @@ class TrainingData:
                 input_space(cohort)[valid if by_valid else train],
                 config.max_clusters,
             )
+        linear = None
+        if config.linear_path:
+            linear = LinearTable.of(tasks, x_train, x_valid, targets, labelled > 0, about)
         return cls(
-            tuple(tasks), widths, mean, inverse_scale, x_train, x_valid, targets, weights, valid_targets, valid_mask,
-            components, valid_components, n_clusters,
-            LinearTable.of(tasks, x_train, x_valid, targets, labelled > 0, about) if config.linear_path else None,
+            tuple(tasks),
+            widths,
+            mean,
+            inverse_scale,
+            x_train,
+            x_valid,
+            targets,
+            weights,
+            valid_targets,
+            valid_mask,
+            components,
+            valid_components,
+            n_clusters,
+            linear,
             about,
-        )  # fmt: skip
+        )
 
     def fingerprint(self) -> str:
         """A hash of all that training reads."""

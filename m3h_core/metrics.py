@@ -41,8 +41,8 @@ class Score:
     - binary: AUPRC, positives; where all predictions lie in [0, 1] also ECE and Brier score
     - multiclass: accuracy; where all predictions lie in [0, 1] also ECE (of the likeliest class)
     - regression: MAE
-    - clustering: clusters that occur, share of rows in the smallest and the largest, Davies-Bouldin index in the same
-      space as the silhouette (lower is better)
+    - clustering: clusters that occur, share of rows in the smallest and the largest, Davies-Bouldin
+      index in the same space as the silhouette (lower is better)
     """
 
     metric: str
@@ -257,8 +257,10 @@ def calibration_error(happened: np.ndarray, probability: np.ndarray) -> float:
     ``happened`` 0 or 1 [n], ``probability`` [n]; equal probabilities share a bin. With few rows it
     lies above 0 even for a calibrated model.
 
-    >>> calibration_error(np.array([0, 0, 0, 1]), np.full(4, 0.25)), calibration_error(np.array([0, 1]), np.ones(2))
-    (0.0, 0.5)
+    >>> calibration_error(np.array([0, 0, 0, 1]), np.full(4, 0.25))
+    0.0
+    >>> calibration_error(np.array([0, 1]), np.ones(2))
+    0.5
     """
     bins = np.searchsorted(np.quantile(probability, np.arange(1, 10) / 10), probability)
     return float(np.abs(np.bincount(bins, weights=probability - happened)).sum() / len(bins))

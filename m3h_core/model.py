@@ -171,7 +171,8 @@ class M3H(nn.Module):
     >>> tasks = [TaskSpec("death", "binary"), TaskSpec("destination", "multiclass", classes=3)]
     >>> model = M3H({"tabular": 4, "vision": 8}, tasks, FitConfig(hidden=(16,), width=4))
     >>> embeddings = {"tabular": torch.randn(5, 4), "vision": torch.randn(5, 8)}
-    >>> present = {"tabular": torch.ones(5, dtype=torch.bool), "vision": torch.zeros(5, dtype=torch.bool)}
+    >>> nobody = torch.zeros(5, dtype=torch.bool)
+    >>> present = {"tabular": ~nobody, "vision": nobody}
     >>> {name: tuple(y.shape) for name, y in model(embeddings, present).items()}
     {'death': (5,), 'destination': (5, 3)}
     """

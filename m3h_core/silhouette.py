@@ -1,4 +1,4 @@
-"""How clusters are judged: by the silhouette of the hard clusters, in one fixed space of the inputs.
+"""How clusters are judged: by the silhouette of the hard clusters, in one space of the inputs.
 
 Shapes: N samples of the cohort, n rows that are judged, C clusters, F inputs.
 """

@@ -101,10 +101,7 @@ class FittedModel:
             for start in range(0, max(len(cohort), 1), _ROWS_AT_ONCE):
                 rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(cohort)))
                 parts.append(self.model(*cohort_tensors(cohort, rows)))
-        outputs = {
-            task.name: torch.cat([part[task.name] for part in parts]).double()
-            for task in self.tasks
-        }
+        outputs = {task.name: _join(parts, task.name) for task in self.tasks}
         return {
             task.name: np.ascontiguousarray(self._to_prediction(task, outputs[task.name]))
             for task in self.tasks
@@ -123,9 +120,7 @@ class FittedModel:
             for start in range(0, max(len(cohort), 1), _ROWS_AT_ONCE):
                 rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(cohort)))
                 parts.append(self.model.distances(*cohort_tensors(cohort, rows)))
-        return {
-            name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]
-        }
+        return {name: _join(parts, name).numpy() for name in parts[0]}
 
     def evaluate(
         self, cohort: Cohort, split: int = TEST, n_bootstrap: int = 1000
@@ -186,6 +181,10 @@ class FittedModel:
             mean, scale = self.units[task.name]
             output = output * scale + mean
         return output.numpy()
+
+
+def _join(parts: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
+    return torch.cat([part[name] for part in parts]).double()
 
 
 def fit(
@@ -286,14 +285,14 @@ class Trainer:
         self.written = (-math.inf, 0.0)
 
         at = {task.name: i for i, task in enumerate(data.tasks)}
-        self.slots = self._tensor([[at[task.name] for task in model.tasks] for model in models])
-        self.regression = self._tensor(
-            [[task.problem == "regression" for task in model.tasks] for model in models]
-        )
-        categorical = ("binary", "multiclass")
-        self.categorical = self._tensor(
-            [[task.problem in categorical for task in model.tasks] for model in models]
-        )
+
+        def of_tasks(value: Callable[[TaskSpec], Any]) -> Tensor:
+            """A table [G, T] of a value of each model's tasks."""
+            return self._tensor([list(map(value, model.tasks)) for model in models])
+
+        self.slots = of_tasks(lambda task: at[task.name])
+        self.regression = of_tasks(lambda task: task.problem == "regression")
+        self.categorical = of_tasks(lambda task: task.problem in ("binary", "multiclass"))
         self.x_train = data.x_train.to(self.device)
         self.x_valid = data.x_valid.to(self.device)
         self.targets = data.targets.to(self.device)
@@ -314,13 +313,11 @@ class Trainer:
         # The wide model: parameter [K, ...] of all running models, its moving average, and each
         # model's best so far.
         self.active = list(range(len(models)))
-        self.params: dict[str, Tensor] = {
-            name: torch.cat([getattr(model, name).detach() for model in models])
-            .to(self.device)
-            .requires_grad_()
-            for name, _ in models[0].named_parameters()
-            if not name.startswith("centres_")
-        }
+        self.params: dict[str, Tensor] = {}
+        for name, _ in models[0].named_parameters():
+            if not name.startswith("centres_"):
+                values = torch.cat([getattr(model, name).detach() for model in models])
+                self.params[name] = values.to(self.device).requires_grad_()
         if self.config.weighting == "uncertainty":
             shape = (len(models) * self.config.members, self.layout.n_tasks)
             start = torch.zeros(shape, dtype=self.config.dtype, device=self.device)
@@ -826,8 +823,8 @@ class Trainer:
     # Checkpoints ----------------------------------------------------------------------------------
 
     def _key(self) -> str:
-        tasks = [[task.to_dict() for task in model.tasks] for model in self.models]
-        return fingerprint(self.data.fingerprint(), tasks, self.config.to_dict())
+        records = [list(map(TaskSpec.to_dict, model.tasks)) for model in self.models]
+        return fingerprint(self.data.fingerprint(), records, self.config.to_dict())
 
     def _save_at_times(self) -> None:
         """Write the state, unless that would slow training down."""

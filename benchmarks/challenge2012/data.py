@@ -173,8 +173,8 @@ def scarce(cohort: Cohort, task: str, n_train: int, n_valid: int, seed: int) -> 
     hidden = np.zeros(len(cohort), dtype=bool)
     for part, n in ((TRAIN, n_train), (VALID, n_valid)):
         rows = order[cohort.split[order] == part]
-        known = rows[cohort.labelled[task][rows]]
+        labels = rows[cohort.labelled[task][rows]]
         hidden[rows] = True
-        hidden[known[:n]] = False
+        hidden[labels[:n]] = False
     masked = {name: cohort.labelled[name] & ~hidden for name in {task, *near_twins(task)}}
     return replace(cohort, labelled={**cohort.labelled, **masked})

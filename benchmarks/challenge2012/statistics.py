@@ -58,14 +58,14 @@ class Scores:
         draws: Sequence[Resamples],
     ) -> Scores:
         """Judge one arm; the other arguments hold one entry a seed."""
-        per_seed = list(zip(cohorts, predictions, draws, strict=True))
-        values_ST = np.array(
-            [[primary_metric(c, t, p[t.name]) for t in tasks] for c, p, _ in per_seed]
-        )
-        replicates_STR = np.array(
-            [[primary_replicates(c, t, p[t.name], d) for t in tasks] for c, p, d in per_seed]
-        )
-        return cls(tuple(tasks), values_ST.mean(0), _over_seeds(replicates_STR))
+        values_ST = []
+        replicates_STR = []
+        for cohort, by_name, of_seed in zip(cohorts, predictions, draws, strict=True):
+            values_ST.append([primary_metric(cohort, task, by_name[task.name]) for task in tasks])
+            replicates_STR.append(
+                [primary_replicates(cohort, task, by_name[task.name], of_seed) for task in tasks]
+            )
+        return cls(tuple(tasks), np.mean(values_ST, axis=0), _over_seeds(np.array(replicates_STR)))
 
     def subset(self, names: Sequence[str]) -> Scores:
         """The scores of some tasks."""
@@ -153,13 +153,13 @@ def better_and_worse(a: Scores, b: Scores) -> dict[str, int]:
     rate at 5%.
     """
     signs = np.array([estimate.beyond_zero for estimate in by_task(a, b).values()])
-    found = discoveries(two_sided(a.replicates - b.replicates))
+    is_discovery = discoveries(two_sided(a.replicates - b.replicates))
     direction = np.sign(a.values - b.values)
     return {
         "better": int((signs > 0).sum()),
         "worse": int((signs < 0).sum()),
-        "better_fdr": int((found & (direction > 0)).sum()),
-        "worse_fdr": int((found & (direction < 0)).sum()),
+        "better_fdr": int((is_discovery & (direction > 0)).sum()),
+        "worse_fdr": int((is_discovery & (direction < 0)).sum()),
     }
 
 

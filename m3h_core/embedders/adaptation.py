@@ -7,7 +7,8 @@ made the vectors worse). What pays off at once, and is done here: from each imag
 
 - the mean and spread of every channel at each stage of the network,
 - how much each of 3 x 3 parts of the image looks like each word of a dictionary of small patches,
-  found among the training images by k-means (Coates, Lee & Ng 2011, "An analysis of single-layer networks"),
+  found among the training images by k-means (Coates, Lee & Ng 2011, "An analysis of single-layer
+  networks"),
 - a thumbnail,
 
 and the whitened principal components of each, fitted on the training images, side by side are the

@@ -171,7 +171,8 @@ class Scaler:
     Arrays of shape [C]: ``low``, ``high``, ``mean``, ``scale``; ``keep`` int64 [F], the columns
     that remain.
 
-    >>> scaler = Scaler.fit(np.array([[1.0, 5.0, 0.0], [3.0, 5.0, 1.0], [np.nan, 5.0, 1.0]]), indicator=[2])
+    >>> raw = np.array([[1.0, 5.0, 0.0], [3.0, 5.0, 1.0], [np.nan, 5.0, 1.0]])
+    >>> scaler = Scaler.fit(raw, indicator=[2])
     >>> scaler.transform(np.array([[2.0, 9.0, 1.0], [np.nan, 5.0, 0.0]]))
     array([[0., 1.],
            [0., 0.]], dtype=float32)
@@ -305,7 +306,9 @@ def pool_by_recency(
     above 0. Returns float32 [N, F] and present bool [N]. Only differences of age count, so a lone
     old item keeps weight 1.
 
-    >>> pooled, present = pool_by_recency(np.array([[0.0], [3.0]]), np.array([1, 1]), np.array([-24.0, 0.0]), 2, 24.0)
+    >>> vectors = np.array([[0.0], [3.0]])
+    >>> hours = np.array([-24.0, 0.0])
+    >>> pooled, present = pool_by_recency(vectors, np.array([1, 1]), hours, 2, 24.0)
     >>> pooled.tolist(), present.tolist()
     ([[0.0], [2.0]], [False, True])
     """

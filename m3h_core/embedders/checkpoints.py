@@ -1,4 +1,4 @@
-"""Checkpoints of transformers: found on this machine or the model hub, and told apart by their hash."""
+"""Checkpoints of transformers: found here or on the model hub, and told apart by their hash."""
 
 from __future__ import annotations
 

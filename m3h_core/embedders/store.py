@@ -118,7 +118,8 @@ class VectorStore:
         rows, is_found = self.get(keys)
         if not is_found.all():
             raise RuntimeError(
-                f"{self.folder} lost rows while it was in use: start again when nothing erases from it"
+                f"{self.folder} lost rows while it was in use: start again when nothing erases "
+                "from it"
             )
         return rows
 

@@ -23,11 +23,13 @@ class TabularEmbedder(Embedder):
     value of a few rows. Columns that never varied in the fitted rows are left out. A sample is
     present if any of its columns is known.
 
-    >>> items = {"age": np.array([40.0, 60.0, 80.0, np.nan]), "sex": np.array(["F", "M", "F", "M"], dtype=object)}
+    >>> sex = np.array(["F", "M", "F", "M"], dtype=object)
+    >>> items = {"age": np.array([40.0, 60.0, 80.0, np.nan]), "sex": sex}
     >>> embedder = TabularEmbedder(min_rows=1).fit(items)
     >>> embedder.feature_names
     ['age: quantile', 'age: value', 'age: missing', 'sex: F', 'sex: M']
-    >>> vectors, present = embedder.transform({"age": np.array([60.0]), "sex": np.array(["X"], dtype=object)})
+    >>> items = {"age": np.array([60.0]), "sex": np.array(["X"], dtype=object)}
+    >>> vectors, present = embedder.transform(items)
     >>> vectors.round(1).tolist(), present.tolist()
     ([[0.0, 0.0, 0.0, 0.0, 0.0]], [True])
     """

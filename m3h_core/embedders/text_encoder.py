@@ -31,8 +31,10 @@ class Tokens(NamedTuple):
 
 
 class TextEncoder:
-    """The transformer of a ``checkpoint``; a text is cut into chunks of ``max_tokens`` that overlap by
-    ``overlap``, of which ``batch_tokens`` (or what fits the device) are run at once.
+    """The transformer of a ``checkpoint``.
+
+    A text is cut into chunks of ``max_tokens`` that overlap by ``overlap``; ``batch_tokens``, or
+    what fits the device, are run at once.
     """
 
     def __init__(

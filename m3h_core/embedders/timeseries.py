@@ -17,9 +17,18 @@ from m3h_core.embedders.base import Embedder, Progress, Scaler, check_hours, spr
 
 # HAIM's eleven (Soenksen et al. 2022), in its order.
 HAIM_STATISTICS = (
-    "max", "min", "mean", "variance", "mean difference", "mean absolute difference", "max absolute difference",
-    "sum of absolute differences", "last minus first", "number of peaks", "trend per hour",
-)  # fmt: skip
+    "max",
+    "min",
+    "mean",
+    "variance",
+    "mean difference",
+    "mean absolute difference",
+    "max absolute difference",
+    "sum of absolute differences",
+    "last minus first",
+    "number of peaks",
+    "trend per hour",
+)
 # The last two are ours: how often a signal is measured says much about a stay, and the latest value
 # counts most.
 STATISTICS = (*HAIM_STATISTICS, "last", "log count")
@@ -197,7 +206,9 @@ class TimeseriesEmbedder(Embedder):
     ``fit_samples`` of the rows. A sample is present if one of its events belongs to a fitted
     signal.
 
-    >>> events = EventSequences([0, 0, 1, 2], ["hr", "hr", "hr", "k"], [-2, -1, -1, -5], [60, 80, 90, 4.1], n=3)
+    >>> hours = [-2, -1, -1, -5]
+    >>> codes = ["hr", "hr", "hr", "k"]
+    >>> events = EventSequences([0, 0, 1, 2], codes, hours, [60, 80, 90, 4.1], n=3)
     >>> embedder = TimeseriesEmbedder().fit(events)
     >>> embedder.codes, embedder.transform(events)[1].tolist()
     (['hr', 'k'], [True, True, True])

@@ -1,5 +1,4 @@
-"""The evaluator: trains task sets, keeps what they score, and measures contrasts of these scores with
-their error.
+"""Task sets: trained, scored, and contrasts of their scores measured with their error.
 
 Shapes: S seeds, R resamples of the test subjects, T tasks, n contrasts. P_i(A) is the metric of
 task i in a model that was trained on the task set A.
@@ -98,8 +97,8 @@ class TaskSetEvaluator:
         self.trained = 0
 
     def for_network(self, config: FitConfig, seeds: Sequence[int]) -> TaskSetEvaluator:
-        """A evaluator for another network or other seeds; it shares what was prepared of the cohort,
-        and the progress.
+        """One for another network or other seeds; what was prepared of the cohort and the progress
+        are shared.
         """
         other = TaskSetEvaluator(
             self.cohort, self.tasks, config, seeds, len(self.draws), self.resume

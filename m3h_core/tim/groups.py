@@ -84,8 +84,8 @@ def task_groups(
 
     For each number the groups are those of the largest sum over the tasks of a task's mean TIM in
     its group, by the matrix of the validation split (as TAG groups tasks). One model of all tasks
-    is always tried. ``evaluator`` is the one that ``interaction`` was measured on: its single-task and
-    joint models are not trained again.
+    is always tried. ``evaluator`` is the one that ``interaction`` was measured on: its single-task
+    and joint models are not trained again.
     """
     n = len(evaluator.tasks)
     everything: TaskSet = tuple(range(n))

@@ -1,10 +1,11 @@
 """Hints: what the joint model alone says of the tasks' interaction. Cheap, and no evidence.
 
 - attention: what task i takes from task j, in the joint model.
-- affinity: how much of task i's loss a step on task j alone takes away, averaged over the training of the joint model
-  (the look-ahead of TAG, Fifty et al. 2021).
-- projection: the joint model is linearised in its shared layer, the gradients of its outputs are randomly projected,
-  and the tasks are fitted again in this space, alone and in pairs (in the manner of Grad-TAG, Li et al. 2024).
+- affinity: how much of task i's loss a step on task j alone takes away, averaged over the training
+  of the joint model (the look-ahead of TAG, Fifty et al. 2021).
+- projection: the joint model is linearised in its shared layer, the gradients of its outputs are
+  randomly projected, and the tasks are fitted again in this space, alone and in pairs (in the
+  manner of Grad-TAG, Li et al. 2024).
 
 Row i is the task that is helped or harmed, column j the other. Shapes: T tasks, O outputs, F
 inputs, H units of the shared layer, N rows, d dimensions of the projection.

@@ -6,7 +6,8 @@ The definitions are ours, in the sense of the paper's abstract:
 - pairwise: TIM(j -> i) = P_i({i, j}) - P_i({i}); one model a pair.
 - shapley: the mean of P_i(S + {i, j}) - P_i(S + {i}) over all orders in which the other tasks can
   join i. Its rows sum to P_i(all) - P_i({i}). Exact up to 6 tasks, over sampled orders beyond.
-- affinity, projection, attention: hints from the joint model alone (see hints.py), in their own units.
+- affinity, projection, attention: hints from the joint model alone (see hints.py), in their own
+  units.
 
 Shapes: T tasks; rows are the tasks that are helped or harmed, columns those that are learned too.
 """
@@ -82,8 +83,8 @@ def measure_interaction(
     max_models: int | None = None,
     fdr: float = 0.05,
 ) -> TaskInteraction:
-    """:func:`task_interaction` on an evaluator, whose models then serve :func:`task_groups` and the like
-    too.
+    """:func:`task_interaction` on an evaluator, whose models then serve :func:`task_groups` and the
+    like too.
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")

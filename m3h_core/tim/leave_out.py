@@ -53,8 +53,8 @@ def leave_one_task_out(
     """Train the joint model without each of ``count`` tasks, from those that help others most to
     those that do least.
 
-    ``evaluator`` is the one that ``interaction`` was measured on. Cells are compared where the pair was
-    retrained.
+    ``evaluator`` is the one that ``interaction`` was measured on. Cells are compared where the pair
+    was retrained.
     """
     n = len(evaluator.tasks)
     everything = tuple(range(n))

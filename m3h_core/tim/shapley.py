@@ -1,6 +1,7 @@
 """TIM by Shapley values: the mean of P_i(S + {i, j}) - P_i(S + {i}) over orders of the tasks.
 
-In each order the other tasks join i one by one. The rows sum to P_i(all) - P_i({i}). Exact for few tasks, over sampled orders beyond.
+In each order the other tasks join i one by one. The rows sum to P_i(all) - P_i({i}). Exact for few
+tasks, over sampled orders beyond.
 """
 
 from __future__ import annotations

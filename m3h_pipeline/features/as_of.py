@@ -105,4 +105,5 @@ def _known_in_time(file: Path) -> str:
         SELECT record.*, samples.sample_id,
             date_diff('microsecond', samples.prediction_time, record.time) / 3600e6 AS hours
         FROM read_parquet({literal(file)}) record JOIN samples USING (stay_id)
-        WHERE record.time <= samples.prediction_time AND record.available_time <= samples.prediction_time"""
+        WHERE record.time <= samples.prediction_time
+            AND record.available_time <= samples.prediction_time"""

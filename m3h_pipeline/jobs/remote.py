@@ -1,4 +1,4 @@
-"""What jobs on other machines need, checked before one is started: a shared folder, an MLflow server."""
+"""What jobs on other machines need, and is checked first: a shared folder, an MLflow server."""
 
 from __future__ import annotations
 

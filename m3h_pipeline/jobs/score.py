@@ -97,9 +97,9 @@ def load(version: str, approved: dict[str, Any] | None, private: Path) -> tuple[
         format_number = (mlflow.models.Model.load(folder).metadata or {}).get("format", 1)
         if format_number > FORMAT:
             raise InputError(
-                f"{name} is of format {format_number}, written by a later m3h; this one reads formats up "
-                f"to {FORMAT}: install that later one, or let a version that this one wrote be the "
-                "champion"
+                f"{name} is of format {format_number}, written by a later m3h; this one reads "
+                f"formats up to {FORMAT}: install that later one, or let a version that this one "
+                "wrote be the champion"
             )
         return folder, mlflow.pyfunc.load_model(str(folder))
     except (MlflowException, OSError, SafetensorError) as error:

@@ -57,7 +57,7 @@ def _effective(cohort: Cohort, task: TaskSpec) -> int:
     )
 
 
-def report(
+def build_report(
     evaluator: TaskSetEvaluator,
     model_evaluator: TaskSetEvaluator,
     settings: dict[str, Any],
@@ -72,7 +72,8 @@ def report(
         )
     except ValueError as error:
         raise InputError(f"m3h.toml: [tim] {error}") from error
-    groups = left_out = None
+    groups = None
+    left_out = None
     if interaction.unit == "metric" and settings["groups"] > 1:
         log("task interaction: the tasks in groups")
         groups = task_groups(model_evaluator, interaction, settings["groups"]).to_dict()
@@ -104,18 +105,23 @@ def _scored(cohort: Cohort, task: TaskSpec) -> int:
     return int((rows if task.problem == "clustering" else rows & cohort.labelled[task.name]).sum())
 
 
-def cells(record: dict[str, Any]) -> pl.DataFrame:
+def cell_table(record: dict[str, Any]) -> pl.DataFrame:
     """The matrix as a table, a row a cell off the diagonal."""
     names = record["tasks"]
     per_cell = ("matrix", "low", "high", "q", "evidence", "source")
-    rows = [
-        {"task": task, "other": other, "method": record["method"], "unit": record["unit"]}
-        | {name: record[name][i][j] for name in per_cell}
-        | {name: record[name][i] for name in ("single", "joint", "n")}
-        for i, task in enumerate(names)
-        for j, other in enumerate(names)
-        if i != j
-    ]
+    rows = []
+    for i, task in enumerate(names):
+        of_task = {name: record[name][i] for name in ("single", "joint", "n")}
+        for j, other in enumerate(names):
+            if i != j:
+                row = {
+                    "task": task,
+                    "other": other,
+                    "method": record["method"],
+                    "unit": record["unit"],
+                }
+                of_cell = {name: record[name][i][j] for name in per_cell}
+                rows.append(row | of_cell | of_task)
     numbers = dict.fromkeys(("matrix", "low", "high", "q", "single", "joint"), pl.Float64)
     return pl.DataFrame(rows, schema_overrides={**numbers, "n": pl.Int64}).rename(
         {"matrix": "value"}
@@ -152,9 +158,9 @@ def main() -> None:
             *(Path(config["single_task"]) / "models" / t.name for t in tasks),
         ]
         model_evaluator.reuse(FittedModel.load(folder) for folder in trained)
-        record = report(evaluator, model_evaluator, settings, log)
+        record = build_report(evaluator, model_evaluator, settings, log)
         write_json(to / "tim.json", record)
-        cells(record).write_parquet(to / "tim.parquet")
+        cell_table(record).write_parquet(to / "tim.parquet")
         shutil.rmtree(chunks, ignore_errors=True)
         off = [
             source

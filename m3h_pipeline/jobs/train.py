@@ -136,10 +136,11 @@ def modalities(
         file = done / f"{name}.safetensors"
         checkpoint = done / name
         if not file.exists():
-            embeddings, present = (
-                {key: part[key] for key in subset} for part in (cohort.embeddings, cohort.present)
+            some = replace(
+                cohort,
+                embeddings={key: cohort.embeddings[key] for key in subset},
+                present={key: cohort.present[key] for key in subset},
             )
-            some = replace(cohort, embeddings=embeddings, present=present)
             with defer_signals() as stop:
                 model = fit(some, tasks, settings, resume=checkpoint, stop=stop)
             write_arrays(file, model.predict(some))
@@ -172,8 +173,12 @@ def trees(
 # Between two calls to MLflow: curves are live, and cost nothing.
 _LIVE_SECONDS = 10
 
-ARMS: dict[str, Callable[..., dict[str, Any]]] = {"joint": joint, "single_task": single_task, "trees": trees,
-                                              "modalities": modalities}  # fmt: skip
+ARMS: dict[str, Callable[..., dict[str, Any]]] = {
+    "joint": joint,
+    "single_task": single_task,
+    "trees": trees,
+    "modalities": modalities,
+}
 
 
 def main() -> None:

@@ -143,21 +143,23 @@ def test_no_test_row_is_learnt_from(table):
     cohort = cohort_of(table, 0)
     test = cohort.split == TEST
     tasks = [BY_NAME["death"], BY_NAME["K"]]
-    mine = embedded(cohort, table)
+    embedded_cohort = embedded(cohort, table)
     labels = {
         name: np.where(test, 1 - np.nan_to_num(values), values)
         for name, values in table.labels.items()
     }
     inputs = {name: np.where(test, values + 30, values) for name, values in table.inputs.items()}
     other = embedded(cohort_of(Table(inputs, labels), 0), Table(inputs, labels))
-    assert (mine.embeddings["tabular"][~test] == other.embeddings["tabular"][~test]).all()
-    relabelled = replace(mine, labels=other.labels, labelled=other.labelled)
+    assert (
+        embedded_cohort.embeddings["tabular"][~test] == other.embeddings["tabular"][~test]
+    ).all()
+    relabelled = replace(embedded_cohort, labels=other.labels, labelled=other.labelled)
     arm = linear()
-    assert key(arm, mine, tasks, 0) == key(arm, relabelled, tasks, 0)
-    assert key(arm, mine, tasks, 0) != key(arm, mine, tasks, 1)
+    assert key(arm, embedded_cohort, tasks, 0) == key(arm, relabelled, tasks, 0)
+    assert key(arm, embedded_cohort, tasks, 0) != key(arm, embedded_cohort, tasks, 1)
     for name, prediction in arm.fit(other, tasks, 0).items():
         np.testing.assert_allclose(
-            prediction[~test], arm.fit(mine, tasks, 0)[name][~test], rtol=1e-12
+            prediction[~test], arm.fit(embedded_cohort, tasks, 0)[name][~test], rtol=1e-12
         )
 
 

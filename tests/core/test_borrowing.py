@@ -63,10 +63,16 @@ def test_nothing_is_borrowed_where_it_does_not_help():
     assert a > b - 0.03
 
 
-@pytest.mark.parametrize("case", ["enough labels", "alone", "no validation label"])
-def test_who_does_not_borrow(case):
+@pytest.mark.parametrize(
+    ("case", "tasks"),
+    [
+        ("enough labels", SUPERVISED),
+        ("alone", [RARE]),
+        ("no validation label", [RARE, COMMON]),
+    ],
+)
+def test_who_does_not_borrow(case, tasks):
     cohort = make_cohort(300) if case == "enough labels" else _cohort(related=True)
-    tasks = SUPERVISED if case == "enough labels" else [RARE] if case == "alone" else [RARE, COMMON]
     if case == "no validation label":
         cohort = with_labelled(cohort, "rare", cohort.split != 1)
     assert _own(fit(cohort, tasks, SMALL))

@@ -59,7 +59,7 @@ def all_calibration(task, labels):
     )
 
 
-def known(cohort, task, split=TEST):
+def labelled_rows(cohort, task, split=TEST):
     rows = np.flatnonzero(cohort.labelled[task] & (cohort.split == split))
     return rows, cohort.labels[task][rows]
 
@@ -69,27 +69,27 @@ def test_coverage_is_as_stated_in_each_class_and_over_all_intervals(coverage):
     """The count of covered test rows is beta-binomial, for any model; summed over repetitions,
     within 4 deviations.
     """
-    held = {}
+    covered = {}
     for seed in range(60):
         cohort, predictions = make(seed, confidence=2.0)
         calibrator = Calibrator.fit(cohort, ALL, predictions, coverage)
         sets = calibrator.sets(predictions)
         intervals = calibrator.intervals(predictions)
-        rows, target = known(cohort, "stay")
+        rows, target = labelled_rows(cohort, "stay")
         low, high = intervals["stay"][rows].T
         cells = [("stay", 0, (low <= target) & (target <= high))]
         for task, classes in (("death", 2), ("destination", 3)):
-            rows, target = known(cohort, task)
+            rows, target = labelled_rows(cohort, task)
             cells += [(task, c, sets[task][rows[target == c], c]) for c in range(classes)]
         for task, c, covered in cells:
             n = calibrator.about[task].counts[c]
             k = int(np.ceil((n + 1) * coverage - 1e-9))
             expected = betabinom(len(covered), k, n + 1 - k)
-            held.setdefault((task, c), []).append(
+            covered.setdefault((task, c), []).append(
                 (covered.sum(), len(covered), expected.mean(), expected.var())
             )
-    assert len(held) == 6
-    for cell, records in held.items():
+    assert len(covered) == 6
+    for cell, records in covered.items():
         count, total, mean, variance = np.sum(records, axis=0)
         assert abs(count - mean) < 4 * np.sqrt(variance), (cell, count / total)
         assert coverage - 0.01 < count / total < coverage + 0.03, cell
@@ -101,7 +101,7 @@ def test_a_rare_class_is_covered_too():
     """
     cohort, predictions = make(0, n_calibration=8000, n_test=8000)
     calibrator = Calibrator.fit(cohort, [RARE], predictions := {"rare": predictions["rare"]})
-    rows, target = known(cohort, "rare")
+    rows, target = labelled_rows(cohort, "rare")
     assert target.mean() < 0.05
     always_no = predictions["rare"][rows] < 0.5
     assert (always_no == (target == 0)).mean() > 0.9
@@ -121,7 +121,7 @@ def test_the_map_mends_probabilities_and_keeps_the_ranking(confidence):
     for task in ("death", "destination"):
         assert calibrator.about[task].mapped
         assert calibrator.about[task].slope == pytest.approx(1 / confidence, rel=0.15)
-        rows, target = known(cohort, task)
+        rows, target = labelled_rows(cohort, task)
         before, mended, best = (
             log_loss(target, p[task][rows]) for p in (predictions, after, truth)
         )
@@ -139,7 +139,7 @@ def test_the_map_mends_probabilities_and_keeps_the_ranking(confidence):
 
 def test_a_score_without_information_gets_the_base_rate_and_keeps_its_order():
     cohort, predictions = make(2, n_calibration=2000)
-    rows, target = known(cohort, "death", CALIBRATION)
+    rows, target = labelled_rows(cohort, "death", CALIBRATION)
     misleading = {"death": 1 - predictions["death"]}
     after = Calibrator.fit(cohort, [DEATH], misleading).calibrated(misleading)["death"]
     assert np.ptp(after[rows]) < 0.1
@@ -205,7 +205,7 @@ def test_only_labelled_rows_of_the_calibration_split_are_read():
     }  # fmt: skip
     assert Calibrator.fit(replace(cohort, labels=labels), ALL, others) == fitted
     for task in ALL[:4]:
-        row = known(cohort, task.name, CALIBRATION)[0][0]
+        row = labelled_rows(cohort, task.name, CALIBRATION)[0][0]
         mask = np.arange(len(cohort)) != row
         assert Calibrator.fit(with_labelled(cohort, task.name, mask), ALL, predictions) != fitted
 
@@ -213,7 +213,7 @@ def test_only_labelled_rows_of_the_calibration_split_are_read():
 def test_with_too_few_labels_it_says_nothing_rather_than_too_much():
     cohort, predictions = make(4)
     for task in ("death", "destination", "stay"):
-        rows, target = known(cohort, task, CALIBRATION)
+        rows, target = labelled_rows(cohort, task, CALIBRATION)
         keep = (
             rows[:8]
             if task == "stay"

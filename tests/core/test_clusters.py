@@ -38,11 +38,11 @@ def make(seed: int, effect: float = 0.0, n: int = 300, stays: int = 1):
 
 def test_enrichment_says_what_was_planted():
     cohort, clusters = make(0, effect=0.4)
-    found = cluster_enrichment(cohort, PHENOTYPE, np.eye(3)[clusters], [SICK, STAY, TASKS[3]])
-    assert [(one.cluster, one.outcome) for one in found] == [
+    comparisons = cluster_enrichment(cohort, PHENOTYPE, np.eye(3)[clusters], [SICK, STAY, TASKS[3]])
+    assert [(one.cluster, one.outcome) for one in comparisons] == [
         (c, t) for c in range(3) for t in ("sick", "stay")
     ]
-    for one in found:
+    for one in comparisons:
         inside = clusters == one.cluster
         a = cohort.labels[one.outcome][inside]
         b = cohort.labels[one.outcome][~inside]
@@ -62,8 +62,8 @@ def test_enrichment_says_what_was_planted():
         if one.cluster == 2:
             assert one.low > 0
             assert one.q_value < 0.001
-    ranked = sorted(one.p_value for one in found)
-    assert min(one.q_value for one in found) == pytest.approx(
+    ranked = sorted(one.p_value for one in comparisons)
+    assert min(one.q_value for one in comparisons) == pytest.approx(
         min(p * 6 / (i + 1) for i, p in enumerate(ranked))
     )
 
@@ -76,17 +76,19 @@ def test_nothing_is_found_where_there_is_nothing():
         false = 0
         for seed in range(100):
             cohort, clusters = make(seed, n=150, stays=stays)
-            found = cluster_enrichment(cohort, PHENOTYPE, clusters, [SICK, STAY], n_bootstrap=1)
-            false += min(one.q_value for one in found) < 0.05
+            comparisons = cluster_enrichment(
+                cohort, PHENOTYPE, clusters, [SICK, STAY], n_bootstrap=1
+            )
+            false += min(one.q_value for one in comparisons) < 0.05
         assert false <= 12, stays
 
 
 def test_intervals_are_over_subjects():
-    found = []
+    comparisons = []
     for stays in (1, 4):
         cohort, clusters = make(1, stays=stays)
-        found.append(cluster_enrichment(cohort, PHENOTYPE, clusters, [SICK])[0])
-    once, again = found
+        comparisons.append(cluster_enrichment(cohort, PHENOTYPE, clusters, [SICK])[0])
+    once, again = comparisons
     assert again.n == 4 * once.n
     assert (again.p_value, again.difference) == (
         pytest.approx(once.p_value),
@@ -100,12 +102,12 @@ def test_small_groups_are_suppressed_and_count_for_nothing():
     clusters = np.where(np.arange(300) < 9, 3, clusters)  # 9 patients
     labelled = {"sick": (clusters != 0) | (np.arange(300) < 60), "stay": np.ones(300, bool)}
     none = TaskSpec("none", "binary")
-    found = cluster_enrichment(
+    comparisons = cluster_enrichment(
         replace(cohort, labelled=labelled), PHENOTYPE, clusters, [SICK, STAY, none]
     )
-    hidden = {(one.cluster, one.outcome) for one in found if one.suppressed}
+    hidden = {(one.cluster, one.outcome) for one in comparisons if one.suppressed}
     assert hidden == {(3, "sick"), (3, "stay"), *((c, "none") for c in range(4))}
-    for one in found:
+    for one in comparisons:
         numbers = (
             one.inside,
             one.outside,
@@ -132,15 +134,15 @@ def test_only_labelled_rows_of_the_split_are_read():
     unread = np.arange(300) % 5 == 0
     before = replace(cohort, labelled=dict.fromkeys(cohort.labels, ~unread))
     labels = {name: np.where(unread, np.nan, values) for name, values in cohort.labels.items()}
-    found = cluster_enrichment(before, PHENOTYPE, clusters, [SICK, STAY])
+    comparisons = cluster_enrichment(before, PHENOTYPE, clusters, [SICK, STAY])
     assert (
         cluster_enrichment(replace(before, labels=labels), PHENOTYPE, clusters, [SICK, STAY])
-        == found
+        == comparisons
     )
     elsewhere = replace(cohort, split=np.where(unread, TRAIN, TEST))
     moved = np.where(unread, 7, clusters)
     assert [one.n for one in cluster_enrichment(elsewhere, PHENOTYPE, moved, [SICK, STAY])] == [
-        one.n for one in found
+        one.n for one in comparisons
     ]
     assert cluster_enrichment(cohort, PHENOTYPE, clusters, [SICK, STAY], split=TRAIN) == []
 

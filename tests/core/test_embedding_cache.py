@@ -31,10 +31,10 @@ def test_a_store_gives_back_what_was_put(tmp_path_factory, puts, asked, reopened
     for numbers in puts:
         store.put([key_of(i) for i in numbers], np.array([[i, i + 0.5] for i in numbers]))
     store = VectorStore(folder) if reopened else store
-    rows, found = store.get([key_of(i) for i in asked])
-    known = {i for numbers in puts for i in numbers}
-    assert found.tolist() == [i in known for i in asked]
-    for i, row in zip(np.array(asked)[found], rows[found], strict=True):
+    rows, is_found = store.get([key_of(i) for i in asked])
+    stored = {i for numbers in puts for i in numbers}
+    assert is_found.tolist() == [i in stored for i in asked]
+    for i, row in zip(np.array(asked)[is_found], rows[is_found], strict=True):
         assert row.tolist() == [i, i + 0.5]
 
 
@@ -59,8 +59,8 @@ def test_a_shard_that_vanishes_is_not_found(tmp_path):
     store = VectorStore(tmp_path / "encoder")
     store.put([key_of(1)], np.ones((1, 3)))
     next(tmp_path.glob("encoder/*.safetensors")).unlink()
-    rows, found = store.get([key_of(1)])
-    assert not found.any()
+    rows, is_found = store.get([key_of(1)])
+    assert not is_found.any()
     assert not rows.any()
 
 

@@ -58,9 +58,9 @@ def test_a_patient_s_many_stays_leave_the_interval_as_often_right_as_stated():
         inside = np.where(rng.random(len(whose)) < 0.7, of_patient[whose], own)
         intervals = np.column_stack([np.zeros(len(whose)), np.where(inside, 2.0, 0.5)])
         target = np.ones(len(whose))
-        held = ObservedCoverage.of(task, target, intervals, whose)
+        observed = ObservedCoverage.of(task, target, intervals, whose)
         each = ObservedCoverage.of(task, target, intervals)
-        grouped += held.low <= 0.8 <= held.high
+        grouped += observed.low <= 0.8 <= observed.high
         alone += each.low <= 0.8 <= each.high
     assert grouped / 200 > 0.9
     assert alone / 200 < 0.75

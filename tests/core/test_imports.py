@@ -46,8 +46,8 @@ def test_timm_can_be_imported_in_the_environment(tmp_path):
     """By a user's own program, that knows nothing of m3h_core; torch isn't loaded before it is
     asked for.
     """
-    there = add_to_environment(tmp_path)
-    assert there == is_needed() == (tmp_path / "m3h_torchvision.pth").exists()
+    environment = add_to_environment(tmp_path)
+    assert environment == is_needed() == (tmp_path / "m3h_torchvision.pth").exists()
     started = f"import site; site.addsitedir({str(tmp_path)!r})"
     assert not _loaded(started).intersection(HEAVY)
     assert "timm" in _loaded(f"{started}; import timm; timm.create_model('resnet10t')")

@@ -121,8 +121,8 @@ def test_subjects_are_resampled_not_rows(cohort):
     weights = draws.weights(rows)
     subjects = np.asarray(cohort.subject_ids)[rows]
     for subject in np.unique(subjects):
-        mine = weights[:, subjects == subject]
-        assert (mine == mine[:, :1]).all()
+        subject_weights = weights[:, subjects == subject]
+        assert (subject_weights == subject_weights[:, :1]).all()
     np.testing.assert_array_equal(weights, Resamples(cohort, TEST, 50, seed=0).weights(rows))
 
 

@@ -101,15 +101,15 @@ def test_outputs_are_the_members_mean_the_linear_path_and_what_is_borrowed():
     ):
         value.data = torch.randn(value.shape, generator=generator, dtype=torch.float64)
     x = {"a": torch.randn(7, 5, generator=generator), "b": torch.randn(7, 3, generator=generator)}
-    there = {name: torch.ones(7, dtype=torch.bool) for name in x}
-    x_BF = model.inputs(x, there)
+    present = {name: torch.ones(7, dtype=torch.bool) for name in x}
+    x_BF = model.inputs(x, present)
     y_BO = (
         sum(_plain(model, x_BF, member)[0] for member in range(3)) / 3
         + x_BF @ model.linear_weight.T
     )
     y_BO = y_BO @ model.borrow_outputs.T + x_BF @ model.borrow_inputs.T
-    torch.testing.assert_close(model(x, there)["shock"], y_BO[:, 1], atol=1e-9, rtol=1e-9)
-    torch.testing.assert_close(model(x, there)["destination"], y_BO[:, 3:], atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(model(x, present)["shock"], y_BO[:, 1], atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(model(x, present)["destination"], y_BO[:, 3:], atol=1e-9, rtol=1e-9)
 
 
 def test_forward_shapes_and_attention():
@@ -174,11 +174,11 @@ def test_any_subset_of_modalities_stays_sane(fitted, subset):
 
 def test_wrong_inputs_are_refused():
     model = M3H({"a": 2}, SUPERVISED, SMALL)
-    there = {"a": torch.ones(3, dtype=torch.bool)}
+    present = {"a": torch.ones(3, dtype=torch.bool)}
     with pytest.raises(ValueError, match=r"must be \[3, 2\], not \[3, 4\]"):
-        model({"a": torch.zeros(3, 4)}, there)
+        model({"a": torch.zeros(3, 4)}, present)
     with pytest.raises(ValueError, match="unknown modalities"):
-        model({"b": torch.zeros(3, 2)}, there)
+        model({"b": torch.zeros(3, 2)}, present)
     with pytest.raises(ValueError, match="different names"):
         M3H({"a": 2}, [TaskSpec("death", "binary")] * 2)
     with pytest.raises(ValueError, match="at least 1"):

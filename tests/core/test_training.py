@@ -33,9 +33,9 @@ def test_learns_every_problem_class(cohort, fitted):
     assert scores["stay"].value > 0.8
     assert scores["destination"].value > 0.9
     predicted = fitted.predict(cohort)
-    known = cohort.labelled["stay"] & (cohort.split == TEST)
+    is_labelled = cohort.labelled["stay"] & (cohort.split == TEST)
     assert (
-        np.abs(predicted["stay"] - cohort.labels["stay"])[known].mean() < 5
+        np.abs(predicted["stay"] - cohort.labels["stay"])[is_labelled].mean() < 5
     )  # in days, not standard deviations
 
 

@@ -61,11 +61,11 @@ def _killed_and_resumed(cohort, tasks, config, folder):
 def test_the_likelihood_is_that_of_the_paper():
     loss = torch.tensor([[[3.0, 5.0]]])
     s = torch.tensor([[0.5, -1.0]])
-    found = by_uncertainty(loss, torch.tensor([[[1.0, 0.0]]]), s, torch.tensor([[False, True]]))
+    weighted = by_uncertainty(loss, torch.tensor([[[1.0, 0.0]]]), s, torch.tensor([[False, True]]))
     expected = torch.tensor(
         [3.0 / (2 * np.exp(0.5)) + 0.5 / 2, 5.0 / np.exp(-1.0)], dtype=torch.float32
     )
-    torch.testing.assert_close(found[0, 0], expected)
+    torch.testing.assert_close(weighted[0, 0], expected)
 
 
 def test_a_noisy_task_is_weighed_down_and_one_without_labels_left_alone(noisy):

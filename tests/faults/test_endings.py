@@ -81,9 +81,9 @@ def test_a_training_that_is_interrupted_or_locked_out_says_so_and_goes_on(out):
     database = out / "mlflow" / "mlflow.db"
     with closing(locked(database)):
         run = materialize(out, **SHOWN, **{PATIENCE_VARIABLE: "0.5"})
-        said = error_of(run, out, 1)
-    assert said.startswith("error: a database stayed locked by another program: ")
-    assert "mlflow.db" in said
+        message_shown = error_of(run, out, 1)
+    assert message_shown.startswith("error: a database stayed locked by another program: ")
+    assert "mlflow.db" in message_shown
     with closing(locked(database)) as lock:
         run = materialize(out, **SHOWN)
         wait_until(
@@ -137,7 +137,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(small_disk, 
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "paragraph"),
     [
         (
             "duckdb.IOException: IO Error: Could not write file: No space left on device",
@@ -147,11 +147,11 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(small_disk, 
         ("(sqlite3.OperationalError) database is locked", "a database stayed locked"),
     ],
 )
-def test_the_words_of_the_libraries_are_known(message, told):
-    said = explain(f"RuntimeError: something\n{message}\n")
-    assert said is not None
-    assert said.startswith(told)
-    assert message in said
+def test_the_words_of_the_libraries_are_known(message, paragraph):
+    message_shown = explain(f"RuntimeError: something\n{message}\n")
+    assert message_shown is not None
+    assert message_shown.startswith(paragraph)
+    assert message in message_shown
 
 
 def test_any_other_error_is_left_as_it_is():

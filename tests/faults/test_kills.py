@@ -204,11 +204,11 @@ def test_mlflow_that_goes_away_ends_a_training_clearly_and_nothing_is_trained_ag
     with serve_mlflow(tmp_path / "mlflow") as uri:
         job = train(uri)
         wait_until(lambda: curves.exists() or job.poll() is not None)
-    _, said = job.communicate(timeout=60)
-    assert job.returncode == 1, said
+    _, messages = job.communicate(timeout=60)
+    assert job.returncode == 1, messages
     # On a slow machine a line of progress comes first.
-    assert said.splitlines()[-1].startswith("error: MLflow failed: API request to"), said
-    assert "Traceback" not in said
+    assert messages.splitlines()[-1].startswith("error: MLflow failed: API request to"), messages
+    assert "Traceback" not in messages
     epochs = len(curves.read_text().splitlines())
     with serve_mlflow(tmp_path / "mlflow") as uri:
         job = train(uri)
@@ -227,9 +227,9 @@ def test_two_jobs_never_write_into_one_folder(out, tmp_path):
     cohort = step_of(out, "cohort")
     to = tmp_path / "to"
     jobs = [job_by_hand(cohort, to, "single_task") for _ in range(2)]
-    said = [job.communicate(timeout=120)[1] for job in jobs]
-    assert [job.returncode for job in jobs] == [0, 0], said
-    assert sum("waiting for an earlier job" in words for words in said) == 1
+    messages = [job.communicate(timeout=120)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], messages
+    assert sum("waiting for an earlier job" in words for words in messages) == 1
 
 
 def test_single_task_models_go_on_after_a_kill(out, tmp_path):
@@ -297,8 +297,8 @@ def test_too_little_memory_is_said_with_what_to_change(out, tmp_path, allocation
     """With the libraries' own errors: more is asked of them than any machine has."""
     prefix = f"import numpy, torch; train.ARMS['trees'] = lambda *_: {allocation}"
     job = job_by_hand(step_of(out, "cohort"), tmp_path, "trees", prefix)
-    _, said = job.communicate(timeout=120)
+    _, messages = job.communicate(timeout=120)
     assert job.returncode == 1
-    assert said.startswith("error: out of memory. ")
-    assert "[launcher] workers = 1" in said
-    assert "Traceback" not in said
+    assert messages.startswith("error: out of memory. ")
+    assert "[launcher] workers = 1" in messages
+    assert "Traceback" not in messages

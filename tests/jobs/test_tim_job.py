@@ -46,9 +46,14 @@ def trained(tmp_path_factory) -> Path:
     }
     split = rng.choice(4, 400, p=[0.5, 0.15, 0.1, 0.25])
     labels["rare"][(split == 3) & (np.cumsum(labels["rare"] * (split == 3)) > 5)] = 0
-    there = {name: np.ones(400, bool) for name in labels}
+    all_labelled = {name: np.ones(400, bool) for name in labels}
     cohort = Cohort(
-        [str(i) for i in range(400)], split, {"x": x}, {"x": np.ones(400, bool)}, labels, there
+        [str(i) for i in range(400)],
+        split,
+        {"x": x},
+        {"x": np.ones(400, bool)},
+        labels,
+        all_labelled,
     )
     cohort.save(folder / "cohort")
     config = fit_config(TRAINING)

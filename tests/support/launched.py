@@ -44,9 +44,9 @@ def synthetic(n: int = 3000) -> Cohort:
         "shock": (x[:, 2] + x[:, 5] + rng.logistic(size=n) > 0.5).astype(float),
     }
     split = rng.choice(4, n, p=[0.6, 0.15, 0.1, 0.15])
-    there = {name: np.ones(n, bool) for name in labels}
+    all_labelled = {name: np.ones(n, bool) for name in labels}
     return Cohort(
-        [str(i) for i in range(n)], split, {"x": x}, {"x": np.ones(n, bool)}, labels, there
+        [str(i) for i in range(n)], split, {"x": x}, {"x": np.ones(n, bool)}, labels, all_labelled
     )
 
 
@@ -58,10 +58,10 @@ def prepared(out: Path, **sections: dict[str, Any]) -> Path:
     prepare_folder(out, size="tiny")
     os.environ.clear()
     os.environ.update(before)
-    known = configuration.load(out).model_dump()
+    settings = configuration.load(out).model_dump()
     for name, values in sections.items():
-        known[name] |= values
-    configuration.save(configuration.Config.model_validate(known), out)
+        settings[name] |= values
+    configuration.save(configuration.Config.model_validate(settings), out)
 
     def build(to: Path) -> dict[str, Any]:
         synthetic().save(to)
@@ -142,15 +142,15 @@ def processes_of(out: Path) -> dict[int, str]:
     """Every living process of which the command line or the environment names the out-folder: pid
     -> command line.
     """
-    found = {}
+    result = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             words = command.encode() + (entry / "environ").read_bytes()
             if str(out).encode() in words and state != "Z" and int(entry.name) != os.getpid():
-                found[int(entry.name)] = command
-    return found
+                result[int(entry.name)] = command
+    return result
 
 
 def worker_of(out: Path, job: str = "jobs.train") -> int | None:
@@ -198,10 +198,10 @@ def _answers(page: str) -> bool:
 def wait_until(what: Callable[[], Any], seconds: float = 90, each: float = 0.02) -> Any:
     """What it returns as soon as that is true."""
     until = time.monotonic() + seconds
-    while not (found := what()):
+    while not (result := what()):
         assert time.monotonic() < until, f"{what} did not happen"
         time.sleep(each)
-    return found
+    return result
 
 
 def epochs_done(out: Path) -> int:

@@ -79,8 +79,8 @@ def assert_same(a: FittedModel, b: FittedModel) -> None:
     """Two models are equal to the last bit."""
     assert a.tasks == b.tasks
     assert a.units == b.units
-    mine = a.model.state_dict()
+    state = a.model.state_dict()
     other = b.model.state_dict()
-    assert mine.keys() == other.keys()
-    for name, value in mine.items():
+    assert state.keys() == other.keys()
+    for name, value in state.items():
         assert torch.equal(value, other[name]), name
