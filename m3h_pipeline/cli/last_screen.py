@@ -27,7 +27,7 @@ def read_facts(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
 
 def format_run(out: Path, result: dg.ExecuteInProcessResult, snapshot: str) -> str:
     """The last screen of a run."""
-    from m3h_pipeline.reports.findings import last_screen
+    from m3h_pipeline.reports.findings import describe_data_checks
 
     facts = read_facts(result)
     quality = facts["quality"]
@@ -45,7 +45,7 @@ def format_run(out: Path, result: dg.ExecuteInProcessResult, snapshot: str) -> s
             "           joint against boosted trees: "
             f"{quality['joint against boosted trees'].value}",
             f"Model      {version['name'].value} version {number} {describe_standing(out, number)}",
-            *last_screen(out, snapshot),
+            *describe_data_checks(out, snapshot),
             f"Report     {out / LATEST / 'report.html'}",
             f"Look on    {_describe_pages(out)}",
         ]

@@ -34,7 +34,7 @@ def chart_metadata(chart: Any, title: str) -> dg.MarkdownMetadataValue:
     """A chart as Dagster shows it beside an asset's numbers."""
     from m3h_pipeline.reports import charts
 
-    return dg.MetadataValue.md(charts.markdown(chart, title))
+    return dg.MetadataValue.md(charts.to_markdown(chart, title))
 
 
 def merge_metadata(*parts: Mapping[str, Any]) -> dict[str, Any]:

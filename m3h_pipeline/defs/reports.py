@@ -225,7 +225,7 @@ def _chart_comparison(metrics: Mapping[str, Any]) -> dict[str, Any]:
     from m3h_pipeline.reports import charts
 
     title = "joint minus single-task"
-    drawn = charts.interval_charts(metrics["tasks"])
+    drawn = charts.draw_intervals(metrics["tasks"])
     return {title: chart_metadata(drawn[0], title)} if drawn else {}
 
 
@@ -233,12 +233,13 @@ def _chart_interaction(tim: dict[str, Any], tasks: Sequence[TaskSpec]) -> dict[s
     """The heat map and, where effects survive, their graph, by title; ``tasks``: specifications as
     dicts.
     """
-    from m3h_pipeline.reports import interaction
+    from m3h_pipeline.reports.interaction_charts import draw_graph, draw_heat_map
+    from m3h_pipeline.reports.interaction_order import arrange_tasks
 
     departments = {task.name: task.department for task in tasks}
-    arranged = interaction.arranged(tim, departments)
-    charts = {"task interaction": interaction.heat_map(arranged, cell=16, numbers=False)}
-    if network := interaction.graph(arranged):
+    arranged = arrange_tasks(tim, departments)
+    charts = {"task interaction": draw_heat_map(arranged, cell=16, numbers=False)}
+    if network := draw_graph(arranged):
         charts["effects that survive, drawn"] = network
     return {title: chart_metadata(chart, title) for title, chart in charts.items()}
 

@@ -108,7 +108,7 @@ def m3h_model(
 
     joint = _train(context, workspace, launcher, cohort, "joint")
     workspace.connect()
-    losses = charts.losses(list(read_curves(joint.folder / CURVES).values()))
+    losses = charts.draw_losses(list(read_curves(joint.folder / CURVES).values()))
     metadata: dict[str, Any] = {
         "MLflow run": mlflow_link(workspace.root, tracking.run_route(joint.info["mlflow_run"])),
         "losses": chart_metadata(losses, "losses"),

@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from m3h_pipeline import wording
 from m3h_pipeline.evaluation import claims
 from m3h_pipeline.reports.page import ReportData
+from m3h_pipeline.wording import (
+    format_count,
+    format_interval,
+    format_metric,
+    format_name,
+    format_number,
+    format_part,
+    format_parts,
+    format_share,
+    join_words,
+    pluralize,
+)
 
 _USE = (
     "Scores hospital stays at their prediction time, to be read beside clinical judgement by the "
@@ -16,7 +27,7 @@ _USE = (
 )
 
 
-def model_card(data: ReportData | Mapping[str, Any]) -> str:
+def format_model_card(data: ReportData | Mapping[str, Any]) -> str:
     """Markdown: intended use, cohort, the gate, the other arms, subgroups, task interaction,
     limits, each task.
 
@@ -26,47 +37,50 @@ def model_card(data: ReportData | Mapping[str, Any]) -> str:
     cohort = data["cohort"]
     verdict = data["gate"]
     champion = f"version {verdict['champion']}" if verdict["champion"] else None
-    splits = ", ".join(
-        f"{name} {shown}" for name, shown in wording.format_parts(cohort["splits"]).items()
-    )
+    splits = ", ".join(f"{name} {shown}" for name, shown in format_parts(cohort["splits"]).items())
     coverage = [
-        f"| {wording.format_name(name)} | {wording.format_part(present, cohort['samples'])} | "
-        f"{wording.format_share(present, cohort['samples'])} |"
+        f"| {format_name(name)} | {format_part(present, cohort['samples'])} | "
+        f"{format_share(present, cohort['samples'])} |"
         for name, present in cohort["modalities"].items()
     ]
     checks = {check["name"]: check for check in verdict["checks"]}
+    outcomes = [
+        f"- {format_name(name)}: {_format_outcome(check)}; {check['reason']}"
+        for name, check in checks.items()
+    ]
     tasks = data["metrics"]["tasks"]
+    sentences = claims.write_sentences(data["detail"]["comparisons"], tasks)
     return "\n".join(
         [
             f"# {data['model']['name']}, version {data['model']['version']}",
             f"\n## Intended use\n\n{_USE}",
             f"\n## Cohort\n\nSnapshot {data['snapshot']} of {data['source']}: "
-            f"{wording.format_count(cohort['samples'])} samples of {wording.format_count(cohort['subjects'])} "
+            f"{format_count(cohort['samples'])} samples of {format_count(cohort['subjects'])} "
             f"patients ({splits}).",
             "\n| Modality | Samples that have it | Share |\n|---|---:|---:|",
             *coverage,
             f"\n## Gate: {'passed' if verdict['passed'] else 'rejected'}, when this version was "
             "registered\n",
-            *(f"- {wording.format_name(name)}: {_outcome(check)}; {check['reason']}" for name, check in checks.items()),
+            *outcomes,
             "\n## Against single-task models and trees\n",
-            *(f"- {sentence}" for sentence in claims.write_sentences(data["detail"]["comparisons"], tasks)),
-            f"\n## Subgroups\n\n{_sentence(checks['no_subgroup_harmed']['reason'])}",
-            f"\n## Task interaction\n\n{_interaction(data['tim'])}",
+            *(f"- {sentence}" for sentence in sentences),
+            f"\n## Subgroups\n\n{_to_sentence(checks['no_subgroup_harmed']['reason'])}",
+            f"\n## Task interaction\n\n{_describe_interaction(data['tim'])}",
             "\n## Limits\n",
             *(f"- {limit}" for limit in data["limits"]),
-            f"\n## Tasks, on the test split\n\n{_difference_words(champion)}\n",
-            *_task_rows(tasks, verdict, champion),
+            f"\n## Tasks, on the test split\n\n{_explain_difference(champion)}\n",
+            *_format_task_rows(tasks, verdict, champion),
         ]
-    )  # fmt: skip
+    )
 
 
-def _outcome(check: Mapping[str, Any]) -> str:
+def _format_outcome(check: Mapping[str, Any]) -> str:
     if check["passed"]:
         return "passed"
     return "warning" if check.get("severity") == "warn" else "**failed**"
 
 
-def _difference_words(champion: str | None) -> str:
+def _explain_difference(champion: str | None) -> str:
     if champion is None:
         return "There was no champion to compare with. Intervals are 95%, over patients."
     return (
@@ -77,7 +91,7 @@ def _difference_words(champion: str | None) -> str:
     )
 
 
-def _task_rows(
+def _format_task_rows(
     tasks: Sequence[Mapping[str, Any]], verdict: Mapping[str, Any], champion: str | None
 ) -> list[str]:
     """The claimed tasks, with the champion's columns where there is one; then the others, by why
@@ -89,18 +103,15 @@ def _task_rows(
     if rows and champion:
         rows = [f"{rows[0]} Champion | Difference |", f"{rows[1]}---:|---|"]
     for task in claimed:
-        name = wording.format_name(task["task"])
-        metric = wording.format_metric(task["metric"])
-        n = wording.format_count(task["n"])
-        row = (
-            f"| {name} | {metric} | {_with_interval(task['value'], task['low'], task['high'])} | "
-            f"{n} |"
-        )
+        name = format_name(task["task"])
+        metric = format_metric(task["metric"])
+        value = _format_with_interval(task["value"], task["low"], task["high"])
+        row = f"| {name} | {metric} | {value} | {format_count(task['n'])} |"
         if compared := against.get(task["task"]):
-            difference = _with_interval(
+            difference = _format_with_interval(
                 compared["value"] - compared["other"], compared["low"], compared["high"], sign=True
             )
-            row += f" {wording.format_number(compared['other'])} | {difference} |"
+            row += f" {format_number(compared['other'])} | {difference} |"
         elif champion:
             row += " not compared | |"
         rows.append(row)
@@ -108,22 +119,21 @@ def _task_rows(
     for task in tasks:
         if not task["claimed"]:
             reasons.setdefault(task["reason"] or "too few test labels", []).append(
-                wording.format_name(task["task"])
+                format_name(task["task"])
             )
     return rows + [
-        f"\nNot claimed, {reason}: {wording.join_words(names)}."
-        for reason, names in reasons.items()
+        f"\nNot claimed, {reason}: {join_words(names)}." for reason, names in reasons.items()
     ]
 
 
-def _with_interval(
+def _format_with_interval(
     value: float, low: float | None, high: float | None, *, sign: bool = False
 ) -> str:
-    ends = wording.format_interval(low, high, sign=sign)
-    return wording.format_number(value, sign=sign) + (f" ({ends})" if ends else "")
+    ends = format_interval(low, high, sign=sign)
+    return format_number(value, sign=sign) + (f" ({ends})" if ends else "")
 
 
-def _interaction(tim: Mapping[str, Any] | None) -> str:
+def _describe_interaction(tim: Mapping[str, Any] | None) -> str:
     """Three sentences: what was measured, the strongest help, the strongest harm that survive."""
     if not tim:
         return "It was not measured for this version."
@@ -134,35 +144,29 @@ def _interaction(tim: Mapping[str, Any] | None) -> str:
         for j in range(len(names))
         if i != j and tim["evidence"][i][j] and tim["matrix"][i][j] is not None
     )
+    n_pairs = len(names) * (len(names) - 1)
+    verb = "survives" if len(effects) < 2 else "survive"
     measured = (
-        f"Of {len(names) * (len(names) - 1):,} ordered pairs of "
-        f"{wording.pluralize(len(names), 'task')}, "
+        f"Of {n_pairs:,} ordered pairs of {pluralize(len(names), 'task')}, "
+        f"{len(effects) or 'none'} {verb} a false discovery rate of {100 * tim['fdr']:g}% "
+        f"({tim['method']})."
     )
-    measured += (
-        f"{len(effects) or 'none'} {'survives' if len(effects) < 2 else 'survive'} a false "
-        "discovery rate of "
-    )
-    measured += f"{100 * tim['fdr']:g}% ({tim['method']})."
-    helps = (
-        _effect("The strongest help", names, effects[-1])
-        if effects and effects[-1][0] > 0
-        else "No help is shown."
-    )
-    harms = (
-        _effect("The strongest harm", names, effects[0])
-        if effects and effects[0][0] < 0
-        else "No harm is shown."
-    )
+    helps = "No help is shown."
+    harms = "No harm is shown."
+    if effects and effects[-1][0] > 0:
+        helps = _describe_effect("The strongest help", names, effects[-1])
+    if effects and effects[0][0] < 0:
+        harms = _describe_effect("The strongest harm", names, effects[0])
     return f"{measured} {helps} {harms}"
 
 
-def _effect(what: str, names: Sequence[str], effect: tuple[float, int, int]) -> str:
+def _describe_effect(what: str, names: Sequence[str], effect: tuple[float, int, int]) -> str:
     value, i, j = effect
     return (
-        f"{what}: {wording.format_name(names[i])} changes by {wording.format_number(value, sign=True)} with "
-        f"{wording.format_name(names[j])}."
+        f"{what}: {format_name(names[i])} changes by {format_number(value, sign=True)} with "
+        f"{format_name(names[j])}."
     )
 
 
-def _sentence(text: str) -> str:
+def _to_sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + "."

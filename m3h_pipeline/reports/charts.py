@@ -1,10 +1,10 @@
-"""How the report's charts look, and the chart of joint against single-task; that of TIM is in
-interaction.py.
+"""How the report's charts look, and the chart of joint against single-task; those of TIM
+are in interaction_charts.py.
 
 Drawn with Altair, put on the page as SVG, in Dagster's metadata as PNG.
 
 SVG needs no script to be seen, is sharp on paper, and its colours can follow the reader's theme:
-every chart is drawn in the light colours of `PALETTE`, and `svg` turns each into a CSS variable
+every chart is drawn in the light colours of `PALETTE`, and `to_svg` turns each into a CSS variable
 that the page defines for both themes.
 """
 
@@ -18,8 +18,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from m3h_pipeline import wording
 from m3h_pipeline.evaluation import claims
+from m3h_pipeline.wording import (
+    format_interval,
+    format_metric,
+    format_name,
+    format_number,
+    is_number,
+)
 
 if TYPE_CHECKING:
     import altair as alt
@@ -52,7 +58,7 @@ _DECIMALS = re.compile(r"\d+\.\d{3,}")
 _SVG = "http://www.w3.org/2000/svg"
 
 
-def interval_charts(tasks: Sequence[Mapping[str, Any]], columns: int = 1) -> list[alt.LayerChart]:
+def draw_intervals(tasks: Sequence[Mapping[str, Any]], columns: int = 1) -> list[alt.LayerChart]:
     """Joint minus single-task with its interval, a row a claimed task, under its department.
 
     ``tasks``: records of metrics.json. Returns up to ``columns`` charts of about equal height on
@@ -60,13 +66,13 @@ def interval_charts(tasks: Sequence[Mapping[str, Any]], columns: int = 1) -> lis
     The scale spans the AUROC tasks, whose differences are alike in size; another metric's interval
     that leaves it ends in an arrow.
     """
-    shown = [t for t in tasks if t["claimed"] and wording.is_number(t["difference"])]
+    shown = [t for t in tasks if t["claimed"] and is_number(t["difference"])]
     if not shown:
         return []
     departments: dict[str, list[Mapping[str, Any]]] = {}
     for task in shown:
         departments.setdefault(task["department"], []).append(task)
-    low, high = _domain(shown)
+    low, high = _compute_domain(shown)
     rows_in_all = len(shown) + len(departments)
     chunks: list[list[dict[str, Any]]] = [[]]
     for department, members in departments.items():
@@ -75,12 +81,12 @@ def interval_charts(tasks: Sequence[Mapping[str, Any]], columns: int = 1) -> lis
             and len(chunks[-1]) + (len(members) + 1) / 2 > rows_in_all / columns
         ):
             chunks.append([])
-        chunks[-1].append({"row": f"# {wording.format_name(department)}"})
-        chunks[-1] += [_interval_row(task, low, high) for task in members]
-    return [_interval_chart(rows, low, high) for rows in chunks]
+        chunks[-1].append({"row": f"# {format_name(department)}"})
+        chunks[-1] += [_build_row(task, low, high) for task in members]
+    return [_draw_rows(rows, low, high) for rows in chunks]
 
 
-def losses(epochs: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
+def draw_losses(epochs: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
     """The joint model's loss on the training and the validation split; ``epochs``: records as
     training reports them.
     """
@@ -92,7 +98,7 @@ def losses(epochs: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
         for state in epochs
         for split, field in (("training", "train_loss"), ("validation", "valid_loss"))
     ]
-    drawn: Any = alt.Chart(alt.Data(values=rows)).mark_line(point=True)
+    drawn = chart_rows(rows).mark_line(point=True)
     drawn = drawn.encode(
         x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, grid=False, format="d")),
         y=alt.Y("loss:Q", scale=alt.Scale(zero=False), title="loss, all tasks"),
@@ -100,10 +106,10 @@ def losses(epochs: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
             "split:N", scale=alt.Scale(domain=list(shades), range=list(shades.values())), title=None
         ),
     )
-    return styled(alt.layer(drawn).properties(width=360, height=200))
+    return apply_style(alt.layer(drawn).properties(width=360, height=200))
 
 
-def svg(chart: alt.LayerChart | dict[str, Any], label: str) -> str:
+def to_svg(chart: alt.LayerChart | dict[str, Any], label: str) -> str:
     """The chart as inline SVG: colours as CSS variables, a tooltip in each mark that has a
     description.
 
@@ -142,7 +148,7 @@ def svg(chart: alt.LayerChart | dict[str, Any], label: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def png(chart: alt.LayerChart, scale: float = 1.5) -> bytes:
+def to_png(chart: alt.LayerChart, scale: float = 1.5) -> bytes:
     """The chart as a PNG on white."""
     buffer = io.BytesIO()
     chart.properties(background=PALETTE["paper"][0], padding=8).save(
@@ -151,11 +157,11 @@ def png(chart: alt.LayerChart, scale: float = 1.5) -> bytes:
     return buffer.getvalue()
 
 
-def markdown(chart: alt.LayerChart, label: str) -> str:
+def to_markdown(chart: alt.LayerChart, label: str) -> str:
     """The chart as a Markdown image that carries its own bytes, as Dagster's ``MetadataValue.md``
     shows it.
     """
-    return f"![{label}](data:image/png;base64,{base64.b64encode(png(chart)).decode()})"
+    return f"![{label}](data:image/png;base64,{base64.b64encode(to_png(chart)).decode()})"
 
 
 def round_up(value: float) -> float:
@@ -166,36 +172,26 @@ def round_up(value: float) -> float:
     return next(round(m * power, 9) for m in (1, 2, 2.5, 5, 10) if m * power >= value * (1 - 1e-9))
 
 
-def _domain(tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+def _compute_domain(tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     """Ends of the common scale, always with 0 inside."""
     alike = [t for t in tasks if "AUROC" in t["metric"]] or tasks
-    ends = [
-        0.0,
-        *(
-            v
-            for t in alike
-            for v in (t["difference_low"], t["difference"], t["difference_high"])
-            if wording.is_number(v)
-        ),
-    ]
+    fields = ("difference_low", "difference", "difference_high")
+    values = [task[field] for task in alike for field in fields]
+    ends = [0.0, *(value for value in values if is_number(value))]
     margin = 0.04 * ((max(ends) - min(ends)) or 0.1)
     return min(ends) - margin, max(ends) + margin
 
 
-def _interval_row(task: Mapping[str, Any], low: float, high: float) -> dict[str, Any]:
+def _build_row(task: Mapping[str, Any], low: float, high: float) -> dict[str, Any]:
     value = task["difference"]
-    start, end = (
-        v if wording.is_number(v) else value
-        for v in (task["difference_low"], task["difference_high"])
-    )
-    shown = (
-        wording.format_interval(task["difference_low"], task["difference_high"], sign=True)
-        or "no interval"
-    )
-    metric = wording.format_metric(task["metric"])
+    start = task["difference_low"] if is_number(task["difference_low"]) else value
+    end = task["difference_high"] if is_number(task["difference_high"]) else value
+    ends = format_interval(task["difference_low"], task["difference_high"], sign=True)
+    shown = ends or "no interval"
+    metric = format_metric(task["metric"])
     other = "" if "AUROC" in task["metric"] else f" ({metric})"
     return {
-        "row": f"{wording.format_name(task['task'])}{other}",
+        "row": f"{format_name(task['task'])}{other}",
         "value": value if low <= value <= high else None,
         "low": min(max(start, low), high),
         "high": min(max(end, low), high),
@@ -203,12 +199,15 @@ def _interval_row(task: Mapping[str, Any], low: float, high: float) -> dict[str,
         "verdict": {"better": "help-4", "worse": "harm-4"}.get(
             claims.get_verdict(task) or "", "none"
         ),
-        "tip": f"{wording.format_name(task['task'])}: {metric} {wording.format_number(value, sign=True)} ({shown}). "
-        f"Joint {wording.format_number(task['value'])}, single-task {wording.format_number(task['single_task'])}.",
+        "tip": (
+            f"{format_name(task['task'])}: {metric} {format_number(value, sign=True)} ({shown}). "
+            f"Joint {format_number(task['value'])}, "
+            f"single-task {format_number(task['single_task'])}."
+        ),
     }
 
 
-def _interval_chart(rows: list[dict[str, Any]], low: float, high: float) -> alt.LayerChart:
+def _draw_rows(rows: list[dict[str, Any]], low: float, high: float) -> alt.LayerChart:
     import altair as alt
 
     order = [row["row"] for row in rows]
@@ -249,12 +248,9 @@ def _interval_chart(rows: list[dict[str, Any]], low: float, high: float) -> alt.
         ),
     )
 
-    def of(values: list[dict[str, Any]]) -> Any:
-        return alt.Chart(alt.Data(values=values))
-
-    data = of(marks)
+    data = chart_rows(marks)
     zero = (
-        of([{}])
+        chart_rows([{}])
         .mark_rule(color=PALETTE["muted"][0], aria=False)
         .encode(x=alt.XDatum(0, type="quantitative"))
     )
@@ -263,39 +259,45 @@ def _interval_chart(rows: list[dict[str, Any]], low: float, high: float) -> alt.
         x=alt.XDatum(low, type="quantitative"), x2=alt.X2Datum(high), y=y, description="tip:N"
     )
     lines = data.mark_rule(strokeWidth=2, aria=False).encode(
-        x=x, x2="high:Q", y=y, color=colour("verdict:N")
+        x=x, x2="high:Q", y=y, color=encode_colour("verdict:N")
     )
     dots = data.mark_circle(size=52, opacity=1, aria=False).encode(
-        x="value:Q", y=y, color=colour("verdict:N")
+        x="value:Q", y=y, color=encode_colour("verdict:N")
     )
-    arrows = [
-        of([{**row, "edge": edge} for row in beyond])
-        .mark_point(shape=shape, filled=True, size=50, opacity=1, aria=False)
-        .encode(x="edge:Q", y=y, color=colour("verdict:N"))
-        for edge, shape in ((low, "triangle-left"), (high, "triangle-right"))
-        if (beyond := [row for row in marks if edge in row["beyond"]])
-    ]
-    return styled(
+    arrows = []
+    for edge, shape in ((low, "triangle-left"), (high, "triangle-right")):
+        beyond = [{**row, "edge": edge} for row in marks if edge in row["beyond"]]
+        if beyond:
+            points = chart_rows(beyond).mark_point(
+                shape=shape, filled=True, size=50, opacity=1, aria=False
+            )
+            arrows.append(points.encode(x="edge:Q", y=y, color=encode_colour("verdict:N")))
+    return apply_style(
         alt.layer(target, zero, lines, *arrows, dots).properties(width=186, height=alt.Step(19))
     )
 
 
-def colour(field: str) -> Any:
+def chart_rows(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """A chart of some rows; Any, for the type checker can't follow Altair's chains."""
+    import altair as alt
+
+    return alt.Chart(alt.Data(values=rows))
+
+
+def encode_colour(field: str) -> Any:
     """An encoding whose values are names of the palette."""
     import altair as alt
 
     scale = alt.Scale(domain=list(PALETTE), range=[light for light, _ in PALETTE.values()])
-    kind = (
-        alt.Fill
-        if field.startswith("fill")
-        else alt.Stroke
-        if field.startswith("stroke")
-        else alt.Color
-    )
-    return kind(field, scale=scale, legend=None)
+    channel = alt.Color
+    if field.startswith("fill"):
+        channel = alt.Fill
+    elif field.startswith("stroke"):
+        channel = alt.Stroke
+    return channel(field, scale=scale, legend=None)
 
 
-def styled(chart: Any, padding: Mapping[str, int] = _PADDING) -> alt.LayerChart:
+def apply_style(chart: Any, padding: Mapping[str, int] = _PADDING) -> alt.LayerChart:
     """The chart in the pages' look; ``padding``: pixels around, on each side."""
     ink, muted, line = (PALETTE[name][0] for name in ("ink", "muted", "line"))
     axis: dict[str, Any] = {

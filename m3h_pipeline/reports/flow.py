@@ -8,12 +8,12 @@ from typing import Any
 
 import polars as pl
 
-from m3h_pipeline import wording
 from m3h_pipeline.state.lineage import KEPT, QUARANTINED, count_rows_by_file
 from m3h_pipeline.state.steps import Step
+from m3h_pipeline.wording import join_words, pluralize
 
 
-def sample_flow(lineage: pl.DataFrame, ingested: Path, valid: Path) -> dict[str, Any]:
+def count_sample_flow(lineage: pl.DataFrame, ingested: Path, valid: Path) -> dict[str, Any]:
     """How the kept rows of the samples table's files became samples.
 
     ``lineage``: the whole one; ``ingested`` and ``valid``: the samples table before and after its
@@ -35,11 +35,12 @@ def sample_flow(lineage: pl.DataFrame, ingested: Path, valid: Path) -> dict[str,
     return {"samples": pl.scan_parquet(valid).select(pl.len()).collect().item(), "files": files}
 
 
-def flow_sentences(flow: Mapping[str, Any]) -> list[str]:
+def describe_flow(flow: Mapping[str, Any]) -> list[str]:
     """The same in words.
 
-    >>> files = [{"file": "stays.csv", "kept": 40, "own": 40}, {"file": "patients.csv", "kept": 30, "own": 0}]
-    >>> for sentence in flow_sentences({"samples": 40, "files": files}):
+    >>> stays = {"file": "stays.csv", "kept": 40, "own": 40}
+    >>> patients = {"file": "patients.csv", "kept": 30, "own": 0}
+    >>> for sentence in describe_flow({"samples": 40, "files": [stays, patients]}):
     ...     print(sentence)
     Of the 70 kept rows of Samples, 40 of stays.csv are the cohort's samples.
     The other 30 (30 of patients.csv) are no samples: they say more of the same patients and stays.
@@ -53,24 +54,24 @@ def flow_sentences(flow: Mapping[str, Any]) -> list[str]:
     became = "are the cohort's samples"
     if flow["samples"] != made:
         became = (
-            f"became the cohort's {wording.pluralize(flow['samples'], 'sample')}: a stay may have "
+            f"became the cohort's {pluralize(flow['samples'], 'sample')}: a stay may have "
             "several, or none"
         )
-    told = [f"Of the {kept:,} kept rows of Samples, {wording.join_words(own)} {became}."]
+    sentences = [f"Of the {kept:,} kept rows of Samples, {join_words(own)} {became}."]
     more = [
         f"{file['kept'] - file['own']:,} of {file['file']}"
         for file in files
         if file["kept"] > file["own"]
     ]
     if more:
-        told.append(
-            f"The other {kept - made:,} ({wording.join_words(more)}) are no samples: they say more of "
+        sentences.append(
+            f"The other {kept - made:,} ({join_words(more)}) are no samples: they say more of "
             "the same patients and stays."
         )
-    return told
+    return sentences
 
 
-def erased_since(valid: Mapping[str, Step]) -> dict[str, int]:
+def count_erased(valid: Mapping[str, Step]) -> dict[str, int]:
     """Table -> how many of its rows were erased, for forgotten patients, after its checks were
     made.
     """

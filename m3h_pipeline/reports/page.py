@@ -7,17 +7,16 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
-from m3h_pipeline import wording
 from m3h_pipeline.contracts.checks import STATES, format_states
 from m3h_pipeline.evaluation import claims
 from m3h_pipeline.reports import charts, interaction
-from m3h_pipeline.reports.findings import Look
-from m3h_pipeline.reports.flow import flow_sentences
-
-if TYPE_CHECKING:
-    import jinja2
+from m3h_pipeline.reports.curves import draw_curves
+from m3h_pipeline.reports.environment import build_environment
+from m3h_pipeline.reports.findings import Highlight
+from m3h_pipeline.reports.flow import describe_flow
+from m3h_pipeline.wording import NO_VALUE, format_count, format_part, format_parts, is_number
 
 
 class Model(TypedDict):
@@ -62,8 +61,8 @@ class ReportData(TypedDict):
     """All that the page shows; ``metrics``, ``tim``, ``trust``, ``detail``, ``gate`` hold what
     their JSON files do.
 
-    ``flow``: see `flow.sample_flow`; ``erased``: table -> rows erased for forgotten patients since
-    the ``checks``.
+    ``flow``: see `flow.count_sample_flow`; ``erased``: table -> rows erased for forgotten patients
+    since the ``checks``.
 
     ``drift`` is that of monitoring.json, with the ``champion``'s version (None: there is none) and
     the ``checks``.
@@ -80,7 +79,7 @@ class ReportData(TypedDict):
     erased: dict[str, int]
     checks: list[Check]
     gate: dict[str, Any]
-    looks: list[Look]
+    highlights: list[Highlight]
     metrics: dict[str, Any]
     tim: dict[str, Any] | None
     trust: dict[str, Any]
@@ -98,65 +97,39 @@ def write_report(data: ReportData | dict[str, Any], to: Path) -> None:
     Raises:
         ValueError: a part of `ReportData` is missing.
     """
-    if missing := ReportData.__required_keys__ - data.keys():
+    missing = ReportData.__required_keys__ - data.keys()
+    if missing:
         raise ValueError(f"the report's data lacks {', '.join(sorted(missing))}")
     path = to / "report.html" if to.is_dir() else to
     path.write_text(_render(data), encoding="utf-8", newline="\n")
 
 
-def page_templates() -> jinja2.Environment:
-    """The templates of all pages: what is undefined is an error, text is escaped, `wording` gives the
-    filters.
-    """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("m3h_pipeline.reports"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=wording.format_number,
-        interval=wording.format_interval,
-        count=wording.format_count,
-        part=wording.format_part,
-        share=wording.format_share,
-        name=wording.format_name,
-        metric=wording.format_metric,
-        plural=wording.pluralize,
-    )
-    return environment
-
-
 def _render(data: Mapping[str, Any]) -> str:
-    environment = page_templates()
+    environment = build_environment()
     script = environment.get_template("script.js.j2").render()
     tasks = data["metrics"]["tasks"]
+    states = Counter(check["state"] for check in data["checks"])
     return environment.get_template("report.html.j2").render(
         **data,
         palette=charts.PALETTE,
         script=script,
-        check_tally=format_states(
-            {state: sum(c["state"] == state for c in data["checks"]) for state in STATES}
-        ),
+        check_states=format_states({state: states[state] for state in STATES}),
         # Nothing is fetched, and no script runs but this one, whatever a task's name holds.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         summary=claims.write_sentences(data["detail"]["comparisons"], tasks),
-        split_counts=wording.format_parts(data["cohort"]["splits"]),
-        tables=_tables(data["lineage"]),
-        flow_sentences=flow_sentences(data["flow"]),
-        gate_said={check["name"]: check["reason"] for check in data["gate"]["checks"]},
-        quarantine_reasons=_reasons(data["lineage"]),
-        departments=_departments(tasks),
-        comparison=_comparison(tasks),
-        curves=_curves(data["detail"]["curves"], tasks),
-        interaction=interaction.section(data["tim"], tasks) if data["tim"] else None,
+        split_counts=format_parts(data["cohort"]["splits"]),
+        tables=_count_outcomes(data["lineage"]),
+        flow_sentences=describe_flow(data["flow"]),
+        gate_reasons={check["name"]: check["reason"] for check in data["gate"]["checks"]},
+        quarantine_reasons=_count_reasons(data["lineage"]),
+        departments=_group_by_department(tasks),
+        comparison=_draw_comparison(tasks),
+        curves=_draw_all_curves(data["detail"]["curves"], tasks),
+        interaction=interaction.build_section(data["tim"], tasks) if data["tim"] else None,
     )
 
 
-def _tables(lineage: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _count_outcomes(lineage: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows read, and what became of them, by table and file."""
     outcomes: dict[tuple[str, str], Counter[str]] = {}
     for row in lineage:
@@ -170,7 +143,7 @@ def _tables(lineage: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _reasons(lineage: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _count_reasons(lineage: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Why rows were left out, most first within a table and an outcome."""
     rows: Counter[tuple[str, str, str]] = Counter()
     for row in lineage:
@@ -186,51 +159,62 @@ def _reasons(lineage: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _departments(tasks: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def _group_by_department(tasks: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Tasks as the table shows them; counts are words by now, so that no hidden one can slip
     through.
     """
     departments: dict[str, list[dict[str, Any]]] = {}
     for task in tasks:
-        binary = task["problem"] == "binary"
+        positives = NO_VALUE
+        if task["problem"] == "binary":
+            positives = format_part(task["positives"], task["n"])
         shown = {
             **task,
             "verdict": claims.get_verdict(task) if task["claimed"] else None,
             "trees_verdict": claims.get_verdict(task, "trees") if task["claimed"] else None,
             "why_not": task.get("reason") or "too few test labels",
-            "n": wording.format_count(task["n"]),
-            "positives": wording.format_part(task["positives"], task["n"])
-            if binary
-            else wording.NO_VALUE,
+            "n": format_count(task["n"]),
+            "positives": positives,
         }
         departments.setdefault(task["department"], []).append(shown)
     return departments
 
 
-def _curves(curves: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _draw_all_curves(
+    curves: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """The tasks that have curves, in the order of the table, each with its chart."""
-    from m3h_pipeline.reports.curves import task_curves
-
     label = "Curves of this task; the table below holds the thresholds that are used most."
-    return [
-        {"thresholds": [], **curves[task["task"]], "name": task["task"],
-         **{key: task[key] for key in ("metric", "value", "low", "high")},
-         "plot": charts.svg(task_curves(curves[task["task"]]), label)}
-        for task in tasks
-        if task["task"] in curves
-    ]  # fmt: skip
+    shown = []
+    for task in tasks:
+        of_task = curves.get(task["task"])
+        if of_task is not None:
+            shown.append(
+                {
+                    "thresholds": [],
+                    **of_task,
+                    "name": task["task"],
+                    "metric": task["metric"],
+                    "value": task["value"],
+                    "low": task["low"],
+                    "high": task["high"],
+                    "plot": charts.to_svg(draw_curves(of_task), label),
+                }
+            )
+    return shown
 
 
-def _comparison(tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _draw_comparison(tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """The interval chart, in two columns that stand side by side where there is room."""
-    plots = charts.interval_charts(tasks, columns=2)
+    plots = charts.draw_intervals(tasks, columns=2)
     if not plots:
         return None
     label = (
         "Joint minus single-task with its interval, by department; the table above holds the same "
         "numbers."
     )
+    drawn = [task for task in tasks if task["claimed"] and is_number(task["difference"])]
     return {
-        "plots": [charts.svg(plot, label) for plot in plots],
-        "left_out": sum(not (t["claimed"] and wording.is_number(t["difference"])) for t in tasks),
+        "plots": [charts.to_svg(plot, label) for plot in plots],
+        "left_out": len(tasks) - len(drawn),
     }

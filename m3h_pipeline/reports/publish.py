@@ -10,19 +10,19 @@ from typing import Any
 import polars as pl
 
 from m3h_core.cohort import SPLITS, Cohort
-from m3h_pipeline import wording
 from m3h_pipeline.config import Config
 from m3h_pipeline.contracts.checks import get_state
 from m3h_pipeline.contracts.quarantine_csv import write_quarantine_csv
-from m3h_pipeline.reports.card import model_card
-from m3h_pipeline.reports.findings import worth_a_look
-from m3h_pipeline.reports.flow import erased_since, sample_flow
+from m3h_pipeline.reports.card import format_model_card
+from m3h_pipeline.reports.findings import select_highlights
+from m3h_pipeline.reports.flow import count_erased, count_sample_flow
 from m3h_pipeline.reports.page import ReportData, write_report
 from m3h_pipeline.reports.validation import write_validation
 from m3h_pipeline.state.data_files import read_json
 from m3h_pipeline.state.lineage import read_whole_lineage
 from m3h_pipeline.state.permissions import copy_folder_closed
 from m3h_pipeline.state.steps import Step, replace_folder
+from m3h_pipeline.wording import format_count
 
 _COPIED = {
     "quality": ["metrics.json", "trust.json", "detail.json", "predictions.parquet"],
@@ -63,9 +63,9 @@ def write_page(
     )
     lineage.write_parquet(to / "lineage.parquet")
     write_validation(snapshot, valid, to)
-    data = _report_data(config, snapshot, steps, valid, lineage, run_url)
+    data = _collect_report_data(config, snapshot, steps, valid, lineage, run_url)
     write_report(data, to / "report.html")
-    (to / "model_card.md").write_text(model_card(data))
+    (to / "model_card.md").write_text(format_model_card(data))
     return {"bytes": (to / "report.html").stat().st_size}
 
 
@@ -80,7 +80,7 @@ def publish(out: Path, page: Path, scores: Path | None = None) -> Path:
     return out / "latest"
 
 
-def _report_data(
+def _collect_report_data(
     config: Config,
     snapshot: str,
     steps: Mapping[str, Step],
@@ -121,15 +121,15 @@ def _report_data(
             "modalities": {name: int(present.sum()) for name, present in cohort.present.items()},
         },
         "lineage": rows,
-        "flow": sample_flow(
+        "flow": count_sample_flow(
             lineage,
             steps["ingested"].folder / "samples.parquet",
             valid["samples"].folder / "samples.parquet",
         ),
-        "erased": erased_since(valid),
+        "erased": count_erased(valid),
         "checks": checks,
         "gate": read_json(steps["gate"].folder / "gate.json"),
-        "looks": worth_a_look(valid),
+        "highlights": select_highlights(valid),
         "metrics": read_json(steps["quality"].folder / "metrics.json"),
         "tim": read_json(steps["tim"].folder / "tim.json"),
         "trust": read_json(steps["quality"].folder / "trust.json"),
@@ -141,17 +141,19 @@ def _report_data(
             "checks": steps["monitoring"].info["checks"],
         },
         "limits": steps["ingested"].info.get("limits", [])
-        + _limits(config, cohort, synthetic, _given(valid)),
+        + _describe_limits(config, cohort, synthetic, _list_given_modalities(valid)),
     }
 
 
-def _given(valid: Mapping[str, Step]) -> list[str]:
+def _list_given_modalities(valid: Mapping[str, Step]) -> list[str]:
     """The modalities whose vectors are the hospital's own."""
     rows = pl.scan_parquet(valid["embeddings"].folder / "embeddings.parquet")
     return rows.select(pl.col("modality").unique().sort()).collect()["modality"].to_list()
 
 
-def _limits(config: Config, cohort: Cohort, synthetic: bool, given: Sequence[str]) -> list[str]:
+def _describe_limits(
+    config: Config, cohort: Cohort, synthetic: bool, given: Sequence[str]
+) -> list[str]:
     """What a reader must know before trusting a number."""
     limits = []
     if synthetic:
@@ -178,7 +180,7 @@ def _limits(config: Config, cohort: Cohort, synthetic: bool, given: Sequence[str
     if absent:
         limits.append(f"This hospital delivered no data for: {', '.join(absent)}.")
     limits += [
-        f"The test split has {wording.format_count(len(cohort.rows(SPLITS['test'])))} samples: intervals "
+        f"The test split has {format_count(len(cohort.rows(SPLITS['test'])))} samples: intervals "
         "are wide, and with one interval a task some will exclude zero by chance.",
         "One training run an arm: intervals come from resampling patients, not from repeated "
         "training.",

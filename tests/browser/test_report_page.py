@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from report_example import example
 
-from m3h_pipeline.reports import interaction
+from m3h_pipeline.reports import interaction_charts, interaction_order
 from m3h_pipeline.reports.page import write_report
 
 if TYPE_CHECKING:
@@ -105,12 +105,14 @@ def test_counts_sort_as_they_are_shown(opened: Callable[..., Page]) -> None:
 def test_heat_map_by_mouse_and_by_keyboard(opened: Callable[..., Page]) -> None:
     page = opened(viewport={"width": 1200, "height": 900})
     tasks = example()["metrics"]["tasks"]
-    tim = interaction.arranged(
+    tim = interaction_order.arrange_tasks(
         example()["tim"], {task["task"]: task["department"] for task in tasks}
     )
 
     def words(i: int, j: int) -> str:
-        return interaction.cell_words(tim, i, j, {task["task"]: task["metric"] for task in tasks})
+        return interaction_charts.describe_cell(
+            tim, i, j, {task["task"]: task["metric"] for task in tasks}
+        )
 
     chart = page.locator(".map figure:first-child .chart:visible")
     tip = page.locator("#tip")

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from m3h_pipeline.reports.findings import last_screen, worth_a_look
+from m3h_pipeline.reports.findings import describe_data_checks, select_highlights
 from m3h_pipeline.state.steps import Step, produce
 
 
@@ -52,7 +52,7 @@ def steps() -> dict[str, Step]:
 
 
 def test_what_stops_comes_first_then_the_larger_share() -> None:
-    looks = worth_a_look(steps())
+    looks = select_highlights(steps())
     assert [(look["table"], look["check"]) for look in looks] == [
         ("events", "units"),
         ("events", "outliers"),
@@ -67,7 +67,7 @@ def test_what_stops_comes_first_then_the_larger_share() -> None:
 
 def test_the_last_screen_counts_the_states_apart(tmp_path: Path) -> None:
     produce(tmp_path / "snapshots" / "2026-01-01" / "valid" / "events", "key", lambda to: EVENTS)
-    lines = last_screen(tmp_path, "2026-01-01")
+    lines = describe_data_checks(tmp_path, "2026-01-01")
     assert lines[0].startswith(
         "Data       checks: 1 passed, 1 failed, 2 warned, 1 not judged. Most worth a look"
     )

@@ -20,7 +20,7 @@ from m3h_pipeline.defs.inputs import as_of_inputs
 from m3h_pipeline.defs.io_manager import step_io_manager
 from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.defs.validation import validated_tables
-from m3h_pipeline.reports.findings import last_screen
+from m3h_pipeline.reports.findings import describe_data_checks
 from m3h_pipeline.state.steps import read_step
 
 pytestmark = pytest.mark.slow(10)
@@ -82,7 +82,7 @@ def test_two_units_stop_the_run_until_they_are_accepted(out: Path) -> None:
     )
     assert read_step(out / "snapshots" / DAY / "inputs") is None
     assert "two groups of values" in (out / "snapshots" / DAY / "validation.html").read_text()
-    assert last_screen(out, DAY)[1].startswith(
+    assert describe_data_checks(out, DAY)[1].startswith(
         "           - events, units: ferritin: 30 of 300 values"
     )
 

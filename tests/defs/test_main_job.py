@@ -23,7 +23,7 @@ from m3h_core import Cohort
 from m3h_pipeline.definitions import defs
 from m3h_pipeline.defs.io_manager import step_name
 from m3h_pipeline.evaluation import claims
-from m3h_pipeline.reports.flow import erased_since, sample_flow
+from m3h_pipeline.reports.flow import count_erased, count_sample_flow
 from m3h_pipeline.state.steps import read_step
 
 M3H = [sys.executable, "-m", "m3h_pipeline.cli.main"]
@@ -347,10 +347,10 @@ def test_a_forgotten_patient_is_in_no_file_and_the_next_run_goes_on(finished, tm
         for folder in (snapshot / "valid").iterdir()
         if (step := read_step(folder))
     }
-    assert erased_since(valid)["samples"] == len(patient_rows)
+    assert count_erased(valid)["samples"] == len(patient_rows)
     lineage = pl.read_parquet(out / "latest" / "lineage.parquet")
     tables = (snapshot / folder / "samples.parquet" for folder in ("ingested", "valid/samples"))
-    flow = sample_flow(lineage, *tables)
+    flow = count_sample_flow(lineage, *tables)
     left = len(Cohort.load(snapshot / "cohort"))
     assert (
         flow["samples"]

@@ -25,7 +25,7 @@ from m3h_pipeline.defs.schedules import (
     find_active_run,
 )
 from m3h_pipeline.registry.notify import notify
-from m3h_pipeline.reports.card import model_card
+from m3h_pipeline.reports.card import format_model_card
 from m3h_pipeline.state.locks import hold_lock
 
 
@@ -108,7 +108,7 @@ def test_a_message_goes_to_the_command_and_to_the_web_address(tmp_path):
 def test_the_card_says_what_a_reviewer_needs_and_hides_small_counts():
     data = example()
     data["gate"]["champion"] = "4"
-    card = model_card({**data, "cohort": {**data["cohort"], "modalities": {"vision": 3}}})
+    card = format_model_card({**data, "cohort": {**data["cohort"], "modalities": {"vision": 3}}})
     for part in (
         "## Intended use",
         "## Cohort",

@@ -20,7 +20,7 @@ from m3h_pipeline.config import Config, SourceConfig
 from m3h_pipeline.evaluation import claims
 from m3h_pipeline.evaluation.quality import compare_arms
 from m3h_pipeline.reports.page import write_report
-from m3h_pipeline.reports.publish import _limits
+from m3h_pipeline.reports.publish import _describe_limits
 from m3h_pipeline.sources.tasks_file import limits_of, load_tasks
 
 TASKS = [
@@ -177,7 +177,9 @@ def test_a_limit_is_said_only_where_it_holds(arms):
         present=dict.fromkeys(names, np.zeros(len(cohort), bool)),
     )
     config = Config(source=SourceConfig(name="tables"))
-    assert not [limit for limit in _limits(config, cohort, False, []) if "diagnosis" in limit]
+    assert not [
+        limit for limit in _describe_limits(config, cohort, False, []) if "diagnosis" in limit
+    ]
     coded = load_tasks(only={"gout"})
     uncoded = load_tasks(only={"length_of_stay"})
     assert [len(limits_of(rules)) for rules in (coded, uncoded)] == [1, 0]

@@ -15,7 +15,7 @@ from report_example import example
 
 from m3h_pipeline import wording
 from m3h_pipeline.evaluation import claims
-from m3h_pipeline.reports import charts, interaction
+from m3h_pipeline.reports import charts, grouping, interaction_charts, interaction_order
 from m3h_pipeline.reports.page import write_report
 
 pytestmark = pytest.mark.slow(40)
@@ -152,7 +152,7 @@ def test_small_groups_are_never_counted_out(tmp_path: Path) -> None:
 
 def test_heat_map_fills_only_what_survives(page: str) -> None:
     tasks = example()["metrics"]["tasks"]
-    tim = interaction.arranged(
+    tim = interaction_order.arrange_tasks(
         example()["tim"], {task["task"]: task["department"] for task in tasks}
     )
     survivors = [(i, j) for i in range(8) for j in range(8) if tim["evidence"][i][j]]
@@ -167,7 +167,9 @@ def test_heat_map_fills_only_what_survives(page: str) -> None:
         assert len(cells) == 64
         assert sum(fill.startswith(("help", "harm")) for fill, _ in cells) == len(survivors)
         i, j = survivors[0]
-        assert cells[i * 8 + j][1] == interaction.cell_words(tim, i, j, {tim["tasks"][i]: "AUROC"})
+        assert cells[i * 8 + j][1] == interaction_charts.describe_cell(
+            tim, i, j, {tim["tasks"][i]: "AUROC"}
+        )
     assert f"<strong>{len(survivors)} survive</strong> a false discovery rate of 5%" in page
     assert "this project's reconstruction" in page
 
@@ -178,9 +180,9 @@ def test_graph_has_an_arrow_for_each_effect_that_survives(page: str) -> None:
     assert drawn.count("<title>") == sum(map(sum, evidence))
     drawing = example(tim_tasks=44)["tim"]
     assert sum(map(sum, drawing["evidence"])) > 40
-    assert charts.svg(interaction.graph(drawing), "graph").count("<title>") == 40
+    assert charts.to_svg(interaction_charts.draw_graph(drawing), "graph").count("<title>") == 40
     drawing["evidence"] = [[False] * 44] * 44
-    assert interaction.graph(drawing) is None
+    assert interaction_charts.draw_graph(drawing) is None
 
 
 def test_each_task_says_what_helps_it_and_of_how_many(page: str) -> None:
@@ -224,14 +226,16 @@ GROUPS = {
 
 
 def test_groups_are_compared_with_all_other_ways_to_train(page: str) -> None:
-    told = " ".join(interaction.grouping(GROUPS))
+    told = " ".join(grouping.describe_grouping(GROUPS))
     assert (
         "one model a task did best on the validation split: mean score 0.646, then 2 models with "
         "0.641." in told
     )
     assert told.endswith("Training in groups is not advised.")
     lost = " ".join(
-        interaction.grouping(GROUPS | {"best": "groups", "single": {"valid": 0.6, "test": 0.6}})
+        grouping.describe_grouping(
+            GROUPS | {"best": "groups", "single": {"valid": 0.6, "test": 0.6}}
+        )
     )
     assert (
         "2 models did best on the validation split: mean score 0.641, then one model of all tasks "
@@ -241,7 +245,7 @@ def test_groups_are_compared_with_all_other_ways_to_train(page: str) -> None:
         "not advised: on the test split it loses 0.019 against one model a task and 0.014 against "
         "one model" in lost
     )
-    shown = interaction.grouping(GROUPS | {"best": "groups", "advised": True})
+    shown = grouping.describe_grouping(GROUPS | {"best": "groups", "advised": True})
     assert shown[-1] == "Both splits agree, so training in these groups is advised:"
     assert "<ol" not in page.partition("Which tasks to train together")[2].partition("<h3>")[0]
 
@@ -252,7 +256,7 @@ def test_tasks_lie_by_department_and_likes_are_neighbours() -> None:
     matrix[[0, 3], 2] = 0.02  # both are helped by the same task
     tim["matrix"] = matrix.tolist()
     departments = dict.fromkeys(tim["tasks"], "a") | {tim["tasks"][1]: "b", tim["tasks"][6]: "b"}
-    new = interaction.arranged(tim, departments)
+    new = interaction_order.arrange_tasks(tim, departments)
     assert sorted(new["tasks"]) == sorted(tim["tasks"])
     runs = [
         d for at, d in enumerate(new["departments"]) if at == 0 or d != new["departments"][at - 1]
@@ -305,11 +309,11 @@ def test_cell_words_hold_all_that_is_known() -> None:
         "joint": [0.795, 0.71], "matrix": [[0, 0.012], [None, 0]], "low": [[0, 0.003], [None, 0]],
         "high": [[0, 0.021], [None, 0]], "source": [["retrained", "estimated"]] * 2,
     }  # fmt: skip
-    assert interaction.cell_words(tim, 0, 1, {"sepsis": "AUROC"}) == (
+    assert interaction_charts.describe_cell(tim, 0, 1, {"sepsis": "AUROC"}) == (
         "COPD → Sepsis: AUROC +0.012 (+0.003 to +0.021). Sepsis alone 0.780, with COPD 0.792, "
         "with all 2 tasks 0.795. Estimated, not retrained."
     )
-    assert interaction.cell_words(tim, 1, 0, {}) == "Sepsis → COPD: not measured."
+    assert interaction_charts.describe_cell(tim, 1, 0, {}) == "Sepsis → COPD: not measured."
 
 
 def test_charts_follow_the_theme(page: str) -> None:
@@ -378,17 +382,17 @@ def test_says_which_part_is_missing(tmp_path: Path) -> None:
 
 def test_an_interval_beyond_the_scale_ends_in_an_arrow() -> None:
     tasks = example()["metrics"]["tasks"]
-    [plot] = charts.interval_charts(tasks)
-    drawn = charts.svg(plot, "differences")
+    [plot] = charts.draw_intervals(tasks)
+    drawn = charts.to_svg(plot, "differences")
     assert len(re.findall("<title>", drawn)) == sum(t["claimed"] for t in tasks)
     assert "Length of stay: R² +0.110 (−0.090 to +0.310)" in drawn
-    assert charts.interval_charts([t | {"claimed": False} for t in tasks]) == []
+    assert charts.draw_intervals([t | {"claimed": False} for t in tasks]) == []
 
 
 def test_pictures_for_metadata() -> None:
-    image = interaction.heat_map(example()["tim"])
-    assert charts.png(image).startswith(b"\x89PNG")
-    assert charts.markdown(image, "TIM").startswith("![TIM](data:image/png;base64,iVBOR")
+    image = interaction_charts.draw_heat_map(example()["tim"])
+    assert charts.to_png(image).startswith(b"\x89PNG")
+    assert charts.to_markdown(image, "TIM").startswith("![TIM](data:image/png;base64,iVBOR")
 
 
 def test_all_tasks_interacting_stay_light(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def example(tim_tasks: int = 8, seed: int = 0, full: bool = False) -> dict[str, 
                 "description": "At most 0.1% quarantined.",
             },
         ],
-        "looks": [
+        "highlights": [
             {
                 "table": "events",
                 "check": "sentinels",
