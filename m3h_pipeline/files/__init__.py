@@ -1,1 +1,1 @@
-"""Reading what people wrote: plain files only, in a known encoding, with errors that say the line."""
+"""Files that people wrote: plain files only, in a known encoding; errors say the line."""

@@ -157,8 +157,10 @@ def _guess(text: bytes) -> tuple[str, float]:
 
     >>> _guess("Frau Müller, Größe, 38,5 °C".encode("latin-1"))
     ('LATIN1', 1.0)
-    >>> _guess("Frau Müller “stabil”".encode("cp1252"))[0], _guess("Größe, Müller".encode("cp850"))[0]
-    ('WINDOWS-1252', 'CP850')
+    >>> _guess("Frau Müller “stabil”".encode("cp1252"))[0]
+    'WINDOWS-1252'
+    >>> _guess("Größe, Müller".encode("cp850"))[0]
+    'CP850'
     """
     scores = []
     for python_name, name in _CANDIDATES.items():

@@ -1,59 +1,36 @@
-"""The synthetic hospital: MIMIC-IV's layout, the same bytes for the same seed, wrong rows where the
-list says.
-"""
+"""The synthetic hospital: MIMIC-IV's layout, and the same bytes for the same seed."""
 
 import gzip
 import hashlib
-import io
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from demo_rows import N_STAYS, read_right_rows, read_rows
 from PIL import Image
 
-from m3h_pipeline.contracts.split import split_rows
 from m3h_pipeline.demo import write_demo_hospital
 from m3h_pipeline.demo.codes import CODES
 from m3h_pipeline.demo.diseases import DISEASES
 from m3h_pipeline.demo.lab_results import draw_lab_results
 from m3h_pipeline.demo.story import draw_stays
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.sources.base import Settings
-from m3h_pipeline.sources.mimic_iv import MimicIV
 from m3h_pipeline.sources.tasks_file import load_signals, load_tasks
 
-STAYS = 300
 METADATA = "cxr/mimic-cxr-2.0.0-metadata"
 TABLES = [
-    "hosp/patients", "hosp/admissions", "hosp/diagnoses_icd", "hosp/d_icd_diagnoses", "hosp/labevents",
-    "hosp/d_labitems", "icu/icustays", "icu/chartevents", "icu/procedureevents", "icu/d_items",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def hospital(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("demo") / "hospital"
-    write_demo_hospital(folder, STAYS, 0)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def wrong(hospital) -> pl.DataFrame:
-    return pl.read_csv(hospital / "wrong_rows.csv")
-
-
-def rows(hospital: Path, table: str, n_rows: int | None = None) -> pl.DataFrame:
-    """A table as text, without its wrong bytes."""
-    text = gzip.decompress((hospital / f"{table}.csv.gz").read_bytes()).decode(errors="replace")
-    return pl.read_csv(io.StringIO(text), infer_schema=False, n_rows=n_rows)
-
-
-def right_rows(hospital: Path, table: str, wrong: pl.DataFrame) -> pl.DataFrame:
-    bad = wrong.filter(file=f"{table}.csv.gz")["row"].to_list()
-    return (
-        rows(hospital, table).with_row_index("row", 1).filter(~pl.col("row").is_in(bad)).drop("row")
-    )
+    "hosp/patients",
+    "hosp/admissions",
+    "hosp/diagnoses_icd",
+    "hosp/d_icd_diagnoses",
+    "hosp/labevents",
+    "hosp/d_labitems",
+    "icu/icustays",
+    "icu/chartevents",
+    "icu/procedureevents",
+    "icu/d_items",
+]
 
 
 def listing(folder: Path) -> dict[str, str]:
@@ -90,7 +67,10 @@ def test_values_are_written_as_mimic_iv_writes_them(hospital, mimic_demo, wrong)
         for column in columns:
             shapes = [
                 set(frame[column].drop_nulls().str.replace_all(r"\d", "9").unique())
-                for frame in (right_rows(hospital, table, wrong), rows(mimic_demo, table, 50_000))
+                for frame in (
+                    read_right_rows(hospital, table, wrong),
+                    read_rows(mimic_demo, table, 50_000),
+                )
             ]
             assert shapes[0] <= shapes[1], (table, column)
     items = pl.Series(
@@ -107,13 +87,16 @@ def test_values_are_written_as_mimic_iv_writes_them(hospital, mimic_demo, wrong)
             .select("itemid", "valueuom")
             .drop_nulls()
             .unique()
-            for frame in (right_rows(hospital, table, wrong), rows(mimic_demo, table, 50_000))
+            for frame in (
+                read_right_rows(hospital, table, wrong),
+                read_rows(mimic_demo, table, 50_000),
+            )
         )
         assert ours.join(real, on=["itemid", "valueuom"], how="anti").is_empty()
 
 
 def test_same_seed_same_bytes(hospital, tmp_path):
-    write_demo_hospital(tmp_path / "again", STAYS, 0)
+    write_demo_hospital(tmp_path / "again", N_STAYS, 0)
     assert listing(tmp_path / "again") == listing(hospital)
     write_demo_hospital(tmp_path / "other", 20, 1)
     write_demo_hospital(tmp_path / "first", 20, 0)
@@ -147,22 +130,22 @@ def test_small_hospitals_have_no_wrong_rows(tmp_path, stays):
     write_demo_hospital(
         tmp_path / "hospital", stays, 0, on_progress=lambda *progress: done.append(progress)
     )
-    assert rows(tmp_path / "hospital", "hosp/admissions").height == stays
+    assert read_rows(tmp_path / "hospital", "hosp/admissions").height == stays
     assert (tmp_path / "hospital" / "wrong_rows.csv").read_text() == "file,row,kind\n"
     assert done == [(stays, stays)]
 
 
 def test_stays_and_patients(hospital, wrong):
-    stays = right_rows(hospital, "hosp/admissions", wrong)
-    patients = rows(hospital, "hosp/patients")
+    stays = read_right_rows(hospital, "hosp/admissions", wrong)
+    patients = read_rows(hospital, "hosp/patients")
     spoiled = wrong.filter(
         pl.col("file") == "hosp/admissions.csv.gz", pl.col("kind") != "duplicate"
     ).height
-    assert stays.height == STAYS - spoiled
+    assert stays.height == N_STAYS - spoiled
     assert stays["hadm_id"].is_unique().all()
     assert patients["subject_id"].is_unique().all()
     assert set(stays["subject_id"]) <= set(patients["subject_id"])
-    assert 1.2 < STAYS / patients.height < 1.7
+    assert 1.2 < N_STAYS / patients.height < 1.7
     times = stays.select(
         "subject_id",
         pl.col("admittime", "dischtime", "deathtime").str.to_datetime(),
@@ -183,12 +166,12 @@ def test_codes_stand_for_their_task_alone():
     rules = [rule for rule in load_tasks() if rule.icd9]
     assert {rule.spec.name for rule in rules} == set(DISEASES)
     for disease, version, code in CODES.select("disease", "icd_version", "icd_code").iter_rows():
-        found = {
+        names = {
             rule.spec.name
             for rule in rules
             if code.startswith(rule.icd9 if version == 9 else rule.icd10)
         }
-        assert found == ({disease} if disease != "other" else set()), code
+        assert names == ({disease} if disease != "other" else set()), code
 
 
 def test_every_signal_is_there(hospital):
@@ -197,9 +180,11 @@ def test_every_signal_is_there(hospital):
         "lab": "hosp/labevents",
         "procedure": "icu/procedureevents",
     }
-    found = {kind: set(rows(hospital, table)["itemid"]) for kind, table in tables.items()}
+    items = {kind: set(read_rows(hospital, table)["itemid"]) for kind, table in tables.items()}
     missing = {
-        s.code for s in load_signals() if not {str(item) for item in s.mimic_iv} & found[s.kind]
+        signal.code
+        for signal in load_signals()
+        if items[signal.kind].isdisjoint(map(str, signal.mimic_iv))
     }
     # Rare procedures need a larger hospital.
     assert missing <= {
@@ -235,10 +220,10 @@ def test_no_single_lab_decides_a_diagnosis():
     best = 0.0
     for item in order.columns[1:]:
         values = order[item].to_numpy()
-        known = np.isfinite(values)
+        is_measured = np.isfinite(values)
         for k in range(len(DISEASES)):
-            if stays.coded[known, k].sum() > 20:
-                area = auroc(values[known], stays.coded[known, k])
+            if stays.coded[is_measured, k].sum() > 20:
+                area = auroc(values[is_measured], stays.coded[is_measured, k])
                 best = max(best, area, 1 - area)
     assert 0.75 < best < 0.92
 
@@ -249,7 +234,7 @@ def test_records_are_known_later_than_taken(hospital, wrong):
         ("hosp/labevents", 0.5),
         ("note/radiology", 0.5),
     ):
-        times = right_rows(hospital, table, wrong).select(
+        times = read_right_rows(hospital, table, wrong).select(
             pl.col("charttime", "storetime").str.to_datetime()
         )
         hours = (times["storetime"] - times["charttime"]).dt.total_minutes() / 60
@@ -258,14 +243,14 @@ def test_records_are_known_later_than_taken(hospital, wrong):
 
 
 def test_labs_without_a_stay(hospital, wrong):
-    labs = right_rows(hospital, "hosp/labevents", wrong)
+    labs = read_right_rows(hospital, "hosp/labevents", wrong)
     assert 0.1 < labs["hadm_id"].is_null().mean() < 0.35
 
 
 def test_discharge_summaries_would_leak_but_come_late(hospital, wrong):
-    notes = right_rows(hospital, "note/discharge", wrong)
-    stays = right_rows(hospital, "hosp/admissions", wrong).select("hadm_id", "dischtime")
-    codes = right_rows(hospital, "hosp/diagnoses_icd", wrong)
+    notes = read_right_rows(hospital, "note/discharge", wrong)
+    stays = read_right_rows(hospital, "hosp/admissions", wrong).select("hadm_id", "dischtime")
+    codes = read_right_rows(hospital, "hosp/diagnoses_icd", wrong)
     gout = set(
         codes.filter(pl.col("icd_code").is_in(CODES.filter(disease="gout")["icd_code"].implode()))[
             "hadm_id"
@@ -280,22 +265,22 @@ def test_discharge_summaries_would_leak_but_come_late(hospital, wrong):
     )
     # A report never carries the list of diagnoses.
     assert (
-        not right_rows(hospital, "note/radiology", wrong)["text"]
+        not read_right_rows(hospital, "note/radiology", wrong)["text"]
         .str.contains("Discharge Diagnosis")
         .any()
     )
 
 
 def test_sick_patients_have_more_notes_and_films(hospital, wrong):
-    stays = right_rows(hospital, "hosp/admissions", wrong)
-    noted = set(rows(hospital, "note/radiology")["hadm_id"])
-    filmed = set(rows(hospital, METADATA)["subject_id"])
+    stays = read_right_rows(hospital, "hosp/admissions", wrong)
+    noted = set(read_rows(hospital, "note/radiology")["hadm_id"])
+    filmed = set(read_rows(hospital, METADATA)["subject_id"])
     assert 0.75 < stays["hadm_id"].is_in(noted).mean() < 0.95
     assert 0.5 < stays["subject_id"].is_in(filmed).mean() < 0.85
 
 
 def test_pictures(hospital, wrong):
-    films = rows(hospital, METADATA).with_row_index("row", 1)
+    films = read_rows(hospital, METADATA).with_row_index("row", 1)
     spoiled = set(wrong.filter(pl.col("file").str.starts_with(METADATA))["row"])
     assert set(films["ViewPosition"]) == {"PA", "AP", "LATERAL"}
     files = {path.name: path for path in hospital.rglob("*.jpg")}
@@ -310,7 +295,7 @@ def test_pictures(hospital, wrong):
 
 def test_pictures_show_a_large_heart(hospital):
     """The left border of the heart is darker, being lung, where there is no heart failure."""
-    codes = rows(hospital, "hosp/diagnoses_icd")
+    codes = read_rows(hospital, "hosp/diagnoses_icd")
     failing = set(
         codes.filter(
             pl.col("icd_code").is_in(CODES.filter(disease="heart_failure")["icd_code"].implode())
@@ -318,9 +303,8 @@ def test_pictures_show_a_large_heart(hospital):
     )
     brightness = []
     label = []
-    for film in (
-        rows(hospital, METADATA).filter(pl.col("ViewPosition") != "LATERAL").iter_rows(named=True)
-    ):
+    films = read_rows(hospital, METADATA).filter(pl.col("ViewPosition") != "LATERAL")
+    for film in films.iter_rows(named=True):
         file = next(hospital.glob(f"cxr/files/*/*/*/{film['dicom_id']}.jpg"), None)
         if file is None or file.stat().st_size < 4000:
             continue
@@ -329,92 +313,3 @@ def test_pictures_show_a_large_heart(hospital):
         brightness.append(pixels[120:155, 145:165].mean() / pixels.mean())
         label.append(film["subject_id"] in failing)
     assert 0.6 < auroc(np.array(brightness), np.array(label)) < 0.95
-
-
-def test_wrong_rows_are_what_the_list_says(hospital, wrong):
-    assert 40 <= wrong.height <= 100
-    tables = {
-        name.removesuffix(".csv.gz"): rows(hospital, name.removesuffix(".csv.gz"))
-        for name in wrong["file"].unique()
-    }
-    known = set(tables["hosp/admissions"]["hadm_id"])
-    paths = {path.stem: path for path in hospital.rglob("*.jpg")}
-    for file, row, kind in wrong.iter_rows():
-        table = file.removesuffix(".csv.gz")
-        cells = tables[table].row(row - 1, named=True)
-        text = " ".join(value for value in cells.values() if value)
-        found = {
-            "bad_date": "02-30" in text or "0230" in text,
-            "broken_utf8": "\ufffd" in text,
-            "discharge_before_admission": cells.get("dischtime", "") < cells.get("admittime", ""),
-            "duplicate": kind == "duplicate"
-            and tables[table].rows().count(tuple(cells.values())) == 2,
-            "empty_file": "dicom_id" in cells
-            and paths.get(cells["dicom_id"], hospital).stat().st_size == 0,
-            "empty_text": (cells.get("text") or " ").isspace(),
-            "impossible_value": cells.get("valuenum") in ("900", "1390"),
-            "missing_file": "dicom_id" in cells and cells["dicom_id"] not in paths,
-            "orphan_hadm_id": cells.get("hadm_id") not in known,
-            "text_in_number": any(word in text for word in ("unknown", "HEMOLYZED", "see note")),
-            "truncated_file": "dicom_id" in cells and not readable(paths.get(cells["dicom_id"])),
-            "unknown_unit": cells.get("valueuom") in ("drops", "furlongs"),
-            "unknown_version": cells.get("icd_version") == "11",
-        }
-        assert found[kind], (file, row, kind)
-    shares = wrong.group_by("file").len()
-    for file, count in shares.iter_rows():
-        assert count / tables[file.removesuffix(".csv.gz")].height < 0.05, file
-
-
-def readable(file: Path | None) -> bool:
-    try:
-        with Image.open(file) as picture:
-            picture.load()
-    except (OSError, AttributeError):
-        return False
-    return True
-
-
-def test_contracts_find_every_wrong_row(hospital, wrong, tmp_path):
-    MimicIV(hospital).extract(tmp_path, Settings())
-    tasks = [rule.spec for rule in load_tasks()]
-    caught = []
-    for table in ("samples", "events", "notes", "images", "labels"):
-        folder = tmp_path / "valid" / table
-        folder.mkdir(parents=True)
-        result = split_rows(
-            table,
-            tmp_path / f"{table}.parquet",
-            folder / f"{table}.parquet",
-            folder / "quarantine.parquet",
-            samples=None
-            if table == "samples"
-            else tmp_path / "valid" / "samples" / "samples.parquet",
-            quarantined_samples=None
-            if table == "samples"
-            else tmp_path / "valid" / "samples" / "quarantine.parquet",
-            tasks=tasks,
-        )
-        assert result.share < 0.05, table
-        caught.append(
-            pl.read_parquet(folder / "quarantine.parquet").select(
-                "source_file", "source_row", "rule"
-            )
-        )
-    caught = pl.concat(caught)
-    missed = wrong.join(
-        caught, left_on=["file", "row"], right_on=["source_file", "source_row"], how="anti"
-    )
-    # A patient's wrong age makes the rows of its stays wrong; a truncated picture is found when it
-    # is opened.
-    assert set(missed.select("file", "kind").rows()) == {
-        ("hosp/patients.csv.gz", "text_in_number"),
-        (f"{METADATA}.csv.gz", "truncated_file"),
-    }
-    # All that is caught was planted, or belongs to a stay that was.
-    planted = caught.filter(pl.col("rule") != "sample_quarantined")
-    extra = planted.join(
-        wrong, left_on=["source_file", "source_row"], right_on=["file", "row"], how="anti"
-    )
-    assert extra.filter(pl.col("source_file") != "hosp/admissions.csv.gz").is_empty()
-    assert extra.height == 1

@@ -258,7 +258,7 @@ def test_drift_is_seen_where_it_is_and_only_there(nights):
 
 
 def test_no_patient_s_value_is_outside_snapshots_and_quarantine(nights):
-    traces = set(marked_hospital.found(nights.out, nights.printed))
+    traces = set(marked_hospital.find_marks(nights.out, nights.printed))
     allowed = {
         (file, mark)
         for file, columns in marked_hospital.ROWS_OF_PATIENTS.items()
@@ -268,7 +268,7 @@ def test_no_patient_s_value_is_outside_snapshots_and_quarantine(nights):
     assert traces - allowed == set()
     # The search does find them: each was read, and a file that may hold an id does.
     assert ("latest/predictions.parquet", ("samples", "stay_id")) in traces
-    inside = {mark for _, mark in marked_hospital.found(nights.out / "snapshots", "")}
+    inside = {mark for _, mark in marked_hospital.find_marks(nights.out / "snapshots", "")}
     assert inside == set(marked_hospital.MARKS)
 
 

@@ -36,9 +36,9 @@ def passage(folder: Path, rows: list[dict[str, Any]], **how: Any) -> Passage:
     )
 
 
-def labels_of(found: Passage, sample: str) -> dict[str, float]:
+def labels_of(result: Passage, sample: str) -> dict[str, float]:
     return dict(
-        found.valid("labels")
+        result.valid("labels")
         .filter(pl.col("sample_id").str.starts_with(sample))
         .select("task", "value")
         .rows()
@@ -47,8 +47,15 @@ def labels_of(found: Passage, sample: str) -> dict[str, float]:
 
 def test_the_made_up_file_has_the_layout_of_the_published_one():
     assert len(HEADER) == 7 + sum(WIDTHS.values()) + 768 + 1 + 14 + 2
-    assert HEADER[:7] == ["haim_id", "img_id", "img_charttime", "img_deltacharttime", "discharge_location",
-                          "img_length_of_stay", "death_status"]  # fmt: skip
+    assert HEADER[:7] == [
+        "haim_id",
+        "img_id",
+        "img_charttime",
+        "img_deltacharttime",
+        "discharge_location",
+        "img_length_of_stay",
+        "death_status",
+    ]
     assert HEADER[-4:] == [
         "Pneumothorax",
         "Support Devices",
@@ -59,22 +66,29 @@ def test_the_made_up_file_has_the_layout_of_the_published_one():
 
 def test_what_a_row_becomes(tmp_path):
     cells = row(7, 1, img_length_of_stay=47.5, death_status=0)
-    found = passage(tmp_path, [cells], subjects=[f"subject {i}" for i in range(9)])
-    sample = found.valid("samples").row(0, named=True)
+    result = passage(tmp_path, [cells], subjects=[f"subject {i}" for i in range(9)])
+    sample = result.valid("samples").row(0, named=True)
     taken = ADMITTED + dt.timedelta(hours=34)
     assert sample | {"split": None} == {
-        "sample_id": f"img-7-1-{taken:%Y%m%d%H%M%S}", "stay_id": "7", "subject_id": "subject 7",
-        "admit_time": ADMITTED, "discharge_time": taken + dt.timedelta(hours=47.5), "prediction_time": taken,
-        "split": None, "sex": "M",
-    }  # fmt: skip
-    vectors = dict(found.valid("embeddings").select("modality", "vector").rows())
+        "sample_id": f"img-7-1-{taken:%Y%m%d%H%M%S}",
+        "stay_id": "7",
+        "subject_id": "subject 7",
+        "admit_time": ADMITTED,
+        "discharge_time": taken + dt.timedelta(hours=47.5),
+        "prediction_time": taken,
+        "split": None,
+        "sex": "M",
+    }
+    vectors = dict(result.valid("embeddings").select("modality", "vector").rows())
     for modality, prefixes in {
-        "tabular": ["de_"], "timeseries": ["ts_ce_", "ts_le_", "ts_pe_"], "language": ["n_ecg_", "n_ech_"],
+        "tabular": ["de_"],
+        "timeseries": ["ts_ce_", "ts_le_", "ts_pe_"],
+        "language": ["n_ecg_", "n_ech_"],
         "vision": ["vd_", "vp_", "vmd_", "vmp_"],
-    }.items():  # fmt: skip
+    }.items():
         expected = [cells[f"{prefix}{i}"] for prefix in prefixes for i in range(WIDTHS[prefix])]
         assert vectors[modality] == pytest.approx(expected), modality
-    assert sorted(found.inputs()) == sorted(
+    assert sorted(result.inputs()) == sorted(
         [f"{name}.parquet" for name in ("samples", *MODALITIES)]
         + [f"given_{name}.parquet" for name in MODALITIES]
     )
@@ -82,7 +96,7 @@ def test_what_a_row_becomes(tmp_path):
 
 def test_the_twelve_tasks(tmp_path):
     values = {"Atelectasis": "1.0", "Cardiomegaly": "0.0", "Edema": "-1.0", "Lung Lesion": ""}
-    found = passage(
+    result = passage(
         tmp_path,
         [
             row(1, **values, img_length_of_stay=47.9, death_status=0),
@@ -92,34 +106,35 @@ def test_the_twelve_tasks(tmp_path):
         ],
     )
     assert len(TASKS) == 12
-    known = labels_of(found, "img-1-")
-    assert (known["atelectasis"], known["cardiomegaly"]) == (1.0, 0.0)
-    assert not {"edema", "lung_lesion", "no_finding", "support_devices"} & known.keys()
+    labels = labels_of(result, "img-1-")
+    assert (labels["atelectasis"], labels["cardiomegaly"]) == (1.0, 0.0)
+    assert not {"edema", "lung_lesion", "no_finding", "support_devices"} & labels.keys()
     both = ["discharged_within_48h", "died_within_48h"]
-    assert [[labels_of(found, f"img-{i}-").get(task) for task in both] for i in (1, 2, 3, 4)] == [
-        [1, 0], [0, 1], [0, 0], [None, 0],
-    ]  # fmt: skip
+    by_image = [labels_of(result, f"img-{i}-") for i in (1, 2, 3, 4)]
+    expected = [(1, 0), (0, 1), (0, 0), (None, 0)]
+    for labels, values in zip(by_image, expected, strict=True):
+        assert tuple(labels.get(task) for task in both) == values
 
 
 def test_duplicates_and_the_malformed_tail_are_accounted_for(tmp_path):
     rows = [row(i, image) for i in range(1, 30) for image in range(2)]
     again = [row(1, 0), row(2, 0, haim_id=77), row(1, 0, img_charttime="2180-05-02 08:00:01")]
-    found = passage(tmp_path, rows + again, tail="12,img-x,2180-05\n3,4\n" + "5," * 5000 + "6\n")
-    assert found.facts["rows read"] == {"cxr_ic_fusion_1103.csv": len(rows) + 6}
-    assert found.split["samples"].kept == len(rows) + 1
-    assert found.out_of_scope("samples") == {
+    result = passage(tmp_path, rows + again, tail="12,img-x,2180-05\n3,4\n" + "5," * 5000 + "6\n")
+    assert result.facts["rows read"] == {"cxr_ic_fusion_1103.csv": len(rows) + 6}
+    assert result.split["samples"].kept == len(rows) + 1
+    assert result.out_of_scope("samples") == {
         "the same image again, under another ICU stay of its admission": 1
-    }  # fmt: skip
-    assert sorted(found.reasons("samples")) == [
+    }
+    assert sorted(result.reasons("samples")) == [
         ("duplicate_key", "No earlier row may have the same sample_id; the first is kept."),
         ("unreadable_field", "These fields could not be read: row: 2 fields, expected 4869"),
         ("unreadable_field", "These fields could not be read: row: 3 fields, expected 4869"),
         ("unreadable_field", "These fields could not be read: row: 5001 fields, expected 4869"),
     ]
-    assert found.split["embeddings"].kept == 4 * (len(rows) + 1)
-    assert not found.split["labels"].quarantined
-    assert not found.split["embeddings"].quarantined
-    assert found.read("lineage")["rows"].sum() == len(rows) + 6
+    assert result.split["embeddings"].kept == 4 * (len(rows) + 1)
+    assert not result.split["labels"].quarantined
+    assert not result.split["embeddings"].quarantined
+    assert result.read("lineage")["rows"].sum() == len(rows) + 6
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -139,17 +154,17 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_wrong_rows_are_quarantined_each_with_its_reason_and_cost_no_other(tmp_path):
     good = [row(1), row(2)]
     wrong = [row(3, image) | change for image, (change, _) in enumerate(WRONG)]
-    found = passage(tmp_path, [*good, *wrong], subjects=["p"] * 5)
-    assert sorted(found.reasons("samples")) == sorted(
+    result = passage(tmp_path, [*good, *wrong], subjects=["p"] * 5)
+    assert sorted(result.reasons("samples")) == sorted(
         ("unreadable_field", f"These fields could not be read: {says}") for _, says in WRONG
     )
-    assert [found.split[table].kept for table in ("samples", "embeddings")] == [2, 8]
+    assert [result.split[table].kept for table in ("samples", "embeddings")] == [2, 8]
 
 
 def test_a_good_copy_of_a_wrong_row_takes_its_place(tmp_path):
-    found = passage(tmp_path, [row(1, vd_3="x"), row(1), row(2)])
-    assert found.split["samples"].kept == 2
-    assert len(labels_of(found, "img-1-")) > 2
+    result = passage(tmp_path, [row(1, vd_3="x"), row(1), row(2)])
+    assert result.split["samples"].kept == 2
+    assert len(labels_of(result, "img-1-")) > 2
 
 
 def test_empty_numbers_are_nothing_and_a_lone_image_stands_for_its_mean(tmp_path):
@@ -159,8 +174,8 @@ def test_empty_numbers_are_nothing_and_a_lone_image_stands_for_its_mean(tmp_path
         | {"ts_le_0": "", "de_5": "NaN"}
     )
     cells = row(1) | lone
-    found = passage(tmp_path, [cells])
-    vectors = dict(found.valid("embeddings").select("modality", "vector").rows())
+    result = passage(tmp_path, [cells])
+    vectors = dict(result.valid("embeddings").select("modality", "vector").rows())
     own = [cells[f"vd_{i}"] for i in range(1024)] + [cells[f"vp_{i}"] for i in range(18)]
     assert vectors["vision"] == pytest.approx(own * 2)
     assert vectors["timeseries"][99] == vectors["tabular"][5] == 0.0
@@ -213,13 +228,13 @@ def test_given_vectors_to_a_model_that_takes_vectors(tmp_path):
     from m3h_pipeline.registry.serving import HospitalModel
     from m3h_pipeline.registry.signature import build_signature
 
-    found = passage(tmp_path, [row(i, image) for i in range(1, 61) for image in range(2)])
+    result = passage(tmp_path, [row(i, image) for i in range(1, 61) for image in range(2)])
     specs = [task.to_dict() for task in TASKS]
     for table in ("samples", "labels", "embeddings"):
         samples = None if table == "samples" else tmp_path / "out/valid/samples/samples.parquet"
         to = tmp_path / "out/valid" / table
         facts = validate(
-            table, found.ingested / f"{table}.parquet", to, samples=samples, tasks=specs
+            table, result.ingested / f"{table}.parquet", to, samples=samples, tasks=specs
         )
         assert all(check["passed"] for check in facts["checks"]), facts
     embedded = {}
@@ -262,8 +277,8 @@ def test_given_vectors_to_a_model_that_takes_vectors(tmp_path):
         {f"{name}_vector": frame["vector"].to_list() for name, frame in given.items()}
     )
     scores = served.predict(None, rows)
-    said = calibrator.calibrated(predictions)["atelectasis"]
-    assert np.abs(scores["atelectasis"].to_numpy() - said).max() < 1e-5
+    y_score = calibrator.calibrated(predictions)["atelectasis"]
+    assert np.abs(scores["atelectasis"].to_numpy() - y_score).max() < 1e-5
     without = served.predict(None, rows.drop(columns="vision_vector"))
     assert without["atelectasis"].notna().all()
     assert without["lacks"].tolist() == [["vision"]] * len(rows)

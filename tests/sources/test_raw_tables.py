@@ -29,13 +29,13 @@ def load(request, tmp_path):
         file.write_bytes(gzip.compress(content, 1) if request.param == ".csv.gz" else content)
         with duckdb.connect() as connection:
             rows = RawReader(connection, tmp_path).load(
-                open_table(tmp_path, file, ["a", "b"]), "found", ["a", "b"]
+                open_table(tmp_path, file, ["a", "b"]), "loaded", ["a", "b"]
             )
-            counts = "SELECT count(*), count(broken), max(length(b)), max(source_row) FROM found"
-            found = connection.execute(counts).fetchone()
-        assert found is not None
-        assert rows == found[0] == found[3]
-        return found[:3]
+            counts = "SELECT count(*), count(broken), max(length(b)), max(source_row) FROM loaded"
+            counted = connection.execute(counts).fetchone()
+        assert counted is not None
+        assert rows == counted[0] == counted[3]
+        return counted[:3]
 
     return load
 
@@ -83,7 +83,7 @@ def test_a_damaged_gzip_file_is_refused(tmp_path, spoil):
     )
     table = RawTable(file, file.name, ("a", "b"))
     with duckdb.connect() as connection, pytest.raises(InputError, match="copy it again"):
-        RawReader(connection, tmp_path).load(table, "found", ["a", "b"])
+        RawReader(connection, tmp_path).load(table, "loaded", ["a", "b"])
 
 
 def test_a_block_of_zeros_is_part_of_a_gzip_file(tmp_path):
@@ -100,7 +100,7 @@ def test_a_block_of_zeros_is_part_of_a_gzip_file(tmp_path):
     (tmp_path / "table.csv.gz").write_bytes(packed)
     with duckdb.connect() as connection:
         table = open_table(tmp_path, tmp_path / "table.csv.gz", ["a"])
-        assert RawReader(connection, tmp_path).load(table, "found", ["a"]) == 6500
+        assert RawReader(connection, tmp_path).load(table, "loaded", ["a"]) == 6500
 
 
 @pytest.mark.parametrize("rows", [b"7,1,2\n8,3,4\n", b"7,1,2\n8,3\n"])
@@ -108,8 +108,8 @@ def test_columns_with_odd_names(tmp_path, rows):
     (tmp_path / "table.csv").write_bytes(b',"x""y",a\n' + rows)
     table = open_table(tmp_path, tmp_path / "table.csv", ["a"])
     with duckdb.connect() as connection:
-        assert RawReader(connection, tmp_path).load(table, "found", table.columns) == 2
-        assert connection.execute("FROM found").fetchall()[0] == ("7", "1", "2", 1, None)
+        assert RawReader(connection, tmp_path).load(table, "loaded", table.columns) == 2
+        assert connection.execute("FROM loaded").fetchall()[0] == ("7", "1", "2", 1, None)
 
 
 # Ending early -------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ from m3h_pipeline.sources.raw_tables import RawReader, open_table
 file = Path(sys.argv[1])
 with duckdb.connect() as connection:
     print("reading", flush=True)
-    RawReader(connection, file.parent).load(open_table(file.parent, file, ["a"]), "found", ["a"])
+    RawReader(connection, file.parent).load(open_table(file.parent, file, ["a"]), "loaded", ["a"])
 """
 
 
@@ -158,7 +158,7 @@ def test_reading_in_another_thread_can_be_ended(long_table, tmp_path, seconds):
 
         def read():
             try:
-                reader.load(long_table, "found", ["a"])
+                reader.load(long_table, "loaded", ["a"])
             except duckdb.InterruptException:
                 ends.append("interrupted")
 

@@ -13,18 +13,48 @@ import numpy as np
 
 # In the file's order; read from HAIM's code, which writes it.
 _WIDTHS = {
-    "de_": 6, "vd_": 1024, "vp_": 18, "vmd_": 1024, "vmp_": 18, "ts_ce_": 99, "ts_le_": 242, "ts_pe_": 110,
-    "n_ecg_": 768, "n_ech_": 768, "n_rad_": 768,
-}  # fmt: skip
+    "de_": 6,
+    "vd_": 1024,
+    "vp_": 18,
+    "vmd_": 1024,
+    "vmp_": 18,
+    "ts_ce_": 99,
+    "ts_le_": 242,
+    "ts_pe_": 110,
+    "n_ecg_": 768,
+    "n_ech_": 768,
+    "n_rad_": 768,
+}
 _CHEXPERT = (
-    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion",
-    "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia", "Pneumothorax", "Support Devices",
-)  # fmt: skip
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Enlarged Cardiomediastinum",
+    "Fracture",
+    "Lung Lesion",
+    "Lung Opacity",
+    "No Finding",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Pneumonia",
+    "Pneumothorax",
+    "Support Devices",
+)
 HEADER = [
-    "haim_id", "img_id", "img_charttime", "img_deltacharttime", "discharge_location", "img_length_of_stay",
-    "death_status", *(f"{prefix}{i}" for prefix, width in _WIDTHS.items() for i in range(width)),
-    "split", *_CHEXPERT, "PerformedProcedureStepDescription", "ViewPosition",
-]  # fmt: skip
+    "haim_id",
+    "img_id",
+    "img_charttime",
+    "img_deltacharttime",
+    "discharge_location",
+    "img_length_of_stay",
+    "death_status",
+    *(f"{prefix}{i}" for prefix, width in _WIDTHS.items() for i in range(width)),
+    "split",
+    *_CHEXPERT,
+    "PerformedProcedureStepDescription",
+    "ViewPosition",
+]
 ADMITTED = dt.datetime(2180, 5, 1, 8)
 Row = dict[str, Any]
 
@@ -41,10 +71,15 @@ def row(stay: int, image: int = 0, seed: int | None = None, **others: Any) -> Ro
     values |= {"de_0": 40 + stay % 50, "de_1": stay % 2, "split": "train", "ViewPosition": "AP"}
     values |= {name: ["1.0", "0.0", "-1.0", ""][(stay + i) % 4] for i, name in enumerate(_CHEXPERT)}
     return values | {
-        "haim_id": stay, "img_id": f"img-{stay}-{image}", "img_charttime": str(ADMITTED + dt.timedelta(hours=taken)),
-        "img_deltacharttime": float(taken), "discharge_location": "HOME",
-        "img_length_of_stay": 30.5 if stay % 3 else 100.0, "death_status": int(stay % 5 == 0), **others,
-    }  # fmt: skip
+        "haim_id": stay,
+        "img_id": f"img-{stay}-{image}",
+        "img_charttime": str(ADMITTED + dt.timedelta(hours=taken)),
+        "img_deltacharttime": float(taken),
+        "discharge_location": "HOME",
+        "img_length_of_stay": 30.5 if stay % 3 else 100.0,
+        "death_status": int(stay % 5 == 0),
+        **others,
+    }
 
 
 def write(folder: Path, rows: list[Row], tail: str = "", subjects: list[Any] | None = None) -> Path:

@@ -90,8 +90,10 @@ def _plant(root: Path, tables: Tables) -> None:
                             row[key] = value
             continue
         stay = f"s{at if table != 'images' else 2 * at}"
-        mine = [row for row in tables[table] if stay in (row.get("stay_id"), row.get("sample_id"))]
-        row = next(row for row in mine if table != "labels" or row["task"] == "los")
+        own_rows = [
+            row for row in tables[table] if stay in (row.get("stay_id"), row.get("sample_id"))
+        ]
+        row = next(row for row in own_rows if table != "labels" or row["task"] == "los")
         if (table, column) == ("events", "value"):  # of a signal that nobody else has
             row = next(row for row in tables["events"] if row["code"] == MARKS["events", "code"])
         if column == "path":
@@ -99,15 +101,15 @@ def _plant(root: Path, tables: Tables) -> None:
         row[column] = value
 
 
-def found(out: Path, said: str) -> Iterator[tuple[str, tuple[str, str]]]:
+def find_marks(out: Path, output: str) -> Iterator[tuple[str, tuple[str, str]]]:
     """(where, mark) of every mark that stands in a file outside snapshots and quarantine, or in
-    what was ``said``.
+    the ``output`` of commands.
     """
     for file in sorted(out.rglob("*")):
         name = file.relative_to(out).as_posix()
         if file.is_file() and not name.startswith(("snapshots/", "latest/quarantine/")):
             yield from ((name, mark) for mark in _in(_content(file)))
-    yield from (("the terminal", mark) for mark in _in([said.encode()]))
+    yield from (("the terminal", mark) for mark in _in([output.encode()]))
 
 
 def _in(parts: list[bytes]) -> Iterator[tuple[str, str]]:

@@ -43,11 +43,15 @@ def hospital(stays: int = 4) -> Tables:
         day = 10 + i % 10
         tables["samples"].append(
             {
-                "stay_id": stay, "subject_id": f"p{i}", "admit_time": f"2024-01-{day} 08:00:00",
-                "discharge_time": f"2024-01-{day + 5} 08:00:00", "age": 40 + i % 50, "sex": "FM"[i % 2],
+                "stay_id": stay,
+                "subject_id": f"p{i}",
+                "admit_time": f"2024-01-{day} 08:00:00",
+                "discharge_time": f"2024-01-{day + 5} 08:00:00",
+                "age": 40 + i % 50,
+                "sex": "FM"[i % 2],
                 "ward": "surgery" if i % 3 else "medicine",
             }
-        )  # fmt: skip
+        )
         tables["events"] += [
             event(stay, f"2024-01-{day} 09:00:00", "heart_rate", 80 + i % 40, "bpm"),
             event(
@@ -79,8 +83,13 @@ def hospital(stays: int = 4) -> Tables:
 
 def event(stay, time, code, value, unit, available=None) -> dict[str, Any]:
     return {
-        "stay_id": stay, "time": time, "available_time": available, "code": code, "value": value, "unit": unit
-    }  # fmt: skip
+        "stay_id": stay,
+        "time": time,
+        "available_time": available,
+        "code": code,
+        "value": value,
+        "unit": unit,
+    }
 
 
 def note(stay, key, time, kind, text, available=None) -> dict[str, Any]:
@@ -96,8 +105,13 @@ def note(stay, key, time, kind, text, available=None) -> dict[str, Any]:
 
 def image(stay, key, time, path, available=None, view="PA") -> dict[str, Any]:
     return {
-        "stay_id": stay, "image_id": key, "time": time, "available_time": available, "view": view, "path": path
-    }  # fmt: skip
+        "stay_id": stay,
+        "image_id": key,
+        "time": time,
+        "available_time": available,
+        "view": view,
+        "path": path,
+    }
 
 
 def write(
