@@ -25,7 +25,8 @@ def steps_read(events: Iterable[FileEvent], snapshot: Path) -> dict[str, set[str
     read: dict[str, set[str]] = defaultdict(set)
     current = None
     for path, is_open in events:
-        if not path.is_relative_to(snapshot):
+        # A job has a lock of its own, within that of its step.
+        if not path.is_relative_to(snapshot) or path.name.endswith(".job.lock"):
             continue
         if path.name.endswith(".lock"):
             current = name_of(path, snapshot) if is_open else None
@@ -35,7 +36,8 @@ def steps_read(events: Iterable[FileEvent], snapshot: Path) -> dict[str, set[str
     names = {step.version: name for name, step in steps.items()}
     assert len(names) == len(steps), "two steps of the same bytes"
     for name, step in steps.items():
-        read[name] |= {names[version] for version in step.made_from}
+        # Others are of another snapshot, or of an earlier state of this one.
+        read[name] |= {names[version] for version in step.made_from if version in names}
     return {name: parts - {name} for name, parts in _merge_further(read).items()}
 
 
