@@ -51,6 +51,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         page = Path(folder) / "report.html"
+        sys.path.insert(0, str(EXAMPLE.parent))  # for the modules beside it
         write_report(runpy.run_path(str(EXAMPLE))["example"](tim_tasks=44, full=True), page)
         browser = playwright.chromium.launch(
             executable_path=options.chromium, args=["--no-sandbox", "--disable-gpu"]

@@ -73,18 +73,18 @@ def test_sorts_by_keyboard_and_back(opened: Callable[..., Page]) -> None:
     page.keyboard.press("Enter")
     assert header.get_attribute("aria-sort") == "descending"
     tasks = example()["metrics"]["tasks"]
-    known = sorted((t for t in tasks if t["claimed"]), key=lambda t: -t["difference"])
+    claimed = sorted((t for t in tasks if t["claimed"]), key=lambda t: -t["difference"])
     assert names(page)[0] == "Length of stay"
     assert len(names(page)) == 44
     shown = page.locator("#scores tbody tr:not(.group) td:nth-child(5)").all_inner_texts()
     values = [text.split()[0].replace("−", "-") for text in shown]
-    assert [float(v) for v in values[: len(known)]] == pytest.approx(
-        [t["difference"] for t in known], abs=6e-4
+    assert [float(v) for v in values[: len(claimed)]] == pytest.approx(
+        [t["difference"] for t in claimed], abs=6e-4
     )
-    assert set(values[len(known) :]) == {"–"}  # what has no number comes last
+    assert set(values[len(claimed) :]) == {"–"}  # what has no number comes last
     page.keyboard.press("Enter")
     assert header.get_attribute("aria-sort") == "ascending"
-    assert names(page)[len(known) - 1] == "Length of stay"
+    assert names(page)[len(claimed) - 1] == "Length of stay"
     page.get_by_role("button", name="Group by department").click()
     assert names(page) == by_department
     assert page.get_by_role("button", name="Group by department").count() == 0
@@ -213,5 +213,5 @@ def test_axe_finds_nothing_against_wcag_aa(opened: Callable[..., Page]) -> None:
         "document.querySelectorAll('.chart svg').forEach((each) => each.replaceChildren())"
     )
     rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
-    found = Axe().run(page, options=rules)
-    assert found.violations_count == 0, found.generate_report()
+    results = Axe().run(page, options=rules)
+    assert results.violations_count == 0, results.generate_report()

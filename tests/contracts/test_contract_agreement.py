@@ -92,31 +92,31 @@ def _by_great_expectations(rules: list[Rule], view: pl.DataFrame) -> dict[str, s
     assert not any(
         (result.exception_info or {}).get("raised_exception") for result in outcome.results
     )
-    found = {
+    broken_by_rule = {
         result.expectation_config.meta["name"]: set(result.result["unexpected_index_list"])
         for result in outcome.results
     }
     succeeded = {
         result.expectation_config.meta["name"] for result in outcome.results if result.success
     }
-    assert succeeded == {name for name, rows in found.items() if not rows}
-    return found
+    assert succeeded == {name for name, rows in broken_by_rule.items() if not rows}
+    return broken_by_rule
 
 
 def _agree(table: str, view: pl.DataFrame) -> dict[str, set[int]]:
     rules = [rule for rule in load_contract(table).rules if rule.on_rows]
-    ours = _by_polars(table, view)
-    theirs = _by_great_expectations(rules, view)
+    by_polars = _by_polars(table, view)
+    by_gx = _by_great_expectations(rules, view)
     for rule in rules:
         if "unique" in rule.type:
             # Of rows with the same key, Great Expectations counts all, we all but the first.
             firsts = set(
                 view.select(pl.struct(rule.columns).is_first_distinct().arg_true()).to_series()
             )
-            assert ours[rule.name] == theirs[rule.name] - firsts, rule.name
+            assert by_polars[rule.name] == by_gx[rule.name] - firsts, rule.name
         else:
-            assert ours[rule.name] == theirs[rule.name], rule.name
-    return ours
+            assert by_polars[rule.name] == by_gx[rule.name], rule.name
+    return by_polars
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -194,7 +194,7 @@ def test_on_each_kind_of_wrong_row(hospital: Hospital, table: str) -> None:
         for where, change, rule in WRONG
         if where == table and rule != "unreadable_field"
     ]
-    found = _agree(
+    broken = _agree(
         table,
         _view(
             hospital,
@@ -202,6 +202,6 @@ def test_on_each_kind_of_wrong_row(hospital: Hospital, table: str) -> None:
             rows + [wrong_row(table, change, hospital.folder) for change, _ in kinds],
         ),
     )
-    assert not any(number < len(rows) for numbers in found.values() for number in numbers)
+    assert not any(number < len(rows) for numbers in broken.values() for number in numbers)
     for number, (_, rule) in enumerate(kinds, len(rows)):
-        assert number in found[rule]
+        assert number in broken[rule]

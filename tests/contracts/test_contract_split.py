@@ -48,14 +48,14 @@ def test_each_kind_of_wrong_row_gets_its_reason_and_the_good_rows_get_through(
     assert split.by_file["wrong.csv"] == {"kept": 0, **Counter(rule for _, rule in kinds)}
     assert hospital.valid(table).height == len(rows)
 
-    found = hospital.quarantine(table)
-    assert found["rule"].to_list() == [rule for _, rule in kinds]  # in the order of the source
-    assert found["source_row"].to_list() == list(range(len(rows) + 1, len(mixed) + 1))
-    assert all(reason.endswith(".") or "not a" in reason for reason in found["reason"])
+    wrong_rows = hospital.quarantine(table)
+    assert wrong_rows["rule"].to_list() == [rule for _, rule in kinds]  # in the order of the source
+    assert wrong_rows["source_row"].to_list() == list(range(len(rows) + 1, len(mixed) + 1))
+    assert all(reason.endswith(".") or "not a" in reason for reason in wrong_rows["reason"])
     described = {rule.name: rule.description for rule in load_contract(table).rules}
     assert all(
         described.get(rule, reason) == reason
-        for rule, reason in found.select("rule", "reason").iter_rows()
+        for rule, reason in wrong_rows.select("rule", "reason").iter_rows()
     )
 
 

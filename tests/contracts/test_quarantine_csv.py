@@ -106,11 +106,12 @@ def wrong(tmp_path) -> Passage:
 def test_it_names_the_field_and_what_it_held(wrong):
     folder = wrong.to / "valid" / "events"
     by_rule = {}
+    rows = {}
     for row in cells(folder / "quarantine.csv"):
         by_rule.setdefault(row["rule"], []).append(
             (row["field"], row["raw_value"], row["source_row"])
         )
-    rows = {name: [n for _, _, n in values] for name, values in by_rule.items()}
+        rows.setdefault(row["rule"], []).append(row["source_row"])
     assert by_rule["unreadable_field"] == [
         ("value", "12,5", rows["unreadable_field"][0]),
         ("time, value", "31.01.2024; =1+1", rows["unreadable_field"][1]),

@@ -1,4 +1,4 @@
-"""What is claimed of joint learning: paired with both other arms, counted once, told the same
+"""What is claimed of joint learning: paired with both other arms, counted once, text the same
 everywhere.
 """
 
@@ -50,9 +50,14 @@ def arms() -> tuple[Cohort, dict[str, dict[str, np.ndarray]]]:
         "rare": (np.arange(n) < 5).astype(float),
     }
     cohort = Cohort(
-        [str(i) for i in range(n)], np.full(n, TEST), {"tabular": signal[:, None]}, {"tabular": np.ones(n, bool)},
-        labels, dict.fromkeys(labels, np.ones(n, bool)), subject_ids=[str(i // 2) for i in range(n)],
-    )  # fmt: skip
+        [str(i) for i in range(n)],
+        np.full(n, TEST),
+        {"tabular": signal[:, None]},
+        {"tabular": np.ones(n, bool)},
+        labels,
+        dict.fromkeys(labels, np.ones(n, bool)),
+        subject_ids=[str(i // 2) for i in range(n)],
+    )
     clusters = np.eye(2)[(signal > 0).astype(int)]
 
     def predictions(noise: dict[str, float]) -> dict[str, np.ndarray]:
@@ -81,8 +86,8 @@ def test_differences_are_those_of_paired_resamples(arms, judged):
             cohort, TASKS, predictions["joint"], predictions[against], TEST, BOOTSTRAP
         )
         for task in ("death", "shock", "stay", "dose"):
-            found = [records[task][f"{field}{end}"] for end in ("", "_low", "_high")]
-            assert found == [
+            actual = [records[task][f"{field}{end}"] for end in ("", "_low", "_high")]
+            assert actual == [
                 round(getattr(expected[task], name), 6) for name in ("value", "low", "high")
             ]
     assert records["death"]["trees_difference_low"] > 0
@@ -124,9 +129,9 @@ def test_predictions_that_are_the_same_are_no_interval(judged):
     records, comparisons = judged
     assert claims.get_verdict(records["shock"]) == "same"
     assert comparisons["single_task"]["same"] == 2  # the clusters are the same, too
-    told = " ".join(claims.write_sentences(comparisons, list(records.values())))
-    assert "; on 2 both scored the same in every resample." in told
-    assert "0.000 to 0.000" not in told
+    text = " ".join(claims.write_sentences(comparisons, list(records.values())))
+    assert "; on 2 both scored the same in every resample." in text
+    assert "0.000 to 0.000" not in text
 
 
 def test_every_score_goes_to_mlflow(judged):

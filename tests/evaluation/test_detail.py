@@ -25,7 +25,7 @@ TASKS = [
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def detail(tmp_path_factory):
     """Labels that follow the series alone; they are noise for one group, and a third group has
     seven patients.
     """
@@ -45,10 +45,14 @@ def found(tmp_path_factory):
         "stay": signal + rng.normal(size=n),
     }
     cohort = Cohort(
-        [str(i) for i in range(n)], split, {"timeseries": series, "tabular": table},
-        dict.fromkeys(("timeseries", "tabular"), np.ones(n, bool)), labels, dict.fromkeys(labels, np.ones(n, bool)),
+        [str(i) for i in range(n)],
+        split,
+        {"timeseries": series, "tabular": table},
+        dict.fromkeys(("timeseries", "tabular"), np.ones(n, bool)),
+        labels,
+        dict.fromkeys(labels, np.ones(n, bool)),
         groups={"ward": group.tolist()},
-    )  # fmt: skip
+    )
     model = fit(cohort, TASKS, FitConfig(hidden=(32,), members=1, epochs=15))
     predictions = model.predict(cohort)
     return describe_detail(
@@ -64,12 +68,12 @@ def found(tmp_path_factory):
 def retrained(cohort: Cohort, to: Path) -> dict[str, np.ndarray]:
     """As the job does it, killed after its first model."""
     config = {"training": {"seed": 0, "epochs": 6}}
-    said = []
+    lines: list[str] = []
     tasks = [TASKS[0], TASKS[1]]
 
     def killed(line: str) -> None:
-        if "1 of 2" in line and not said:
-            said.append(line)
+        if "1 of 2" in line and not lines:
+            lines.append(line)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -82,45 +86,47 @@ def retrained(cohort: Cohort, to: Path) -> dict[str, np.ndarray]:
     return load_file(to / "predictions.safetensors")
 
 
-def test_the_group_for_which_it_does_not_work_is_seen(found):
-    groups = {record["group"]: record for record in found["subgroups"]}
+def test_the_group_for_which_it_does_not_work_is_seen(detail):
+    groups = {record["group"]: record for record in detail["subgroups"]}
     assert groups["unseen"]["difference_high"] < 0
     assert groups["unseen"]["low"] < 0.5 < groups["unseen"]["high"]
     assert {one["task"] for one in groups["unseen"]["tasks"]} == {"death", "shock"}
 
 
-def test_a_small_group_is_not_described(found):
-    few = next(record for record in found["subgroups"] if record["group"] == "few")
+def test_a_small_group_is_not_described(detail):
+    few = next(record for record in detail["subgroups"] if record["group"] == "few")
     assert few == {"attribute": "ward", "group": "few", "n": None, "tasks": []}
 
 
-def test_what_a_modality_adds(found):
-    assert [row["modalities"] for row in found["modalities"]["subsets"]] == [
+def test_what_a_modality_adds(detail):
+    assert [row["modalities"] for row in detail["modalities"]["subsets"]] == [
         ["timeseries", "tabular"],
         ["timeseries"],
         ["tabular"],
     ]
-    adds = found["modalities"]["adds"]
+    adds = detail["modalities"]["adds"]
     assert adds["timeseries"]["difference_low"] > 0.1
     assert abs(adds["tabular"]["difference"]) < 0.05
-    stay = next(row for row in found["modalities"]["by_task"] if row["task"] == "stay")
+    stay = next(row for row in detail["modalities"]["by_task"] if row["task"] == "stay")
     assert stay["adds"]["timeseries"]["difference_low"] > 0.1
 
 
-def test_what_a_model_does_that_learned_from_a_modality_alone(found):
-    anew = {"+".join(row["modalities"]): row["retrained"] for row in found["modalities"]["subsets"]}
+def test_what_a_model_does_that_learned_from_a_modality_alone(detail):
+    anew = {
+        "+".join(row["modalities"]): row["retrained"] for row in detail["modalities"]["subsets"]
+    }
     assert anew["timeseries+tabular"] is None  # that is the model itself
     assert anew["timeseries"]["low"] > 0.6
     assert anew["tabular"]["low"] <= 0.5 <= anew["tabular"]["high"]
 
 
-def test_tasks_that_are_not_claimed_have_no_curves(found):
-    assert set(found["curves"]) == {"death", "shock", "stay"}
-    assert "NaN" not in json.dumps(found)
+def test_tasks_that_are_not_claimed_have_no_curves(detail):
+    assert set(detail["curves"]) == {"death", "shock", "stay"}
+    assert "NaN" not in json.dumps(detail)
 
 
-def test_phenotypes_say_what_sets_them_apart(found):
-    (phenotype,) = found["phenotypes"]
+def test_phenotypes_say_what_sets_them_apart(detail):
+    (phenotype,) = detail["phenotypes"]
     assert {one["task"] for cluster in phenotype["clusters"] for one in cluster["enriched"]} >= {
         "death",
         "stay",
@@ -131,11 +137,11 @@ def test_phenotypes_say_what_sets_them_apart(found):
 @given(st.integers(20, 200), st.integers(0, 2**32 - 1), st.booleans())
 def test_each_threshold_flags_and_leaves_ten(n, seed, ties):
     rng = np.random.default_rng(seed)
-    said = rng.random(n).round(1) if ties else rng.random(n)
-    happened = rng.random(n) < 0.4
-    happened[:2] = True, False
-    points = operating_points(happened, said)
+    y_score = rng.random(n).round(1) if ties else rng.random(n)
+    is_positive = rng.random(n) < 0.4
+    is_positive[:2] = [True, False]
+    points = operating_points(is_positive, y_score)
     for point in points:
-        assert 10 <= (said >= point["threshold"]).sum() <= n - 10
+        assert 10 <= (y_score >= point["threshold"]).sum() <= n - 10
     for name, sign in (("flagged", 1), ("sensitivity", 1), ("specificity", -1), ("threshold", -1)):
         assert (sign * np.diff([point[name] for point in points]) >= 0).all()

@@ -178,9 +178,17 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("samples", {"sample_id": "x" * 129}, "malformed_sample_id"),
     ("samples", {"sample_id": "x", "stay_id": ""}, "malformed_stay_id"),
     ("samples", {"sample_id": "x", "subject_id": "Ren\ufffd"}, "malformed_subject_id"),
-    ("samples", {"sample_id": "x", "admit_time": None, "parse_errors": "admit_time: not a date"}, "unreadable_field"),
+    (
+        "samples",
+        {"sample_id": "x", "admit_time": None, "parse_errors": "admit_time: not a date"},
+        "unreadable_field",
+    ),
     ("samples", {"sample_id": "x", "admit_time": None}, "missing_admit_time"),
-    ("samples", {"sample_id": "x", "admit_time": datetime(1492, 1, 1)}, "implausible_admission_year"),
+    (
+        "samples",
+        {"sample_id": "x", "admit_time": datetime(1492, 1, 1)},
+        "implausible_admission_year",
+    ),
     ("samples", {"sample_id": "x", "discharge_time": hours(-1)}, "discharge_before_admission"),
     ("samples", {"sample_id": "x", "prediction_time": hours(-1)}, "prediction_before_admission"),
     ("samples", {"sample_id": "x", "discharge_time": hours(20)}, "prediction_after_discharge"),
@@ -234,7 +242,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("embeddings", {"modality": "timeseries", "vector": [1.0, float("nan")]}, "infinite_vector"),
     ("embeddings", {"vector": [0.0, 0.0]}, "another_length"),
     ("embeddings", {"vector": [1.0, 2.0, 3.0]}, "duplicate_key"),
-]  # fmt: skip
+]
 
 
 def wrong_row(table: str, change: dict[str, Any], folder: Path) -> dict[str, Any]:

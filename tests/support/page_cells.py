@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from html.parser import HTMLParser
 from typing import Any
 
-from m3h_pipeline import wording
 from m3h_pipeline.evaluation import claims
+from m3h_pipeline.wording import NO_VALUE, format_interval, format_name, format_number
 
 
 class Cells(HTMLParser):
@@ -68,12 +68,12 @@ def check_numbers(page: str, files: Mapping[str, Any]) -> None:
     if files["tim"] and files["tim"]["groups"]:
         _check_groups(page, files["tim"]["groups"])
     for subset in (files["detail"]["modalities"] or {"subsets": []})["subsets"]:
-        name = " + ".join(wording.format_name(modality) for modality in subset["modalities"])
-        ends = wording.format_interval(subset["low"], subset["high"])
-        found = next(
+        name = " + ".join(format_name(modality) for modality in subset["modalities"])
+        ends = format_interval(subset["low"], subset["high"])
+        shown = next(
             cells for cells in table(page, "Subsets of the modalities") if cells[0] == name
         )
-        assert found[1].split() == f"{wording.format_number(subset['value'])} {ends}".split()
+        assert shown[1].split() == f"{format_number(subset['value'])} {ends}".split()
     assert " (0.000 to 0.000)" not in text
     assert "0.000 to 0.000" not in text
 
@@ -81,22 +81,22 @@ def check_numbers(page: str, files: Mapping[str, Any]) -> None:
 def _check_scores(page: str, tasks: list[dict[str, Any]]) -> None:
     shown = {cells[0]: cells for cells in table(page, "Scores of every task") if len(cells) > 8}
     for task in tasks:
-        start = wording.format_name(task["task"])
+        start = format_name(task["task"])
         # The department follows, where there is one; another task's longer name may begin the same.
         name = min((cell for cell in shown if f"{cell} ".startswith(f"{start} ")), key=len)
         cells = shown[name]
         if not task["claimed"]:
-            assert cells[1:6] == [wording.NO_VALUE] * 5
+            assert cells[1:6] == [NO_VALUE] * 5
             continue
         expected = [
-            f"{wording.format_number(task['value'])} {wording.format_interval(task['low'], task['high'])}",
-            wording.format_number(task["single_task"]),
-            wording.format_number(task["trees"]),
+            f"{format_number(task['value'])} {format_interval(task['low'], task['high'])}",
+            format_number(task["single_task"]),
+            format_number(task["trees"]),
         ]
         for against, field in claims.FIELDS.items():
             verdict = claims.get_verdict(task, against)
-            value = wording.format_number(task[field], sign=True)
-            ends = wording.format_interval(task[f"{field}_low"], task[f"{field}_high"], sign=True)
+            value = format_number(task[field], sign=True)
+            ends = format_interval(task[f"{field}_low"], task[f"{field}_high"], sign=True)
             expected.append(f"{value} {verdict if verdict in ('better', 'worse') else ''} {ends}")
         assert [cell.split() for cell in cells[1:6]] == [cell.split() for cell in expected], name
 
@@ -104,12 +104,12 @@ def _check_scores(page: str, tasks: list[dict[str, Any]]) -> None:
 def _check_calibration(page: str, text: str, trust: dict[str, Any], gate: dict[str, Any]) -> None:
     shown = {cells[0]: cells for cells in table(page, "Calibration and coverage")}
     for record in trust["tasks"]:
-        cells = shown[wording.format_name(record["task"])]
+        cells = shown[format_name(record["task"])]
         assert cells[2:4] == [
-            wording.format_number(record["error"]),
-            wording.format_number(record["calibrated"]),
+            format_number(record["error"]),
+            format_number(record["calibrated"]),
         ]
-        assert cells[4].split()[0] == wording.format_number(record["coverage"])
+        assert cells[4].split()[0] == format_number(record["coverage"])
     if not trust["tasks"]:
         return
     reason = next(check["reason"] for check in gate["checks"] if check["name"] == "calibrated")
@@ -131,8 +131,8 @@ def _check_groups(page: str, groups: dict[str, Any]) -> None:
     }
     for name, option in options.items():
         assert shown[name] == [
-            wording.format_number(option["valid"]),
-            wording.format_number(option["test"]),
+            format_number(option["valid"]),
+            format_number(option["test"]),
         ]
     best = max(options, key=lambda name: options[name]["valid"])
     assert f"{best} (best)" in section
