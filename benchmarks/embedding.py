@@ -59,12 +59,17 @@ SNAPSHOT = Path("snapshots") / "2026-01-01"
 # What the demo hospital's story (m3h_pipeline/demo) says each modality knows.
 DRIVEN = {
     "timeseries": (
-        "acute_kidney_injury", "chronic_kidney_disease", "cirrhosis", "anemia", "thrombocytopenia", "sepsis",
+        "acute_kidney_injury",
+        "chronic_kidney_disease",
+        "cirrhosis",
+        "anemia",
+        "thrombocytopenia",
+        "sepsis",
         "respiratory_failure",
     ),
     "language": ("tobacco_use_disorder", "gout", "osteoarthritis", "depression", "anxiety"),
     "vision": ("pleural_effusion", "heart_failure", "valve_disease"),
-}  # fmt: skip
+}
 WORDS = re.split(
     " ",
     "patient reports pain in the chest on exertion no fever cough shortness of breath left lower "
@@ -159,9 +164,14 @@ def plain_language(embedder: LanguageEmbedder, items: list[list[tuple[float, str
     for low in range(0, len(items), 32):
         texts = [row[0][1] for row in items[low : low + 32]]
         chunks = tokenizer(
-            texts, truncation=True, max_length=256, stride=32, padding=True, return_overflowing_tokens=True,
+            texts,
+            truncation=True,
+            max_length=256,
+            stride=32,
+            padding=True,
+            return_overflowing_tokens=True,
             return_tensors="pt",
-        )  # fmt: skip
+        )
         mask = chunks["attention_mask"]
         with torch.inference_mode():
             hidden = model(input_ids=chunks["input_ids"], attention_mask=mask).last_hidden_state
@@ -301,9 +311,13 @@ def _job_memory(modality: str, n: int, options: dict[str, Any], scratch: Path) -
     folder = scratch / f"{modality}-{n}"
     apart(_write_inputs, modality, n, folder)
     job = {
-        "modality": modality, "inputs": str(folder), "options": options, "cache": str(folder / "cache"),
-        "cache_bytes": 10**10, "to": str(folder),
-    }  # fmt: skip
+        "modality": modality,
+        "inputs": str(folder),
+        "options": options,
+        "cache": str(folder / "cache"),
+        "cache_bytes": 10**10,
+        "to": str(folder),
+    }
     (folder / "job.json").write_text(json.dumps(job))
     command = [
         sys.executable,
@@ -347,9 +361,12 @@ def _write_inputs(modality: str, n: int, folder: Path) -> None:
     else:
         files = [row[0] for row in image_files(n, folder / "images", size=96)]
         table = {
-            "sample_id": ids, "hours": np.full(n, -1.0), "image_id": ids, "view": ["PA"] * n,
+            "sample_id": ids,
+            "hours": np.full(n, -1.0),
+            "image_id": ids,
+            "view": ["PA"] * n,
             "path": [file for _, _, file in files],
-        }  # fmt: skip
+        }
     pl.DataFrame(table).write_parquet(folder / f"{modality}.parquet", row_group_size=4096)
 
 

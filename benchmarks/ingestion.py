@@ -41,8 +41,15 @@ MEMORY_TARGET = 6.0
 PEER_TARGET = 0.2
 # Below 150 stays the demo hospital has no wrong rows: what is measured is the way of good ones.
 _BASE_STAYS = 149
-_TABLES = ("hosp/patients", "hosp/admissions", "hosp/diagnoses_icd", "hosp/labevents", "icu/chartevents",
-           "icu/procedureevents", "icu/icustays")  # fmt: skip
+_TABLES = (
+    "hosp/patients",
+    "hosp/admissions",
+    "hosp/diagnoses_icd",
+    "hosp/labevents",
+    "icu/chartevents",
+    "icu/procedureevents",
+    "icu/icustays",
+)
 _IDS = ("subject_id", "hadm_id", "stay_id")
 
 
@@ -81,8 +88,11 @@ def _floor(root: Path, scratch: Path, more: dict[str, str], order: str) -> int:
 
     items = ", ".join(f"'{item}'" for signal in load_signals() for item in signal.mimic_iv)
     parts = []
-    for table, time in (("icu/chartevents", "charttime"), ("hosp/labevents", "charttime"),
-                        ("icu/procedureevents", "starttime")):  # fmt: skip
+    for table, time in (
+        ("icu/chartevents", "charttime"),
+        ("hosp/labevents", "charttime"),
+        ("icu/procedureevents", "starttime"),
+    ):
         file = next(root.glob(f"{table}.*"))
         scan = f"read_parquet({literal(file)}, file_row_number = true)"
         row = "file_row_number + 1"
@@ -207,8 +217,11 @@ def measured(command: list[str], **how: Any) -> dict[str, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(command[:4])} ended with {process.returncode}")
-    facts = {"wall": time.monotonic() - started, "cpu": usage.ru_utime + usage.ru_stime,
-             "memory": usage.ru_maxrss / 2**20}  # fmt: skip
+    facts = {
+        "wall": time.monotonic() - started,
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "memory": usage.ru_maxrss / 2**20,
+    }
     return {
         **facts,
         "rows": float(out.split()[-1]) if out.split() and out.split()[-1].isdigit() else math.nan,
@@ -271,8 +284,10 @@ def sizes(millions: list[float], formats: list[str], repeats: int, scratch: Path
     import polars as pl
 
     chart = len(pl.read_csv(base / "icu/chartevents.csv.gz", infer_schema=False))
-    print(f"{'':<9}{'chart M':>8}{'rows M':>8} {'':<7}{'s':>7}{'floor':>7}{'same':>7}{'ratios':>12}{'GiB':>6}"
-          f"{'us a row':>9}")  # fmt: skip
+    print(
+        f"{'':<9}{'chart M':>8}{'rows M':>8} {'':<7}{'s':>7}{'floor':>7}{'same':>7}{'ratios':>12}{'GiB':>6}"
+        f"{'us a row':>9}"
+    )
     for suffix in formats:
         for million in millions:
             root = scratch / "hospital"
@@ -286,9 +301,12 @@ def sizes(millions: list[float], formats: list[str], repeats: int, scratch: Path
             low, same, extracted = map(medians, runs.values())
             assert low["rows"] == same["rows"] >= extracted["rows"], "the floor has fewer rows"
             for fact in ("wall", "cpu"):
-                print(f"{suffix:<9}{million:>8g}{extracted['rows'] / 1e6:>8.2f} {fact:<7}{extracted[fact]:>7.1f}{low[fact]:>7.1f}"
-                      f"{same[fact]:>7.1f}{extracted[fact] / low[fact]:>6.2f}{extracted[fact] / same[fact]:>6.2f}"
-                      f"{extracted['memory']:>6.2f}{1e6 * extracted[fact] / extracted['rows']:>9.2f}", flush=True)  # fmt: skip
+                print(
+                    f"{suffix:<9}{million:>8g}{extracted['rows'] / 1e6:>8.2f} {fact:<7}{extracted[fact]:>7.1f}{low[fact]:>7.1f}"
+                    f"{same[fact]:>7.1f}{extracted[fact] / low[fact]:>6.2f}{extracted[fact] / same[fact]:>6.2f}"
+                    f"{extracted['memory']:>6.2f}{1e6 * extracted[fact] / extracted['rows']:>9.2f}",
+                    flush=True,
+                )
             shutil.rmtree(root)
     print(
         f"targets: at most {WALL_TARGET} times the wall of the same rows and {MEMORY_TARGET:g} "
@@ -352,8 +370,13 @@ def demo(root: Path, peer: Path | None, repeats: int, scratch: Path) -> None:
     pairs = []
     for _ in range(repeats):
         shutil.rmtree(meds, ignore_errors=True)
-        command = [str(peer.absolute().parent / "meds-extract-run"), f"spec={spec}", f"output_dir={meds}",
-                   "do_download=false", f"input_dir={root.absolute()}"]  # fmt: skip
+        command = [
+            str(peer.absolute().parent / "meds-extract-run"),
+            f"spec={spec}",
+            f"output_dir={meds}",
+            "do_download=false",
+            f"input_dir={root.absolute()}",
+        ]
         path = f"{peer.absolute().parent}:{os.environ['PATH']}"
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PATH": path}
         pairs.append((run("every code", root, keep=events), measured(command, env=environment)))
@@ -365,8 +388,10 @@ def demo(root: Path, peer: Path | None, repeats: int, scratch: Path) -> None:
 
 
 def _line(what: str, peer: str, own: dict[str, float], other: dict[str, float]) -> None:
-    print(f"{what}: {own['cpu']:.2f} s CPU, {own['memory']:.2f} GiB; {peer}: {other['cpu']:.2f} s, "
-          f"{other['memory']:.2f} GiB; ratio {own['cpu'] / other['cpu']:.2f}")  # fmt: skip
+    print(
+        f"{what}: {own['cpu']:.2f} s CPU, {own['memory']:.2f} GiB; {peer}: {other['cpu']:.2f} s, "
+        f"{other['memory']:.2f} GiB; ratio {own['cpu'] / other['cpu']:.2f}"
+    )
 
 
 def _same_rows(events: Path, meds: Path) -> int:

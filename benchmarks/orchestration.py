@@ -94,9 +94,15 @@ def measured(executor: str, size: str, out: Path) -> dict[str, float]:
 
 # Steps that launch a job: their folders.
 _FOLDERS: Mapping[str, str] = {
-    "single_task_models": "single_task", "tree_models": "trees", "m3h_model": "joint", "tim_report": "tim",
-    **{f"{name}_embedding": f"embedding/{name}" for name in ("tabular", "timeseries", "language", "vision")},
-}  # fmt: skip
+    "single_task_models": "single_task",
+    "tree_models": "trees",
+    "m3h_model": "joint",
+    "tim_report": "tim",
+    **{
+        f"{name}_embedding": f"embedding/{name}"
+        for name in ("tabular", "timeseries", "language", "vision")
+    },
+}
 
 
 def seconds_of_jobs(out: Path) -> dict[str, float]:

@@ -83,9 +83,21 @@ ARMS: dict[str, tuple[str, ...]] = {
 }
 CURVE = (150, 500, 1500)
 SCARCE_TASKS = (
-    "death", "los_over_7", "ventilated", "sofa", "log_urine", "GCS", "Lactate", "HCO3", "PaCO2", "Creatinine",
-    "Bilirubin", "HR", "NISysABP", "Platelets",
-)  # fmt: skip
+    "death",
+    "los_over_7",
+    "ventilated",
+    "sofa",
+    "log_urine",
+    "GCS",
+    "Lactate",
+    "HCO3",
+    "PaCO2",
+    "Creatinine",
+    "Bilirubin",
+    "HR",
+    "NISysABP",
+    "Platelets",
+)
 SCARCE_LABELS = (150, 60)
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -325,14 +337,19 @@ def _difference_table(record: Mapping[str, Any]) -> str:
     header += ["better / worse", "the same, FDR 5%", "tasks"]
     rows = [
         [
-            arm, group, _number(change["difference"], "+", 4), _percent(change["headroom"]),
-            _percent(change["relative"]), f"{change['better']} / {change['worse']}",
-            f"{change['better_fdr']} / {change['worse_fdr']}", str(change["tasks"]),
+            arm,
+            group,
+            _number(change["difference"], "+", 4),
+            _percent(change["headroom"]),
+            _percent(change["relative"]),
+            f"{change['better']} / {change['worse']}",
+            f"{change['better_fdr']} / {change['worse_fdr']}",
+            str(change["tasks"]),
         ]
         for arm, groups in record["joint minus"].items()
         for group, change in groups.items()
         if group != "skill"
-    ]  # fmt: skip
+    ]
     return _table(header, rows)
 
 

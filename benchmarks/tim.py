@@ -53,9 +53,18 @@ SPEED = FitConfig(
 )
 # A network that learns a planted cause from many labels and is led astray from few.
 PLAIN = FitConfig(
-    hidden=(32,), width=4, members=1, epochs=40, patience=10, linear_path=False, borrowing=False, weight_decay=0.1,
-    learning_rate=0.01, dropout=0.0, balance=0.0,
-)  # fmt: skip
+    hidden=(32,),
+    width=4,
+    members=1,
+    epochs=40,
+    patience=10,
+    linear_path=False,
+    borrowing=False,
+    weight_decay=0.1,
+    learning_rate=0.01,
+    dropout=0.0,
+    balance=0.0,
+)
 NOTHING = 0.005
 CEILING_SHARE = 0.9
 COST_SHARE = 0.05
@@ -273,8 +282,11 @@ def measure_estimators(
 
     def row(label: str, matrix: np.ndarray, cost: float) -> None:
         correlation = rank_correlation(matrix, exact)
-        print(f"{label:<26}{correlation:>9.2f}{correlation / max(ceiling, 1e-9):>11.2f}{overlap(matrix, exact):>8.2f}"
-              f"{cost / spent:>8.1%}", flush=True)  # fmt: skip
+        print(
+            f"{label:<26}{correlation:>9.2f}{correlation / max(ceiling, 1e-9):>11.2f}{overlap(matrix, exact):>8.2f}"
+            f"{cost / spent:>8.1%}",
+            flush=True,
+        )
 
     other = replace(config, seed=0)
     judge = TaskSetEvaluator(cohort, tasks, other, (0,), n_bootstrap=1)
@@ -386,8 +398,10 @@ def measure_coverage(repetitions: int, seeds: int, others: int, test: int, popul
                 false_edges += not (same_sign and abs(truth[cell]) >= NOTHING)
         teachers += bool(interaction.evidence_TT[0, 1])
         print(f"{repetition + 1} of {repetitions}", end="\r", flush=True)
-    print(f"\ncoverage: {repetitions} cohorts, {seeds} seeds, {test} test subjects; truth: {others} other seeds, "
-          f"{population} subjects")  # fmt: skip
+    print(
+        f"\ncoverage: {repetitions} cohorts, {seeds} seeds, {test} test subjects; truth: {others} other seeds, "
+        f"{population} subjects"
+    )
     for kind, hits in inside.items():
         print(f"95% intervals of {kind}: {_share(sum(hits), len(hits))} hold the truth")
     print(f"false among {edges} edges called evidence: {_share(false_edges, edges)}, set: 5%")

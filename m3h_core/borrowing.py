@@ -73,7 +73,7 @@ def _borrow_one(
     target = data.targets[row : row + 1, known_n].double().numpy()
     path = fit_linear_paths([spec], inputs, target, np.ones(target.shape, dtype=bool))[0]
     assert path is not None
-    weights_OF, weights_OS, bias_O = _apart(path, data.x_train.shape[1], mean_S, credit_S)
+    weights_OF, weights_OS, bias_O = _split_weights(path, data.x_train.shape[1], mean_S, credit_S)
     borrowed_Om = weights_OF @ data.x_valid.T + weights_OS @ valid_Om[columns] + bias_O.unsqueeze(1)
     share = _best_share(
         spec, valid_Om[part], borrowed_Om, data.valid_targets[row], data.valid_mask[row] > 0
@@ -89,7 +89,7 @@ def _outputs(model: M3H, x: Tensor) -> Tensor:
     return torch.cat([model.own_outputs(part) for part in x.split(_ROWS_AT_ONCE)], dim=1)
 
 
-def _apart(
+def _split_weights(
     path: LinearPath, features: int, mean_S: Tensor, credit_S: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A path's weights [O, F] for the inputs, [O, S] for the lenders' own outputs, and bias [O]."""

@@ -70,7 +70,7 @@ class TaskCalibration:
                 (len(target),),
                 (_conformal_quantile(np.abs(target - prediction), coverage),),
             )
-        unlikely = _unlikelihood(task.problem, prediction)
+        unlikely = _nonconformity(task.problem, prediction)
         if not np.isin(target, range(unlikely.shape[1])).all():
             raise ValueError(
                 f"the labels of {task.problem} task {task.name!r} must be whole and from 0 to C - 1"
@@ -85,7 +85,7 @@ class TaskCalibration:
             counts,
             thresholds,
             True,
-            *_fitted_map(task.problem, target.astype(int), prediction),
+            *_fit_map(task.problem, target.astype(int), prediction),
         )
 
     @property
@@ -108,7 +108,7 @@ class TaskCalibration:
 
         if not self.mapped:
             return prediction
-        scores = self.slope * _scores(self.problem, prediction) + self.offset
+        scores = self.slope * _to_scores(self.problem, prediction) + self.offset
         return expit(scores) if self.problem == "binary" else softmax(scores, axis=1)
 
 
@@ -173,7 +173,7 @@ class Calibrator:
             labelled = cohort.labelled.get(task.name, np.zeros(len(cohort), dtype=bool))
             rows = rows[np.asarray(labelled)[rows]]
             target = np.asarray(cohort.labels.get(task.name, labelled), dtype=np.float64)[rows]
-            checked = _checked(task.name, task.problem, task.n_outputs, prediction[rows])
+            checked = _check_prediction(task.name, task.problem, task.n_outputs, prediction[rows])
             about[task.name] = TaskCalibration.of(task, target, checked, coverage)
         return cls(coverage, about)
 
@@ -185,7 +185,7 @@ class Calibrator:
         """
         return {
             name: self.about[name].calibrated(prediction)
-            for name, prediction in self._known(predictions)
+            for name, prediction in self._check_predictions(predictions)
         }
 
     def sets(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -198,9 +198,9 @@ class Calibrator:
         unlike those of any class.
         """
         return {
-            name: _unlikelihood(self.about[name].problem, prediction)
+            name: _nonconformity(self.about[name].problem, prediction)
             <= np.array(self.about[name].thresholds)
-            for name, prediction in self._known(predictions)
+            for name, prediction in self._check_predictions(predictions)
             if self.about[name].problem in ("binary", "multiclass")
         }
 
@@ -208,7 +208,7 @@ class Calibrator:
         """Lower and upper ends [N, 2] in the task's unit, for each regression task."""
         return {
             name: prediction[:, None] + np.array([-1, 1]) * self.about[name].thresholds[0]
-            for name, prediction in self._known(predictions)
+            for name, prediction in self._check_predictions(predictions)
             if self.about[name].problem == "regression"
         }
 
@@ -236,13 +236,17 @@ class Calibrator:
             {name: _task_from_json(task) for name, task in record["tasks"].items()},
         )
 
-    def _known(self, predictions: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+    def _check_predictions(
+        self, predictions: Mapping[str, np.ndarray]
+    ) -> list[tuple[str, np.ndarray]]:
         if unknown := set(predictions) - set(self.about):
             raise ValueError(f"the calibrator was not fitted for the tasks {sorted(unknown)}")
         return [
             (
                 name,
-                _checked(name, self.about[name].problem, len(self.about[name].counts), prediction),
+                _check_prediction(
+                    name, self.about[name].problem, len(self.about[name].counts), prediction
+                ),
             )
             for name, prediction in predictions.items()
         ]
@@ -294,7 +298,7 @@ class ObservedCoverage:
         return cls(len(target), float(inside.mean()), low, high, float(sizes.mean()))
 
 
-def _checked(name: str, problem: Problem, n_classes: int, prediction: Any) -> np.ndarray:
+def _check_prediction(name: str, problem: Problem, n_classes: int, prediction: Any) -> np.ndarray:
     """The prediction as an array, if it is one that the problem can have."""
     prediction = np.asarray(prediction)
     if problem == "clustering":
@@ -317,7 +321,7 @@ def _checked(name: str, problem: Problem, n_classes: int, prediction: Any) -> np
     return prediction
 
 
-def _unlikelihood(problem: Problem, prediction: np.ndarray) -> np.ndarray:
+def _nonconformity(problem: Problem, prediction: np.ndarray) -> np.ndarray:
     """Nonconformity [n, C] of each class: 1 - its probability."""
     return np.column_stack([prediction, 1 - prediction]) if problem == "binary" else 1 - prediction
 
@@ -335,7 +339,7 @@ def _conformal_quantile(scores: np.ndarray, coverage: float) -> float:
     return float(np.sort(scores)[k - 1]) if k <= len(scores) else math.inf
 
 
-def _scores(problem: Problem, prediction: np.ndarray) -> np.ndarray:
+def _to_scores(problem: Problem, prediction: np.ndarray) -> np.ndarray:
     """Logits [n] of a binary task, log-probabilities [n, C] of a multiclass one; finite also at 0
     and 1.
     """
@@ -345,9 +349,7 @@ def _scores(problem: Problem, prediction: np.ndarray) -> np.ndarray:
     return logit(inner) if problem == "binary" else np.log(inner)
 
 
-def _fitted_map(
-    problem: Problem, target: np.ndarray, prediction: np.ndarray
-) -> tuple[float, float]:
+def _fit_map(problem: Problem, target: np.ndarray, prediction: np.ndarray) -> tuple[float, float]:
     """Slope and offset of the highest likelihood under a prior that leaves probabilities as they
     are.
 
@@ -359,7 +361,7 @@ def _fitted_map(
     from scipy.optimize import minimize
     from scipy.special import log_softmax
 
-    scores = _scores(problem, prediction)
+    scores = _to_scores(problem, prediction)
     sign = np.where(target == 1, -1, 1)
 
     def loss(at: np.ndarray) -> float:

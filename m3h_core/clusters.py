@@ -61,7 +61,7 @@ def k_means_centres(z_nD: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     """
     if n_clusters > len(z_nD):
         raise ValueError(f"{n_clusters} clusters need as many training rows, there are {len(z_nD)}")
-    return _k_means(z_nD, n_clusters, seed).cluster_centers_
+    return _fit_k_means(z_nD, n_clusters, seed).cluster_centers_
 
 
 def choose_n_clusters(
@@ -76,7 +76,7 @@ def choose_n_clusters(
     best = -np.inf
     chosen = 2
     for k in range(2, min(largest, len(z_nD)) + 1):
-        clusters = _k_means(z_nD, k, seed=0).predict(judged_mD[rows])
+        clusters = _fit_k_means(z_nD, k, seed=0).predict(judged_mD[rows])
         silhouette = float(np.mean(silhouette_rows(space_mF[rows], clusters)))
         if silhouette > best:
             best = silhouette
@@ -142,16 +142,16 @@ def cluster_enrichment(
     names = np.unique(clusters[cohort.rows(split)])
     draws = Resamples(cohort, split, n_bootstrap, seed)
     by_outcome = [
-        _enriched(cohort, clusters, names, outcome, draws, split)
+        _compare_clusters(cohort, clusters, names, outcome, draws, split)
         for outcome in outcomes
         if outcome.problem in ("binary", "regression")
     ]
-    return _adjusted(
+    return _adjust_p_values(
         [comparison for of_cluster in zip(*by_outcome, strict=True) for comparison in of_cluster]
     )
 
 
-def _enriched(
+def _compare_clusters(
     cohort: Cohort,
     clusters: np.ndarray,
     names: np.ndarray,
@@ -177,12 +177,13 @@ def _enriched(
             continue
         inside = target_l[inside_l].mean()
         outside = target_l[~inside_l].mean()
-        difference = _mean(weights_Rl, target_l, inside_l) - _mean(weights_Rl, target_l, ~inside_l)
+        inside_R = _weighted_means(weights_Rl, target_l, inside_l)
+        outside_R = _weighted_means(weights_Rl, target_l, ~inside_l)
         numbers = (
             inside,
             outside,
             inside - outside,
-            *interval(difference),
+            *interval(inside_R - outside_R),
             _p_value(outcome, a, b),
         )
         comparisons.append(
@@ -191,7 +192,9 @@ def _enriched(
     return comparisons
 
 
-def _mean(weights_Rl: np.ndarray, target_l: np.ndarray, chosen_l: np.ndarray) -> np.ndarray:
+def _weighted_means(
+    weights_Rl: np.ndarray, target_l: np.ndarray, chosen_l: np.ndarray
+) -> np.ndarray:
     """Weighted means [R] of some rows; NaN where these have no weight."""
     weights = weights_Rl[:, chosen_l].astype(np.float64)
     total = weights.sum(1)
@@ -213,7 +216,7 @@ def _p_value(outcome: TaskSpec, a: np.ndarray, b: np.ndarray) -> float:
     )
 
 
-def _adjusted(comparisons: list[Enrichment]) -> list[Enrichment]:
+def _adjust_p_values(comparisons: list[Enrichment]) -> list[Enrichment]:
     """With q-values, over all comparisons that were made."""
     from scipy.stats import false_discovery_control
 
@@ -225,7 +228,7 @@ def _adjusted(comparisons: list[Enrichment]) -> list[Enrichment]:
     return comparisons
 
 
-def _k_means(z_nD: np.ndarray, k: int, seed: int) -> Any:
+def _fit_k_means(z_nD: np.ndarray, k: int, seed: int) -> Any:
     from sklearn.cluster import KMeans
 
     return KMeans(n_clusters=k, n_init=4, random_state=seed).fit(z_nD)

@@ -18,7 +18,7 @@ from m3h_core.clusters import choose_n_clusters
 from m3h_core.cohort import TRAIN, VALID, Cohort
 from m3h_core.config import FitConfig
 from m3h_core.linear import fit_linear_paths
-from m3h_core.model import M3H, standardized
+from m3h_core.model import M3H, standardize
 from m3h_core.silhouette import input_space
 from m3h_core.tasks import TaskSpec
 
@@ -72,7 +72,7 @@ class TrainingData:
         widths = cohort.widths
         mean, inverse_scale = (torch.tensor(v, dtype=config.dtype) for v in _standardizer(cohort))
         x_train, x_valid = (
-            standardized(*cohort_tensors(cohort, rows), widths, mean, inverse_scale)
+            standardize(*cohort_tensors(cohort, rows), widths, mean, inverse_scale)
             for rows in (train, valid)
         )
         about = {task.name: _About.of(cohort, task) for task in tasks}

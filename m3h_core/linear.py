@@ -80,7 +80,7 @@ def fit_ridge(x_mF: np.ndarray, y_mO: np.ndarray) -> Ridge:
     centre_O = y_mO.mean(0)
     x = x_mF - centre_F
     y = y_mO - centre_O
-    values_k, left_mk, right_Fk = _decomposed(x)
+    values_k, left_mk, right_Fk = _decompose(x)
     projected_kO = left_mk.T @ y
     squared_mk = left_mk**2
     best_O = np.full(y.shape[1], np.inf)
@@ -122,7 +122,7 @@ def fit_linear_paths(
         for i, y_mO in zip(members, columns, strict=True):
             part = slice(end, end := end + y_mO.shape[1])
             own = Ridge(ridge.weights_FO[:, part], ridge.bias_O[part], ridge.left_out_mO[:, part])
-            paths[i] = _path(tasks[i], own, x_nF, y_mO, rows)
+            paths[i] = _build_path(tasks[i], own, x_nF, y_mO, rows)
     return paths
 
 
@@ -133,7 +133,7 @@ def _columns(task: TaskSpec, target_m: np.ndarray) -> np.ndarray:
     return target_m[:, None].astype(np.float64)
 
 
-def _path(
+def _build_path(
     task: TaskSpec, ridge: Ridge, x_nF: np.ndarray, y_mO: np.ndarray, rows: np.ndarray
 ) -> LinearPath:
     slope = 1.0
@@ -197,7 +197,7 @@ def _softmax_scale(score_mC: np.ndarray, y_mC: np.ndarray) -> tuple[float, np.nd
     return slope, flat_C - slope * mean_C
 
 
-def _decomposed(x_mF: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _decompose(x_mF: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Singular values and vectors [k], [m, k], [F, k], from the products of the smaller side."""
     wide = x_mF.shape[0] < x_mF.shape[1]
     squared, vectors = np.linalg.eigh(x_mF @ x_mF.T if wide else x_mF.T @ x_mF)

@@ -79,7 +79,7 @@ def run(
     if t == 1 or not config.attention:
         # One product for all tasks: the gradient of each x[:, i] would be as large as x, most of it
         # zeros.
-        own = x if layout.n_outputs == t else x.index_select(1, owners(layout, x.device))
+        own = x if layout.n_outputs == t else x.index_select(1, list_owners(layout, x.device))
         y = (g.unsqueeze(2) @ own).squeeze(2)
     else:
         u = (p["w_task"] @ p["w_query"]) @ p["w_key"].transpose(1, 2)
@@ -91,7 +91,7 @@ def run(
             normalization=config.normalization,
             self_bias=config.self_bias,
         )
-        owner = owners(layout, x.device)
+        owner = list_owners(layout, x.device)
         spread = weights if layout.n_outputs == t else weights.index_select(2, owner)
         y = (spread * values).sum(1)
         if config.residual:
@@ -99,7 +99,7 @@ def run(
     return Activations(y + p["head_bias"].unsqueeze(-1), x, weights)
 
 
-def attended(p: Mapping[str, Tensor], config: FitConfig, state: Activations, task: int) -> Tensor:
+def attend(p: Mapping[str, Tensor], config: FitConfig, state: Activations, task: int) -> Tensor:
     """The embedding [K, D, B] that a task's head reads, of each of the K networks."""
     x = state.embeddings
     mixed = x[:, task]
@@ -117,14 +117,14 @@ def _dropped(h: Tensor, drop: Sequence[Tensor], layer: int) -> Tensor:
     return (h.view(-1, *mask.shape) * mask).view(h.shape)
 
 
-def owners(layout: Layout, device: torch.device) -> Tensor:
+def list_owners(layout: Layout, device: torch.device) -> Tensor:
     """The task [O] of each output."""
     return torch.repeat_interleave(torch.arange(layout.n_tasks), torch.tensor(layout.outputs)).to(
         device
     )
 
 
-def standardized(
+def standardize(
     embeddings: Mapping[str, Tensor],
     present: Mapping[str, Tensor],
     modalities: Mapping[str, int],
@@ -260,7 +260,7 @@ class M3H(nn.Module):
         state = run(p, self.layout, self.config, self.inputs(embeddings, present))
         return {
             self.tasks[i].name: torch.cdist(
-                attended(p, self.config, state, i).flatten(0, 1).T, p[f"centres_{i}"]
+                attend(p, self.config, state, i).flatten(0, 1).T, p[f"centres_{i}"]
             )
             for i in self.layout.clustering
         }
@@ -290,7 +290,7 @@ class M3H(nn.Module):
         """The input matrix [B, F]: standardised embeddings, 0 where missing, then a flag for each
         missing modality.
         """
-        return standardized(embeddings, present, self.modalities, self.mean, self.inverse_scale)
+        return standardize(embeddings, present, self.modalities, self.mean, self.inverse_scale)
 
     def _by_task(
         self, p: Mapping[str, Tensor], state: Activations, y_OB: Tensor
@@ -299,7 +299,7 @@ class M3H(nn.Module):
         for i, (task, part) in enumerate(zip(self.tasks, self.layout.slices, strict=True)):
             if task.problem == "clustering":
                 result[task.name] = soft_assignment(
-                    attended(p, self.config, state, i).flatten(0, 1).T, p[f"centres_{i}"]
+                    attend(p, self.config, state, i).flatten(0, 1).T, p[f"centres_{i}"]
                 )
             else:
                 result[task.name] = (

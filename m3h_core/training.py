@@ -41,7 +41,7 @@ from m3h_core.losses import (
     soft_assignment,
 )
 from m3h_core.metrics import Score, evaluate_predictions
-from m3h_core.model import M3H, Activations, attended, owners, run
+from m3h_core.model import M3H, Activations, attend, list_owners, run
 from m3h_core.tasks import TaskSpec
 from m3h_core.weighting import AGGREGATORS, by_uncertainty, gradient_method
 
@@ -743,7 +743,7 @@ class Trainer:
         share_GT[self.valid_mask.sum(1)[self.slots] < LEAST_TO_JUDGE] = _SHARES[0]
         for task in self.layout.clustering:
             share_GT[:, task] = 1
-        share_GO = share_GT[:, owners(self.layout, self.device)]
+        share_GO = share_GT[:, list_owners(self.layout, self.device)]
         share_KO1 = share_GO.repeat_interleave(self.config.members, 0).unsqueeze(-1)
         bias_KO = bias_GO1.repeat_interleave(self.config.members, 0).squeeze(-1)
         for model, share_O in zip(self.models, share_GO, strict=True):
@@ -806,7 +806,7 @@ class Trainer:
 
     def _read(self, state: Activations, task: int) -> Tensor:
         """What a task's head reads of a batch [G, B, M * D]."""
-        z_KDB = attended(self.params, self.config, state, task)
+        z_KDB = attend(self.params, self.config, state, task)
         return z_KDB.view(len(self.active), -1, z_KDB.shape[-1]).transpose(1, 2)
 
     def _assigned(self, z_GBD: Tensor, task: int) -> Tensor:

@@ -195,9 +195,11 @@ def _trees(
     name: str, one: Callable[[TaskRows, tuple, int], np.ndarray], averaged: int, kind: str
 ) -> Arm:
     settings = {
-        "kind": kind, "search": [list(choice) for choice in SEARCH], "averaged": averaged,
+        "kind": kind,
+        "search": [list(choice) for choice in SEARCH],
+        "averaged": averaged,
         "fixed": [ROUNDS, STOP_AFTER, BINS, ROW_SHARE],
-    }  # fmt: skip
+    }
     return Arm(name, settings, by_task_best(one, SEARCH, averaged), raw=True, by_task=True)
 
 

@@ -22,9 +22,15 @@ from m3h_core.cohort import TRAIN, VALID
 # Files of the library that no network's prediction follows from here. Embedders need no hash: their
 # vectors have one.
 _WITHOUT_EFFECT = {
-    "__init__.py", "_torchvision_guard.py", "calibration.py", "checkpoint.py", "clusters.py", "metrics.py", "search.py",
+    "__init__.py",
+    "_torchvision_guard.py",
+    "calibration.py",
+    "checkpoint.py",
+    "clusters.py",
+    "metrics.py",
+    "search.py",
     "tim.py",
-}  # fmt: skip
+}
 _SECONDS = "seconds"
 
 

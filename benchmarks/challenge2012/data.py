@@ -24,9 +24,30 @@ from m3h_core.embedders.tabular import TabularEmbedder
 BINARY = ("death", "los_over_7", "death_30d", "ventilated")
 # The last value of each of these is a task.
 MEASURED = (
-    "GCS", "Glucose", "HR", "MAP", "NIDiasABP", "NISysABP", "Temp", "ALT", "BUN", "Bilirubin", "Creatinine", "HCO3",
-    "HCT", "K", "Lactate", "Mg", "Na", "PaCO2", "PaO2", "Platelets", "SysABP", "WBC", "pH",
-)  # fmt: skip
+    "GCS",
+    "Glucose",
+    "HR",
+    "MAP",
+    "NIDiasABP",
+    "NISysABP",
+    "Temp",
+    "ALT",
+    "BUN",
+    "Bilirubin",
+    "Creatinine",
+    "HCO3",
+    "HCT",
+    "K",
+    "Lactate",
+    "Mg",
+    "Na",
+    "PaCO2",
+    "PaO2",
+    "Platelets",
+    "SysABP",
+    "WBC",
+    "pH",
+)
 REGRESSION = ("log_los", "saps", "sofa", "log_urine", *MEASURED)
 TASKS = tuple(
     TaskSpec(name, "binary" if name in BINARY else "regression") for name in (*BINARY, *REGRESSION)

@@ -364,10 +364,10 @@ def flatten(
     return sample, hours, [item[1:] for item in flat]
 
 
-def spread_over(n: int, at_most: int) -> np.ndarray:
+def spread_positions(n: int, at_most: int) -> np.ndarray:
     """At most ``at_most`` of the positions 0..n-1, evenly spread.
 
-    >>> spread_over(10, 4).tolist(), spread_over(2, 4).tolist()
+    >>> spread_positions(10, 4).tolist(), spread_positions(2, 4).tolist()
     ([0, 2, 5, 7], [0, 1])
     """
     return np.arange(n) if n <= at_most else np.arange(at_most) * n // at_most

@@ -52,7 +52,7 @@ def to_device(tensor: Any) -> Any:
     return tensor.pin_memory().to(compute_device(), non_blocking=True) if on_gpu() else tensor
 
 
-def cores() -> int:
+def count_cores() -> int:
     """The processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -67,7 +67,7 @@ def release_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def ahead(
+def map_ahead(
     work: Callable[[Item], Result], items: Iterable[Item], workers: int, window: int
 ) -> Iterator[Result]:
     """``work`` of each item, in order, done in threads while the caller is busy; at most ``window``
@@ -76,7 +76,7 @@ def ahead(
     Threads, not processes: image decoders and tokenizers leave Python's lock, so that threads use
     all cores, share the encoder's memory and end with the process.
 
-    >>> list(ahead(lambda x: x * x, range(5), workers=2, window=2))
+    >>> list(map_ahead(lambda x: x * x, range(5), workers=2, window=2))
     [0, 1, 4, 9, 16]
     """
     waiting: deque[Future[Result]] = deque()

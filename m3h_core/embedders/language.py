@@ -19,11 +19,11 @@ from m3h_core.embedders.base import (
     flatten,
     list_unreadable,
     pool_by_recency,
-    spread_over,
+    spread_positions,
 )
 from m3h_core.embedders.checkpoints import MINILM, list_checkpoint_files
 from m3h_core.embedders.hardware import (
-    ahead,
+    map_ahead,
     precision,
     release_memory,
 )
@@ -109,7 +109,7 @@ class LanguageEmbedder(Embedder):
         # Without a cache the vectors are kept for the transform that follows.
         self._kept = None if self.cache else VectorStore(None)
         with_notes = [i for i in range(len(items)) if _has_text(items[i])]
-        chosen = [with_notes[i] for i in spread_over(len(with_notes), self.fit_samples)]
+        chosen = [with_notes[i] for i in spread_positions(len(with_notes), self.fit_samples)]
         parts = [pooled[present] for _, pooled, present in self._pooled(items, chosen, on_progress)]
         vectors = np.concatenate(parts) if parts else np.zeros((0, self._width()))
         self._scaler = Scaler.fit(vectors, drop=False)
@@ -184,7 +184,9 @@ class LanguageEmbedder(Embedder):
             tokens = self.encoder.tokenize([notes.texts[key] for key in new])
             return notes._replace(new=new, tokens=tokens)
 
-        for one in ahead(read, blocks(items, rows, _BLOCK, _count_characters), workers=1, window=1):
+        for one in map_ahead(
+            read, blocks(items, rows, _BLOCK, _count_characters), workers=1, window=1
+        ):
             size = len(one.rows)
             before = done
 

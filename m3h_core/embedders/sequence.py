@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from m3h_core.embedders.base import Embedder, Progress, Scaler, rounded_limits, spread_over
+from m3h_core.embedders.base import Embedder, Progress, Scaler, rounded_limits, spread_positions
 from m3h_core.embedders.event_transformer import HEADS, build_network
 from m3h_core.embedders.hardware import autocast, compute_device, to_device
 from m3h_core.embedders.timeseries import Events, EventSequences, observed_codes, sample_blocks
@@ -90,7 +90,7 @@ class SequenceEmbedder(Embedder):
         import torch
 
         self.codes = observed_codes(items, min_rows=self.min_rows)
-        events = items.take(spread_over(items.n, self.fit_samples)).load()
+        events = items.take(spread_positions(items.n, self.fit_samples)).load()
         self._values = _value_scales(events, self.codes, self.min_rows > 1)
         sequences = self._sequences(events)
         with torch.random.fork_rng(devices=[]):

@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from m3h_core.embedders.base import Embedder, Progress, Scaler, check_hours, spread_over
+from m3h_core.embedders.base import Embedder, Progress, Scaler, check_hours, spread_positions
 
 # HAIM's eleven (Soenksen et al. 2022), in its order.
 HAIM_STATISTICS = (
@@ -238,7 +238,7 @@ class TimeseriesEmbedder(Embedder):
     def fit(self, items: Events, on_progress: Progress | None = None) -> Self:
         """Learn which signals there are, and their scale."""
         self.codes = observed_codes(items, self._asked, self.min_rows)
-        chosen = spread_over(items.n, self.fit_samples)
+        chosen = spread_positions(items.n, self.fit_samples)
         blocks = [self._raw(items.take(chosen[rows]).load()) for rows in sample_blocks(len(chosen))]
         raw = np.concatenate([values[present] for values, present in blocks])
         flags = np.arange(len(STATISTICS), raw.shape[1], len(STATISTICS) + 1)

@@ -22,11 +22,11 @@ from m3h_core.embedders.base import (
     flatten,
     list_unreadable,
     pool_by_recency,
-    spread_over,
+    spread_positions,
 )
 from m3h_core.embedders.hardware import (
-    ahead,
-    cores,
+    count_cores,
+    map_ahead,
     on_gpu,
     precision,
     release_memory,
@@ -119,7 +119,7 @@ class VisionEmbedder(Embedder):
         self._kept = None if self.cache else VectorStore(None)
         flatten(items)  # no image of the future
         sources = [image[-1] for sample in items for image in sample]
-        sources = [sources[i] for i in spread_over(len(sources), self.fit_images)]
+        sources = [sources[i] for i in spread_positions(len(sources), self.fit_images)]
         store = self._raw_store()
         n = len(sources)
         outcomes = self._embed(
@@ -282,7 +282,7 @@ class VisionEmbedder(Embedder):
         filled = 0
         with torch.inference_mode():
             for i, (outcome, picture) in enumerate(
-                ahead(read, todo, cores(), 2 * cores() + self.batch_size)
+                map_ahead(read, todo, count_cores(), 2 * count_cores() + self.batch_size)
             ):
                 outcomes[todo[i]] = outcome
                 if picture is not None and isinstance(outcome, bytes):

@@ -23,10 +23,10 @@ ITEM_IDS = {"language": "note_id", "vision": "image_id"}
 
 def is_given(modality: str, inputs: Path) -> bool:
     """Whether the hospital gives this modality as vectors of its own."""
-    return _given(modality, inputs).exists()
+    return _given_file(modality, inputs).exists()
 
 
-def _given(modality: str, inputs: Path) -> Path:
+def _given_file(modality: str, inputs: Path) -> Path:
     return inputs / f"given_{modality}.parquet"
 
 
@@ -34,7 +34,7 @@ def modality_items(modality: str, inputs: Path) -> Any:
     """The items of every sample: see m3h_core.embedders for their form in each modality."""
     order = pl.read_parquet(inputs / "samples.parquet", columns=["sample_id"])["sample_id"]
     if is_given(modality, inputs):
-        vectors = pl.read_parquet(_given(modality, inputs))
+        vectors = pl.read_parquet(_given_file(modality, inputs))
         frame = order.to_frame().join(vectors, on="sample_id", how="left", maintain_order="left")
         return [None if vector is None else vector.to_numpy() for vector in frame["vector"]]
     file = inputs / f"{modality}.parquet"
@@ -132,7 +132,7 @@ class _OnDisk:
         self.starts, self.counts = (
             placed[name].fill_null(0).to_numpy() for name in ("start", "count")
         )
-        self._held: tuple[int, pl.DataFrame] = (-1, pl.DataFrame())
+        self._row_group: tuple[int, pl.DataFrame] = (-1, pl.DataFrame())
 
     def take(self, rows: np.ndarray) -> Self:
         """Of some samples, in their order."""
@@ -148,9 +148,12 @@ class _OnDisk:
         parts: list[pl.DataFrame] = []
         group = int(np.searchsorted(self._group_starts, start, side="right")) - 1
         while count > 0:
-            if self._held[0] != group:
-                self._held = group, pl.DataFrame(self._file.read_row_group(group, columns=columns))
-            part = self._held[1].slice(start - int(self._group_starts[group]), count)
+            if self._row_group[0] != group:
+                self._row_group = (
+                    group,
+                    pl.DataFrame(self._file.read_row_group(group, columns=columns)),
+                )
+            part = self._row_group[1].slice(start - int(self._group_starts[group]), count)
             parts.append(part)
             start = start + len(part)
             count = count - len(part)

@@ -31,21 +31,23 @@ def raw_inputs(inputs: Path, samples: Sequence[str]) -> Iterator[pd.DataFrame]:
         order = pl.DataFrame(
             {"sample_id": list(samples[start : start + _BLOCK])}, schema={"sample_id": pl.String}
         )
-        tabular = _of(inputs / "tabular.parquet", order).drop("sample_id", "split", strict=False)
+        tabular = _read_rows(inputs / "tabular.parquet", order).drop(
+            "sample_id", "split", strict=False
+        )
         numbers = [
             name for name, kind in tabular.schema.items() if kind.is_numeric() or kind == pl.Boolean
         ]
         frame = tabular.with_columns(pl.col(numbers).cast(pl.Float64)).to_pandas()
         for modality, (name, columns) in _RAW.items():
             if (inputs / f"{modality}.parquet").exists():
-                frame[name] = _lists(inputs / f"{modality}.parquet", order, columns)
+                frame[name] = _read_lists(inputs / f"{modality}.parquet", order, columns)
         for file in sorted(inputs.glob("given_*.parquet")):
-            vectors = _of(file, order)["vector"].to_list()
+            vectors = _read_rows(file, order)["vector"].to_list()
             frame[f"{file.stem.removeprefix('given_')}_vector"] = vectors
         yield frame
 
 
-def _of(file: Path, order: pl.DataFrame) -> pl.DataFrame:
+def _read_rows(file: Path, order: pl.DataFrame) -> pl.DataFrame:
     """The row of each sample in a file that has one a sample."""
     rows = (
         pl.scan_parquet(file)
@@ -55,15 +57,15 @@ def _of(file: Path, order: pl.DataFrame) -> pl.DataFrame:
     return order.join(rows, on="sample_id", how="left", maintain_order="left")
 
 
-def _lists(file: Path, order: pl.DataFrame, columns: list[str]) -> list[list[dict[str, Any]]]:
+def _read_lists(file: Path, order: pl.DataFrame, columns: list[str]) -> list[list[dict[str, Any]]]:
     rows = pl.scan_parquet(file).filter(pl.col("sample_id").is_in(order["sample_id"].implode()))
     records: dict[str, list[dict[str, Any]]] = {sample: [] for sample in order["sample_id"]}
     for sample, *values in rows.select("sample_id", *columns).collect().iter_rows():
-        records[sample].append(_as_served(dict(zip(columns, values, strict=True))))
+        records[sample].append(_to_served(dict(zip(columns, values, strict=True))))
     return list(records.values())
 
 
-def _as_served(record: dict[str, Any]) -> dict[str, Any]:
+def _to_served(record: dict[str, Any]) -> dict[str, Any]:
     """A record as it comes to a server: an image by its bytes; no bytes, as any other wrong ones,
     can't be read.
     """

@@ -197,7 +197,7 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
 
-def _started_alone(command: list[str]) -> list[str]:
+def _build_local_command(command: list[str]) -> list[str]:
     """The command of a module ("-m", its name, ...) as `_START` runs it; any other as it is."""
     return (
         [sys.executable, "-c", _START, *command[1:]]
@@ -207,7 +207,7 @@ def _started_alone(command: list[str]) -> list[str]:
 
 
 def _local(context: dg.OpExecutionContext, settings: LauncherConfig, work: Work) -> None:
-    command = _started_alone(work.command)
+    command = _build_local_command(work.command)
     try:
         client = dg.PipesSubprocessClient(termination_timeout_seconds=GRACE_SECONDS)
         client.run(context=context, command=command, env=_local_environment(settings))
@@ -302,7 +302,7 @@ def _slurm(context: dg.OpExecutionContext, settings: LauncherConfig, work: Work)
     """srun as the subprocess of Dagster's own client; Slurm keeps two jobs of one folder apart
     (singleton).
     """
-    _cancel(work.name)  # what a killed run has left
+    _cancel_jobs(work.name)  # what a killed run has left
     client = dg.PipesSubprocessClient(
         context_injector=dg.PipesEnvContextInjector(),
         message_reader=dg.PipesFileMessageReader(str(work.to / ".messages")),
@@ -312,7 +312,7 @@ def _slurm(context: dg.OpExecutionContext, settings: LauncherConfig, work: Work)
     try:
         client.run(context=context, command=srun(settings, work), env=_local_environment(settings))
     finally:
-        _cancel(work.name)
+        _cancel_jobs(work.name)
 
 
 def srun(settings: LauncherConfig, work: Work) -> list[str]:
@@ -335,7 +335,7 @@ def srun(settings: LauncherConfig, work: Work) -> list[str]:
     ]
 
 
-def _cancel(name: str) -> None:
+def _cancel_jobs(name: str) -> None:
     """Ask Slurm to end the jobs of a name, and wait for it: SIGTERM, and a kill after Slurm's
     KillWait.
     """

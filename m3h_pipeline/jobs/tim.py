@@ -39,12 +39,12 @@ def most_labelled(cohort: Cohort, tasks: Sequence[TaskSpec], count: int) -> list
     """The tasks with most to learn from: labelled training rows, of the rarer kind for a binary
     task. All for 0.
     """
-    sizes = {task.name: _effective(cohort, task) for task in tasks}
+    sizes = {task.name: _count_effective(cohort, task) for task in tasks}
     ranked = sorted(sizes, key=lambda name: -sizes[name])[: count or len(tasks)]
     return [task for task in tasks if task.name in ranked]
 
 
-def _effective(cohort: Cohort, task: TaskSpec) -> int:
+def _count_effective(cohort: Cohort, task: TaskSpec) -> int:
     if task.problem == "clustering":
         return 0
     labels = np.asarray(cohort.labels[task.name])[
@@ -86,7 +86,7 @@ def build_report(
     record: dict[str, Any] = interaction.to_dict() | {
         "network": settings["network"],
         "n": [
-            None if i in hidden else _scored(evaluator.cohort, task)
+            None if i in hidden else _count_scored(evaluator.cohort, task)
             for i, task in enumerate(evaluator.tasks)
         ],
     }
@@ -100,7 +100,7 @@ def build_report(
     return record | {"groups": groups, "leave_one_out": left_out}
 
 
-def _scored(cohort: Cohort, task: TaskSpec) -> int:
+def _count_scored(cohort: Cohort, task: TaskSpec) -> int:
     rows = cohort.split == TEST
     return int((rows if task.problem == "clustering" else rows & cohort.labelled[task.name]).sum())
 

@@ -53,7 +53,7 @@ def fit_trees(
             x_NF, *_rows_and_labels(cohort, task), task, rounds, seed, kept, to / f"{task.name}.txt"
         )
         for task, kept in zip(
-            labelled, _kept(cohort, x_NF, labelled, rounds, seed, resume), strict=True
+            labelled, _list_model_files(cohort, x_NF, labelled, rounds, seed, resume), strict=True
         )
     )
     for task, prediction in zip(labelled, fitted, strict=True):
@@ -82,7 +82,7 @@ def _rows_and_labels(cohort: Cohort, task: TaskSpec) -> tuple[dict[int, np.ndarr
     return rows, np.asarray(cohort.labels[task.name])
 
 
-def _kept(
+def _list_model_files(
     cohort: Cohort,
     x_NF: np.ndarray,
     tasks: Sequence[TaskSpec],
@@ -111,7 +111,7 @@ def _fit_one(
 ) -> np.ndarray:
     train_labels = labels[rows[TRAIN]]
     if len(np.unique(train_labels)) < 2:
-        return _constant(task, train_labels, len(x_NF))
+        return _predict_constant(task, train_labels, len(x_NF))
     if not kept.exists():
         model = _train(x_NF, rows, labels, task, rounds, seed)
         partial = kept.with_suffix(".partial")
@@ -159,7 +159,7 @@ def _train(
     )
 
 
-def _constant(task: TaskSpec, train_labels: np.ndarray, n: int) -> np.ndarray:
+def _predict_constant(task: TaskSpec, train_labels: np.ndarray, n: int) -> np.ndarray:
     if task.problem == "multiclass":
         classes = task.n_classes or 1
         counts = np.bincount(train_labels.astype(int), minlength=classes) + 1.0

@@ -30,10 +30,42 @@ pytestmark = pytest.mark.slow(20)
 
 N = 400
 FIRST = (
-    "DiasABP", "GCS", "Glucose", "HR", "MAP", "NIDiasABP", "NIMAP", "NISysABP", "RespRate", "SaO2", "Temp", "ALP",
-    "ALT", "AST", "Albumin", "BUN", "Bilirubin", "Cholesterol", "Creatinine", "FiO2", "HCO3", "HCT", "K", "Lactate",
-    "Mg", "Na", "PaCO2", "PaO2", "Platelets", "SysABP", "TroponinI", "TroponinT", "WBC", "Weight", "pH",
-)  # fmt: skip
+    "DiasABP",
+    "GCS",
+    "Glucose",
+    "HR",
+    "MAP",
+    "NIDiasABP",
+    "NIMAP",
+    "NISysABP",
+    "RespRate",
+    "SaO2",
+    "Temp",
+    "ALP",
+    "ALT",
+    "AST",
+    "Albumin",
+    "BUN",
+    "Bilirubin",
+    "Cholesterol",
+    "Creatinine",
+    "FiO2",
+    "HCO3",
+    "HCT",
+    "K",
+    "Lactate",
+    "Mg",
+    "Na",
+    "PaCO2",
+    "PaO2",
+    "Platelets",
+    "SysABP",
+    "TroponinI",
+    "TroponinT",
+    "WBC",
+    "Weight",
+    "pH",
+)
 BY_NAME = {task.name: task for task in TASKS}
 
 

@@ -201,8 +201,9 @@ def test_only_labelled_rows_of_the_calibration_split_are_read():
     }
     labels = {t: np.where(unread[t], 77.0, values) for t, values in cohort.labels.items()}
     others = {
-        t: np.where(unread[t].reshape(-1, *[1] * (p.ndim - 1)), np.nan, p) for t, p in predictions.items()
-    }  # fmt: skip
+        t: np.where(unread[t].reshape(-1, *[1] * (p.ndim - 1)), np.nan, p)
+        for t, p in predictions.items()
+    }
     assert Calibrator.fit(replace(cohort, labels=labels), ALL, others) == fitted
     for task in ALL[:4]:
         row = labelled_rows(cohort, task.name, CALIBRATION)[0][0]

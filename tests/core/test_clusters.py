@@ -30,9 +30,14 @@ def make(seed: int, effect: float = 0.0, n: int = 300, stays: int = 1):
     labels = {name: np.repeat(values, stays) for name, values in labels.items()}
     total = n * stays
     cohort = Cohort(
-        [str(i) for i in range(total)], np.full(total, TEST), {}, {}, labels,
-        {name: np.ones(total, bool) for name in labels}, subject_ids=[f"p{i // stays}" for i in range(total)],
-    )  # fmt: skip
+        [str(i) for i in range(total)],
+        np.full(total, TEST),
+        {},
+        {},
+        labels,
+        {name: np.ones(total, bool) for name in labels},
+        subject_ids=[f"p{i // stays}" for i in range(total)],
+    )
     return cohort, np.repeat(cluster, stays)
 
 

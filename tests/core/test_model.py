@@ -10,7 +10,7 @@ from synthetic import SMALL, SUPERVISED, TASKS, WIDTHS, make_cohort
 
 from m3h_core import M3H, CrossTaskAttention, FitConfig, TaskSpec, fit
 from m3h_core.metrics import primary_metric
-from m3h_core.model import attended, run
+from m3h_core.model import attend, run
 
 SUBSETS = [subset for size in range(1, 5) for subset in combinations(WIDTHS, size)]
 
@@ -81,7 +81,7 @@ def test_cheap_path_equals_the_plain_network(options, tasks):
     x_BF = torch.randn(11, 10, generator=generator, dtype=torch.float64)
     p = dict(model.named_parameters())
     state = run(p, model.layout, config, x_BF)
-    embedded = [attended(p, config, state, t).permute(2, 0, 1) for t in range(len(tasks))]
+    embedded = [attend(p, config, state, t).permute(2, 0, 1) for t in range(len(tasks))]
     for member in range(config.members):
         y, o_BTD = _plain(model, x_BF, member)
         torch.testing.assert_close(state.outputs[member].T, y, atol=1e-9, rtol=1e-9)
@@ -159,9 +159,14 @@ def test_any_subset_of_modalities_stays_sane(fitted, subset):
         name: np.nan_to_num(values) for name, values in cohort.embeddings.items() if name in subset
     }
     here = type(cohort)(
-        cohort.sample_ids, cohort.split, embeddings, {name: np.ones(len(cohort), bool) for name in subset},
-        cohort.labels, cohort.labelled, cohort.subject_ids,
-    )  # fmt: skip
+        cohort.sample_ids,
+        cohort.split,
+        embeddings,
+        {name: np.ones(len(cohort), bool) for name in subset},
+        cohort.labels,
+        cohort.labelled,
+        cohort.subject_ids,
+    )
     predicted = model.predict(here)
     for task in SUPERVISED:
         assert np.isfinite(predicted[task.name]).all()

@@ -30,9 +30,18 @@ THREE = SUPERVISED[:3]
 QUICK = FitConfig(hidden=(12,), width=4, members=1, epochs=4)
 # A network that can learn a planted cause from many labels, and is led astray from few.
 PLAIN = FitConfig(
-    hidden=(32,), width=4, members=1, epochs=40, patience=10, linear_path=False, borrowing=False, weight_decay=0.1,
-    learning_rate=0.01, dropout=0.0, balance=0.0,
-)  # fmt: skip
+    hidden=(32,),
+    width=4,
+    members=1,
+    epochs=40,
+    patience=10,
+    linear_path=False,
+    borrowing=False,
+    weight_decay=0.1,
+    learning_rate=0.01,
+    dropout=0.0,
+    balance=0.0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +65,12 @@ def planted(
     labels = {}
     labelled = {}
     for name, cause, few in (
-        ("learner", 0, True), ("teacher", 0, False), ("rival", 1, False), ("loner", 2, False), ("other", 3, True),
-    ):  # fmt: skip
+        ("learner", 0, True),
+        ("teacher", 0, False),
+        ("rival", 1, False),
+        ("loner", 2, False),
+        ("other", 3, True),
+    ):
         labels[name] = (3 * causes[:, cause] + rng.logistic(size=n + test) > 0).astype(float)
         labelled[name] = np.ones(n + test, bool)
         if few:
@@ -215,9 +228,14 @@ def test_hints_see_the_teacher(method):
 def test_matrix_holds_the_changes(cohort, tmp_path):
     seen = []
     interaction = task_interaction(
-        cohort, THREE, config=QUICK, seeds=(0, 1), n_bootstrap=40, resume=tmp_path,
+        cohort,
+        THREE,
+        config=QUICK,
+        seeds=(0, 1),
+        n_bootstrap=40,
+        resume=tmp_path,
         on_progress=lambda done, total: seen.append((done, total)),
-    )  # fmt: skip
+    )
     assert seen[-1] == (14, 14)
     assert interaction.tasks == ("death", "shock", "stay")
     assert (np.diag(interaction.matrix_TT) == 0).all()
@@ -225,9 +243,14 @@ def test_matrix_holds_the_changes(cohort, tmp_path):
     single = fit_many(cohort, [([task], QUICK) for task in THREE])
     trained = []
     reused = task_interaction(
-        cohort, THREE, config=QUICK, seeds=(0,), n_bootstrap=40, single_models=single,
+        cohort,
+        THREE,
+        config=QUICK,
+        seeds=(0,),
+        n_bootstrap=40,
+        single_models=single,
         on_progress=lambda done, total: trained.append((done, total)),
-    )  # fmt: skip
+    )
     assert trained[-1] == (4, 4)
     assert reused.models == 4
     fresh = task_interaction(cohort, THREE, config=QUICK, seeds=(0,), n_bootstrap=40)
@@ -276,9 +299,14 @@ def test_a_small_network_leads_where_it_is_far_cheaper(cohort):
     seen = []
     config = replace(QUICK, hidden=(512,))
     task_interaction(
-        cohort, SUPERVISED, config=config, seeds=(0, 1), max_models=18, n_bootstrap=20,
+        cohort,
+        SUPERVISED,
+        config=config,
+        seeds=(0, 1),
+        max_models=18,
+        n_bootstrap=20,
         on_progress=lambda done, total: seen.append((done, total)),
-    )  # fmt: skip
+    )
     light_models = 4 + 6
     assert shrink_network(config).hidden == (32,)
     assert seen[-1] == (18 + light_models, 18 + light_models)

@@ -23,9 +23,13 @@ def _simulated(
     labels = {f"t{i}": (rng.random(subjects) < 0.4).astype(float) for i in range(tasks)}
     all_labelled = {name: np.ones(subjects, bool) for name in labels}
     cohort = Cohort(
-        [str(i) for i in range(subjects)], np.full(subjects, TEST), {"x": np.zeros((subjects, 1), np.float32)},
-        {"x": np.ones(subjects, bool)}, labels, all_labelled,
-    )  # fmt: skip
+        [str(i) for i in range(subjects)],
+        np.full(subjects, TEST),
+        {"x": np.zeros((subjects, 1), np.float32)},
+        {"x": np.ones(subjects, bool)},
+        labels,
+        all_labelled,
+    )
     evaluator = TaskSetEvaluator(
         cohort,
         [TaskSpec(name, "binary") for name in labels],

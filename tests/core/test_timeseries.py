@@ -29,7 +29,9 @@ def naive_statistics(hours: np.ndarray, value: np.ndarray) -> list[float]:
     step = np.diff(value)
     several = len(value) > 1
     return [
-        value.max(), value.min(), value.mean(),
+        value.max(),
+        value.min(),
+        value.mean(),
         value.var() if several else np.nan,
         step.mean() if several else np.nan,
         np.abs(step).mean() if several else np.nan,
@@ -38,8 +40,9 @@ def naive_statistics(hours: np.ndarray, value: np.ndarray) -> list[float]:
         value[-1] - value[0] if several else np.nan,
         len(find_peaks(value)[0]),
         np.polyfit(hours, value, 1)[0] if len(set(hours)) > 1 else np.nan,
-        value[-1], np.log1p(len(value)),
-    ]  # fmt: skip
+        value[-1],
+        np.log1p(len(value)),
+    ]
 
 
 def test_statistics_agree_with_a_plain_loop(rng):

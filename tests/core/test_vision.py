@@ -79,8 +79,17 @@ def test_vision_goes_on_past_what_it_can_not_read(vision, images, tmp_path):
     jpeg = encoded(film(1), "JPEG")
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "good.png").write_bytes(good)
-    bad = [b"", b"not an image", good[: len(good) // 2], jpeg[: len(jpeg) // 2], bomb(), tmp_path / "none.png",
-           tmp_path / "empty.png", tmp_path, good[:40] + b"\xff" * 40 + good[80:]]  # fmt: skip
+    bad = [
+        b"",
+        b"not an image",
+        good[: len(good) // 2],
+        jpeg[: len(jpeg) // 2],
+        bomb(),
+        tmp_path / "none.png",
+        tmp_path / "empty.png",
+        tmp_path,
+        good[:40] + b"\xff" * 40 + good[80:],
+    ]
     items = [[(-1.0, "PA", source)] for source in bad]
     items += [[(-1.0, "PA", good), (0.0, "PA", b"")], [(-1.0, "PA", tmp_path / "good.png")], []]
     vectors, present = vision.transform(items)

@@ -55,9 +55,13 @@ def main() -> None:
     with serve_mlflow(folder) as uri:
         os.environ["MLFLOW_TRACKING_URI"] = uri
         asked = {
-            "kind": "ray", "storage": str(folder), "cpus": 1, "memory_gb": 1, "python": sys.executable,
+            "kind": "ray",
+            "storage": str(folder),
+            "cpus": 1,
+            "memory_gb": 1,
+            "python": sys.executable,
             "ray": {"address": address},
-        }  # fmt: skip
+        }
         wrong = prepared(folder / "wrong", launcher=asked, embedding={"language": "/nowhere"})
         produce(step_of(wrong, "inputs"), "given", write_inputs)
         assert materialize(wrong, "language_embedding").wait(150) == 1

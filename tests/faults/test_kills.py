@@ -176,15 +176,22 @@ def job_by_hand(
 ) -> subprocess.Popen:
     to.mkdir(parents=True, exist_ok=True)
     config = {
-        "arm": arm, "cohort": str(cohort), "tasks": [task.to_dict() for task in TASKS], "to": str(to), "workers": 1,
-        "training": {"seed": 0, "epochs": 20, "tree_rounds": 20, "coverage": 0.9}, **(more or {}),
-    }  # fmt: skip
+        "arm": arm,
+        "cohort": str(cohort),
+        "tasks": [task.to_dict() for task in TASKS],
+        "to": str(to),
+        "workers": 1,
+        "training": {"seed": 0, "epochs": 20, "tree_rounds": 20, "coverage": 0.9},
+        **(more or {}),
+    }
     (to / "job.json").write_text(json.dumps(config))
     code = f"import sys; from m3h_pipeline.jobs import train; {prefix}; train.main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, "--config", str(to / "job.json")],
-        env=environment(to, **variables), stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env=environment(to, **variables),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_mlflow_that_goes_away_ends_a_training_clearly_and_nothing_is_trained_again(out, tmp_path):

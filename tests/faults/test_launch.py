@@ -152,9 +152,13 @@ def test_the_pod_is_valid_and_holds_no_secret(monkeypatch):
     )
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hush-hush")
     body = pipes.build_pod_body(
-        pod_name="m3h", image=None, command=None, env_vars={"DAGSTER_PIPES_CONTEXT": "x"}, base_pod_meta={},
+        pod_name="m3h",
+        image=None,
+        command=None,
+        env_vars={"DAGSTER_PIPES_CONTEXT": "x"},
+        base_pod_meta={},
         base_pod_spec=launch.pod_spec(KUBERNETES, WORK),
-    )  # fmt: skip
+    )
     pod = kubernetes.client.ApiClient().sanitize_for_serialization(body)
     pod |= {"apiVersion": "v1", "kind": "Pod"}
     schema.validate(pod, schema.latest_version(), strict=True)

@@ -30,8 +30,12 @@ def test_an_embedding_says_what_is_wrong_survives_the_loss_of_a_node_and_a_train
     }
     done = subprocess.run(
         ["unshare", "-n", "-p", "--fork", "--mount-proc", "bash", "-c", script],
-        env=os.environ | more, capture_output=True, text=True, timeout=500, check=False,
-    )  # fmt: skip
+        env=os.environ | more,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
     print(done.stdout)
     assert (

@@ -35,9 +35,11 @@ pytestmark = pytest.mark.slow(30)
 @pytest.fixture(scope="module")
 def options(tiny_bert):
     return {
-        "tabular": {}, "timeseries": {"learned": False}, "vision": {"image_size": 64, "batch_size": 8},
+        "tabular": {},
+        "timeseries": {"learned": False},
+        "vision": {"image_size": 64, "batch_size": 8},
         "language": {"checkpoint": str(tiny_bert), "max_tokens": 32, "overlap": 4},
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +50,13 @@ def inputs(tmp_path_factory) -> Path:
 def config(modality: str, inputs: Path, options: dict, cache: Path, to: Path) -> dict:
     to.mkdir(parents=True, exist_ok=True)
     return {
-        "modality": modality, "inputs": str(inputs), "options": options, "cache": str(cache), "cache_bytes": 10**9,
+        "modality": modality,
+        "inputs": str(inputs),
+        "options": options,
+        "cache": str(cache),
+        "cache_bytes": 10**9,
         "to": str(to),
-    }  # fmt: skip
+    }
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -76,8 +76,10 @@ def start(trained: Path, to: Path, **settings: object) -> subprocess.Popen:
     (to / "job.json").write_text(json.dumps(job))
     return subprocess.Popen(
         [sys.executable, "-m", "m3h_pipeline.jobs.tim", "--config", str(to / "job.json")],
-        env=dict(os.environ), stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env=dict(os.environ),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def run(trained: Path, to: Path, **settings: object) -> dict:

@@ -64,8 +64,11 @@ def write_inputs(folder: Path, stranger: float = 0.0) -> Path:
         paths[-1].write_bytes(b"" if i == 8 else stream.getvalue())
         os.utime(paths[-1], (1e9, 1e9))
     images = {
-        "sample_id": ids[::2], "hours": [-1.0] * len(paths), "image_id": ids[::2], "view": ["PA"] * len(paths),
+        "sample_id": ids[::2],
+        "hours": [-1.0] * len(paths),
+        "image_id": ids[::2],
+        "view": ["PA"] * len(paths),
         "path": list(map(str, paths)),
-    }  # fmt: skip
+    }
     pl.DataFrame(images).write_parquet(folder / "vision.parquet")
     return folder
