@@ -1,7 +1,8 @@
 """What other processes cost a training: the joint model's job alone, and beside many that never
 rest.
 
-    python benchmarks/busy.py COHORT [--policy spin limited passive] [--threads 1 2] [--spinning 15] [--epochs 60]
+    python benchmarks/busy.py COHORT [--policy spin limited passive] [--threads 1 2]
+        [--spinning 15] [--epochs 60]
 
 COHORT is a snapshot's step ``cohort`` (``<out>/snapshots/<date>/cohort``). The policies are how
 OpenMP's threads wait for one another: "spin" as the runtime does by itself, "limited" as the
@@ -111,7 +112,8 @@ def main() -> None:
         f"{os.getloadavg()[0]:.1f}"
     )
     print(
-        f"{'policy':<9}{'threads':>8}{'quiet s':>9}{'CPU s':>8}{'busy s':>8}{'fair s':>8}{'ratio':>7} "
+        f"{'policy':<9}{'threads':>8}{'quiet s':>9}{'CPU s':>8}"
+        f"{'busy s':>8}{'fair s':>8}{'ratio':>7} "
         " predictions"
     )
     failed = False

@@ -1,7 +1,8 @@
 """Task interaction: speed of the exact matrix, what cheap estimates are worth, and how often its
 intervals are right.
 
-    python benchmarks/tim.py [--part speed|estimators|coverage] [--data challenge2012-set-a.csv.gz] [--quick]
+    python benchmarks/tim.py [--part speed|estimators|coverage]
+        [--data challenge2012-set-a.csv.gz] [--quick]
 
 CPU time on one thread. *Speed*: all single-task and pair models of T tasks through `fit_many`,
 against a loop of `fit` over the same models; a loop over more models than LOOPED is timed on so
@@ -30,12 +31,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from scipy import stats
+from tim_coverage import PLAIN, measure_coverage
 from training import ratio, seconds
 
 from m3h_core import Cohort, FitConfig, TaskSpec, fit, fit_many, task_interaction
 from m3h_core.bank import Job
 from m3h_core.cohort import TEST
-from m3h_core.tim import TaskSetEvaluator, hints, measure_interaction, shrink_network
+from m3h_core.tim import TaskSetEvaluator, hints, shrink_network
 from m3h_core.tim.matrix import list_cells
 from m3h_core.tim.pairwise import pair_contrast
 
@@ -51,21 +53,6 @@ SPEED = FitConfig(
     dropout=0.1,
     modality_dropout=0,
 )
-# A network that learns a planted cause from many labels and is led astray from few.
-PLAIN = FitConfig(
-    hidden=(32,),
-    width=4,
-    members=1,
-    epochs=40,
-    patience=10,
-    linear_path=False,
-    borrowing=False,
-    weight_decay=0.1,
-    learning_rate=0.01,
-    dropout=0.0,
-    balance=0.0,
-)
-NOTHING = 0.005
 CEILING_SHARE = 0.9
 COST_SHARE = 0.05
 
@@ -283,7 +270,8 @@ def measure_estimators(
     def row(label: str, matrix: np.ndarray, cost: float) -> None:
         correlation = rank_correlation(matrix, exact)
         print(
-            f"{label:<26}{correlation:>9.2f}{correlation / max(ceiling, 1e-9):>11.2f}{overlap(matrix, exact):>8.2f}"
+            f"{label:<26}{correlation:>9.2f}{correlation / max(ceiling, 1e-9):>11.2f}"
+            f"{overlap(matrix, exact):>8.2f}"
             f"{cost / spent:>8.1%}",
             flush=True,
         )
@@ -332,88 +320,6 @@ def _estimated(
 
 
 # Coverage -----------------------------------------------------------------------------------------
-
-
-def classroom(
-    seed: int, test: int, rows: int = 1000, features: int = 40
-) -> tuple[Cohort, list[TaskSpec]]:
-    """A learner with 50 labels, a teacher of the same cause with all, three tasks of other causes,
-    one with 50 labels.
-
-    The rows before the test rows are the same for every size of the test split.
-    """
-    rng = np.random.default_rng(seed)
-    train = int(0.7 * rows)
-    mixing = np.linalg.qr(rng.normal(size=(features, features)))[0]
-    kept = {name: rng.choice(train, 50, replace=False) for name in ("learner", "other")}
-    x = rng.normal(size=(rows, features))
-    labels = {}
-    noise = rng.logistic(size=(rows, 5))
-    more = np.random.default_rng([seed, 1])
-    x = np.vstack([x, more.normal(size=(test, features))]).astype(np.float32)
-    noise = np.vstack([noise, more.logistic(size=(test, 5))])
-    split = np.repeat([0, 1, TEST], [train, rows - train, test])
-    names = ("learner", "teacher", "rival", "loner", "other")
-    for at, (name, cause) in enumerate(zip(names, (0, 0, 1, 2, 3), strict=True)):
-        labels[name] = (3 * (x @ mixing[:, cause]) + noise[:, at] > 0).astype(float)
-    labelled = {name: np.ones(len(x), bool) for name in names}
-    for name, rows_kept in kept.items():
-        labelled[name][:train] = False
-        labelled[name][rows_kept] = True
-    cohort = Cohort(
-        [str(i) for i in range(len(x))],
-        split,
-        {"x": x},
-        {"x": np.ones(len(x), bool)},
-        labels,
-        labelled,
-    )
-    return cohort, [TaskSpec(name, "binary") for name in names]
-
-
-def measure_coverage(repetitions: int, seeds: int, others: int, test: int, population: int) -> None:
-    """Print how often intervals hold the truth, and how many edges called evidence are false."""
-    rich = [(i, j) for i in (1, 2, 3) for j in (1, 2, 3) if i != j]
-    inside: dict[str, list[bool]] = {"tasks with many labels": [], "tasks with few labels": []}
-    edges = 0
-    false_edges = 0
-    teachers = 0
-    for repetition in range(repetitions):
-        cohort, tasks = classroom(repetition, test)
-        interaction = task_interaction(
-            cohort, tasks, config=replace(PLAIN, seed=0), seeds=range(seeds)
-        )
-        wide, _ = classroom(repetition, population)
-        truth = measure_interaction(
-            TaskSetEvaluator(wide, tasks, PLAIN, range(100, 100 + others), n_bootstrap=1)
-        ).matrix_TT
-        for cell in list_cells(5):
-            kind = "tasks with many labels" if cell in rich else "tasks with few labels"
-            inside[kind].append(
-                bool(interaction.low_TT[cell] <= truth[cell] <= interaction.high_TT[cell])
-            )
-            if interaction.evidence_TT[cell]:
-                edges += 1
-                same_sign = interaction.matrix_TT[cell] * truth[cell] > 0
-                false_edges += not (same_sign and abs(truth[cell]) >= NOTHING)
-        teachers += bool(interaction.evidence_TT[0, 1])
-        print(f"{repetition + 1} of {repetitions}", end="\r", flush=True)
-    print(
-        f"\ncoverage: {repetitions} cohorts, {seeds} seeds, {test} test subjects; truth: {others} other seeds, "
-        f"{population} subjects"
-    )
-    for kind, hits in inside.items():
-        print(f"95% intervals of {kind}: {_share(sum(hits), len(hits))} hold the truth")
-    print(f"false among {edges} edges called evidence: {_share(false_edges, edges)}, set: 5%")
-    print(f"the teacher of the learner is found in {_share(teachers, repetitions)}")
-
-
-def _share(count: int, of: int) -> str:
-    """A share with its 95% interval (Wilson)."""
-    if not of:
-        return "none of 0"
-    low, high = stats.binomtest(count, of).proportion_ci(method="wilson")
-    return f"{count / of:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def main() -> None:

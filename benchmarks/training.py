@@ -1,7 +1,8 @@
 """Speed of training on one thread: `fit` against plain PyTorch, LibMTL and TorchJD; `fit_many`
 against a loop of `fit`.
 
-    python benchmarks/training.py [--part fit|bank] [--features 256 1024] [--models 1 16 64 300] [--repeats 3] [--quick]
+    python benchmarks/training.py [--part fit|bank] [--features 256 1024] [--models 1 16 64 300]
+        [--repeats 3] [--quick]
 
 CPU time, the median of runs that take turns. A ratio is how many times faster ours is. Every
 contender trains a network of the same shape on the same tensors, for the same epochs, with a
@@ -17,13 +18,10 @@ runs in the plain loop, with `backward` (faster here than `mtl_backward`) and `S
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -33,13 +31,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from training_contenders import (
+    CONTENDERS,
+    EPOCHS,
+    MODULES,
+    N_TASKS,
+    TASKS,
+)
 
-from m3h_core import Cohort, CrossTaskAttention, FitConfig, TaskSpec, fit, fit_many
+from m3h_core import Cohort, FitConfig, fit, fit_many
 from m3h_core.bank import Job
 from m3h_core.data import TrainingData
-from m3h_core.training import Trainer
 
 FIT_LIMITS = {"plain": 0.9, "LibMTL": 1.0}
 # By the number of features, for 16 models and more; elsewhere fit_many is to be no slower.
@@ -50,10 +52,6 @@ LOOPED = 30
 LEAST_SECONDS = 3.0
 MOST_TURNS = 15
 N_ROWS = 3000
-N_TASKS = 31
-TASKS = tuple(
-    TaskSpec(f"task_{i}", "regression" if i >= N_TASKS - 2 else "binary") for i in range(N_TASKS)
-)
 
 
 def cohort_of(features: int) -> Cohort:
@@ -76,234 +74,6 @@ def cohort_of(features: int) -> Cohort:
         labels=labels,
         labelled={name: rng.random(N_ROWS) < 0.9 for name in labels},
     )
-
-
-# The contenders of `fit` --------------------------------------------------------------------------
-
-
-class Encoder(nn.Module):
-    """Trunk, a map for each task, attention where it is on: inputs [B, F] to task embeddings [B, T,
-    D].
-    """
-
-    def __init__(self, n_inputs: int, config: FitConfig) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for a, b in zip((n_inputs, *config.hidden), config.hidden, strict=False):
-            layers += [nn.Linear(a, b), nn.ReLU(), nn.Dropout(config.dropout)]
-        self.trunk = nn.Sequential(*layers)
-        self.maps = nn.Linear(config.hidden[-1], N_TASKS * config.width)
-        self.width = config.width
-        self.mix = (
-            CrossTaskAttention(N_TASKS, config.width, self_bias="scaled")
-            if config.attention
-            else None
-        )
-
-    def forward(self, x_BF: Tensor) -> Tensor:
-        x_BTD = F.relu(self.maps(self.trunk(x_BF))).view(-1, N_TASKS, self.width)
-        return self.mix(x_BTD)[0] if self.mix else x_BTD
-
-
-class Network(nn.Module):
-    """The encoder and a linear head for each task: inputs [B, F] to outputs [B, T]."""
-
-    def __init__(self, n_inputs: int, config: FitConfig) -> None:
-        super().__init__()
-        self.encoder = Encoder(n_inputs, config)
-        self.heads = nn.Parameter(torch.randn(N_TASKS, config.width) / config.width**0.5)
-        self.bias = nn.Parameter(torch.zeros(N_TASKS))
-
-    def forward(self, x_BF: Tensor) -> Tensor:
-        return (self.encoder(x_BF) * self.heads).sum(-1) + self.bias
-
-
-Backward = Callable[[Network, Tensor, Tensor, Tensor], Tensor]
-
-
-def losses_of(outputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-    """Losses [B, T]: cross-entropy, and squared error of the last two tasks."""
-    entropy = F.binary_cross_entropy_with_logits(
-        outputs_BT[:, :-2], targets_BT[:, :-2], reduction="none"
-    )
-    return torch.cat([entropy, (outputs_BT[:, -2:] - targets_BT[:, -2:]).square()], dim=1)
-
-
-def plain_loop(data: TrainingData, config: FitConfig, backward: Backward) -> Callable[[], None]:
-    """What a good engineer writes without a library: whole tensors, fused AdamW, the best weights
-    kept.
-    """
-    network = Network(data.x_train.shape[1], config)
-    groups = [
-        {"params": [p for p in network.parameters() if p.ndim > 1]},
-        {"params": [p for p in network.parameters() if p.ndim == 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(
-        groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
-    x = data.x_train
-    y = data.targets.T.contiguous()
-    w = data.weights.T.contiguous()
-    valid_y = data.valid_targets.T.contiguous()
-    valid_mask = data.valid_mask.T.contiguous()
-
-    def loop() -> None:
-        best = float("inf")
-        kept = {}
-        for _ in range(config.epochs):
-            network.train()
-            total = torch.zeros(N_TASKS)
-            for rows in torch.randperm(len(x)).split(config.batch_size):
-                total += backward(network, x[rows], y[rows], w[rows])
-                optimizer.step()
-                optimizer.zero_grad()
-            network.eval()
-            with torch.no_grad():
-                valid = (
-                    (losses_of(network(data.x_valid), valid_y) * valid_mask).sum(0)
-                    / valid_mask.sum(0)
-                ).sum()
-            if valid.item() < best:
-                best = valid.item()
-                kept = {name: value.clone() for name, value in network.state_dict().items()}
-        network.load_state_dict(kept)
-
-    return loop
-
-
-def backward_of_sum(network: Network, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
-    """Summed masked losses; returns each task's."""
-    loss_T = (losses_of(network(x), y) * w).mean(0)
-    loss_T.sum().backward()
-    return loss_T.detach()
-
-
-def ours(data: TrainingData, config: FitConfig) -> Callable[[], None]:
-    """The trainer behind `fit`."""
-    model = data.new_model(TASKS, config)
-    return lambda: Trainer(data, [model]).run()
-
-
-def plain(data: TrainingData, config: FitConfig) -> Callable[[], None]:
-    """The plain loop."""
-    return plain_loop(data, config, backward_of_sum)
-
-
-def torchjd(data: TrainingData, config: FitConfig) -> Callable[[], None]:
-    """The plain loop with TorchJD's backward pass."""
-    from torchjd import autojac
-    from torchjd.aggregation import Sum
-
-    def backward(network: Network, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
-        loss_T = (losses_of(network(x), y) * w).mean(0)
-        autojac.backward(list(loss_T))
-        autojac.jac_to_grad(list(network.parameters()), Sum())
-        return loss_T.detach()
-
-    return plain_loop(data, config, backward)
-
-
-class Batches:
-    """What LibMTL takes for a DataLoader: shuffled batches of inputs [B, F] and {task: [B, 2],
-    target and weight}.
-    """
-
-    def __init__(
-        self, x: Tensor, targets: Tensor, weights: Tensor, batch_size: int, shuffled: bool
-    ) -> None:
-        self.x = x
-        self.y = torch.stack([targets, weights], -1)
-        self.size = batch_size
-        self.shuffled = shuffled
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.x) / self.size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        order = torch.randperm(len(self.x)) if self.shuffled else torch.arange(len(self.x))
-        for rows in order.split(self.size):
-            yield (
-                self.x[rows],
-                dict(zip((task.name for task in TASKS), self.y[:, rows], strict=True)),
-            )
-
-
-def libmtl(data: TrainingData, config: FitConfig) -> Callable[[], None]:
-    """LibMTL's own Trainer."""
-    from LibMTL import Trainer as LibMTLTrainer  # ty: ignore[import-not-found]
-    from LibMTL.loss import AbsLoss  # ty: ignore[import-not-found]
-    from LibMTL.metrics import AbsMetric  # ty: ignore[import-not-found]
-
-    class Loss(AbsLoss):
-        def __init__(self, problem: str) -> None:
-            super().__init__()
-            self.regression = problem == "regression"
-
-        def compute_loss(self, pred: Tensor, gt: Tensor) -> Tensor:
-            output = pred[:, 0]
-            target = gt[:, 0]
-            if self.regression:
-                return ((output - target).square() * gt[:, 1]).mean()
-            return F.binary_cross_entropy_with_logits(output, target, gt[:, 1])
-
-    class NoMetric(AbsMetric):
-        def update_fun(self, pred: Tensor, gt: Tensor) -> None:
-            pass
-
-        def score_fun(self) -> list[float]:
-            return [1.0]
-
-    class OnCpu(LibMTLTrainer):
-        def _prepare_model(self, *args) -> None:
-            self.device = torch.device("cpu")  # it knows cuda:0 alone
-            super()._prepare_model(*args)
-
-    class ListEncoder(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.encoder = Encoder(data.x_train.shape[1], config)
-
-        def forward(self, x_BF: Tensor) -> list[Tensor]:
-            return list(self.encoder(x_BF).unbind(1))
-
-    about = {
-        t.name: {
-            "metrics": ["none"],
-            "metrics_fn": NoMetric(),
-            "loss_fn": Loss(t.problem),
-            "weight": [1],
-        }
-        for t in TASKS
-    }
-    with contextlib.redirect_stdout(io.StringIO()):
-        trainer = OnCpu(
-            task_dict=about,
-            weighting="EW",
-            architecture="HPS",
-            encoder_class=ListEncoder,
-            decoders=nn.ModuleDict({task.name: nn.Linear(config.width, 1) for task in TASKS}),
-            rep_grad=False,
-            multi_input=False,
-            optim_param={"optim": "adam", "lr": config.learning_rate, "fused": True},
-            scheduler_param=None,
-            weight_args={},
-            arch_args={},
-        )
-    train = Batches(data.x_train, data.targets, data.weights, config.batch_size, shuffled=True)
-    valid = Batches(
-        data.x_valid, data.valid_targets, data.valid_mask, len(data.x_valid), shuffled=False
-    )
-
-    def loop() -> None:
-        with contextlib.redirect_stdout(io.StringIO()):
-            trainer.train(train, valid, config.epochs)
-
-    return loop
-
-
-CONTENDERS = {"ours": ours, "plain": plain, "LibMTL": libmtl, "TorchJD": torchjd}
-MODULES = {"LibMTL": "LibMTL", "TorchJD": "torchjd"}
-EPOCHS = {"TorchJD": 1}  # a gradient for each task: one epoch takes as long as ten of the others
 
 
 # Measuring ----------------------------------------------------------------------------------------

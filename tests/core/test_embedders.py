@@ -109,7 +109,8 @@ from pathlib import Path
 from m3h_core.embedders import load_embedder
 folder = Path(sys.argv[1])
 items = pickle.loads((folder / "items").read_bytes())
-np.savez(folder / "found.npz", **{name: load_embedder(folder / name).transform(of)[0] for name, of in items.items()})
+vectors = {name: load_embedder(folder / name).transform(of)[0] for name, of in items.items()}
+np.savez(folder / "vectors.npz", **vectors)
 """
 
 
@@ -132,7 +133,7 @@ def test_saved_embedders_give_the_same_vectors_in_another_process(
         assert load_embedder(tmp_path / name).width == embedder.width
     (tmp_path / "items").write_bytes(pickle.dumps(items))
     subprocess.run([sys.executable, "-c", IN_ANOTHER_PROCESS, str(tmp_path)], check=True)
-    elsewhere = np.load(tmp_path / "found.npz")
+    elsewhere = np.load(tmp_path / "vectors.npz")
     for name, embedder in embedders.items():
         vectors, present = embedder.transform(items[name])
         assert vectors.dtype == np.float32

@@ -16,7 +16,7 @@ from m3h_core.tim.pairwise import pair_contrast
 def _simulated(
     seed: int, effect: float = 0.0, subjects: int = 150, tasks: int = 5, seeds: int = 2
 ) -> TaskSetEvaluator:
-    """A evaluator of pairs whose models are drawn: each seed is better or worse by chance, each model
+    """Pairs whose models are drawn: each seed is better or worse by chance, each model
     errs on its own.
     """
     rng = np.random.default_rng(seed)

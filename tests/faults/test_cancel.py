@@ -17,7 +17,9 @@ mutation Terminate($runIds: [String!]!, $terminatePolicy: TerminateRunPolicy) {
 }
 """
 POOL = """
-{ instance { concurrencyLimit(concurrencyKey: "gpu") { slotCount claimedSlots { runId } pendingSteps { runId } } } }
+{ instance { concurrencyLimit(concurrencyKey: "gpu") {
+    slotCount claimedSlots { runId } pendingSteps { runId }
+} } }
 """
 
 

@@ -43,7 +43,8 @@ if distributed:
     dist.init_process_group("gloo")
 told = []
 for weighting in ("equal", "uncertainty"):
-    config = replace(SMALL, weighting=weighting, epochs=10, modality_dropout=0.1, precision="float64")
+    config = replace(SMALL, weighting=weighting, epochs=10, modality_dropout=0.1)
+    config = replace(config, precision="float64")
     fit(make_cohort(), TASKS, config, on_epoch=told.append, distributed=distributed)
 if not distributed or dist.get_rank() == 0:
     print(json.dumps(told))

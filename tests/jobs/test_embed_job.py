@@ -153,7 +153,8 @@ from m3h_pipeline.jobs.embed import absent_embedder, embed_nothing
 for modality, options in {[(name, options[name]) for name in ("language", "vision")]!r}:
     to = Path({str(tmp_path)!r}, modality)
     to.mkdir()
-    embed_nothing(absent_embedder(modality, Path({str(empty)!r}), options), Path({str(empty)!r}), to)
+    inputs = Path({str(empty)!r})
+    embed_nothing(absent_embedder(modality, inputs, options), inputs, to)
 print(*sorted({{"torch", "transformers", "timm", "torchvision"}}.intersection(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

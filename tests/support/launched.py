@@ -107,7 +107,8 @@ from m3h_pipeline.cli.in_process import open_instance
 asset, snapshot = sys.argv[1:]
 out = Path(os.environ["M3H_OUT"])
 # What `m3h run` shows, or all that Dagster logs.
-config = {"loggers": {"console": {"config": {"verbose": False}}}} if "AS_M3H_RUN" in os.environ else {}
+quiet = {"loggers": {"console": {"config": {"verbose": False}}}}
+config = quiet if "AS_M3H_RUN" in os.environ else {}
 
 def run():
     with open_instance() as instance:

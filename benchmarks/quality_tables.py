@@ -1,0 +1,115 @@
+"""The numbers of the quality benchmark as tables of Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from challenge2012.statistics import (
+    LEAST_SKILL,
+)
+
+
+def show(part: str, record: Mapping[str, Any]) -> str:
+    """The markdown of one part."""
+    sections = [f"## {part}", _means_table(record)]
+    if "joint minus" in record:
+        sections += [_skill_table(record) if part == "scarce" else _difference_table(record)]
+    return "\n\n".join([*sections, _task_table(record)])
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _number(
+    estimate: Sequence[float] | None, sign: str = "", digits: int = 3, unit: str = ""
+) -> str:
+    if estimate is None:
+        return ""
+    value, low, high = (f"{part:{sign}.{digits}f}".replace("0.", ".", 1) for part in estimate)
+    return f"{value}{unit} [{low}, {high}]"
+
+
+def _percent(estimate: Sequence[float] | None) -> str:
+    if estimate is None:
+        return ""
+    value, low, high = (f"{100 * part:+.1f}" for part in estimate)
+    return f"{value}% [{low}, {high}]"
+
+
+def _means_table(record: Mapping[str, Any]) -> str:
+    groups = list(next(iter(record["means"].values())))
+    rows = []
+    for arm, means in record["means"].items():
+        numbers = [_number(means[group]) for group in groups]
+        rows.append([arm, *numbers, f"{record['seconds'][arm]:.0f}"])
+    return _table(["arm", *(f"mean {group}" for group in groups), "seconds"], rows)
+
+
+def _difference_table(record: Mapping[str, Any]) -> str:
+    header = ["joint minus", "of", "difference", "of the headroom", "relative skill"]
+    header += ["better / worse", "the same, FDR 5%", "tasks"]
+    rows = [
+        [
+            arm,
+            group,
+            _number(change["difference"], "+", 4),
+            _percent(change["headroom"]),
+            _percent(change["relative"]),
+            f"{change['better']} / {change['worse']}",
+            f"{change['better_fdr']} / {change['worse_fdr']}",
+            str(change["tasks"]),
+        ]
+        for arm, groups in record["joint minus"].items()
+        for group, change in groups.items()
+        if group != "skill"
+    ]
+    return _table(header, rows)
+
+
+def _skill_table(record: Mapping[str, Any]) -> str:
+    header = [
+        "joint against",
+        "difference of mean skill",
+        "ratio of mean skills",
+        "better / worse",
+        "the same, FDR 5%",
+    ]
+    rows = []
+    for arm, change in record["joint minus"].items():
+        skill = change["skill"]
+        counts = change["all"]
+        rows.append(
+            [
+                arm,
+                _number(skill["difference"], "+"),
+                _number(skill["ratio"]),
+                f"{counts['better']} / {counts['worse']}",
+                f"{counts['better_fdr']} / {counts['worse_fdr']}",
+            ]
+        )
+    return _table(header, rows)
+
+
+def _task_table(record: Mapping[str, Any]) -> str:
+    arms = record["tasks"]
+    versus = record.get("joint minus, by task", {})
+    shown = [arm for arm in ("single", "lightgbm") if arm in versus]
+    header = ["task", *arms, *(f"joint minus {arm}" for arm in shown)]
+    names = next(iter(arms.values()))
+    rows = []
+    for name in names:
+        values = [f"{of_arm[name][0]:.3f}" for of_arm in arms.values()]
+        differences = [_number(versus[arm][name], "+") for arm in shown]
+        rows.append([name, *values, *differences])
+    return _table(header, rows)
+
+
+NOTES = f"""Scores are means over seeds on the test rows: AUROC or R2; skill is 2 AUROC
+- 1 or R2. In brackets are 95% intervals over resamples of the seeds and of each seed's
+test rows, the same for every arm. The seeds' test sets overlap, so the intervals are
+approximate. Relative changes are means over the tasks in which the single-task model's
+skill is beyond {LEAST_SKILL}. Better and worse count tasks whose interval excludes
+zero. Seconds are those of the fits when they were made."""
