@@ -69,7 +69,7 @@ def test_coverage_is_as_stated_in_each_class_and_over_all_intervals(coverage):
     """The count of covered test rows is beta-binomial, for any model; summed over repetitions,
     within 4 deviations.
     """
-    covered = {}
+    by_cell = {}
     for seed in range(60):
         cohort, predictions = make(seed, confidence=2.0)
         calibrator = Calibrator.fit(cohort, ALL, predictions, coverage)
@@ -85,11 +85,11 @@ def test_coverage_is_as_stated_in_each_class_and_over_all_intervals(coverage):
             n = calibrator.about[task].counts[c]
             k = int(np.ceil((n + 1) * coverage - 1e-9))
             expected = betabinom(len(covered), k, n + 1 - k)
-            covered.setdefault((task, c), []).append(
+            by_cell.setdefault((task, c), []).append(
                 (covered.sum(), len(covered), expected.mean(), expected.var())
             )
-    assert len(covered) == 6
-    for cell, records in covered.items():
+    assert len(by_cell) == 6
+    for cell, records in by_cell.items():
         count, total, mean, variance = np.sum(records, axis=0)
         assert abs(count - mean) < 4 * np.sqrt(variance), (cell, count / total)
         assert coverage - 0.01 < count / total < coverage + 0.03, cell
