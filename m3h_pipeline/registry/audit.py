@@ -168,10 +168,12 @@ class Audit:
                 self._create_table()
             self._add_missing_columns()
         except (SQLAlchemyError, ModuleNotFoundError) as error:
-            raise InputError(
-                f"no audit table ({_get_first_line(error)}): see {POSTGRES_VARIABLE}; it needs "
-                "m3h[postgres]"
-            ) from None
+            advice = (
+                f"the folder {out} must be writable"
+                if self._is_file
+                else f"see {POSTGRES_VARIABLE}; it needs m3h[postgres]"
+            )
+            raise InputError(f"no audit table ({_get_first_line(error)}): {advice}") from None
 
     def read_lines(self) -> list[AuditLine]:
         """All lines, the earliest first, without waiting for a writer."""
