@@ -31,5 +31,6 @@ def test_a_read_only_folder_is_named_and_left_as_it_is(tmp_path: Path):
     assert "Traceback" not in run.stderr
     run_message, review_message = run.stderr.strip().splitlines()[-2:]
     assert "can't be written (Read-only file system): choose another folder" in run_message
-    assert review_message.startswith("Error: ") and str(tmp_path) in review_message
+    assert review_message.startswith("Error: ")
+    assert str(tmp_path) in review_message
     assert run.stdout.splitlines() == ["exit 1", "exit 1", "kept"]
