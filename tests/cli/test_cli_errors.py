@@ -45,12 +45,18 @@ def broken(hospital, tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["review", "list"], ["review", "show", "7"], ["review", "approve"], ["review", "rollback"], ["score"],
-        ["forget", "p1", "--yes"], ["run", "--source", "tables"], ["run", "--snapshot", "yesterday"],
+        ["review", "list"],
+        ["review", "show", "7"],
+        ["review", "approve"],
+        ["review", "rollback"],
+        ["score"],
+        ["forget", "p1", "--yes"],
+        ["run", "--source", "tables"],
+        ["run", "--snapshot", "yesterday"],
         ["demo-hospital", "--to", "."],
     ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_a_mistake_is_one_paragraph(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, arguments)

@@ -72,9 +72,14 @@ def extended(tmp_path_factory) -> Path:
             (root / name).write_text(BLOCKS[name])
     for difference in DIFFERENCES:
         done = subprocess.run(
-            ["git", "apply", "-p1", "-"], cwd=root, input=difference, capture_output=True, text=True,
-            check=False, env={**os.environ, "GIT_CEILING_DIRECTORIES": str(root.parent)},
-        )  # fmt: skip
+            ["git", "apply", "-p1", "-"],
+            cwd=root,
+            input=difference,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "GIT_CEILING_DIRECTORIES": str(root.parent)},
+        )
         assert done.returncode == 0, done.stderr
     return root
 
@@ -96,21 +101,25 @@ configuration.save(config, root)
 assert configuration.load(root) == config
 to = root / "embedding"
 to.mkdir()
-job = {"modality": "language", "inputs": inputs, "options": encoder_options("language", config.embedding),
+options = encoder_options("language", config.embedding)
+job = {"modality": "language", "inputs": inputs, "options": options,
        "cache": str(root / "cache"), "cache_bytes": 10**9}
 
 @dg.asset
-def language_embedding(context: dg.AssetExecutionContext, launcher: JobLauncher) -> dg.MaterializeResult:
+def language_embedding(context: dg.AssetExecutionContext, launcher: JobLauncher):
     launcher.run(context, "embed", job, to)
     return dg.MaterializeResult()
 
 done = dg.materialize([language_embedding], resources={"launcher": JobLauncher(out=str(root))})
 assert done.success
-vectors, present = load_embedder(to / "embedder").transform(modality_items("language", Path(inputs)))
+items = modality_items("language", Path(inputs))
+vectors, present = load_embedder(to / "embedder").transform(items)
 from safetensors.numpy import load_file
 saved = load_file(to / "embedding.safetensors")
-assert vectors.tobytes() == saved["vectors"].tobytes() and present.tobytes() == saved["present"].tobytes()
-print(json.dumps({"facts": json.loads((to / FACTS).read_text()), "spread": float(vectors[present].std())}))
+assert vectors.tobytes() == saved["vectors"].tobytes()
+assert present.tobytes() == saved["present"].tobytes()
+facts = json.loads((to / FACTS).read_text())
+print(json.dumps({"facts": facts, "spread": float(vectors[present].std())}))
 """
 
 
@@ -126,10 +135,18 @@ def test_the_encoder_is_chosen_and_its_job_started_by_the_launcher(extended, tmp
     shim.chmod(0o755)
     inputs = write_inputs(tmp_path / "inputs")
     done = subprocess.run(
-        [sys.executable, "-c", _RUN, str(out), str(inputs), BLOCKS["m3h.toml"]], cwd=extended,
-        capture_output=True, text=True, check=False, timeout=400,
-        env={**os.environ, "PYTHONPATH": str(extended), "PATH": f"{shim.parent}:{os.environ['PATH']}"},
-    )  # fmt: skip
+        [sys.executable, "-c", _RUN, str(out), str(inputs), BLOCKS["m3h.toml"]],
+        cwd=extended,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(extended),
+            "PATH": f"{shim.parent}:{os.environ['PATH']}",
+        },
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["facts"]["encoder"]["encoder"] == "hashed words"

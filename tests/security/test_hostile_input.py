@@ -48,9 +48,13 @@ def extracted(hospital: Path) -> subprocess.CompletedProcess[str]:
     to = hospital.parent / "out"
     to.mkdir()
     return subprocess.run(
-        [sys.executable, "-c", EXTRACT, hospital, to], capture_output=True, text=True, check=False, timeout=SECONDS,
+        [sys.executable, "-c", EXTRACT, hospital, to],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
-    )  # fmt: skip
+    )
 
 
 def refused(hospital: Path) -> str:

@@ -23,6 +23,8 @@ from webserver import free_port
 from m3h_pipeline.cli.out_folder import prepare_folder
 
 JSON = {"Content-Type": "application/json"}
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+DISGUISED = {"Content-Type": "text/plain; x=application/json"}
 CROSS_SITE = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
 EVIL = "http://evil.example"
 # What a page of another site would want: a mutation that anybody may send to a bare Dagster.
@@ -91,10 +93,10 @@ def test_own_pages_and_programs_pass(port):
         ("GET", "/graphql/?query=mutation%20%7BsetNuxSeen%7D", {}, "", 405),
         ("HEAD", "/graphql?query=mutation%20%7BsetNuxSeen%7D", {}, "", 405),
         ("POST", "/graphql?query=mutation%20%7BsetNuxSeen%7D", {}, "", 415),
-        ("POST", "/graphql", {"Content-Type": "application/x-www-form-urlencoded"}, "query=mutation{setNuxSeen}", 415),
+        ("POST", "/graphql", FORM, "query=mutation{setNuxSeen}", 415),
         ("POST", "/graphql", {"Content-Type": "application/graphql"}, MUTATION, 415),
         ("POST", "/graphql", {"Content-Type": "text/plain"}, _body(MUTATION), 415),
-        ("POST", "/graphql", {"Content-Type": "text/plain; x=application/json"}, _body(MUTATION), 415),
+        ("POST", "/graphql", DISGUISED, _body(MUTATION), 415),
         ("POST", "/graphql", JSON | {"Origin": EVIL}, _body(MUTATION), 403),
         ("POST", "/graphql", JSON | {"Origin": "null"}, _body(MUTATION), 403),
         ("POST", "/graphql", JSON | {"Origin": "http://127.0.0.1:1"}, _body(MUTATION), 403),
