@@ -97,10 +97,12 @@ def list_messages(error: Any, *, with_context: bool = True) -> list[str]:
     while error is not None:
         if isinstance(error, BaseException):
             lines.append(f"{type(error).__name__}: {error}")
-            cause, context = error.__cause__, error.__context__
+            cause = error.__cause__
+            context = error.__context__
         else:
             lines.append(error.message.strip())
-            cause, context = error.cause, error.context
+            cause = error.cause
+            context = error.context
         error = cause or (context if with_context else None)
     return lines
 

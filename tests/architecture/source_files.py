@@ -14,7 +14,9 @@ FOLDERS = (*PACKAGES, "benchmarks", "tests")
 def python_files(*folders: str) -> list[Path]:
     """Every Python file below these folders, relative to the repository's root."""
     files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
-    return sorted(file.relative_to(ROOT) for file in files)
+    # The files of a model that an earlier version registered stay as they were.
+    own = [file for file in files if "model_format_1" not in file.parts]
+    return sorted(file.relative_to(ROOT) for file in own)
 
 
 @cache

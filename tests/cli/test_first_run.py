@@ -31,10 +31,10 @@ def test_a_first_run_that_is_interrupted_and_then_fails_a_check_names_the_file(t
     while not (out / "snapshots").exists() and run.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
     os.killpg(run.pid, signal.SIGINT)
-    _, said = run.communicate(timeout=120)
-    assert run.returncode == 130, said
-    assert said.splitlines()[-1].startswith("stopped by Ctrl-C. What was finished is kept")
-    assert "Traceback" not in said
+    _, message = run.communicate(timeout=120)
+    assert run.returncode == 130, message
+    assert message.splitlines()[-1].startswith("stopped by Ctrl-C. What was finished is kept")
+    assert "Traceback" not in message
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     file = out / "snapshots" / "2026-01-01" / "valid" / "samples" / "quarantine.parquet"

@@ -84,8 +84,8 @@ def command_lines(page: Path) -> Iterator[str]:
     """What stands behind ``m3h`` in blocks and between backticks, without comments."""
     for block in blocks(page):
         for line in block.replace("\\\n", " ").splitlines():
-            if found := re.search(r"(?:^|[\s/])m3h( [a-z-].*)$", line.partition("#")[0].rstrip()):
-                yield found[1]
+            if match := re.search(r"(?:^|[\s/])m3h( [a-z-].*)$", line.partition("#")[0].rstrip()):
+                yield match[1]
     for line in re.findall(r"`m3h( [^`\n]*)`", page.read_text()):
         yield line
 
@@ -155,12 +155,12 @@ def test_commands_and_mistakes_in_them_are_seen(tmp_path):
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_every_target_of_make_is_there(page):
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    said = [
+    named = [
         name
         for block in blocks(page)
         for name in re.findall(r"^make ([a-z]+)", block, flags=re.MULTILINE)
     ]
-    assert set(said) | set(re.findall(r"`make ([a-z]+)`", page.read_text())) <= targets
+    assert set(named) | set(re.findall(r"`make ([a-z]+)`", page.read_text())) <= targets
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)

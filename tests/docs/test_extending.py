@@ -41,8 +41,8 @@ def test_a_task_of_coded_diagnoses_is_one_entry(tmp_path, monkeypatch):
     shutil.copy(ROOT / "data_contracts" / "signals.yaml", folder)
     monkeypatch.setattr(tasks_file, "contracts_folder", lambda: folder)
     write_demo_hospital(tmp_path / "hospital", 60, 0)
-    found = Passage(open_source("mimic-iv", tmp_path / "hospital"), tmp_path / "out")
-    labels = found.valid("labels").pivot("task", index="sample_id", values="value")
+    passage = Passage(open_source("mimic-iv", tmp_path / "hospital"), tmp_path / "out")
+    labels = passage.valid("labels").pivot("task", index="sample_id", values="value")
     either = pl.max_horizontal("heart_failure", "atrial_fibrillation")
     assert labels.select(either == pl.col(task["name"])).to_series().all()
     assert 0 < labels[task["name"]].sum() < len(labels)
@@ -54,10 +54,10 @@ def test_a_task_of_own_tables_is_one_entry_and_its_labels(tmp_path):
     header, *rows = (line.split(",") for line in BLOCKS["labels.csv"].split())
     tables["labels"] += [dict(zip(header, row, strict=True)) for row in rows]
     write(tmp_path / "hospital", tables, {**COHORT, "tasks": [*COHORT["tasks"], task]})
-    found = Passage(open_source("tables", tmp_path / "hospital"), tmp_path / "out")
-    mine = found.valid("labels").filter(pl.col("task") == task["name"])
-    assert dict(mine.select("sample_id", "value").rows()) == {"s1": 1.0, "s2": 0.0}
-    assert not found.reasons("labels")
+    passage = Passage(open_source("tables", tmp_path / "hospital"), tmp_path / "out")
+    labels = passage.valid("labels").filter(pl.col("task") == task["name"])
+    assert dict(labels.select("sample_id", "value").rows()) == {"s1": 1.0, "s2": 0.0}
+    assert not passage.reasons("labels")
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +148,10 @@ def test_the_encoder_is_chosen_and_its_job_started_by_the_launcher(extended, tmp
         },
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["facts"]["encoder"]["encoder"] == "hashed words"
-    assert (found["facts"]["samples"], found["facts"]["present"]) == (60, 55)
-    assert found["spread"] > 0.5
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["facts"]["encoder"]["encoder"] == "hashed words"
+    assert (result["facts"]["samples"], result["facts"]["present"]) == (60, 55)
+    assert result["spread"] > 0.5
     asked = (tmp_path / "asked").read_text().split()
     assert asked[:2] == ["-n", "19"]
     assert "m3h_pipeline.jobs.embed" in asked

@@ -124,13 +124,13 @@ def test_files_that_changed_after_the_approval_are_refused(
     approved = find_approval(out, "1")
     attack(stored(out, "1"))
     (private := tmp_path / "private").mkdir()
-    said = (
+    message = (
         "version 1 of m3h in MLflow are not those that were approved at .* by Ada.*nothing is "
         "scored"
     )
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         score.load("1", approved, private)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         champion.load("1", approved, job_config(out), tmp_path)
     with pytest.raises(InputError, match="m3h review reject 1"):
         verify(out, "1", None)
@@ -284,11 +284,11 @@ def test_a_misspelt_status_is_answered_once_where_it_was_set(out):
     at = client(out)
     at.set_model_version_tag(NAME, "1", STATUS, "Aproved")
     at.set_model_version_tag(NAME, "2", "validation-status", "approved")
-    said = apply_decisions(out)
-    assert len(said) == 2
-    assert "validation_status is 'Aproved', which decides nothing" in said[0]
-    assert "did you mean approved?" in said[0]
-    assert "did you mean validation_status?" in said[1]
+    answers = apply_decisions(out)
+    assert len(answers) == 2
+    assert "validation_status is 'Aproved', which decides nothing" in answers[0]
+    assert "did you mean approved?" in answers[0]
+    assert "did you mean validation_status?" in answers[1]
     assert apply_decisions(out) == []
     assert "did you mean approved?" in at.get_model_version(NAME, "1").tags[ANSWER]
     assert "did you mean validation_status?" in format_overview(out)

@@ -143,26 +143,26 @@ class Night:
         """Where a mark stands: in what was said, in Dagster's records, in steps' records or in the
         lineage.
         """
-        found = (
+        places = (
             ["the terminal"]
             if holds_mark((self.result.stdout + self.result.stderr).encode())
             else []
         )
         files = [file for file in self.out.rglob("*") if file.is_file()]
-        told = [
+        records = [
             file
             for file in files
             if "snapshots" not in file.parts or file.name in ("step.json", "lineage.parquet")
         ]
-        assert any(file.name == "step.json" for file in told) or self.result.returncode
-        assert any(file.suffix == ".db" for file in told)
-        for file in told:
+        assert any(file.name == "step.json" for file in records) or self.result.returncode
+        assert any(file.suffix == ".db" for file in records)
+        for file in records:
             content = file.read_bytes()
             if file.suffix == ".parquet":
                 content += pl.read_parquet(file).write_json().encode()
             if holds_mark(content):
-                found.append(file.relative_to(self.out).as_posix())
-        return found
+                places.append(file.relative_to(self.out).as_posix())
+        return places
 
 
 def holds_mark(content: bytes) -> bool:
@@ -227,10 +227,10 @@ def test_an_error_of_a_library_loses_what_it_quotes(tmp_path):
     """Through Dagster's own records of a failure, as an asset's step has them."""
     with pytest.raises(ValueLeftOut) as error, raise_as_failure():
         duckdb.sql(f"SELECT CAST('{MARK}' AS INT)").fetchall()
-    told = serializable_error_info_from_exc_info(
+    recorded = serializable_error_info_from_exc_info(
         (type(error.value), error.value, error.value.__traceback__)
     )
-    assert "ConversionException" in told.message
-    assert not holds_mark(told.message.encode())
-    assert told.cause is None
-    assert told.context is None
+    assert "ConversionException" in recorded.message
+    assert not holds_mark(recorded.message.encode())
+    assert recorded.cause is None
+    assert recorded.context is None
