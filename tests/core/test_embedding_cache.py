@@ -137,9 +137,9 @@ def test_images_are_not_read_again_unless_they_changed(tmp_path, monkeypatch):
     items = pictures(tmp_path / "images", *range(9))
     vision(tmp_path / "cache").fit(items).transform(items)
     read = []
-    content = vision_module._content
+    read_content = vision_module.read_content
     monkeypatch.setattr(
-        vision_module, "_content", lambda source: read.append(source) or content(source)
+        vision_module, "read_content", lambda source: read.append(source) or read_content(source)
     )
     again = vision(tmp_path / "cache").fit(items)
     again.transform(items)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import functools
 import http.client
@@ -17,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import websockets
+import websockets.sync.client as websockets_client
 from webserver import free_port
+from websockets.exceptions import InvalidStatus
 
 from m3h_pipeline.cli.out_folder import prepare_folder
 
@@ -122,16 +122,17 @@ def test_link_from_another_site_opens_a_page(port):
 
 
 def test_web_sockets_of_other_origins_are_refused(port):
-    async def connect(origin: str | None) -> None:
+    # Not asyncio: the browser's tests leave a running loop in this thread.
+    def connect(origin: str | None) -> None:
         address = f"ws://127.0.0.1:{port}/graphql"
-        async with websockets.connect(address, origin=origin, subprotocols=["graphql-ws"]):
+        with websockets_client.connect(address, origin=origin, subprotocols=["graphql-ws"]):
             pass
 
-    asyncio.run(connect(f"http://127.0.0.1:{port}"))
-    asyncio.run(connect(None))
+    connect(f"http://127.0.0.1:{port}")
+    connect(None)
     for origin in (EVIL, "http://127.0.0.1:1", "null"):
-        with pytest.raises(websockets.exceptions.InvalidStatus):
-            asyncio.run(connect(origin))
+        with pytest.raises(InvalidStatus):
+            connect(origin)
 
 
 def test_token_is_asked_for(out):
