@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +60,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def starts_clean() -> None:
     """No module of tests meets the out-folder of the one before."""
+    if "mlflow" in sys.modules:  # it remembers its store outside the environment too
+        sys.modules["mlflow"].set_tracking_uri(None)
     for variable in _LEFT_BEHIND:
         os.environ.pop(variable, None)
 
