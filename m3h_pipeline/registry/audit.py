@@ -44,9 +44,10 @@ _TABLE = sa.Table(
     sa.Column("champion", sa.String(32)),
     sa.Column("digest", sa.String(64)),
     sa.Column("system_user", sa.Text),
+    sa.Column("settled_order", sa.Integer),
 )
 # Columns that tables of earlier versions lack: added where they are missing.
-_ADDED_COLUMNS = ("digest", "system_user")
+_ADDED_COLUMNS = ("digest", "system_user", "settled_order")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class AuditLine:
     """One decision. ``outcome`` and ``champion`` (the version that is it afterwards, "" for none)
     are what is planned until ``settled_at`` says when it was done; None as long as nothing was
     planned. ``digest``: of the version's files when it was approved; ``system_user``: as whom the
-    command ran, whatever name was given. Both None in lines of earlier versions.
+    command ran, whatever name was given. ``settled_order``: 1 for the line that was settled first,
+    and so on, since a clock may be set back. These three are None in lines of earlier versions.
     """
 
     id: int
@@ -68,6 +70,7 @@ class AuditLine:
     champion: str | None
     digest: str | None = None
     system_user: str | None = None
+    settled_order: int | None = None
 
 
 class Transaction:
@@ -93,13 +96,14 @@ class Transaction:
     def read_last_champion(self) -> str | None:
         """Who was champion after the line that was settled last."""
         settled = [
-            (line.settled_at, line.id, line.champion)
+            # Lines of earlier versions have no order, and come before those that have.
+            (line.settled_order or 0, line.settled_at, line.id, line.champion)
             for line in self.read_lines()
             if line.settled_at
         ]
         if not settled:
             return None
-        _, _, champion = max(settled)
+        *_, champion = max(settled)
         return champion or None
 
     def read_line(self, number: int) -> AuditLine:
@@ -142,7 +146,8 @@ class Transaction:
 
     def mark_settled(self, line: int) -> None:
         """Say that what was planned is done."""
-        self._update(line, {"settled_at": _format_now()})
+        last = self._connection.execute(sa.select(sa.func.max(_TABLE.c.settled_order))).scalar()
+        self._update(line, {"settled_at": _format_now(), "settled_order": (last or 0) + 1})
 
     def _update(self, line: int, values: dict[str, Any]) -> None:
         self._connection.execute(sa.update(_TABLE).where(_TABLE.c.id == line).values(values))

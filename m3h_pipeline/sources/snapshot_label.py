@@ -20,15 +20,18 @@ def check_label(out: Path, label: str, source: Source) -> None:
     The past is what lies before the newest snapshot: the first label may be any date up to tomorrow
     (a day on, where the hospital is ahead of this machine), and the newest may be made anew when
     its source was mended. An earlier snapshot may be computed again as long as its source is as it
-    was then. The demo has no today.
+    was then. One that is there already stands in the way of no other night, though it lies in the
+    future: the clock was set back since. The demo has no today.
     """
     date = need_date(label, out)
-    if date > dt.date.today() + dt.timedelta(days=1) and source.name != "demo":
+    labels = snapshot_labels(out)
+    is_to_come = date > dt.date.today() + dt.timedelta(days=1)
+    if is_to_come and label not in labels and source.name != "demo":
         raise InputError(
             f"snapshot {label} lies in the future: nothing was read, since no night before it "
-            f"could run any more. Choose today's date, {dt.date.today()}"
+            f"could run any more. Choose today's date, {dt.date.today()} by this machine's clock"
         )
-    newest = max(snapshot_labels(out), default=label)
+    newest = max(labels, default=label)
     if label >= newest or source.supports_as_of:
         return
     step = read_step(out / "snapshots" / label / "ingested")

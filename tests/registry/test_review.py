@@ -17,8 +17,9 @@ from review_store import (
 )
 
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.registry import audit
 from m3h_pipeline.registry.anchor import move_anchor
-from m3h_pipeline.registry.audit import ANCHORED
+from m3h_pipeline.registry.audit import ANCHORED, Audit
 from m3h_pipeline.registry.listing import format_card
 from m3h_pipeline.registry.promotion import apply_decisions
 from m3h_pipeline.registry.review import decide, roll_back
@@ -48,6 +49,23 @@ def test_approved_promoted_and_rolled_back_at_once_with_who_and_why(out):
     assert apply_decisions(out) == []
     version = get_client(out).get_model_version(NAME, "2")
     assert (version.tags[STATUS], version.tags[BY]) == (REJECTED, "Cy")
+
+
+@on_both_databases
+def test_a_clock_that_is_set_back_decides_nothing(out, monkeypatch):
+    """The champion is that of the line that was carried out last, whatever the clock said then."""
+    clock = iter(f"{year}-01-01T00:00:00.000000+00:00" for year in range(2030, 1990, -1))
+    monkeypatch.setattr(audit, "_format_now", lambda: next(clock))
+    for number in "123":
+        decide(out, APPROVED, number, "Ada", "")
+    assert get_aliases(out) == {"champion": "3", "previous": "2"}
+    assert apply_decisions(out) == []
+    roll_back(out, "Ben", "alarms doubled")
+    assert get_aliases(out) == {"champion": "2"}
+    assert apply_decisions(out) == []
+    lines = Audit(out).read_lines()
+    assert [line.settled_order for line in lines] == [1, 2, 3, 4]
+    assert [line.at for line in lines] == sorted((line.at for line in lines), reverse=True)
 
 
 def test_a_tag_set_in_mlflow_s_pages_counts(out):

@@ -240,7 +240,11 @@ def test_an_audit_table_of_an_earlier_version_opens(tmp_path, monkeypatch, reque
     (line,) = Audit(tmp_path).read_lines()
     assert (line.who, line.champion, line.digest, line.system_user) == ("Ada", "1", None, None)
     with Audit(tmp_path).begin() as transaction:
-        transaction.insert("2", APPROVED, "Ben", "", digest="0" * 64, system_user="root")
+        number = transaction.insert("2", APPROVED, "Ben", "", digest="0" * 64, system_user="root")
+        assert transaction.read_last_champion() == "1"
+        transaction.write_plan(number, "champion", "2")
+        transaction.mark_settled(number)
+        assert transaction.read_last_champion() == "2"
     assert [line.digest for line in Audit(tmp_path).read_lines()] == [None, "0" * 64]
 
 

@@ -117,6 +117,9 @@ def test_a_date_in_the_future_is_refused(out):
     ):
         check_label(out, later.isoformat(), _Source())
     check_label(out, later.isoformat(), _Source(name="demo"))
+    # The clock was set back since: today's date would be the past, so this one is gone on with.
+    produce(out / "snapshots" / later.isoformat() / "ingested", "key", lambda to: {})
+    check_label(out, later.isoformat(), _Source())
 
 
 # Through Dagster and the command line -------------------------------------------------------------
