@@ -18,7 +18,7 @@ import torch
 from embedding_clock import against
 from embedding_items import image_files, notes
 
-from m3h_core.cohort import TRAIN
+from m3h_core.data.cohort import TRAIN
 from m3h_core.embedders import LanguageEmbedder
 
 

@@ -54,7 +54,7 @@ from challenge2012.statistics import (
     skill_ratio,
 )
 from m3h_core import Cohort, TaskSpec
-from m3h_core.checkpoint import write_json
+from m3h_core.files import write_json
 
 # What each ablation changes of the default configuration. Not to share at all is the arm "single".
 ABLATIONS: dict[str, dict[str, Any]] = {

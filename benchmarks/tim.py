@@ -35,11 +35,11 @@ from tim_coverage import PLAIN, measure_coverage
 from training import ratio, seconds
 
 from m3h_core import Cohort, FitConfig, TaskSpec, fit, fit_many, task_interaction
-from m3h_core.bank import Job
-from m3h_core.cohort import TEST
+from m3h_core.data.cohort import TEST
 from m3h_core.tim import TaskSetEvaluator, hints, shrink_network
 from m3h_core.tim.matrix import list_cells
 from m3h_core.tim.pairwise import pair_contrast
+from m3h_core.training.bank import Job
 
 LOOPED = 24
 SPEED_LIMIT = 3.0

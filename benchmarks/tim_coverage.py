@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from m3h_core import Cohort, FitConfig, TaskSpec, task_interaction
-from m3h_core.cohort import TEST
+from m3h_core.data.cohort import TEST
 from m3h_core.tim import TaskSetEvaluator, measure_interaction
 from m3h_core.tim.matrix import list_cells
 

@@ -40,8 +40,8 @@ from training_contenders import (
 )
 
 from m3h_core import Cohort, FitConfig, fit, fit_many
-from m3h_core.bank import Job
-from m3h_core.data import TrainingData
+from m3h_core.data.training_data import TrainingData
+from m3h_core.training.bank import Job
 
 FIT_LIMITS = {"plain": 0.9, "LibMTL": 1.0}
 # By the number of features, for 16 models and more; elsewhere fit_many is to be no slower.

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from m3h_core import CrossTaskAttention, FitConfig, TaskSpec
-from m3h_core.data import TrainingData
-from m3h_core.training import Trainer
+from m3h_core.data.training_data import TrainingData
+from m3h_core.training.trainer import Trainer
 
 N_TASKS = 31
 

@@ -14,30 +14,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from m3h_core.attention import CrossTaskAttention
-    from m3h_core.bank import fit_many
     from m3h_core.calibration import Calibrator, ObservedCoverage, TaskCalibration
     from m3h_core.clusters import Enrichment, cluster_enrichment, cluster_stability
-    from m3h_core.cohort import Cohort
     from m3h_core.config import FitConfig
+    from m3h_core.data.cohort import Cohort
+    from m3h_core.data.tasks import TaskSpec
     from m3h_core.embedders import Embedder
     from m3h_core.metrics import Difference, Score, compare_predictions, evaluate_predictions
-    from m3h_core.model import M3H
-    from m3h_core.search import Trial, tune
-    from m3h_core.tasks import TaskSpec
+    from m3h_core.model.attention import CrossTaskAttention
+    from m3h_core.model.m3h import M3H
     from m3h_core.tim import TaskInteraction, task_interaction
-    from m3h_core.training import FittedModel, fit
+    from m3h_core.training.bank import fit_many
+    from m3h_core.training.fit import fit
+    from m3h_core.training.fitted import FittedModel
+    from m3h_core.training.search import Trial, tune
 
 _HOME = {
-    "TaskSpec": "tasks",
-    "Cohort": "cohort",
+    "TaskSpec": "data.tasks",
+    "Cohort": "data.cohort",
     "Embedder": "embedders",
-    "CrossTaskAttention": "attention",
-    "M3H": "model",
+    "CrossTaskAttention": "model.attention",
+    "M3H": "model.m3h",
     "FitConfig": "config",
-    "fit": "training",
-    "FittedModel": "training",
-    "fit_many": "bank",
+    "fit": "training.fit",
+    "FittedModel": "training.fitted",
+    "fit_many": "training.bank",
     "Score": "metrics",
     "Difference": "metrics",
     "evaluate_predictions": "metrics",
@@ -48,8 +49,8 @@ _HOME = {
     "Enrichment": "clusters",
     "cluster_enrichment": "clusters",
     "cluster_stability": "clusters",
-    "tune": "search",
-    "Trial": "search",
+    "tune": "training.search",
+    "Trial": "training.search",
     "task_interaction": "tim",
     "TaskInteraction": "tim",
 }

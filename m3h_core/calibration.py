@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from m3h_core.checkpoint import write_json
-from m3h_core.cohort import CALIBRATION, Cohort
+from m3h_core.data.cohort import CALIBRATION, Cohort
+from m3h_core.data.tasks import Problem, TaskSpec
+from m3h_core.files import write_json
 from m3h_core.grouped import share_interval
-from m3h_core.tasks import Problem, TaskSpec
 
 # A map is fitted where two classes have so many labels.
 FEWEST_TO_MAP = 10

@@ -1,8 +1,7 @@
-"""Clusters: where they start from, how many there are, whether they come again, and what their
-patients have.
+"""Clusters as findings: whether they come again, and what their patients have.
 
-Shapes: N samples of the cohort, n training rows, m rows to judge by, D width of an embedding, F
-inputs, c clusters, R resamples, l rows of a split where an outcome is labelled.
+Shapes: N samples of the cohort, c clusters, R resamples, l rows of a split where an outcome is
+labelled.
 """
 
 from __future__ import annotations
@@ -10,19 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
-from m3h_core.cohort import TEST, Cohort
+from m3h_core.data.cohort import TEST, Cohort
+from m3h_core.data.silhouette import hard_clusters
+from m3h_core.data.tasks import TaskSpec
 from m3h_core.metrics import Resamples, interval
-from m3h_core.silhouette import hard_clusters, silhouette_rows
-from m3h_core.tasks import TaskSpec
 
 # A smaller group of patients is neither described nor compared.
 FEWEST_TO_DESCRIBE = 10
-
-_ROWS_TO_JUDGE = 2000
 
 
 @dataclass(frozen=True)
@@ -51,37 +47,6 @@ class Enrichment:
     def suppressed(self) -> bool:
         """Whether the groups are too small to be described."""
         return self.n is None
-
-
-def k_means_centres(z_nD: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    """Centres [c, D] of an embedding; ValueError where it has fewer rows than clusters.
-
-    >>> k_means_centres(np.array([[0.0], [0.2], [9.0]]), 2, seed=0).round(1).tolist()
-    [[0.1], [9.0]]
-    """
-    if n_clusters > len(z_nD):
-        raise ValueError(f"{n_clusters} clusters need as many training rows, there are {len(z_nD)}")
-    return _fit_k_means(z_nD, n_clusters, seed).cluster_centers_
-
-
-def choose_n_clusters(
-    z_nD: np.ndarray, judged_mD: np.ndarray, space_mF: np.ndarray, largest: int
-) -> int:
-    """The number of clusters from 2 to ``largest`` with the best mean silhouette.
-
-    k-means is fitted on the rows ``z_nD``; judged are the clusters of the rows ``judged_mD``, in
-    the space ``space_mF`` of the same rows. 2 where nothing can be judged.
-    """
-    rows = np.arange(0, len(judged_mD), max(1, -(-len(judged_mD) // _ROWS_TO_JUDGE)))
-    best = -np.inf
-    chosen = 2
-    for k in range(2, min(largest, len(z_nD)) + 1):
-        clusters = _fit_k_means(z_nD, k, seed=0).predict(judged_mD[rows])
-        silhouette = float(np.mean(silhouette_rows(space_mF[rows], clusters)))
-        if silhouette > best:
-            best = silhouette
-            chosen = k
-    return chosen
 
 
 def cluster_stability(assignments: Sequence[np.ndarray]) -> float:
@@ -226,9 +191,3 @@ def _adjust_p_values(comparisons: list[Enrichment]) -> list[Enrichment]:
         for i, q_value in zip(compared, adjusted, strict=True):
             comparisons[i] = replace(comparisons[i], q_value=float(q_value))
     return comparisons
-
-
-def _fit_k_means(z_nD: np.ndarray, k: int, seed: int) -> Any:
-    from sklearn.cluster import KMeans
-
-    return KMeans(n_clusters=k, n_init=4, random_state=seed).fit(z_nD)

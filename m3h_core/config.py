@@ -4,12 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
-from m3h_core.attention import Normalization, SelfBias, check_choices
-from m3h_core.weighting import Weighting, check_weighting
+Normalization = Literal["stable", "paper"]
+SelfBias = Literal["paper", "scaled"]
+Weighting = Literal[
+    "equal",
+    "uncertainty",
+    "upgrad",
+    "dualproj",
+    "mgda",
+    "pcgrad",
+    "imtl_g",
+    "aligned_mtl",
+    "config",
+]
+
+
+def check_choices(normalization: str, self_bias: str) -> None:
+    """Raise ValueError for a spelling that is no choice."""
+    if normalization not in get_args(Normalization):
+        raise ValueError(
+            f"normalization {normalization!r} is not one of {', '.join(get_args(Normalization))}"
+        )
+    if self_bias not in get_args(SelfBias):
+        raise ValueError(f"self_bias {self_bias!r} is not one of {', '.join(get_args(SelfBias))}")
+
+
+def check_weighting(weighting: str) -> None:
+    """Raise ValueError for a spelling that is no choice.
+
+    >>> check_weighting("equals")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    ValueError: weighting 'equals' is not one of equal, uncertainty, ...
+    """
+    if weighting not in get_args(Weighting):
+        raise ValueError(f"weighting {weighting!r} is not one of {', '.join(get_args(Weighting))}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,19 +53,19 @@ class FitConfig:
     The network: ``hidden`` are the widths of the trunk (empty: the paper's form, task maps straight
     from the fused embeddings); ``width`` that of a task's embedding; ``members`` networks, which
     share their first layer, are averaged; ``linear_path`` adds to each head a ridge regression on
-    the inputs, fitted before the network in closed form (see linear.py); ``borrowing`` lets a task
-    with few labels read the outputs of tasks with many (see borrowing.py); ``attention=False`` cuts
-    the tasks apart after the trunk; ``residual`` adds a task's own value to what it attends to
-    (ours).
+    the inputs, fitted before the network in closed form (see ensemble/ridge.py); ``borrowing`` lets
+    a task with few labels read the outputs of tasks with many (see ensemble/borrowing.py);
+    ``attention=False`` cuts the tasks apart after the trunk; ``residual`` adds a task's own value
+    to what it attends to (ours).
 
     Training: ``averaging`` is the share that the moving average of the weights keeps at each epoch;
     ``balance`` says how a task with few labels is weighted, from 1 (the sum of the tasks' mean
     losses, as in the paper: every task counts alike) to 0 (every label counts alike); ``weighting``
-    how the tasks' losses are weighed as they are learned (see weighting.py: "equal", "uncertainty",
-    or one of the methods that combine the tasks' gradients, which train models one by one);
-    ``patience`` is the number of epochs without a better validation loss after which training
-    stops; ``batch_size`` is that of a large cohort (one of fewer than 16 batches is read in smaller
-    ones). Clusters start at epoch ``cluster_start`` and their targets are renewed every
+    how the tasks' losses are weighed as they are learned (see training/weighting.py: "equal",
+    "uncertainty", or one of the methods that combine the tasks' gradients, which train models one
+    by one); ``patience`` is the number of epochs without a better validation loss after which
+    training stops; ``batch_size`` is that of a large cohort (one of fewer than 16 batches is read
+    in smaller ones). Clusters start at epoch ``cluster_start`` and their targets are renewed every
     ``cluster_refresh`` epochs.
 
     >>> FitConfig(seed=3).learning_rate == FitConfig().learning_rate

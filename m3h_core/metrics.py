@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from m3h_core.cohort import TEST, Cohort
-from m3h_core.silhouette import hard_clusters, input_space, silhouette_rows
-from m3h_core.tasks import Problem, TaskSpec
+from m3h_core.data.cohort import TEST, Cohort
+from m3h_core.data.silhouette import hard_clusters, input_space, silhouette_rows
+from m3h_core.data.tasks import Problem, TaskSpec
 
 METRICS: dict[Problem, str] = {
     "binary": "AUROC",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from m3h_core import Cohort, FitConfig, TaskSpec, fit, fit_many
-from m3h_core.cohort import CALIBRATION, TEST, TRAIN, VALID
+from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN, VALID
 from m3h_core.metrics import primary_metric
 
 Predictions = dict[str, np.ndarray]

@@ -16,21 +16,13 @@ import numpy as np
 import m3h_core
 from challenge2012.arms import Arm, Predictions
 from m3h_core import Cohort, TaskSpec
-from m3h_core.checkpoint import fingerprint
-from m3h_core.cohort import TRAIN, VALID
+from m3h_core.data.cohort import TRAIN, VALID
+from m3h_core.files import fingerprint
 
-# Files of the library that no network's prediction follows from here. Embedders need no hash: their
-# vectors have one.
-_WITHOUT_EFFECT = {
-    "__init__.py",
-    "_torchvision_guard.py",
-    "calibration.py",
-    "checkpoint.py",
-    "clusters.py",
-    "metrics.py",
-    "search.py",
-    "tim.py",
-}
+# The library's modules and packages that a network's prediction follows from, and files in these
+# that have no effect here. Embedders need no hash: their vectors have one.
+_OF_NETWORKS = ("config.py", "losses.py", "data", "model", "training", "ensemble")
+_WITHOUT_EFFECT = {"__init__.py", "search.py"}
 _SECONDS = "seconds"
 
 
@@ -110,10 +102,16 @@ def key(
 @cache
 def network_code() -> str:
     """A hash of the library's code that networks follow from; comments and layout don't count."""
-    files = sorted(Path(m3h_core.__file__).parent.glob("*.py"))
+    root = Path(m3h_core.__file__).parent
+    files = [file for name in _OF_NETWORKS for file in _list_modules(root / name)]
     return fingerprint(
         *[ast.dump(_bare(file)) for file in files if file.name not in _WITHOUT_EFFECT]
     )
+
+
+def _list_modules(place: Path) -> list[Path]:
+    """A module, or those of a package."""
+    return sorted(place.rglob("*.py")) if place.is_dir() else [place]
 
 
 def _bare(file: Path) -> ast.Module:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from m3h_core import Cohort, TaskSpec
-from m3h_core.cohort import CALIBRATION, TEST, TRAIN, VALID
+from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN, VALID
 from m3h_core.embedders.tabular import TabularEmbedder
 
 BINARY = ("death", "los_over_7", "death_30d", "ventilated")

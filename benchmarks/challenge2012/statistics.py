@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import false_discovery_control
 
 from m3h_core import Cohort, TaskSpec
-from m3h_core.cohort import TEST
+from m3h_core.data.cohort import TEST
 from m3h_core.metrics import Resamples, interval, primary_metric, primary_replicates
 
 # Relative changes are given only where there is something to be relative to.

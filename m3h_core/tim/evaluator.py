@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from m3h_core.bank import Bank, OnProgress
-from m3h_core.cohort import TEST, VALID, Cohort
 from m3h_core.config import FitConfig
+from m3h_core.data.cohort import TEST, VALID, Cohort
+from m3h_core.data.tasks import TaskSpec
 from m3h_core.metrics import Resamples, primary_metric, primary_replicates
-from m3h_core.tasks import TaskSpec
-from m3h_core.training import FittedModel
+from m3h_core.training.bank import Bank, OnProgress
+from m3h_core.training.fitted import FittedModel
 
 TaskSet = tuple[int, ...]
 # A sum of scores {(task set, task): weight}, such as P_i({i, j}) - P_i({i}).

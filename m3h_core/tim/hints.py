@@ -22,14 +22,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from m3h_core.checkpoint import fingerprint, read_tensors, write_tensors
-from m3h_core.cohort import TRAIN, Cohort
 from m3h_core.config import FitConfig
-from m3h_core.data import TrainingData
-from m3h_core.model import M3H, run
-from m3h_core.tasks import TaskSpec
+from m3h_core.data.cohort import TRAIN, Cohort
+from m3h_core.data.tasks import TaskSpec
+from m3h_core.data.training_data import TrainingData
+from m3h_core.files import fingerprint, read_tensors, write_tensors
+from m3h_core.model.m3h import M3H, run
 from m3h_core.tim.evaluator import TaskSetEvaluator
-from m3h_core.training import FittedModel, Trainer, to_fitted_model
+from m3h_core.training.fit import to_fitted_model
+from m3h_core.training.fitted import FittedModel
+from m3h_core.training.trainer import Trainer
 
 _EVERY = 3  # Epochs from one look ahead to the next.
 _LOOK_AT = 256  # Training rows whose gradient is the step.

@@ -21,16 +21,16 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from m3h_core.bank import OnProgress
-from m3h_core.cohort import Cohort
 from m3h_core.config import FitConfig
-from m3h_core.tasks import TaskSpec
+from m3h_core.data.cohort import Cohort
+from m3h_core.data.tasks import TaskSpec
 from m3h_core.tim import hints
 from m3h_core.tim.evaluator import TaskSetEvaluator
 from m3h_core.tim.matrix import TaskInteraction
 from m3h_core.tim.pairwise import measure_pairwise
 from m3h_core.tim.shapley import measure_shapley
-from m3h_core.training import FittedModel
+from m3h_core.training.bank import OnProgress
+from m3h_core.training.fitted import FittedModel
 
 UNITS = {
     "pairwise": "metric",

@@ -15,9 +15,9 @@ from dataclasses import replace
 import numpy as np
 from scipy import stats
 
-from m3h_core.cohort import VALID
 from m3h_core.config import FitConfig
-from m3h_core.linear import fit_ridge
+from m3h_core.data.cohort import VALID
+from m3h_core.ensemble.ridge import fit_ridge
 from m3h_core.tim.evaluator import Contrast, TaskSet, TaskSetEvaluator
 from m3h_core.tim.hints import attention_by_seed, projection_by_seed
 from m3h_core.tim.matrix import (

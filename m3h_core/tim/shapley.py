@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from m3h_core.cohort import VALID
+from m3h_core.data.cohort import VALID
 from m3h_core.tim.evaluator import Contrast, TaskSet, TaskSetEvaluator
 from m3h_core.tim.matrix import (
     TaskInteraction,

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from m3h_core.tasks import TaskSpec
+from m3h_core.data.tasks import TaskSpec
 from m3h_pipeline.contracts.expectations import COMPOUND_UNIQUE, UNIQUE
 from m3h_pipeline.contracts.model import Contract
 from m3h_pipeline.contracts.odcs import load_contract

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from m3h_core.tasks import TaskSpec
+from m3h_core.data.tasks import TaskSpec
 from m3h_pipeline.contracts.changes import check_changes
 from m3h_pipeline.contracts.checks import CONTRACT_CHECKS, CheckResult, add_state
 from m3h_pipeline.contracts.context import ValidationContext, apply_acceptance

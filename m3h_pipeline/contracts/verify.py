@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from m3h_core.tasks import TaskSpec
+from m3h_core.data.tasks import TaskSpec
 from m3h_pipeline.contracts.checks import CheckResult
 from m3h_pipeline.contracts.expectations import ROW_COUNT
 from m3h_pipeline.contracts.model import Contract, Rule

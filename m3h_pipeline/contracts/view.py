@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from m3h_core.tasks import TaskSpec
+from m3h_core.data.tasks import TaskSpec
 from m3h_pipeline.contracts.model import LOOKUP_COLUMNS, PROVENANCE, Contract
 from m3h_pipeline.sources.tasks_file import load_signals
 

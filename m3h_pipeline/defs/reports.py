@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from m3h_core.tasks import TaskSpec
+from m3h_core.data.tasks import TaskSpec
 from m3h_pipeline.contracts.model import TABLES
 from m3h_pipeline.defs.embeddings import ALL_EMBEDDINGS, by_modality
 from m3h_pipeline.defs.io_manager import further_step, step_name
@@ -25,7 +25,7 @@ from m3h_pipeline.state.steps import Step, code_version
 
 QUALITY_CODE = code_version(
     "m3h_core.metrics",
-    "m3h_core.silhouette",
+    "m3h_core.data.silhouette",
     "m3h_core.clusters",
     "m3h_core.calibration",
     "m3h_core.grouped",

@@ -34,7 +34,7 @@ MONITORING_CODE = code_version(
     "m3h_pipeline.scoring.monitoring",
     "m3h_pipeline.evaluation.scores",
     "m3h_core.metrics",
-    "m3h_core.silhouette",
+    "m3h_core.data.silhouette",
     "m3h_core.calibration",
     "m3h_core.grouped",
 )

@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 
 from m3h_core import Cohort
-from m3h_core.cohort import TEST
+from m3h_core.data.cohort import TEST
 from m3h_pipeline.erasure.arrays import erase_arrays, erase_cohort
 from m3h_pipeline.erasure.forgotten import FILE, Forgotten
 from m3h_pipeline.erasure.subject_keys import SubjectKeys, read_keys

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3h_core.cohort import TEST
+from m3h_core.data.cohort import TEST
 from m3h_pipeline.evaluation.curves import describe_curves, has_curves
 from m3h_pipeline.evaluation.modalities import describe_modalities
 from m3h_pipeline.evaluation.phenotypes import describe_phenotypes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3h_core.cohort import proper_subsets
+from m3h_core.data.cohort import proper_subsets
 from m3h_pipeline.evaluation.scores import (
     contrast_variants,
     hide_small_count,

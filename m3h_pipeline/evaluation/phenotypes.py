@@ -21,7 +21,7 @@ def describe_phenotypes(
 ) -> dict[str, Any]:
     """The clusters, each with what is more or less frequent in it than outside."""
     from m3h_core.clusters import cluster_enrichment
-    from m3h_core.silhouette import hard_clusters
+    from m3h_core.data.silhouette import hard_clusters
 
     clusters = hard_clusters(predictions)
     comparisons = [

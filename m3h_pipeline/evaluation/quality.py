@@ -38,7 +38,7 @@ def compare_arms(
     same resamples, and so is the mean of the differences. A task with too few test labels to be
     scored is not claimed: its values are null and ``reason`` says why.
     """
-    from m3h_core.cohort import TEST
+    from m3h_core.data.cohort import TEST
     from m3h_core.metrics import Resamples, evaluate_predictions
 
     draws = Resamples(cohort, TEST, bootstrap, seed=0)

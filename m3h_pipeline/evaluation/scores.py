@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3h_core.cohort import TEST
+from m3h_core.data.cohort import TEST
 from m3h_pipeline.wording import MIN_GROUP_SIZE
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3h_core.cohort import TEST
+from m3h_core.data.cohort import TEST
 from m3h_pipeline.evaluation.scores import Predictions, explain_no_claim, round_value
 from m3h_pipeline.wording import MIN_GROUP_SIZE
 

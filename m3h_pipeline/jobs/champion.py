@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from m3h_core import Cohort, FittedModel
-from m3h_core.cohort import TEST
+from m3h_core.data.cohort import TEST
 from m3h_core.embedders import Embedder, GivenEmbedder, load_embedder
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import is_given, modality_items, take

@@ -23,7 +23,7 @@ from typing import Any
 
 import polars as pl
 
-from m3h_core.cohort import TRAIN
+from m3h_core.data.cohort import TRAIN
 from m3h_core.embedders import (
     AbsentEmbedder,
     Embedder,

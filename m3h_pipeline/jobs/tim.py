@@ -19,7 +19,7 @@ import polars as pl
 import torch
 
 from m3h_core import Cohort, FittedModel, TaskSpec
-from m3h_core.cohort import TEST, TRAIN
+from m3h_core.data.cohort import TEST, TRAIN
 from m3h_core.tim import (
     TaskSetEvaluator,
     leave_one_task_out,

@@ -23,8 +23,8 @@ from typing import Any
 from safetensors.numpy import load_file
 
 from m3h_core import Calibrator, Cohort, TaskSpec, fit, fit_many
-from m3h_core.cohort import proper_subsets
-from m3h_core.training import Stopped
+from m3h_core.data.cohort import proper_subsets
+from m3h_core.training.trainer import Stopped
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.jobs.curves import CURVES, read_curves
 from m3h_pipeline.jobs.job import FACTS, Log, defer_signals, run_job

@@ -14,8 +14,8 @@ import numpy as np
 from joblib import Parallel, cpu_count, delayed
 
 from m3h_core import Cohort, TaskSpec
-from m3h_core.checkpoint import fingerprint
-from m3h_core.cohort import TRAIN, VALID
+from m3h_core.data.cohort import TRAIN, VALID
+from m3h_core.files import fingerprint
 from m3h_core.workers import bound_to_this_process
 
 _OBJECTIVES = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from m3h_core.cohort import SPLITS, Cohort
+from m3h_core.data.cohort import SPLITS, Cohort
 from m3h_pipeline.config import Config
 from m3h_pipeline.contracts.checks import get_state
 from m3h_pipeline.contracts.quarantine_csv import write_quarantine_csv

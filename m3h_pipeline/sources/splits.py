@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from m3h_core.cohort import SPLITS
+from m3h_core.data.cohort import SPLITS
 from m3h_pipeline.errors import InputError
 
 # Shares of subjects in train, valid, calibration and test.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from m3h_core.tasks import TaskSpec
+from m3h_core.data.tasks import TaskSpec
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.files.yaml_file import read_yaml
 from m3h_pipeline.sources.yaml_entries import (

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from m3h_core.tasks import PROBLEMS, TaskSpec
+from m3h_core.data.tasks import PROBLEMS, TaskSpec
 from m3h_pipeline.errors import InputError, suggest_similar
 
 # Keys of an entry that become the TaskSpec, and the kinds of notes that give its labels away.

@@ -62,7 +62,7 @@ def code_version(*modules: str) -> str:
     A package counts with its templates, SQL and tables; a module counts alone, so name the package
     where such files lie beside it.
 
-    >>> code_version("m3h_core.tasks") != code_version("m3h_core.cohort")
+    >>> code_version("m3h_core.data.tasks") != code_version("m3h_core.data.cohort")
     True
     """
     digest = hashlib.sha256()

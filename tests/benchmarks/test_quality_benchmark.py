@@ -24,7 +24,7 @@ from challenge2012.data import (
     near_twins,
     scarce,
 )
-from m3h_core.cohort import TEST, TRAIN, VALID
+from m3h_core.data.cohort import TEST, TRAIN, VALID
 
 pytestmark = pytest.mark.slow(20)
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from contract_tables import Hospital, events, frame, hours, samples
 
-from m3h_core.tasks import TaskSpec
+from m3h_core.data.tasks import TaskSpec
 from m3h_pipeline.contracts.checks import CheckResult
 from m3h_pipeline.contracts.context import ValidationContext
 from m3h_pipeline.contracts.plausibility.examine import PlausibilityInput, examine_table

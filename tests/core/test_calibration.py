@@ -16,7 +16,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from synthetic import TASKS, with_labelled
 
 from m3h_core import Calibrator, Cohort, TaskSpec, evaluate_predictions
-from m3h_core.cohort import CALIBRATION, TEST
+from m3h_core.data.cohort import CALIBRATION, TEST
 
 DEATH = TASKS[0]
 RARE = TaskSpec("rare", "binary")

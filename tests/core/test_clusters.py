@@ -10,7 +10,7 @@ from scipy.stats import fisher_exact, mannwhitneyu
 from synthetic import TASKS, make_cohort
 
 from m3h_core import Cohort, TaskSpec, cluster_enrichment, cluster_stability
-from m3h_core.cohort import TEST, TRAIN
+from m3h_core.data.cohort import TEST, TRAIN
 
 PHENOTYPE = TASKS[-1]
 SICK = TaskSpec("sick", "binary")

@@ -9,9 +9,9 @@ from sklearn.calibration import calibration_curve
 from synthetic import SUPERVISED, TASKS, make_cohort, with_labelled
 
 from m3h_core import compare_predictions, evaluate_predictions
-from m3h_core.cohort import TEST
+from m3h_core.data.cohort import TEST
+from m3h_core.data.silhouette import input_space
 from m3h_core.metrics import Resamples, calibration_error, weighted_auroc, weighted_r2
-from m3h_core.silhouette import input_space
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from report_example import example
 
 from m3h_core import Cohort, TaskSpec, compare_predictions
-from m3h_core.cohort import TEST
+from m3h_core.data.cohort import TEST
 from m3h_core.metrics import Resamples, interval, primary_replicates
 from m3h_pipeline import wording
 from m3h_pipeline.config import Config, SourceConfig

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from m3h_core import Cohort, FitConfig, TaskSpec, fit
-from m3h_core.cohort import TEST
+from m3h_core.data.cohort import TEST
 from m3h_pipeline.evaluation.curves import operating_points
 from m3h_pipeline.evaluation.detail import describe_detail
 from m3h_pipeline.jobs import train

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from m3h_core.tasks import TaskSpec
+from m3h_core.data.tasks import TaskSpec
 from m3h_pipeline.contracts.model import PROVENANCE
 from m3h_pipeline.contracts.odcs import load_contract
 from m3h_pipeline.contracts.split import SplitResult, split_rows

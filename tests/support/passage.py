@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from m3h_core.tasks import TaskSpec
+from m3h_core.data.tasks import TaskSpec
 from m3h_pipeline.contracts.model import TABLES
 from m3h_pipeline.contracts.split import SplitResult, split_rows
 from m3h_pipeline.features.as_of import write_inputs

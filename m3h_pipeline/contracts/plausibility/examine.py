@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from m3h_core.tasks import TaskSpec
+from m3h_core.data.tasks import TaskSpec
 from m3h_pipeline.contracts.checks import CheckResult
 from m3h_pipeline.contracts.plausibility.availability import find_missing_availability
 from m3h_pipeline.contracts.plausibility.clusters import find_mixed_units

@@ -240,6 +240,6 @@ def _get_kind(task: TaskSpec) -> Literal["error", "coverage"]:
 
 
 def _find_test_rows(cohort: Cohort, task: TaskSpec) -> np.ndarray:
-    from m3h_core.cohort import TEST
+    from m3h_core.data.cohort import TEST
 
     return np.flatnonzero((cohort.split == TEST) & np.asarray(cohort.labelled[task.name]))

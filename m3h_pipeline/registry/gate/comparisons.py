@@ -352,7 +352,7 @@ def _format_refuted(comparisons: Sequence[Comparison]) -> str:
 
 
 def _count_patients(cohort: Cohort, inside: np.ndarray) -> int:
-    from m3h_core.cohort import TEST
+    from m3h_core.data.cohort import TEST
 
     rows = np.flatnonzero(inside & (cohort.split == TEST))
     return len(np.unique(cohort.subjects[rows]))

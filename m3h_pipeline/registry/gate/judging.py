@@ -64,7 +64,7 @@ def judge(
     ``tasks`` of the result hold each task's comparison with the champion, ``trivial`` those with
     trivial.
     """
-    from m3h_core.cohort import TEST
+    from m3h_core.data.cohort import TEST
     from m3h_core.metrics import Resamples
 
     claimed = [task for task in tasks if explain_no_claim(cohort, task) is None]
@@ -97,7 +97,7 @@ def judge(
 
 
 def _is_finite(cohort: Cohort, task: TaskSpec, predictions: Predictions) -> bool:
-    from m3h_core.cohort import CALIBRATION, TEST
+    from m3h_core.data.cohort import CALIBRATION, TEST
 
     rows = np.concatenate([cohort.rows(CALIBRATION), cohort.rows(TEST)])
     if task.name not in predictions:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from m3h_core import Cohort, ObservedCoverage, TaskSpec
-from m3h_core.cohort import TEST
+from m3h_core.data.cohort import TEST
 from m3h_core.metrics import Score, evaluate_predictions
 from m3h_pipeline.config import MonitoringConfig
 from m3h_pipeline.evaluation.scores import explain_no_claim

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from m3h_core import Calibrator, Cohort, TaskSpec
-from m3h_core.cohort import CALIBRATION, TEST, TRAIN
+from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN
 from m3h_pipeline.scoring.monitoring.bins import summarise
 from m3h_pipeline.scoring.monitoring.observations import observe, to_one_score
 from m3h_pipeline.state.data_files import read_json, write_json

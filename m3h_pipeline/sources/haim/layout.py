@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from m3h_core.tasks import TaskSpec
+from m3h_core.data.tasks import TaskSpec
 
 FILE = "cxr_ic_fusion_1103"
 # Row n (from 0) of this file, which HAIM's code writes, is the patient, admission and ICU stay of

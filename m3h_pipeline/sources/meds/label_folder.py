@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from m3h_core.tasks import Problem, TaskSpec
+from m3h_core.data.tasks import Problem, TaskSpec
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources.meds.schemas import check_schema
 from m3h_pipeline.sources.tasks_file import TaskRule, load_tasks

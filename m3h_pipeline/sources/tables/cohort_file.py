@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from m3h_core.tasks import TaskSpec
+from m3h_core.data.tasks import TaskSpec
 from m3h_pipeline.errors import InputError, suggest_similar
 from m3h_pipeline.files.regular import is_regular_file
 from m3h_pipeline.files.yaml_file import read_yaml

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from m3h_core.tasks import TaskSpec
+from m3h_core.data.tasks import TaskSpec
 from m3h_pipeline.errors import SIMILAR, InputError, suggest_similar
 from m3h_pipeline.sources.base import EMBEDDINGS, LABELS
 from m3h_pipeline.sources.tables.cohort_file import FILE

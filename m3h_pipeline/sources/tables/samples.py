@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from m3h_core.cohort import SPLITS
+from m3h_core.data.cohort import SPLITS
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources.base import samples_schema
 from m3h_pipeline.sources.prediction import ENDED, NONE, NOT_YET

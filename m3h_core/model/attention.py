@@ -9,13 +9,12 @@ width of a task's embedding.
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-Normalization = Literal["stable", "paper"]
-SelfBias = Literal["paper", "scaled"]
+from m3h_core.config import Normalization, SelfBias, check_choices
+
 EPS = 1e-8
 
 
@@ -53,16 +52,6 @@ def attention_weights(
 def own_bias(n_tasks: int, self_bias: SelfBias) -> float:
     """What is added to a task's score for itself before the softmax."""
     return 1.0 if self_bias == "paper" else 1.0 + math.log(n_tasks)
-
-
-def check_choices(normalization: str, self_bias: str) -> None:
-    """Raise ValueError for a spelling that is no choice."""
-    if normalization not in get_args(Normalization):
-        raise ValueError(
-            f"normalization {normalization!r} is not one of {', '.join(get_args(Normalization))}"
-        )
-    if self_bias not in get_args(SelfBias):
-        raise ValueError(f"self_bias {self_bias!r} is not one of {', '.join(get_args(SelfBias))}")
 
 
 class CrossTaskAttention(nn.Module):

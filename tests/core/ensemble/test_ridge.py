@@ -7,8 +7,8 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from synthetic import SMALL, SUPERVISED, make_cohort
 
 from m3h_core import FitConfig, TaskSpec, fit
-from m3h_core.data import TrainingData
-from m3h_core.linear import STRENGTHS, fit_linear_paths, fit_ridge
+from m3h_core.data.training_data import TrainingData
+from m3h_core.ensemble.ridge import STRENGTHS, fit_linear_paths, fit_ridge
 from m3h_core.losses import scalar_loss
 
 REGRESSION = TaskSpec("r", "regression")

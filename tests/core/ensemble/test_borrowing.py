@@ -8,7 +8,7 @@ import torch
 from synthetic import SMALL, SUPERVISED, make_cohort, with_labelled
 
 from m3h_core import Cohort, FittedModel, TaskSpec, fit, fit_many
-from m3h_core.cohort import TRAIN
+from m3h_core.data.cohort import TRAIN
 from m3h_core.metrics import primary_metric
 
 RARE = TaskSpec("rare", "regression")

@@ -12,9 +12,9 @@ import torch
 from synthetic import SMALL, SUPERVISED, TASKS, Killed, assert_same, make_cohort, with_labelled
 
 from m3h_core import FitConfig, TaskSpec, fit, fit_many
-from m3h_core.data import TrainingData
-from m3h_core.training import Trainer
-from m3h_core.weighting import AGGREGATORS, by_uncertainty, gradient_method
+from m3h_core.data.training_data import TrainingData
+from m3h_core.training.trainer import Trainer
+from m3h_core.training.weighting import AGGREGATORS, by_uncertainty, gradient_method
 
 UNCERTAIN = replace(SMALL, weighting="uncertainty")
 needs_torchjd = pytest.mark.skipif(

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from m3h_core.checkpoint import fingerprint
-from m3h_core.clusters import choose_n_clusters
-from m3h_core.cohort import TRAIN, VALID, Cohort
 from m3h_core.config import FitConfig
-from m3h_core.linear import fit_linear_paths
-from m3h_core.model import M3H, standardize
-from m3h_core.silhouette import input_space
-from m3h_core.tasks import TaskSpec
+from m3h_core.data.cohort import TRAIN, VALID, Cohort
+from m3h_core.data.k_means import choose_n_clusters
+from m3h_core.data.silhouette import input_space
+from m3h_core.data.tasks import TaskSpec
+from m3h_core.ensemble.ridge import fit_linear_paths
+from m3h_core.files import fingerprint
+from m3h_core.model.m3h import M3H, standardize
 
 # With fewer validation rows than this, the number of clusters is chosen on the training rows.
 FEWEST_TO_JUDGE_CLUSTERS = 20

@@ -9,8 +9,8 @@ import torch
 from synthetic import SMALL, SUPERVISED, TASKS, Killed, assert_same, make_cohort, with_labelled
 
 from m3h_core import FittedModel, TaskSpec, fit
-from m3h_core.cohort import CALIBRATION, TEST, VALID
-from m3h_core.training import Stopped
+from m3h_core.data.cohort import CALIBRATION, TEST, VALID
+from m3h_core.training.trainer import Stopped
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,7 @@
-"""Training: one model, or many of equal layout at once; early stopping, checkpoints, and the fitted
-result.
+"""Training: one model, or many of equal layout at once; early stopping, checkpoints.
 
 Shapes: N samples, n training rows, B batch, F inputs, G models trained side by side, M members of a
-model, K = G x M networks, T tasks and O outputs of one model. See model.py for the network itself.
+model, K = G x M networks, T tasks and O outputs of one model.
 
 Every random draw (order of rows, dropout) comes from the configuration's seed alone, never from a
 model's tasks: so a model sees the same draws whether it is trained alone or beside others, and
@@ -11,11 +10,9 @@ models of one seed are compared on equal terms.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,13 +23,10 @@ from torch import Tensor
 # The function, not the class: the class imports PyTorch's compiler, which costs seconds.
 from torch.optim.adamw import adamw
 
-from m3h_core.borrowing import borrow
-from m3h_core.checkpoint import fingerprint, read_tensors, write_json, write_tensors
-from m3h_core.clusters import k_means_centres
-from m3h_core.cohort import TEST, Cohort
-from m3h_core.config import FitConfig
-from m3h_core.data import LEAST_TO_JUDGE, TrainingData, cohort_tensors
-from m3h_core.distributed import ProcessGroup
+from m3h_core.data.k_means import k_means_centres
+from m3h_core.data.tasks import TaskSpec
+from m3h_core.data.training_data import LEAST_TO_JUDGE, TrainingData
+from m3h_core.files import fingerprint, read_tensors, write_tensors
 from m3h_core.losses import (
     clustering_loss,
     multiclass_loss,
@@ -40,14 +34,12 @@ from m3h_core.losses import (
     sharpen,
     soft_assignment,
 )
-from m3h_core.metrics import Score, evaluate_predictions
-from m3h_core.model import M3H, Activations, attend, list_owners, run
-from m3h_core.tasks import TaskSpec
-from m3h_core.weighting import AGGREGATORS, by_uncertainty, gradient_method
+from m3h_core.model.m3h import M3H, Activations, attend, list_owners, run
+from m3h_core.training.distributed import ProcessGroup
+from m3h_core.training.weighting import AGGREGATORS, by_uncertainty, gradient_method
 
 OnEpoch = Callable[[dict[str, Any]], None]
 
-_FORMAT = 2
 _ROWS_AT_ONCE = 1024
 # What "uncertainty" learns: a log-variance [K, T], no part of the model.
 _LOG_VARIANCE = "log_variance"
@@ -66,162 +58,6 @@ _COMPACT_BELOW = 0.8
 
 class Stopped(Exception):
     """Training was asked to end before it was done."""
-
-
-@dataclass(frozen=True)
-class FittedModel:
-    """A trained model: predicts, scores itself, and travels as safetensors and JSON.
-
-    ``units`` holds {regression task: (mean, standard deviation)} of the training labels.
-    """
-
-    model: M3H
-    units: Mapping[str, tuple[float, float]]
-
-    @property
-    def tasks(self) -> tuple[TaskSpec, ...]:
-        """The tasks; a clustering task has the number of clusters that was chosen."""
-        return self.model.tasks
-
-    @property
-    def config(self) -> FitConfig:
-        """The configuration it was fitted with."""
-        return self.model.config
-
-    def predict(self, cohort: Cohort) -> dict[str, np.ndarray]:
-        """Predictions of every row of a cohort, float64 {task: [N], or [N, C] for multiclass and
-        clustering}.
-
-        Probabilities for binary and multiclass, the task's unit for regression, soft assignments
-        for clustering. Labels are not read; a modality that the cohort lacks counts as missing.
-        Raises ValueError for a modality that the model does not know, or of another width.
-        """
-        parts = []
-        with torch.inference_mode():
-            for start in range(0, max(len(cohort), 1), _ROWS_AT_ONCE):
-                rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(cohort)))
-                parts.append(self.model(*cohort_tensors(cohort, rows)))
-        outputs = {task.name: _join(parts, task.name) for task in self.tasks}
-        return {
-            task.name: np.ascontiguousarray(self._to_prediction(task, outputs[task.name]))
-            for task in self.tasks
-        }
-
-    def distances(self, cohort: Cohort) -> dict[str, np.ndarray]:
-        """How far every row lies from the centres of each clustering task, float64 {task: [N, C]}.
-
-        In the task's own embedding, so that only distances of one model can be compared. Raises as
-        :meth:`predict`.
-        """
-        if not self.model.layout.clustering:
-            return {}
-        parts = []
-        with torch.inference_mode():
-            for start in range(0, max(len(cohort), 1), _ROWS_AT_ONCE):
-                rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(cohort)))
-                parts.append(self.model.distances(*cohort_tensors(cohort, rows)))
-        return {name: _join(parts, name).numpy() for name in parts[0]}
-
-    def evaluate(
-        self, cohort: Cohort, split: int = TEST, n_bootstrap: int = 1000
-    ) -> dict[str, Score]:
-        """The score of each task on one split; see :func:`m3h_core.evaluate_predictions`."""
-        return evaluate_predictions(
-            cohort, self.tasks, self.predict(cohort), split=split, n_bootstrap=n_bootstrap
-        )
-
-    def attention(self, cohort: Cohort, rows: np.ndarray | None = None) -> np.ndarray:
-        """Attention weights [T, T], averaged over rows of a cohort; row t is what task t takes from
-        each.
-        """
-        rows = np.arange(len(cohort)) if rows is None else rows
-        total = torch.zeros(len(self.tasks), len(self.tasks), dtype=torch.float64)
-        with torch.inference_mode():
-            for start in range(0, len(rows), _ROWS_AT_ONCE):
-                part = cohort_tensors(cohort, rows[start : start + _ROWS_AT_ONCE])
-                total += self.model.attention(*part).double().sum(0)
-        return (total / max(len(rows), 1)).numpy()
-
-    def save(self, folder: str | Path) -> None:
-        """Write ``model.safetensors`` and ``model.json`` into an existing or new folder."""
-        folder = Path(folder)
-        write_tensors(folder / "model.safetensors", self.model.state_dict(), {"format": _FORMAT})
-        about = {
-            "format": _FORMAT,
-            "modalities": list(self.model.modalities.items()),
-            "tasks": [task.to_dict() for task in self.tasks],
-            "config": self.config.to_dict(),
-            "units": {name: list(unit) for name, unit in self.units.items()},
-        }
-        write_json(folder / "model.json", about)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> FittedModel:
-        """Read what :meth:`save` wrote; no code is run from the files."""
-        folder = Path(folder)
-        about = json.loads((folder / "model.json").read_text())
-        if about.get("format") != _FORMAT:
-            raise ValueError(
-                f"{folder}: model format {about.get('format')!r}, this version reads {_FORMAT}"
-            )
-        tasks = [TaskSpec.from_dict(record) for record in about["tasks"]]
-        model = M3H(dict(about["modalities"]), tasks, FitConfig.from_dict(about["config"]))
-        model.load_state_dict(read_tensors(folder / "model.safetensors")[0])
-        return cls(
-            model.eval().requires_grad_(False),
-            {name: (m, s) for name, (m, s) in about["units"].items()},
-        )
-
-    def _to_prediction(self, task: TaskSpec, output: Tensor) -> np.ndarray:
-        if task.problem == "binary":
-            output = torch.sigmoid(output)
-        elif task.problem == "multiclass":
-            output = torch.softmax(output, dim=1)
-        elif task.problem == "regression":
-            mean, scale = self.units[task.name]
-            output = output * scale + mean
-        return output.numpy()
-
-
-def _join(parts: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
-    return torch.cat([part[name] for part in parts]).double()
-
-
-def fit(
-    cohort: Cohort,
-    tasks: Sequence[TaskSpec],
-    config: FitConfig | None = None,
-    on_epoch: OnEpoch | None = None,
-    resume: str | Path | None = None,
-    stop: Callable[[], bool] | None = None,
-    distributed: bool = False,
-) -> FittedModel:
-    """Train one model on the training split, stopped early on the validation split.
-
-    ``on_epoch`` receives after each epoch {"epoch" (from 0), "epochs", "train_loss", "valid_loss",
-    and "<task>/train_loss", "<task>/valid_loss" for each task}. With ``resume``, a folder, the
-    state is kept there as it goes: the same call after a kill goes on where it was and ends with
-    the same numbers. A state that belongs to other data, tasks or configuration is not used.
-    ``stop`` is asked after each batch: where it says yes, the state is kept and `Stopped` is
-    raised. With ``distributed``, the processes of torch.distributed's default group train one
-    model, each on a part of every batch; all return it, the first alone writes. Without a label in
-    the validation split all epochs are run.
-    """
-    config = config or FitConfig()
-    data = TrainingData.of(cohort, tasks, config)
-    model = data.new_model(tasks, config)
-    checkpoint = Path(resume) if resume else None
-    Trainer(
-        data, [model], on_epoch, checkpoint=checkpoint, stop=stop, distributed=distributed
-    ).run()
-    return to_fitted_model(model, data)
-
-
-def to_fitted_model(model: M3H, data: TrainingData) -> FittedModel:
-    """A trained model, after its tasks have borrowed from each other."""
-    if model.config.borrowing:
-        borrow(model, data)
-    return FittedModel(model.eval().requires_grad_(False), data.units(model.tasks))
 
 
 class Moments(NamedTuple):

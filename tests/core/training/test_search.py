@@ -7,7 +7,7 @@ import pytest
 from synthetic import SMALL, SUPERVISED, TASKS, make_cohort
 
 from m3h_core import tune
-from m3h_core.cohort import CALIBRATION, TEST
+from m3h_core.data.cohort import CALIBRATION, TEST
 
 BLIND = {"linear_path": False, "learning_rate": 1e-9}
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from m3h_core.config import FitConfig
-from m3h_core.tasks import TaskSpec
+from m3h_core.data.tasks import TaskSpec
 
 
 @dataclass(frozen=True)

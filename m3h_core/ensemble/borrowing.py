@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from m3h_core.data import LEAST_TO_JUDGE, TrainingData
-from m3h_core.linear import LinearPath, fit_linear_paths
+from m3h_core.data.tasks import TaskSpec
+from m3h_core.data.training_data import LEAST_TO_JUDGE, TrainingData
+from m3h_core.ensemble.ridge import LinearPath, fit_linear_paths
 from m3h_core.losses import multiclass_loss, scalar_loss
-from m3h_core.model import M3H
-from m3h_core.tasks import TaskSpec
+from m3h_core.model.m3h import M3H
 
 # A lender has at least so many times the borrower's labels.
 _TIMES = 2

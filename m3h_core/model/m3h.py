@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from m3h_core.attention import attention_weights
 from m3h_core.config import FitConfig
-from m3h_core.layout import Layout, draw_parameters
+from m3h_core.data.tasks import TaskSpec
 from m3h_core.losses import soft_assignment
-from m3h_core.tasks import TaskSpec
+from m3h_core.model.attention import attention_weights
+from m3h_core.model.layout import Layout, draw_parameters
 
 # Standardised inputs beyond this many standard deviations are cut: one typing error must not steer
 # a layer.

@@ -11,7 +11,6 @@ Shapes: G models, M members, T tasks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -27,29 +26,6 @@ AGGREGATORS = {
     "aligned_mtl": "AlignedMTL",
     "config": "ConFIG",
 }
-Weighting = Literal[
-    "equal",
-    "uncertainty",
-    "upgrad",
-    "dualproj",
-    "mgda",
-    "pcgrad",
-    "imtl_g",
-    "aligned_mtl",
-    "config",
-]
-
-
-def check_weighting(weighting: str) -> None:
-    """Raise ValueError for a spelling that is no choice.
-
-    >>> check_weighting("equals")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-        ...
-    ValueError: weighting 'equals' is not one of equal, uncertainty, ...
-    """
-    if weighting not in get_args(Weighting):
-        raise ValueError(f"weighting {weighting!r} is not one of {', '.join(get_args(Weighting))}")
 
 
 def by_uncertainty(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from m3h_core.cohort import TRAIN, Cohort
+from m3h_core.data.cohort import TRAIN, Cohort
 
 
 def input_space(cohort: Cohort) -> np.ndarray:

@@ -17,14 +17,16 @@ from typing import Any
 
 import torch
 
-from m3h_core.checkpoint import fingerprint, read_tensors, write_tensors
-from m3h_core.cohort import Cohort
 from m3h_core.config import FitConfig
-from m3h_core.data import TrainingData
-from m3h_core.layout import Layout
-from m3h_core.tasks import TaskSpec
-from m3h_core.training import FittedModel, Trainer, to_fitted_model
-from m3h_core.weighting import AGGREGATORS
+from m3h_core.data.cohort import Cohort
+from m3h_core.data.tasks import TaskSpec
+from m3h_core.data.training_data import TrainingData
+from m3h_core.files import fingerprint, read_tensors, write_tensors
+from m3h_core.model.layout import Layout
+from m3h_core.training.fit import to_fitted_model
+from m3h_core.training.fitted import FittedModel
+from m3h_core.training.trainer import Trainer
+from m3h_core.training.weighting import AGGREGATORS
 from m3h_core.workers import bound_to_this_process
 
 OnProgress = Callable[[int, int], None]

@@ -10,7 +10,7 @@ from synthetic import SMALL, SUPERVISED, TASKS, WIDTHS, make_cohort
 
 from m3h_core import M3H, CrossTaskAttention, FitConfig, TaskSpec, fit
 from m3h_core.metrics import primary_metric
-from m3h_core.model import attend, run
+from m3h_core.model.m3h import attend, run
 
 SUBSETS = [subset for size in range(1, 5) for subset in combinations(WIDTHS, size)]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from m3h_core import CrossTaskAttention
-from m3h_core.attention import attention_weights
+from m3h_core.model.attention import attention_weights
 
 
 def _formula(

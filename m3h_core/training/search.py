@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from m3h_core.bank import fit_many
-from m3h_core.cohort import VALID, Cohort
 from m3h_core.config import FitConfig
+from m3h_core.data.cohort import VALID, Cohort
+from m3h_core.data.tasks import TaskSpec
 from m3h_core.metrics import primary_metric
-from m3h_core.tasks import TaskSpec
-from m3h_core.training import FittedModel
+from m3h_core.training.bank import fit_many
+from m3h_core.training.fitted import FittedModel
 
 # What is tried beside the configuration as given, one change at a time: for cohorts longer or
 # shorter, and inputs wider or narrower, than those that the defaults were found on.
@@ -56,7 +56,7 @@ def tune(
     these rows than on others: report its test score, not its skill. Raises ValueError where no task
     can be judged.
 
-    >>> from m3h_core.search import CHANGES
+    >>> from m3h_core.training.search import CHANGES
     >>> [replace(FitConfig(), **change).dropout for change in CHANGES[:2]]
     [0.1, 0.5]
     """

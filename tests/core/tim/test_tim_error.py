@@ -4,7 +4,7 @@ import numpy as np
 from scipy.stats import false_discovery_control
 
 from m3h_core import Cohort, FitConfig, TaskSpec
-from m3h_core.cohort import TEST
+from m3h_core.data.cohort import TEST
 from m3h_core.metrics import primary_metric, primary_replicates
 from m3h_core.tim import (
     TaskSetEvaluator,

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from m3h_core.tasks import TaskSpec
+from m3h_core.data.tasks import TaskSpec
 
 # Penalty for each labelled row, in units of the inputs' variance.
 STRENGTHS = 10.0 ** np.arange(-2, 3.5, 0.5)

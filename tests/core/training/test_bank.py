@@ -11,8 +11,9 @@ import pytest
 import torch
 from synthetic import SMALL, SUPERVISED, TASKS, make_cohort
 
-from m3h_core import TaskSpec, bank, fit, fit_many
+from m3h_core import TaskSpec, fit, fit_many
 from m3h_core.metrics import primary_metric
+from m3h_core.training import bank
 
 CLUSTERING = next(task for task in TASKS if task.problem == "clustering")
 JOBS = [[task] for task in TASKS] + [

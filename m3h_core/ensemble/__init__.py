@@ -1,0 +1,1 @@
+"""Unlike learners that stand in one model beside the network."""
