@@ -41,12 +41,10 @@ def _run(
     from m3h_pipeline.defs.partitions import add_partition
     from m3h_pipeline.defs.schedules import COMMAND_TAG, RUN_LOCK
     from m3h_pipeline.jobs.launchers import check
-    from m3h_pipeline.state.liveness import fail_dead_runs
 
     check(config.launcher, out)
     # Shared: the steps' own locks keep two of these apart; the schedule sees that one is going.
-    with hold_lock(out / RUN_LOCK, shared=True), open_instance() as instance:
-        fail_dead_runs(instance, out)
+    with hold_lock(out / RUN_LOCK, shared=True), open_instance(out) as instance:
         add_partition(instance, config.source.snapshot)
         result = defs.resolve_job_def(MAIN_JOB).execute_in_process(
             instance=instance,

@@ -53,7 +53,7 @@ def _score(
     from m3h_pipeline.definitions import SCORE_JOB, defs
 
     scores_config = {"config": {"version": chosen.version, "everyone": everyone}}
-    with open_instance() as instance:
+    with open_instance(out) as instance:
         result = defs.resolve_job_def(SCORE_JOB).execute_in_process(
             instance=instance,
             partition_key=label,

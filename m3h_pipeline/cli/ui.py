@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
+from m3h_pipeline.cli.in_process import set_records_right
 from m3h_pipeline.cli.out_folder import prepare_folder
 from m3h_pipeline.cli.servers import GRACE_SECONDS, adopt_orphans, end_descendants
 from m3h_pipeline.errors import InputError
@@ -185,14 +186,13 @@ def _wait_for(port: int, supervisor: subprocess.Popen[bytes], seconds: float = 9
 
 
 def _make_ready(out: Path, snapshot: str) -> None:
-    """No dead run holds a place in a pool; the configured snapshot can be chosen in the UI before
-    the first run.
+    """Dagster's records are right, and the configured snapshot can be chosen in the UI before the
+    first run.
     """
     import dagster as dg
 
     from m3h_pipeline.defs.partitions import add_partition
-    from m3h_pipeline.state.liveness import fail_dead_runs
 
     with dg.DagsterInstance.get() as instance:
-        fail_dead_runs(instance, out)
+        set_records_right(instance, out)
         add_partition(instance, snapshot)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import duckdb
 import marked_hospital
 import polars as pl
@@ -30,6 +31,7 @@ from m3h_pipeline import config
 from m3h_pipeline.features.served import raw_inputs
 from m3h_pipeline.scoring import scores as scoring
 from m3h_pipeline.state.data_files import read_json
+from m3h_pipeline.state.liveness import mark_run_alive
 from m3h_pipeline.state.steps import read_step
 
 pytestmark = pytest.mark.slow(100)
@@ -303,12 +305,31 @@ def test_the_table_holds_each_night_once_and_forgets(nights, tmp_path):
     assert scoring.has_scored(out, f"p{STAYS + 1}")
 
 
+@dg.job
+def _job() -> None:
+    pass
+
+
+def leave_killed_run(out: Path) -> str:
+    """What a run that was killed leaves in Dagster's records; returns its id."""
+    with dg.DagsterInstance.local_temp(str(out / "dagster")) as instance:
+        run = instance.create_run_for_job(_job, status=dg.DagsterRunStatus.STARTED)
+        with mark_run_alive(out, run.run_id):
+            return run.run_id
+
+
+def get_run_status(out: Path, run_id: str) -> dg.DagsterRunStatus:
+    with dg.DagsterInstance.local_temp(str(out / "dagster")) as instance:
+        return instance.get_run_by_id(run_id).status
+
+
 def test_what_nobody_approved_is_a_trial_and_a_fresh_approval_makes_it_count(nights, tmp_path):
     """A champion of an earlier version of the software: its audit line names no files."""
     out = Path(shutil.copytree(nights.out, tmp_path / "out"))
     with sqlite3.connect(out / "review.db") as database:
         database.execute("UPDATE m3h_review SET digest = NULL")
     before = (out / "latest" / "scores.parquet").read_bytes()
+    killed = leave_killed_run(out)
 
     def run(*words: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "m3h_pipeline.cli.main", *words, "--out", str(out)]
@@ -323,6 +344,7 @@ def test_what_nobody_approved_is_a_trial_and_a_fresh_approval_makes_it_count(nig
     trial = run("score", "--version", "1", "--all", "--snapshot", SECOND)
     assert trial.returncode == 0, trial.stderr
     file = out / "snapshots" / SECOND / scoring.TRIAL / "version-1" / "scores.parquet"
+    assert get_run_status(out, killed) == dg.DagsterRunStatus.FAILURE
     assert str(file) in trial.stdout
     assert "version 1 is not approved" in trial.stdout
     assert file.stat().st_mode & 0o077 == 0

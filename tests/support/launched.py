@@ -101,7 +101,6 @@ import dagster as dg
 from pathlib import Path
 from m3h_pipeline.definitions import defs
 from m3h_pipeline.errors.endings import RunFailed, run_to_end, wait_for_databases
-from m3h_pipeline.state.liveness import fail_dead_runs
 from m3h_pipeline.cli.failures import explain_failure
 from m3h_pipeline.cli.in_process import open_instance
 asset, snapshot = sys.argv[1:]
@@ -111,8 +110,7 @@ quiet = {"loggers": {"console": {"config": {"verbose": False}}}}
 config = quiet if "AS_M3H_RUN" in os.environ else {}
 
 def run():
-    with open_instance() as instance:
-        fail_dead_runs(instance, out)
+    with open_instance(out) as instance:
         instance.add_dynamic_partitions("snapshot", [snapshot])
         job = defs.resolve_implicit_job_def_def_for_assets([dg.AssetKey(asset)])
         done = job.get_subset(asset_selection={dg.AssetKey(asset)}).execute_in_process(
