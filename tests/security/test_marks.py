@@ -5,6 +5,7 @@ library says.
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 import tables_folder
 from dagster._utils.error import serializable_error_info_from_exc_info
 
+from m3h_pipeline import config
 from m3h_pipeline.config import open_source
 from m3h_pipeline.defs.failures import raise_as_failure
 from m3h_pipeline.errors import InputError, ValueLeftOut
@@ -221,6 +223,91 @@ def test_marks_in_a_meds_folder_stay_out_of_dagster(tmp_path):
     night = Night(tmp_path / "out", "meds", root)
     assert (tmp_path / "out/snapshots/2026-01-02/ingested/step.json").exists(), night.result.stderr
     assert night.traces() == []
+
+
+def test_marks_in_a_folder_of_meds_labels_stay_out_of_dagster(tmp_path):
+    mimic = mimic_folder.write(tmp_path / "mimic", mimic_folder.hospital())
+    root = meds_folder.as_meds(mimic, tmp_path / "meds")
+    labels = tmp_path / "labels"
+    (labels / "readmitted" / MARK).mkdir(parents=True)
+    when = [dt.datetime(2150, 1, 3, 12), dt.datetime(2150, 5, 2)]
+    rows = pl.DataFrame({"subject_id": [11, 13], "prediction_time": when})
+    for number, name in enumerate((f"{MARK}.parquet", f"{MARK}/0.parquet")):
+        of_one = rows[[number]].with_columns(boolean_value=pl.lit(True))
+        of_one.write_parquet(labels / "readmitted" / name)
+    out = tmp_path / "out"
+    out.mkdir()
+    chosen = config.configure_run(out, "meds", root, None, None)
+    source = chosen.source.model_copy(update={"labels": str(labels)})
+    cohort = chosen.cohort.model_copy(update={"prediction": "given"})
+    config.save(chosen.model_copy(update={"source": source, "cohort": cohort}), out)
+    night = Night(out, "meds", root)
+    ingested = out / "snapshots/2026-01-02/ingested"
+    assert (ingested / "step.json").exists(), night.result.stderr
+    assert len(pl.read_parquet(ingested / "labels.parquet")) == 2
+    assert night.traces() == []
+    rows.with_columns(pl.lit(MARK).alias(MARK)).write_parquet(labels / "readmitted" / "1.parquet")
+    assert "labels/readmitted/1.parquet is not as MEDS" in refused(
+        config.open_configured_source(config.load(out), out)
+    )
+    (labels / "readmitted" / "1.parquet").unlink()
+    (labels / "readmitted" / f"{MARK}.parquet").write_bytes(b"PAR1")
+    assert "labels/readmitted/file 2 of 2 by name can't be read" in refused(
+        config.open_configured_source(config.load(out), out)
+    )
+
+
+def test_marks_in_mimic_iv_stay_out_of_dagster(tmp_path):
+    tables = mimic_folder.hospital()
+    # Enough patients for every split, so that each table is judged.
+    for number in range(100, 160):
+        times = ("2150-01-01 08:00:00", "2150-01-06 08:00:00")
+        tables["hosp/patients"].append(tables["hosp/patients"][0] | {"subject_id": number})
+        tables["hosp/admissions"].append(
+            mimic_folder.admission(number, 1000 + number, *times, place="HOME")
+        )
+    for rows in tables.values():
+        for row in rows:
+            row[f"result_{MARK}"] = MARK
+        # A row of which every cell but the keys of its patient and stay is a patient's name.
+        wrong = {name: MARK for name in rows[-1] if name not in ("subject_id", "hadm_id")}
+        rows.append(rows[-1] | wrong)
+        # And one that belongs to nobody who is known.
+        rows.append(rows[-1] | dict.fromkeys(("subject_id", "hadm_id") & rows[-1].keys(), 9999001))
+    tables["hosp/labevents"].append(
+        mimic_folder.measurement(11, 21, "2150-01-01 09:30:00", 50931, MARK, MARK, comments=MARK)
+    )
+    tables["hosp/diagnoses_icd"].append(mimic_folder.diagnosis(21, MARK, 9))
+    root = mimic_folder.write(tmp_path / "hospital", tables)
+    for place in ("", "hosp", "icu", "note", "cxr"):
+        (root / place / f"{MARK}.csv").write_text(ROW)
+    night = Night(tmp_path / "out", "mimic-iv", root)
+    snapshot = tmp_path / "out/snapshots/2026-01-02"
+    assert (snapshot / "valid/labels/step.json").exists(), night.result.stderr[-5000:]
+    assert holds_a_mark_in_quarantine(snapshot)
+    assert night.traces() == []
+
+
+def test_marks_in_haim_stay_out_of_dagster(tmp_path):
+    rows = [haim_folder.row(stay) for stay in range(250)]
+    for name in ("img_charttime", "Edema", "ViewPosition", "de_0", "split", "death_status"):
+        rows.append(haim_folder.row(1, len(rows), **{name: MARK}))
+    rows.append(haim_folder.row(1, len(rows), haim_id=MARK, img_id=MARK))
+    rows.append(haim_folder.row(1, len(rows), haim_id=9999001, discharge_location=MARK))
+    root = haim_folder.write(tmp_path / "haim", rows, subjects=[*range(248), MARK, 9999001])
+    (root / f"{MARK}.csv").write_text(ROW)
+    night = Night(tmp_path / "out", "haim", root)
+    snapshot = tmp_path / "out/snapshots/2026-01-02"
+    assert (snapshot / "valid/labels/step.json").exists(), night.result.stderr[-5000:]
+    assert holds_a_mark_in_quarantine(snapshot)
+    assert night.traces() == []
+
+
+def holds_a_mark_in_quarantine(snapshot: Path) -> bool:
+    """Whether a marked row was read and judged: else nothing was tried."""
+    files = list(snapshot.rglob("*.parquet"))
+    tables = [file for file in files if file.name != "lineage.parquet"]
+    return any(holds_mark(pl.read_parquet(file).write_json().encode()) for file in tables)
 
 
 def test_an_error_of_a_library_loses_what_it_quotes(tmp_path):

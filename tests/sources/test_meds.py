@@ -192,7 +192,7 @@ def test_a_folder_of_labels_says_when(folder, tmp_path):
         ("readmitted", "binary", None), ("ward", "multiclass", ["a", "b"])
     ]  # fmt: skip
     rows = accounted(tables["lineage"])
-    assert rows["labels/ward/0.parquet"] == rows["labels/readmitted/readmitted.parquet"] == 3
+    assert rows["labels/ward/0.parquet"] == rows["labels/readmitted.parquet"] == 3
     with pytest.raises(InputError, match='prediction = "admission"; it knows given'):
         extract_source(source, tmp_path / "other")
 

@@ -27,6 +27,7 @@ from m3h_pipeline.sources.admissions.samples import (
 )
 from m3h_pipeline.sources.base import IMAGES, NOTES
 from m3h_pipeline.sources.extraction import NOTES_ORDER, Extraction
+from m3h_pipeline.sources.meds.label_folder import LabelFiles
 from m3h_pipeline.sources.meds.labels import (
     count_unread_labels,
     read_labels,
@@ -61,7 +62,7 @@ class MedsExtraction(Extraction):
     rules: Sequence[TaskRule]
     mapping: CodeMapping
     files: dict[str, Path]
-    label_files: dict[str, list[Path]]
+    label_files: LabelFiles
     columns_present: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -119,8 +120,8 @@ class MedsExtraction(Extraction):
     def _register_files(self) -> None:
         """``files`` (path, name, number) of data and labels, and the rows and checksum of each."""
         files = dict(self.files)
-        for task, paths in self.label_files.items():
-            files |= {f"labels/{task}/{path.name}": path for path in paths}
+        for of_task in self.label_files.values():
+            files |= of_task
         for name, file in files.items():
             with file.open("rb") as stream:
                 self.reader.checksums[name] = hashlib.file_digest(stream, "sha256").hexdigest()

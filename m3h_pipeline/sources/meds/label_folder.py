@@ -9,7 +9,7 @@ import polars as pl
 
 from m3h_core.data.tasks import Problem, TaskSpec
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.sources.meds.schemas import check_schema
+from m3h_pipeline.sources.meds.schemas import check_schema, name_shards
 from m3h_pipeline.sources.tasks_file import TaskRule, load_tasks
 
 # The columns that may hold a label, and the problem that each makes where tasks.yaml does not know
@@ -22,23 +22,43 @@ _VALUES: dict[str, Problem] = {
 }
 
 
-def find_label_files(folder: Path) -> dict[str, list[Path]]:
-    """Task -> its files, each held against the standard."""
+# Task -> its files by the name that metadata and messages give them.
+LabelFiles = Mapping[str, Mapping[str, Path]]
+
+
+def find_label_files(folder: Path) -> LabelFiles:
+    """The files of each task, each held against the standard.
+
+    A task's name is the hospital's own choice, and told; below its folder, as below ``data``, the
+    name of a file may be a patient's.
+    """
     from meds import LabelSchema
 
-    files: dict[str, list[Path]] = {}
+    files: dict[str, dict[str, Path]] = {}
+    of_task: dict[str, list[Path]] = {}
     for file in sorted(folder.rglob("*.parquet")):
-        check_schema(file, LabelSchema, file)
-        task = file.relative_to(folder).parts[0].removesuffix(".parquet")
-        files.setdefault(task, []).append(file)
+        task, *below = file.relative_to(folder).parts
+        if below:
+            of_task.setdefault(task, []).append(file)
+        else:
+            files[file.stem] = {f"labels/{file.name}": file}
+    for task, paths in of_task.items():
+        names = {
+            f"labels/{task}/{name}": path
+            for name, path in name_shards(folder / task, paths).items()
+        }
+        files[task] = files.get(task, {}) | names
+    for names in files.values():
+        for name, file in names.items():
+            check_schema(file, LabelSchema, folder / name.removeprefix("labels/"))
     if not files:
         raise InputError(
             f"{folder} holds no labels: a task is a file TASK.parquet or a folder TASK of them"
         )
-    return files
+    return dict(sorted(files.items()))
 
 
-def make_rules(files: Mapping[str, list[Path]], only: Iterable[str] | None) -> list[TaskRule]:
+def make_rules(files: LabelFiles, only: Iterable[str] | None) -> list[TaskRule]:
     """The tasks of a label folder: as tasks.yaml says of that name, else as the kind of their
     values says.
     """
@@ -53,23 +73,23 @@ def value_column(file: Path) -> str:
     return next(name for name in _VALUES if name in columns)
 
 
-def _make_spec(task: str, files: list[Path], spec: TaskSpec | None) -> TaskSpec:
-    present = pl.read_parquet_schema(files[0])
+def _make_spec(task: str, files: Mapping[str, Path], spec: TaskSpec | None) -> TaskSpec:
+    shown, first = next(iter(files.items()))
+    present = pl.read_parquet_schema(first)
     columns = [name for name in _VALUES if name in present]
     if len(columns) != 1:
         raise InputError(
-            f"{files[0]} must have one of {', '.join(_VALUES)}; it has "
-            f"{', '.join(columns) or 'none'}"
+            f"{shown} must have one of {', '.join(_VALUES)}; it has {', '.join(columns) or 'none'}"
         )
     if spec:
         return spec
     (column,) = columns
     problem = _VALUES[column]
-    classes = _read_classes(files, column) if problem == "multiclass" else None
+    classes = _read_classes([*files.values()], column) if problem == "multiclass" else None
     try:
         return TaskSpec(task, problem, classes=classes, definition="as the label folder says")
     except ValueError as error:
-        raise InputError(f"{files[0].parent}: {error}") from None
+        raise InputError(f"{shown}: {error}") from None
 
 
 def _read_classes(files: list[Path], column: str) -> list[str]:

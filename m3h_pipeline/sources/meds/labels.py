@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from m3h_pipeline.sources.base import LABELS
 from m3h_pipeline.sources.extraction import Extraction
-from m3h_pipeline.sources.meds.label_folder import value_column
+from m3h_pipeline.sources.meds.label_folder import LabelFiles, value_column
 from m3h_pipeline.sources.prediction import NONE
 from m3h_pipeline.sources.tasks_file import TaskRule
 from m3h_pipeline.state.database import literal
@@ -16,9 +16,7 @@ from m3h_pipeline.state.sql import render_sql
 _SQL = Path(__file__).parent
 
 
-def read_labels(
-    extraction: Extraction, rules: Sequence[TaskRule], files: Mapping[str, list[Path]]
-) -> None:
+def read_labels(extraction: Extraction, rules: Sequence[TaskRule], files: LabelFiles) -> None:
     """``label_rows`` of the tasks' files, and from them ``given_times``."""
     parts = []
     classes = []
@@ -26,7 +24,7 @@ def read_labels(
         is_multiclass = rule.spec.problem == "multiclass"
         names = rule.spec.class_names if is_multiclass else ()
         classes += [(rule.spec.name, name, float(number)) for number, name in enumerate(names)]
-        for file in files[rule.spec.name]:
+        for file in files[rule.spec.name].values():
             column = value_column(file)
             number = "NULL" if is_multiclass else column
             parts.append(
@@ -40,13 +38,12 @@ def read_labels(
 
 
 def count_unread_labels(
-    extraction: Extraction, rules: Sequence[TaskRule], files: Mapping[str, list[Path]]
+    extraction: Extraction, rules: Sequence[TaskRule], files: LabelFiles
 ) -> None:
     """Note the rows of the label files of tasks that this run leaves out."""
     names = {rule.spec.name for rule in rules}
     for task in (task for task in files if task not in names):
-        for file in files[task]:
-            name = f"labels/{task}/{file.name}"
+        for name in files[task]:
             rows = extraction.rows_read[name]
             extraction.lineage.append(("labels", name, "a task that this run leaves out", rows))
 

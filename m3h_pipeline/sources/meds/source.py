@@ -13,7 +13,7 @@ from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources.admissions.samples import COLUMNS
 from m3h_pipeline.sources.base import Settings, Source, listing_fingerprint
 from m3h_pipeline.sources.meds.extraction import MedsExtraction
-from m3h_pipeline.sources.meds.label_folder import find_label_files, make_rules
+from m3h_pipeline.sources.meds.label_folder import LabelFiles, find_label_files, make_rules
 from m3h_pipeline.sources.meds.roles import CodeMapping, read_mapping
 from m3h_pipeline.sources.meds.schemas import check_schema, name_shards
 from m3h_pipeline.sources.prediction import need_mode
@@ -117,6 +117,6 @@ class Meds(Source):
                 check_schema(file, schema, file)
         return shards
 
-    def _label_files(self) -> dict[str, list[Path]]:
+    def _label_files(self) -> LabelFiles:
         """Task -> its files; none where there is no folder of labels."""
         return find_label_files(self.labels) if self.labels else {}
