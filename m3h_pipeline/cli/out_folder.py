@@ -15,6 +15,7 @@ from m3h_pipeline.sources.snapshot_label import check_label
 from m3h_pipeline.state.location import record_location, update_location
 from m3h_pipeline.state.paths import CONFIG_FILE, dagster_template
 from m3h_pipeline.state.permissions import restrict_to_owner
+from m3h_pipeline.state.scratch import clear_private_folders
 from m3h_pipeline.state.snapshots import snapshot_labels
 
 _POSTGRES = f"""
@@ -99,6 +100,7 @@ def _set_up(out: Path, config: configuration.Config) -> None:
     try:
         home.mkdir(parents=True, exist_ok=True)
         restrict_to_owner(out)
+        clear_private_folders(out)
         configuration.save(config, out)
         record_location(out)
         _configure_dagster(home / "dagster.yaml")

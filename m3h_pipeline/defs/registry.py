@@ -177,6 +177,7 @@ def _register(
                 "m3h.cohort": candidate.cohort.version,
                 **collect_provenance(),
             },
+            to=to,
         )
 
     decided_by: list[object] = [CODE, joint.key, joint, quality, *embedded.values()]

@@ -42,7 +42,7 @@ def move_anchor(out: Path, version: str, who: str | None, why: str) -> str:
         outcome = "the anchor"
         if former not in (None, version):
             outcome += f"; it was version {former}"
-        digest = fetch_digest(version)
+        digest = fetch_digest(out, version)
         user = get_system_user()
         with Audit(out).begin() as transaction:
             champion = transaction.read_last_champion()

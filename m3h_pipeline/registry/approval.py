@@ -7,7 +7,6 @@ The audit line of the approval holds a digest of the version's files
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from m3h_pipeline.errors import InputError
@@ -18,6 +17,7 @@ from m3h_pipeline.registry.digests import fetch_approved
 from m3h_pipeline.registry.tags import APPROVED
 from m3h_pipeline.registry.versions import find_version
 from m3h_pipeline.state.paths import out_option
+from m3h_pipeline.state.scratch import open_private_folder
 
 
 def find_approval(out: Path, version: str) -> dict[str, str] | None:
@@ -68,8 +68,8 @@ def verify(out: Path, version: str | None, to: Path | None) -> str:
     approved = find_approval(out, number)
     if approved is None:
         raise InputError(explain_missing_approval(number, out_option(out)))
-    with tempfile.TemporaryDirectory(prefix="m3h-model-") as scratch:
-        folder = fetch_approved(number, approved, Path(scratch))
+    with open_private_folder(out) as private:
+        folder = fetch_approved(number, approved, private)
         if to is not None:
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(str(folder), to)

@@ -157,6 +157,7 @@ class Audit:
     """The table of an out-folder, made where there is none yet."""
 
     def __init__(self, out: Path) -> None:
+        self.out = out
         out.mkdir(parents=True, exist_ok=True)
         url = find_postgres_url(out) or f"sqlite:///{(out / 'review.db').resolve()}"
         self._is_file = url.startswith("sqlite")

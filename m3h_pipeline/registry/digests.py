@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.registry import tracking
+from m3h_pipeline.state.scratch import open_private_folder
 
 # MLflow itself writes this file, into the copy or the store, whenever it gives a version out.
 _MLFLOW_META = "registered_model_meta"
@@ -56,16 +56,16 @@ def fetch_approved(version: str, approved: dict[str, Any] | None, to: Path) -> P
     return folder
 
 
-def fetch_digest(version: str) -> str:
+def fetch_digest(out: Path, version: str) -> str:
     """The digest of a version's files as MLflow gives them out now."""
-    with tempfile.TemporaryDirectory(prefix="m3h-model-") as scratch:
-        return compute_digest(fetch(version, Path(scratch)))
+    with open_private_folder(out) as private:
+        return compute_digest(fetch(version, private))
 
 
-def fetch_digest_or_none(version: str) -> str | None:
+def fetch_digest_or_none(out: Path, version: str) -> str | None:
     """`fetch_digest`, None where MLflow no longer has the files."""
     try:
-        return fetch_digest(version)
+        return fetch_digest(out, version)
     except InputError:
         return None
 
@@ -73,6 +73,7 @@ def fetch_digest_or_none(version: str) -> str | None:
 def compute_digest(folder: Path) -> str:
     """SHA-256 over the sorted relative names and the bytes of all files below a folder.
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = Path(folder, "a").write_text("b")
     ...     before = compute_digest(Path(folder))

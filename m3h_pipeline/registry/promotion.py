@@ -69,9 +69,9 @@ def apply_with(audit: Audit, client: MlflowClient, *, auto_promote: bool) -> lis
         state = RegistryState.fetch(client)
         tags = {number: version.tags for number, version in state.versions.items()}
         messages += tag_answers.answer_mistakes(client, tags)
-        _record_tag_decisions(transaction, state)
+        _record_tag_decisions(audit.out, transaction, state)
         if auto_promote:
-            _approve_challenger(transaction, state)
+            _approve_challenger(audit.out, transaction, state)
     for line in audit.read_lines():
         if line.settled_at is None:
             messages += _apply_line(audit, client, line.id)
@@ -88,7 +88,7 @@ def format_outcome(line: AuditLine) -> str:
 # What was decided elsewhere -----------------------------------------------------------------------
 
 
-def _record_tag_decisions(transaction: Transaction, state: RegistryState) -> None:
+def _record_tag_decisions(out: Path, transaction: Transaction, state: RegistryState) -> None:
     """Write a line for each version that was decided upon in MLflow's pages."""
     for version in state.versions.values():
         if version.status not in (APPROVED, REJECTED) or version.is_rejected_by_gate:
@@ -101,7 +101,7 @@ def _record_tag_decisions(transaction: Transaction, state: RegistryState) -> Non
             who, why = _read_reviewer(version, last)
             # No command waits for this approval: without its files it stands, and scores nothing.
             is_approved = version.status == APPROVED
-            digest = fetch_digest_or_none(version.number) if is_approved else None
+            digest = fetch_digest_or_none(out, version.number) if is_approved else None
             transaction.insert(version.number, version.status, who, why, digest=digest)
 
 
@@ -115,7 +115,7 @@ def _read_reviewer(version: Version, last: AuditLine | None) -> tuple[str, str]:
     return who, why
 
 
-def _approve_challenger(transaction: Transaction, state: RegistryState) -> None:
+def _approve_challenger(out: Path, transaction: Transaction, state: RegistryState) -> None:
     """Approve the challenger without a person, where it was judged at all and nobody has decided on
     it.
     """
@@ -125,7 +125,7 @@ def _approve_challenger(transaction: Transaction, state: RegistryState) -> None:
     if challenger.tags.get(JUDGED, "0") == "0":
         return
     if transaction.read_last_decision(challenger.number) is None:
-        digest = fetch_digest_or_none(challenger.number)
+        digest = fetch_digest_or_none(out, challenger.number)
         transaction.insert(challenger.number, APPROVED, AUTO, "passed the gate", digest=digest)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +14,7 @@ from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry.signature import build_example, build_signature
 from m3h_pipeline.state.paths import contracts_folder
 from m3h_pipeline.state.permissions import copy_private
+from m3h_pipeline.state.steps import open_scratch_folder
 
 _REQUIREMENTS = (
     "torch",
@@ -50,13 +50,14 @@ def register(
     metrics: dict[str, Any],
     comparisons: Mapping[str, Any],
     tags: Mapping[str, str],
+    to: Path,
 ) -> dict[str, str]:
     """Log the model on the MLflow run of its training, register it, return name, version and run.
 
     ``features``: the tabular columns and their MLflow type ("double" or "string"); ``given``: the
     modalities that are vectors, not raw; ``reference``: what monitoring compares later nights with;
-    ``comparisons``: those of detail.json. A version that was registered for the same training is
-    returned as it is: a retry makes no twin.
+    ``comparisons``: those of detail.json; ``to``: the step that is being made. A version that was
+    registered for the same training is returned as it is: a retry makes no twin.
     """
     import mlflow
     from mlflow import MlflowClient
@@ -68,17 +69,17 @@ def register(
     for version in client.search_model_versions(f"run_id='{run.info.run_id}'"):
         if version.tags.get(tracking.TRAINING_TAG) == key:
             return _to_facts(version)
-    with mlflow.start_run(run_id=run.info.run_id), tempfile.TemporaryDirectory() as scratch:
+    with mlflow.start_run(run_id=run.info.run_id), open_scratch_folder(to) as private:
         mlflow.log_dict(metrics, "metrics.json")
-        gathered = Path(scratch) / "embedders"
+        gathered = private / "embedders"
         for name, folder in embedders.items():
             shutil.copytree(folder, gathered / name)
         import m3h_core
 
         # MLflow keeps the modes of what it copies, and installed code can be read by everybody.
-        code = Path(scratch) / "m3h_core"
+        code = private / "m3h_core"
         copy_private(Path(m3h_core.__file__).parent, code)
-        serving = Path(scratch) / "serving.py"
+        serving = private / "serving.py"
         copy_private(Path(__file__).with_name("serving.py"), serving)
         info = mlflow.pyfunc.log_model(
             name="model",

@@ -92,7 +92,7 @@ def _decide(
             if same:
                 line_id = same[-1]
             else:
-                line_id = _write_line(transaction, client, choose, settled_before, who, why)
+                line_id = _write_line(out, transaction, client, choose, settled_before, who, why)
     try:
         with raise_if_unreachable(client.tracking_uri):
             messages += apply_with(audit, client, auto_promote=False)
@@ -107,6 +107,7 @@ def _decide(
 
 
 def _write_line(
+    out: Path,
     transaction: Transaction,
     client: MlflowClient,
     choose: Callable[[RegistryState], tuple[str, str]],
@@ -118,7 +119,7 @@ def _write_line(
     version, decision = choose(state)
     _refuse_second_decision(transaction, version, settled_before)
     _refuse_without_effect(transaction, state, version, decision)
-    digest = _fetch_digest_to_approve(transaction, version) if decision == APPROVED else None
+    digest = _fetch_digest_to_approve(out, transaction, version) if decision == APPROVED else None
     user = get_system_user()
     return transaction.insert(version, decision, who or user, why, digest=digest, system_user=user)
 
@@ -153,11 +154,11 @@ def _refuse_without_effect(
         )
 
 
-def _fetch_digest_to_approve(transaction: Transaction, version: str) -> str:
+def _fetch_digest_to_approve(out: Path, transaction: Transaction, version: str) -> str:
     """The digest of what a person approves; files that have changed since an earlier approval are
     refused.
     """
-    digest = fetch_digest(version)
+    digest = fetch_digest(out, version)
     last = transaction.read_last_decision(version)
     approved = to_approval(last) if last and last.decision == APPROVED else None
     if approved and approved["digest"] != digest:
