@@ -12,6 +12,7 @@ import pytest
 from shared_folder import SharedFolder
 
 if TYPE_CHECKING:
+    from demo_run import DemoRun
     from playwright.sync_api import Browser
 
 # Two torch threads beside another busy process give less than one (docs/decisions/0003).
@@ -97,11 +98,11 @@ def mimic_demo_tables(mimic_demo, tmp_path_factory) -> SharedFolder:
 
 
 @pytest.fixture(scope="session")
-def demo_run(tmp_path_factory) -> SharedFolder:
-    """A finished run of the tiny demo in ``out``, one for all workers: to read, or to copy."""
-    import demo_run
+def demo_run(tmp_path_factory) -> DemoRun:
+    """A finished run of the tiny demo, one for all workers: to read, or to copy."""
+    from demo_run import DemoRun, make
 
-    return SharedFolder(tmp_path_factory, "demo-run").make(demo_run.make)
+    return DemoRun(SharedFolder(tmp_path_factory, "demo-run").make(make))
 
 
 @pytest.fixture(scope="session")

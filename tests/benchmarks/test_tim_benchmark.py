@@ -2,9 +2,11 @@
 
 import sys
 
+import pytest
 import tim
 
 
+@pytest.mark.slow(14)
 def test_every_part_prints_its_table(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["tim.py", "--quick"])
     tim.main()

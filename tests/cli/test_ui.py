@@ -11,11 +11,12 @@ import time
 import urllib.request
 from urllib.parse import urlsplit
 
+import demo_run
 import pytest
 from traces import paths_open_to_others
 from webserver import ENDED, free_port, served
 
-from m3h_pipeline import config
+pytestmark = pytest.mark.slow(100)
 
 M3H_UI = [sys.executable, "-m", "m3h_pipeline.cli.main", "ui"]
 
@@ -24,8 +25,7 @@ M3H_UI = [sys.executable, "-m", "m3h_pipeline.cli.main", "ui"]
 def servers(tmp_path_factory):
     """`m3h ui` on a new out-folder with the tiny demo configured."""
     out = tmp_path_factory.mktemp("ui") / "out"
-    out.mkdir()
-    config.save(config.configure_run(out, "demo", None, "tiny", None), out)
+    demo_run.configure(out)
     with served(out) as (process, dagster, mlflow_port):
         yield process, dagster, mlflow_port, out
 

@@ -119,6 +119,7 @@ def _agree(table: str, view: pl.DataFrame) -> dict[str, set[int]]:
     return by_polars
 
 
+@pytest.mark.slow(3)
 @pytest.mark.parametrize("table", TABLES)
 def test_on_generated_rows(hospital: Hospital, table: str) -> None:
     schema = _view(hospital, table, []).schema

@@ -42,6 +42,7 @@ def test_committed_suites_are_what_the_translator_writes(tmp_path: Path) -> None
     assert {file.stem for file in (contracts_folder() / "suites").iterdir()} == set(TABLES)
 
 
+@pytest.mark.slow(4)
 @pytest.mark.parametrize("table", TABLES)
 def test_committed_suites_load_in_great_expectations(table: str) -> None:
     import great_expectations as gx

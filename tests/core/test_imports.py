@@ -36,12 +36,14 @@ def test_importing_the_package_loads_nothing_heavy():
     )
 
 
+@pytest.mark.slow(6)
 def test_the_whole_core_needs_nothing_of_the_pipeline():
     loaded = _loaded("from m3h_core import *")
     assert not loaded.intersection((*FOREIGN, "transformers", "timm", "torchvision"))
     assert "torch" in loaded
 
 
+@pytest.mark.slow(15)
 def test_timm_can_be_imported_in_the_environment(tmp_path):
     """By a user's own program, that knows nothing of m3h_core; torch isn't loaded before it is
     asked for.

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from opened_files import FileEvent, watch_files
+from demo_run import is_of_snapshots
+from opened_files import watch_files
 from page_cells import check_numbers
 from steps_read import steps_read
 from traces import files_with, paths_open_to_others
@@ -25,6 +26,8 @@ from m3h_pipeline.defs.io_manager import step_name
 from m3h_pipeline.evaluation import claims
 from m3h_pipeline.reports.flow import count_erased, count_sample_flow
 from m3h_pipeline.state.steps import read_step
+
+pytestmark = pytest.mark.slow(130)
 
 M3H = [sys.executable, "-m", "m3h_pipeline.cli.main"]
 
@@ -43,26 +46,9 @@ def run(*arguments: object, check: bool = True) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="session")
-def watched(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess, list[FileEvent]]:
-    """An out-folder with one finished run of the tiny demo, and the files that were opened in its
-    snapshots.
-    """
-    root = tmp_path_factory.mktemp("main-job")
-    out = root / "out"
-    with watch_files(root, lambda folder: is_of_snapshots(folder, out)) as events:
-        result = run("run", "--source", "demo", "--size", "tiny", "--out", out)
-    return out, result, events
-
-
-def is_of_snapshots(folder: Path, out: Path) -> bool:
-    """Whether a folder is, or leads to, one of the out-folder's steps."""
-    return folder == out or folder.is_relative_to(out / "snapshots")
-
-
-@pytest.fixture(scope="session")
-def finished(watched) -> tuple[Path, subprocess.CompletedProcess]:
-    """The out-folder, and what the command printed."""
-    return watched[:2]
+def finished(demo_run) -> tuple[Path, subprocess.CompletedProcess]:
+    """The out-folder of a finished run, and what the command printed."""
+    return demo_run.out, demo_run.result
 
 
 @pytest.fixture(scope="session")
@@ -109,12 +95,11 @@ def test_what_latest_holds(latest):
     assert predictions["prediction"].is_finite().all()
 
 
-def test_every_step_reads_what_its_asset_declares_and_nothing_else(watched):
-    out, _, events = watched
+def test_every_step_reads_what_its_asset_declares_and_nothing_else(demo_run):
     expected = declared_steps()
     # There is no champion yet whose scores could be computed.
     expected["scores"] = set()
-    assert steps_read(events, out / "snapshots" / "2026-01-01") == expected
+    assert steps_read(demo_run.events, demo_run.snapshot) == expected
 
 
 def declared_steps() -> dict[str, set[str]]:
@@ -281,16 +266,16 @@ def score_anew(out: Path) -> pl.DataFrame:
 
 
 def test_after_approval_the_next_run_says_champion_and_a_moved_or_copied_folder_scores_the_same(
-    finished, tmp_path
+    demo_run, finished, tmp_path
 ):
     assert (
         "version 1 passed the gate and waits for review: m3h review approve 1 --out "
         in finished[1].stdout
     )
-    out = Path(shutil.copytree(finished[0], tmp_path / "out"))
+    out = demo_run.copy_to(tmp_path / "first")
     approved = run("review", "approve", "--reviewer", "Ada", "--out", out).stdout
     assert "version 1, approved by Ada: champion" in approved
-    with watch_files(tmp_path, lambda folder: is_of_snapshots(folder, out)) as events:
+    with watch_files(out.parent, lambda folder: is_of_snapshots(folder, out)) as events:
         screen = run("run", "--out", out).stdout
     assert "version 1 is the champion" in screen
     assert "review" not in screen
@@ -317,8 +302,8 @@ def test_after_approval_the_next_run_says_champion_and_a_moved_or_copied_folder_
     )
 
 
-def test_a_forgotten_patient_is_in_no_file_and_the_next_run_goes_on(finished, tmp_path):
-    out = Path(shutil.copytree(finished[0], tmp_path / "out"))
+def test_a_forgotten_patient_is_in_no_file_and_the_next_run_goes_on(demo_run, finished, tmp_path):
+    out = demo_run.copy_to(tmp_path / "first")
     # A patient with a note that names a stay which does not exist.
     notes = pl.read_parquet(out / "latest" / "quarantine" / "notes.parquet").filter(
         pl.col("rule") == "unknown_stay"

@@ -95,6 +95,7 @@ def test_values_are_written_as_mimic_iv_writes_them(hospital, mimic_demo, wrong)
         assert ours.join(real, on=["itemid", "valueuom"], how="anti").is_empty()
 
 
+@pytest.mark.slow(2)
 def test_same_seed_same_bytes(hospital, tmp_path):
     write_demo_hospital(tmp_path / "again", N_STAYS, 0)
     assert listing(tmp_path / "again") == listing(hospital)

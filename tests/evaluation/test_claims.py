@@ -145,6 +145,7 @@ def test_every_score_goes_to_mlflow(judged):
     assert all(re.fullmatch(r"[/\w.\- ]{1,250}", name) for name in logged)  # what MLflow takes
 
 
+@pytest.mark.slow(3)
 def test_the_first_screen_says_where_trees_are_better(tmp_path):
     data = example()
     write_report(data, tmp_path)

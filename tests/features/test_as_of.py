@@ -123,6 +123,7 @@ def inputs_of(
         return {file.name: file.read_bytes() for file in to.iterdir()}
 
 
+@pytest.mark.slow(5)
 @MODEST
 @given(data=st.data(), tables=hospitals())
 def test_what_is_known_later_changes_no_byte(data, tables):
@@ -142,6 +143,7 @@ def test_what_is_known_later_changes_no_byte(data, tables):
     assert inputs_of(changed) == expected
 
 
+@pytest.mark.slow(3)
 @MODEST
 @given(data=st.data(), tables=hospitals())
 def test_the_order_of_rows_changes_no_byte(data, tables):

@@ -84,6 +84,7 @@ def _compared(
     return {record["name"] for record in [*values, *missing] if record["changed"]}
 
 
+@pytest.mark.slow(3)
 def test_nights_without_a_change_are_quiet():
     """Of 40 nights of 30 features and 60 new samples each, a few at most may raise a false
     alarm.

@@ -49,6 +49,7 @@ def test_who_is_scored(tmp_path):
     ]
 
 
+@pytest.mark.slow(4)
 def test_a_model_of_the_earlier_format_still_scores(tmp_path):
     """Logged by the code as it was before calibration, without that code: it runs on the m3h_core
     of today.

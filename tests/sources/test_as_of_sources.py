@@ -296,6 +296,7 @@ class MedsFolder(MimicFolder):
 CASES = [OwnTables(), HaimFile(), MimicFolder(), MedsFolder()]
 
 
+@pytest.mark.slow(8)
 @pytest.mark.parametrize("case", CASES, ids=repr)
 def test_neither_the_future_nor_the_order_of_rows_changes_a_byte(case):
     @settings(QUICK, max_examples=case.examples)

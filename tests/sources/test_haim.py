@@ -116,6 +116,7 @@ def test_the_twelve_tasks(tmp_path):
         assert tuple(labels.get(task) for task in both) == values
 
 
+@pytest.mark.slow(3)
 def test_duplicates_and_the_malformed_tail_are_accounted_for(tmp_path):
     rows = [row(i, image) for i in range(1, 30) for image in range(2)]
     again = [row(1, 0), row(2, 0, haim_id=77), row(1, 0, img_charttime="2180-05-02 08:00:01")]
@@ -181,6 +182,7 @@ def test_empty_numbers_are_nothing_and_a_lone_image_stands_for_its_mean(tmp_path
     assert vectors["timeseries"][99] == vectors["tabular"][5] == 0.0
 
 
+@pytest.mark.slow(3)
 def test_a_patient_is_whom_the_keys_name_else_who_shares_images(tmp_path):
     rows = [row(1), row(2, 0, haim_id=3), row(2), row(4)]
     without = passage(tmp_path / "without", rows)
@@ -207,6 +209,7 @@ def test_a_file_of_another_kind(tmp_path):
         source.check()
 
 
+@pytest.mark.slow(4)
 def test_compressed_and_in_another_order_it_gives_the_same_inputs(tmp_path):
     rows = [row(1), row(2), row(2, 0, haim_id=3), row(1), row(1, 1)]
     write(tmp_path / "reversed", rows[::-1])
@@ -221,6 +224,7 @@ def test_compressed_and_in_another_order_it_gives_the_same_inputs(tmp_path):
     )
 
 
+@pytest.mark.slow(4)
 def test_given_vectors_to_a_model_that_takes_vectors(tmp_path):
     """Through contracts with Great Expectations, the embedding job, a cohort, a model, and how
     MLflow serves it.

@@ -188,6 +188,7 @@ def test_no_source_can_replay_the_past(tmp_path):
     assert not open_source("demo", tmp_path).supports_as_of
 
 
+@pytest.mark.slow(2)
 def test_demo_is_written_once_and_read_as_mimic_iv(tmp_path, monkeypatch):
     pytest.importorskip("m3h_pipeline.demo")
     monkeypatch.setattr(

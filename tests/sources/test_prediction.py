@@ -144,6 +144,7 @@ def test_a_stay_that_goes_on_keeps_its_samples(tmp_path):
     assert first["labels"].filter(pl.col("sample_id").str.starts_with("24-")).is_empty()
 
 
+@pytest.mark.slow(3)
 @given(
     zone=st.sampled_from(
         [

@@ -135,6 +135,7 @@ with duckdb.connect() as connection:
 """
 
 
+@pytest.mark.slow(3)
 @pytest.mark.parametrize("seconds", [0.3, 2.0])
 def test_control_c_ends_reading(long_table, seconds):
     process = subprocess.Popen(
@@ -150,6 +151,7 @@ def test_control_c_ends_reading(long_table, seconds):
         process.kill()
 
 
+@pytest.mark.slow(4)
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 3.0])
 def test_reading_in_another_thread_can_be_ended(long_table, tmp_path, seconds):
     with duckdb.connect() as connection:

@@ -51,6 +51,7 @@ def test_the_page_names_every_column(tmp_path):
     assert all(f"`{key}`" in page for key in _KEYS)
 
 
+@pytest.mark.slow(41)
 def test_what_the_page_says_runs_to_a_report(tmp_path):
     for name, text in blocks().items():
         (tmp_path / name).write_text(text)

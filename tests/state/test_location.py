@@ -95,6 +95,7 @@ def images(out: Path) -> list[str | None]:
     return pl.read_parquet(step.folder / "images.parquet")["path"].to_list()
 
 
+@pytest.mark.slow(3)
 def test_all_records_name_the_new_place(used, moved, capsys):
     old, new = moved
     assert set(cells_that_name(new, old)) == {

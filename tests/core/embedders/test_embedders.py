@@ -114,6 +114,7 @@ np.savez(folder / "vectors.npz", **vectors)
 """
 
 
+@pytest.mark.slow(5)
 def test_saved_embedders_give_the_same_vectors_in_another_process(
     tiny_bert, vision, images, rng, tmp_path
 ):

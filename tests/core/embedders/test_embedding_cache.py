@@ -117,6 +117,7 @@ def vision(cache: Path | None, **options) -> VisionEmbedder:
     return embedder
 
 
+@pytest.mark.slow(4)
 def test_a_night_embeds_only_what_is_new(tmp_path, language):
     cache = tmp_path / "cache"
     folder = tmp_path / "images"
@@ -236,6 +237,7 @@ embedder.transform(notes(*range(150)), lambda done, total: print(done, flush=Tru
 """
 
 
+@pytest.mark.slow(14)
 def test_a_killed_process_leaves_whole_shards(tmp_path, language, tiny_bert):
     """kill -9 at any moment: what was kept is not computed again, and the vectors are those of an
     undisturbed run.

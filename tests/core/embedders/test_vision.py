@@ -38,6 +38,7 @@ def bomb() -> bytes:
     )
 
 
+@pytest.mark.slow(5)
 def test_vision_is_the_same_each_time_and_for_each_image_alone(vision, images):
     vectors, present = vision.transform(images)
     assert present.all()
@@ -195,6 +196,7 @@ def test_dicom_without_pydicom_says_what_to_install(vision, monkeypatch):
         vision.transform([[(0.0, "PA", b"\0" * 128 + b"DICM")]])
 
 
+@pytest.mark.slow(5)
 def test_adaptation_sees_more_than_a_random_network():
     """On which side a spot lies: a linear probe on the adapted vectors against one on the network's
     pooled output.

@@ -90,6 +90,7 @@ def structure():
     return evaluator, measure_interaction(evaluator)
 
 
+@pytest.mark.slow(13)
 def test_planted_help_harm_and_indifference_are_found(structure):
     _, interaction = structure
     learner, teacher, rival, loner, other = range(5)
@@ -129,6 +130,7 @@ def test_groups_are_advised_only_where_both_splits_say_so(
     assert (record["best"], record["advised"]) == (best, advised)
 
 
+@pytest.mark.slow(3)
 def test_groups_keep_the_learner_with_its_teacher(structure):
     evaluator, interaction = structure
     before = evaluator.trained
@@ -145,6 +147,7 @@ def test_groups_keep_the_learner_with_its_teacher(structure):
     assert json.dumps(chosen.to_dict())
 
 
+@pytest.mark.slow(4)
 def test_leaving_the_teacher_out_costs_the_learner(structure):
     evaluator, interaction = structure
     without = leave_one_task_out(evaluator, interaction, count=5)
@@ -173,6 +176,7 @@ def test_shapley_values_sum_to_what_joint_learning_gains(cohort):
         task_interaction(cohort, SUPERVISED, "shapley", QUICK, seeds=(0,), max_models=6)
 
 
+@pytest.mark.slow(4)
 def test_sampled_shapley_values_sum_too_and_lie_near_the_exact_ones(monkeypatch):
     cohort, tasks = planted(n=500, test=400)
     exact = task_interaction(cohort, tasks, "shapley", PLAIN, seeds=(0,), n_bootstrap=20)
@@ -258,6 +262,7 @@ def test_matrix_holds_the_changes(cohort, tmp_path):
     assert np.isnan(fresh.q_TT).all()  # one seed tells nothing of training's own doubt
 
 
+@pytest.mark.slow(7)
 def test_processes_give_the_same_matrix(cohort):
     one, two = (
         task_interaction(cohort, TASKS, config=QUICK, seeds=(0,), n_bootstrap=20, workers=workers)
@@ -345,6 +350,7 @@ def _measure_and_die(folder: str, after: int) -> None:
     )
 
 
+@pytest.mark.slow(9)
 @pytest.mark.parametrize("after", [3, 24])
 def test_a_kill_loses_at_most_a_chunk(after, tmp_path):
     process = multiprocessing.get_context("spawn").Process(

@@ -62,6 +62,7 @@ def test_each_model_stops_by_itself(cohort, monkeypatch):
         np.testing.assert_allclose(model.predict(cohort)[task.name], alone, atol=1e-6)
 
 
+@pytest.mark.slow(3)
 def test_models_that_cluster_stop_by_themselves(cohort, monkeypatch):
     monkeypatch.setattr(bank, "CHUNK_BYTES_CPU", 10**9)
     config = replace(
@@ -97,6 +98,7 @@ def test_chunks_do_not_change_the_models(cohort, monkeypatch):
             np.testing.assert_allclose(b.predict(cohort)[name], value, atol=1e-6)
 
 
+@pytest.mark.slow(2)
 def test_a_kill_loses_at_most_the_chunk_it_was_in(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(bank, "CHUNK_BYTES_CPU", 1)
     jobs = [([task], SMALL) for task in TASKS]

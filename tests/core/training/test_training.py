@@ -47,6 +47,7 @@ def test_distances_are_those_that_the_assignments_come_from(cohort, fitted):
     )
 
 
+@pytest.mark.slow(3)
 @pytest.mark.parametrize("tasks", [TASKS, TASKS[-1:]], ids=["beside others", "alone"])
 def test_clusters_are_the_groups_that_were_planted(cohort, tasks):
     from sklearn.metrics import adjusted_rand_score
@@ -69,6 +70,7 @@ def test_same_seed_same_numbers(cohort, fitted):
     assert not torch.equal(_state(fitted)["first_weight"], _state(other)["first_weight"])
 
 
+@pytest.mark.slow(2)
 @pytest.mark.parametrize("epoch", [0, 4, 7])
 @pytest.mark.parametrize("tasks", [TASKS, SUPERVISED], ids=["with clusters", "supervised"])
 def test_kill_and_resume_equals_no_kill(cohort, tmp_path, tasks, epoch):
@@ -118,6 +120,7 @@ def test_finished_training_is_not_repeated(cohort, tmp_path):
     )
 
 
+@pytest.mark.slow(3)
 def test_a_state_of_other_work_is_not_used(cohort, tmp_path):
     fit(cohort, SUPERVISED, SMALL, resume=tmp_path)
     other = replace(SMALL, seed=5)
