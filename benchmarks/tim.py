@@ -279,18 +279,18 @@ def measure_estimators(
     other = replace(config, seed=0)
     judge = TaskSetEvaluator(cohort, tasks, other, (0,), n_bootstrap=1)
     every = tuple(range(n))
-    data = judge.bank.data(other)
+    prepared = judge.bank.prepared(other)
     joint = seconds(lambda: judge.train([every], keep=True))
     model = judge.kept[every, 0]
     off = np.where(np.eye(n, dtype=bool), np.nan, 0)
     estimates: list[np.ndarray] = []
     for label, hint in (
         ("attention", lambda: hints.attention(model, cohort)),
-        ("projection", lambda: hints.projection(model, data)),
+        ("projection", lambda: hints.projection(model, prepared.data)),
     ):
         cost = joint + seconds(lambda hint=hint: estimates.append(hint()))
         row(label, estimates[-1] + off, cost)
-    cost = seconds(lambda: estimates.append(hints.affinity(data, other)[0]))
+    cost = seconds(lambda: estimates.append(hints.affinity(prepared, other)[0]))
     row("affinity", estimates[-1] + off, cost)
     for label, small in (
         ("one seed of pairs", other),

@@ -40,8 +40,8 @@ from training_contenders import (
 )
 
 from m3h_core import Cohort, FitConfig, fit, fit_many
-from m3h_core.data.training_data import TrainingData
 from m3h_core.training.bank import Job
+from m3h_core.training.prepared import Prepared
 
 FIT_LIMITS = {"plain": 0.9, "LibMTL": 1.0}
 # By the number of features, for 16 models and more; elsewhere fit_many is to be no slower.
@@ -122,17 +122,18 @@ def measure_fit(features: list[int], repeats: int, epochs: int) -> None:
             members=1, linear_path=False, attention=attention, epochs=epochs, patience=epochs
         )
         for n in features:
-            data = TrainingData.of(cohort_of(n), TASKS, config)
+            prepared = Prepared.of(cohort_of(n), TASKS, config)
             runs = {
                 name: replace(config, epochs=EPOCHS.get(name, epochs))
                 for name in CONTENDERS
                 if find_spec(MODULES.get(name, "torch"))
             }
             taken = medians(
-                {name: partial(CONTENDERS[name], data, run) for name, run in runs.items()}, repeats
+                {name: partial(CONTENDERS[name], prepared, run) for name, run in runs.items()},
+                repeats,
             )
             rates = {
-                name: len(data.x_train) * run.epochs / taken[name] / 1000
+                name: len(prepared.data.x_train) * run.epochs / taken[name] / 1000
                 for name, run in runs.items()
             }
             cells = [f"{rates['ours']:.1f}"]

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from m3h_core import CrossTaskAttention, FitConfig, TaskSpec
 from m3h_core.data.training_data import TrainingData
+from m3h_core.training.prepared import Prepared
 from m3h_core.training.trainer import Trainer
 
 N_TASKS = 31
@@ -120,18 +121,18 @@ def backward_of_sum(network: Network, x: Tensor, y: Tensor, w: Tensor) -> Tensor
     return loss_T.detach()
 
 
-def ours(data: TrainingData, config: FitConfig) -> Callable[[], None]:
+def ours(prepared: Prepared, config: FitConfig) -> Callable[[], None]:
     """The trainer behind `fit`."""
-    model = data.new_model(TASKS, config)
-    return lambda: Trainer(data, [model]).run()
+    model = prepared.new_model(TASKS, config)
+    return lambda: Trainer(prepared, [model]).run()
 
 
-def plain(data: TrainingData, config: FitConfig) -> Callable[[], None]:
+def plain(prepared: Prepared, config: FitConfig) -> Callable[[], None]:
     """The plain loop."""
-    return plain_loop(data, config, backward_of_sum)
+    return plain_loop(prepared.data, config, backward_of_sum)
 
 
-def torchjd(data: TrainingData, config: FitConfig) -> Callable[[], None]:
+def torchjd(prepared: Prepared, config: FitConfig) -> Callable[[], None]:
     """The plain loop with TorchJD's backward pass."""
     from torchjd import autojac
     from torchjd.aggregation import Sum
@@ -142,7 +143,7 @@ def torchjd(data: TrainingData, config: FitConfig) -> Callable[[], None]:
         autojac.jac_to_grad(list(network.parameters()), Sum())
         return loss_T.detach()
 
-    return plain_loop(data, config, backward)
+    return plain_loop(prepared.data, config, backward)
 
 
 class Batches:
@@ -170,11 +171,13 @@ class Batches:
             )
 
 
-def libmtl(data: TrainingData, config: FitConfig) -> Callable[[], None]:
+def libmtl(prepared: Prepared, config: FitConfig) -> Callable[[], None]:
     """LibMTL's own Trainer."""
     from LibMTL import Trainer as LibMTLTrainer  # ty: ignore[import-not-found]
     from LibMTL.loss import AbsLoss  # ty: ignore[import-not-found]
     from LibMTL.metrics import AbsMetric  # ty: ignore[import-not-found]
+
+    data = prepared.data
 
     class Loss(AbsLoss):
         def __init__(self, problem: str) -> None:

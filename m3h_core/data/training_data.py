@@ -15,17 +15,15 @@ from torch import Tensor
 
 from m3h_core.config import FitConfig
 from m3h_core.data.cohort import TRAIN, VALID, Cohort
+from m3h_core.data.inputs import cohort_tensors, standardize
 from m3h_core.data.k_means import choose_n_clusters
 from m3h_core.data.silhouette import input_space
 from m3h_core.data.tasks import TaskSpec
-from m3h_core.ensemble.ridge import fit_linear_paths
 from m3h_core.files import fingerprint
-from m3h_core.model.m3h import M3H, standardize
 
 # With fewer validation rows than this, the number of clusters is chosen on the training rows.
 FEWEST_TO_JUDGE_CLUSTERS = 20
-# With fewer validation labels than this, a task's share of network, linear path or loan is not
-# chosen by them.
+# With fewer validation labels than this, a task's share of a learner or loan is not chosen by them.
 LEAST_TO_JUDGE = 10
 
 
@@ -40,7 +38,7 @@ class TrainingData:
     ``components`` [C, n] and ``valid_components`` [C, m] are what clustering tasks reconstruct (C =
     0 without one), and ``n_clusters`` their number of clusters where it is not given: chosen on the
     validation rows, in the inputs, so that it is the same however and beside whatever the task is
-    trained. ``linear`` is the tasks' linear path, where the configuration asks for one.
+    trained.
     """
 
     tasks: tuple[TaskSpec, ...]
@@ -56,7 +54,6 @@ class TrainingData:
     components: Tensor
     valid_components: Tensor
     n_clusters: int
-    linear: LinearTable | None
     about: dict[str, _About]
 
     @classmethod
@@ -104,9 +101,6 @@ class TrainingData:
                 input_space(cohort)[valid if by_valid else train],
                 config.max_clusters,
             )
-        linear = None
-        if config.linear_path:
-            linear = LinearTable.of(tasks, x_train, x_valid, targets, labelled > 0, about)
         return cls(
             tuple(tasks),
             widths,
@@ -121,7 +115,6 @@ class TrainingData:
             components,
             valid_components,
             n_clusters,
-            linear,
             about,
         )
 
@@ -135,36 +128,20 @@ class TrainingData:
             self.valid_targets,
             self.valid_mask,
         ]
-        if self.linear:
-            tensors.append(self.linear.weights)
         return fingerprint(self.modalities, [task.to_dict() for task in self.tasks], *tensors)
 
-    def new_model(self, tasks: Sequence[TaskSpec], config: FitConfig) -> M3H:
-        """An untrained model whose standardisation is fitted and whose heads start at the tasks'
-        base rates.
-        """
-        tasks = [
+    def with_clusters(self, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
+        """The tasks; a clustering task whose number of clusters is not given has the one chosen."""
+        return [
             replace(task, classes=self.n_clusters)
             if task.problem == "clustering" and not task.n_classes
             else task
             for task in tasks
         ]
-        model = M3H(self.modalities, tasks, config)
-        with torch.no_grad():
-            model.mean.copy_(self.mean)
-            model.inverse_scale.copy_(self.inverse_scale)
-            for task, part in zip(tasks, model.layout.slices, strict=True):
-                if task.problem == "clustering":
-                    continue
-                if self.linear:
-                    rows = self.linear.rows[task.name]
-                    model.linear_weight[part] = self.linear.weights[rows]
-                    model.head_bias[:, part] = self.linear.bias[rows]
-                else:
-                    model.head_bias[:, part] = torch.tensor(
-                        self.about[task.name].prior, dtype=config.dtype
-                    )
-        return model
+
+    def prior(self, task: TaskSpec) -> np.ndarray:
+        """The best constant output of a task [O]."""
+        return np.array(self.about[task.name].prior)
 
     def units(self, tasks: Sequence[TaskSpec]) -> dict[str, tuple[float, float]]:
         """Mean and standard deviation of the training labels of each regression task."""
@@ -173,64 +150,6 @@ class TrainingData:
             for t in tasks
             if t.problem == "regression"
         }
-
-
-@dataclass(frozen=True)
-class LinearTable:
-    """The linear paths of all tasks, one output under the other; the last of the P rows is 0, for
-    what has none.
-
-    ``weights`` [P, F] and ``bias`` [P]; ``train`` [P, n] and ``valid`` [P, m] are their outputs
-    without the bias, left out where a training row is labelled. ``rows`` holds the rows of each
-    task.
-    """
-
-    weights: Tensor
-    bias: Tensor
-    train: Tensor
-    valid: Tensor
-    rows: dict[str, list[int]]
-
-    @classmethod
-    def of(
-        cls,
-        tasks: Sequence[TaskSpec],
-        x_train: Tensor,
-        x_valid: Tensor,
-        targets: Tensor,
-        labelled: Tensor,
-        about: Mapping[str, _About],
-    ) -> LinearTable:
-        x_nF = x_train.double().numpy()
-        features = x_train.shape[1]
-        paths = fit_linear_paths(tasks, x_nF, targets.double().numpy(), labelled.numpy())
-        weights = []
-        bias = []
-        train = []
-        rows = {}
-        count = 0
-        for task, path in zip(tasks, paths, strict=True):
-            if task.problem == "clustering":
-                continue
-            rows[task.name] = list(range(count, count := count + task.n_outputs))
-            weights.append(path.weights_OF if path else np.zeros((task.n_outputs, features)))
-            bias.append(path.bias_O if path else np.array(about[task.name].prior))
-            train.append(path.train_On if path else np.zeros((task.n_outputs, len(x_nF))))
-        ends = np.zeros((1, features)), np.zeros(1), np.zeros((1, len(x_nF)))
-        weights_PF, bias_P, train_Pn = (
-            torch.tensor(np.concatenate([*part, end])).to(x_train)
-            for part, end in zip((weights, bias, train), ends, strict=True)
-        )
-        return cls(weights_PF, bias_P, train_Pn, weights_PF @ x_valid.T, rows)
-
-    def rows_of(self, tasks: Sequence[TaskSpec], outputs: Sequence[int]) -> list[int]:
-        """The row of each output of a model on these tasks."""
-        last = len(self.bias) - 1
-        return [
-            row
-            for task, size in zip(tasks, outputs, strict=True)
-            for row in (self.rows[task.name] if task.name in self.rows else [last] * size)
-        ]
 
 
 @dataclass(frozen=True)
@@ -272,17 +191,6 @@ class _About:
         return np.where(
             labelled, (np.where(labelled, values, 0) - self.mean) / self.scale, 0
         ), labelled.astype(float)
-
-
-def cohort_tensors(cohort: Cohort, rows: np.ndarray) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Embeddings and presence of some rows, as the network takes them."""
-    embeddings = {
-        name: torch.from_numpy(np.asarray(values[rows]))
-        for name, values in cohort.embeddings.items()
-    }
-    return embeddings, {
-        name: torch.from_numpy(np.asarray(mask[rows])) for name, mask in cohort.present.items()
-    }
 
 
 def _check_labels(cohort: Cohort, tasks: Sequence[TaskSpec]) -> None:

@@ -78,10 +78,11 @@ def _borrow_one(
     share = _best_share(
         spec, valid_Om[part], borrowed_Om, data.valid_targets[row], data.valid_mask[row] > 0
     )
-    model.borrow_outputs[part, part] *= 1 - share
-    model.borrow_outputs[part, columns] += share * weights_OS
-    model.borrow_inputs[part] = share * weights_OF
-    model.borrow_bias[part] = share * bias_O
+    assert model.loans is not None
+    model.loans.outputs[part, part] *= 1 - share
+    model.loans.outputs[part, columns] += share * weights_OS
+    model.loans.inputs[part] = share * weights_OF
+    model.loans.bias[part] = share * bias_O
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 
 The formulas follow second-hand descriptions of M3H (arXiv 2404.18975); the stable normalisation and
 the scaled self bias are ours. Shapes: B batch, T tasks, S tasks as sources (the same tasks), D
-width of a task's embedding.
+width of a task's embedding, R linear readers of it. The batch lies last inside, first outside.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from m3h_core.config import Normalization, SelfBias, check_choices
+from m3h_core.model.ensemble_linear import draw_normal_
 
 EPS = 1e-8
 
@@ -59,7 +60,10 @@ class CrossTaskAttention(nn.Module):
 
     Row vectors: Q = w_task @ w_query (a learned token for each task, the same for every patient), K
     = x @ w_key, V = x @ w_value; M = Q K^T, and O = A V with the weights A of
-    :func:`attention_weights`.
+    :func:`attention_weights`. Parameters are ``w_task`` [T, D] and ``w_query``, ``w_key``,
+    ``w_value`` [D, D], drawn from PyTorch's generator. With ``networks`` there are so many side by
+    side, with a leading dimension in every parameter, in what is read and in what comes out; their
+    parameters are drawn by who makes them.
 
     >>> _ = torch.manual_seed(0)
     >>> o_BTD, weights_BTT = CrossTaskAttention(n_tasks=3, width=4)(torch.randn(2, 3, 4))
@@ -74,32 +78,67 @@ class CrossTaskAttention(nn.Module):
         alpha: float = 1.0,
         normalization: Normalization = "stable",
         self_bias: SelfBias = "paper",
+        *,
+        networks: int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_choices(normalization, self_bias)
         self.alpha = alpha
         self.normalization = normalization
         self.self_bias = self_bias
-        self.w_task = nn.Parameter(torch.randn(n_tasks, width))
-        self.w_query = nn.Parameter(torch.randn(width, width) / math.sqrt(width))
-        self.w_key = nn.Parameter(torch.randn(width, width) / math.sqrt(width))
-        self.w_value = nn.Parameter(torch.randn(width, width) / math.sqrt(width))
+        leading = () if networks is None else (networks,)
+        self.w_query = nn.Parameter(torch.empty(*leading, width, width, dtype=dtype))
+        self.w_key = nn.Parameter(torch.empty(*leading, width, width, dtype=dtype))
+        self.w_value = nn.Parameter(torch.empty(*leading, width, width, dtype=dtype))
+        self.w_task = nn.Parameter(torch.empty(*leading, n_tasks, width, dtype=dtype))
+        if networks is None:
+            with torch.no_grad():
+                self.w_task.normal_()
+                for parameter in (self.w_query, self.w_key, self.w_value):
+                    parameter.normal_().div_(math.sqrt(width))
+
+    def draw_maps_(self, generator: torch.Generator) -> None:
+        """Draw what the tasks share, for several networks at once."""
+        for parameter in (self.w_query, self.w_key, self.w_value):
+            draw_normal_(parameter, generator, fan_in=parameter.shape[-1])
+
+    def draw_tokens_(self, generator: torch.Generator) -> None:
+        """Draw the tasks' tokens."""
+        draw_normal_(self.w_task, generator, fan_in=1)
 
     def forward(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """The attended embeddings [B, T, D] and the weights [B, T, T]; row t of a weight matrix is
         task t's.
         """
-        if x_BTD.shape[1:] != self.w_task.shape:
+        if x_BTD.dim() <= self.w_task.dim() or x_BTD.shape[-2:] != self.w_task.shape[-2:]:
             raise ValueError(
-                f"expected [B, {', '.join(map(str, self.w_task.shape))}], got {list(x_BTD.shape)}: "
-                "tasks and width"
+                f"expected [B, {', '.join(map(str, self.w_task.shape[-2:]))}], got "
+                f"{list(x_BTD.shape)}: tasks and width"
             )
-        scores_BTS = (self.w_task @ self.w_query) @ (x_BTD @ self.w_key).transpose(-1, -2)
+        values_RD = self.w_value.transpose(-1, -2)
+        weights_STB, values_SDB = self.look(x_BTD.movedim(-3, -1), values_RD)
+        weights_BTS = weights_STB.movedim(-1, -3).transpose(-1, -2)
+        return weights_BTS @ values_SDB.movedim(-1, -3), weights_BTS
+
+    def look(self, x_TDB: Tensor, readers_RD: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights [..., S, T, B] of each source for each task, and what linear readers see of
+        each source [..., S, R, B].
+
+        The readers [..., R, D] stand behind w_value: its columns themselves give V, and a head's
+        weights @ w_value^T what the head makes of V. So keys, V and O are never built where linear
+        heads follow: for every source the scores and the outputs are one product.
+        """
+        tasks, width = self.w_task.shape[-2:]
+        tokens_TD = (self.w_task @ self.w_query) @ self.w_key.transpose(-1, -2)
+        both = torch.cat([tokens_TD, readers_RD], dim=-2)
+        rows = both.shape[-2]
+        both = both.unsqueeze(-3).expand(*both.shape[:-2], tasks, rows, width)
+        scores_STB, seen_SRB = torch.matmul(both, x_TDB).split([tasks, rows - tasks], dim=-2)
         weights_STB = attention_weights(
-            scores_BTS.permute(2, 1, 0),
+            scores_STB,
             alpha=self.alpha,
             normalization=self.normalization,
             self_bias=self.self_bias,
         )
-        weights_BTS = weights_STB.permute(2, 1, 0)
-        return weights_BTS @ (x_BTD @ self.w_value), weights_BTS
+        return weights_STB, seen_SRB

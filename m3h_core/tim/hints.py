@@ -13,8 +13,8 @@ inputs, H units of the shared layer, N rows, d dimensions of the projection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ from m3h_core.data.cohort import TRAIN, Cohort
 from m3h_core.data.tasks import TaskSpec
 from m3h_core.data.training_data import TrainingData
 from m3h_core.files import fingerprint, read_tensors, write_tensors
-from m3h_core.model.m3h import M3H, run
+from m3h_core.model.m3h import M3H
 from m3h_core.tim.evaluator import TaskSetEvaluator
-from m3h_core.training.fit import to_fitted_model
+from m3h_core.training.fit import finish
 from m3h_core.training.fitted import FittedModel
+from m3h_core.training.prepared import Prepared
 from m3h_core.training.trainer import Trainer
 
 _EVERY = 3  # Epochs from one look ahead to the next.
@@ -38,7 +39,6 @@ _LOOK_AT = 256  # Training rows whose gradient is the step.
 _DIMENSIONS = 256
 _STRENGTHS = (0.1, 1.0, 10.0)
 _ROWS_AT_ONCE = 4096
-_SHARED = ("first_", "member_", "trunk_", "w_query", "w_key", "w_value")
 
 
 def attention(model: FittedModel, cohort: Cohort) -> np.ndarray:
@@ -50,7 +50,7 @@ def attention(model: FittedModel, cohort: Cohort) -> np.ndarray:
 
 
 def affinity(
-    data: TrainingData, config: FitConfig, resume: str | Path | None = None
+    prepared: Prepared, config: FitConfig, resume: str | Path | None = None
 ) -> tuple[np.ndarray, FittedModel]:
     """The share [T, T] of each task's validation loss that a step on each other task takes away,
     and the joint model.
@@ -58,57 +58,51 @@ def affinity(
     The step is the one that the optimiser would take on a training batch of task j alone, on the
     shared weights. ``resume`` is a folder as in :func:`m3h_core.fit_many`.
     """
-    model = data.new_model(data.tasks, config)
-    key = fingerprint(data.fingerprint(), config.to_dict())
+    model = prepared.new_model(prepared.data.tasks, config)
+    key = fingerprint(prepared.fingerprint(), config.to_dict())
     file = Path(resume) / f"affinity-{key}.safetensors" if resume else None
     if file and file.exists():
         tensors, _ = read_tensors(file)
         matrix = tensors.pop("matrix").numpy()
         model.load_state_dict(tensors)
-        return matrix, to_fitted_model(model, data)
+        return matrix, finish([model], prepared)[0]
     rows = torch.Generator().manual_seed(config.seed)
     looks: list[np.ndarray] = []
 
     def look(report: dict[str, Any]) -> None:
         # What has stopped early has no weights to step on.
-        if report["epoch"] % _EVERY == 0 and trainer.active:
-            drawn = torch.randperm(len(data.x_train), generator=rows)[:_LOOK_AT]
-            looks.append(_look_ahead(trainer, drawn.to(trainer.device)))
+        if report["epoch"] % _EVERY == 0 and trainer.state.active:
+            drawn = torch.randperm(len(prepared.data.x_train), generator=rows)[:_LOOK_AT]
+            looks.append(_look_ahead(trainer, drawn.to(trainer.wide.device)))
 
-    trainer = Trainer(data, [model], on_epoch=look)
+    trainer = Trainer(prepared, [model], on_epoch=look)
     trainer.run()
     matrix = np.mean(looks, axis=0)
     if file:
         write_tensors(file, model.state_dict() | {"matrix": torch.from_numpy(matrix)}, {})
-    return matrix, to_fitted_model(model, data)
+    return matrix, finish([model], prepared)[0]
 
 
 def _look_ahead(trainer: Trainer, rows: Tensor) -> np.ndarray:
     """1 minus the validation loss of each task after a step on each task, over that before."""
-    params = {name: value.detach().requires_grad_() for name, value in trainer.params.items()}
-    shared = [name for name in params if name.startswith(_SHARED)]
-    losses_T = trainer.train_losses(params, rows)[0]
-    before_T = trainer.valid_losses(params)[0]
+    wide = trainer.wide
+    now = deepcopy(trainer.state.network)
+    stepped = deepcopy(now)
+    shared = now.shared_parameters()
+    losses_T = wide.train_losses(now, rows)[0]
+    before_T = wide.valid_losses(now)[0]
     columns = []
     for loss in losses_T:
         gradients = torch.autograd.grad(
-            loss, [params[name] for name in shared], retain_graph=True, allow_unused=True
+            loss, list(shared.values()), retain_graph=True, allow_unused=True
         )
-        steps = dict(zip(shared, gradients, strict=True))
-        stepped = params | {
-            n: params[n].detach() - _step(trainer, n, g) for n, g in steps.items() if g is not None
-        }
-        columns.append(1 - trainer.valid_losses(stepped)[0] / before_T)
+        for name, gradient in zip(shared, gradients, strict=True):
+            change = 0.0
+            if gradient is not None:
+                change = trainer.state.optimizer.change(f"network.{name}", gradient)
+            stepped.get_parameter(name).data = shared[name].detach() - change
+        columns.append(1 - wide.valid_losses(stepped)[0] / before_T)
     return torch.stack(columns, dim=1).double().cpu().numpy()
-
-
-def _step(trainer: Trainer, name: str, gradient: Tensor) -> Tensor:
-    """What Adam would take off a weight for a gradient, with the second moments that training has
-    left.
-    """
-    moments = trainer.moments[name]
-    second = moments.second / (1 - 0.999**moments.step).clamp_min(1e-12)
-    return trainer.config.learning_rate * gradient / (second.sqrt() + 1e-8)
 
 
 # Projection ---------------------------------------------------------------------------------------
@@ -224,19 +218,12 @@ class _Linearized:
         self.bend_Tdd[i] += (scaled_Bd * weight[:, None]).T @ scaled_Bd
 
 
-def _sensitivities(network: M3H, x_BF: Tensor) -> Tensor:
+def _sensitivities(model: M3H, x_BF: Tensor) -> Tensor:
     """The gradient [O, B, H] of each output in what enters the shared layer's units."""
-    p: Mapping[str, Tensor] = {name: value.detach() for name, value in network.named_parameters()}
-    entering_BH = (x_BF @ p["first_weight"][0].T + p["first_bias"][0]).requires_grad_()
-    units = network.layout.first
-    # The layers above, read as a network whose first layer passes its input on.
-    above = dict(p) | {
-        "first_weight": torch.eye(units).to(x_BF)[None],
-        "first_bias": x_BF.new_zeros(1, units),
-    }
-    outputs_OB = run(
-        above, replace(network.layout, n_inputs=units), network.config, entering_BH
-    ).outputs.mean(0)
+    first = model.network.trunk.first
+    entering_BH = x_BF @ first.weight[0].T + first.bias[0]
+    entering_BH = entering_BH.detach().requires_grad_()
+    outputs_OB = model.network.above(entering_BH.T[None]).outputs.mean(0)
     return torch.stack(
         [
             torch.autograd.grad(output.sum(), entering_BH, retain_graph=True)[0]
@@ -274,4 +261,6 @@ def attention_by_seed(evaluator: TaskSetEvaluator, joint: Sequence[FittedModel])
 
 def projection_by_seed(evaluator: TaskSetEvaluator, joint: Sequence[FittedModel]) -> np.ndarray:
     """:func:`projection` [S, T, T] of the joint model of each seed."""
-    return np.stack([projection(model, evaluator.bank.data(model.config)) for model in joint])
+    return np.stack(
+        [projection(model, evaluator.bank.prepared(model.config).data) for model in joint]
+    )

@@ -105,7 +105,7 @@ def _measure_by_hints(evaluator: TaskSetEvaluator, method: str, fdr: float) -> T
     if method == "affinity":
         evaluator.plan(n_seeds)
         results = [
-            hints.affinity(evaluator.bank.data(config), config, evaluator.resume)
+            hints.affinity(evaluator.bank.prepared(config), config, evaluator.resume)
             for config in evaluator.configs
         ]
         evaluator.reuse([model for _, model in results])

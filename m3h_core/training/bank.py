@@ -20,11 +20,11 @@ import torch
 from m3h_core.config import FitConfig
 from m3h_core.data.cohort import Cohort
 from m3h_core.data.tasks import TaskSpec
-from m3h_core.data.training_data import TrainingData
 from m3h_core.files import fingerprint, read_tensors, write_tensors
 from m3h_core.model.layout import Layout
-from m3h_core.training.fit import to_fitted_model
+from m3h_core.training.fit import finish
 from m3h_core.training.fitted import FittedModel
+from m3h_core.training.prepared import Prepared
 from m3h_core.training.trainer import Trainer
 from m3h_core.training.weighting import AGGREGATORS
 from m3h_core.workers import bound_to_this_process
@@ -84,9 +84,9 @@ class Bank:
         self.tasks = list(tasks)
         self.workers = workers
         self.devices = devices
-        self._prepared: dict[tuple[str, float, bool, int, int], TrainingData] = {}
+        self._prepared: dict[tuple[str, float, bool, int, int], Prepared] = {}
 
-    def data(self, config: FitConfig) -> TrainingData:
+    def prepared(self, config: FitConfig) -> Prepared:
         """The cohort made ready for all tasks, as a configuration wants it."""
         kind = (
             config.precision,
@@ -96,7 +96,7 @@ class Bank:
             config.max_clusters,
         )
         if kind not in self._prepared:
-            self._prepared[kind] = TrainingData.of(self.cohort, self.tasks, config)
+            self._prepared[kind] = Prepared.of(self.cohort, self.tasks, config)
         return self._prepared[kind]
 
     def train(
@@ -132,7 +132,7 @@ class Bank:
             jobs = [plan[i] for i in chunks[at]]
             config = jobs[0][1]
             tasks = [tasks for tasks, _ in jobs]
-            return _Chunk(self.data(config), tasks, config, resume, places[at % len(places)])
+            return _Chunk(self.prepared(config), tasks, config, resume, places[at % len(places)])
 
         works = map(prepare, range(len(chunks)))
         for at, models in train(works, stopped, len(places)):
@@ -172,7 +172,7 @@ class _Chunk:
     each.
     """
 
-    data: TrainingData
+    prepared: Prepared
     tasks: list[tuple[TaskSpec, ...]]
     config: FitConfig
     resume: str | Path | None
@@ -180,7 +180,7 @@ class _Chunk:
 
     def train(self, stopped: OnStop) -> list[FittedModel]:
         """Train them, or read them where they were kept."""
-        models = [self.data.new_model(tasks, self.config) for tasks in self.tasks]
+        models = [self.prepared.new_model(tasks, self.config) for tasks in self.tasks]
         file = self._file()
         if file and file.exists():
             tensors, _ = read_tensors(file)
@@ -193,7 +193,7 @@ class _Chunk:
                 model.load_state_dict(state)
             stopped(len(models))
         else:
-            Trainer(self.data, models, on_stop=stopped, device=self.device).run()
+            Trainer(self.prepared, models, on_stop=stopped, device=self.device).run()
             if file:
                 states = [model.state_dict() for model in models]
                 write_tensors(
@@ -201,13 +201,13 @@ class _Chunk:
                     {f"{at}/{key}": v for at, s in enumerate(states) for key, v in s.items()},
                     {},
                 )
-        return [to_fitted_model(model, self.data) for model in models]
+        return finish(models, self.prepared, self.device)
 
     def _file(self) -> Path | None:
         if not self.resume:
             return None
         named = [_to_records(tasks) for tasks in self.tasks]
-        name = fingerprint(self.data.fingerprint(), named, self.config.to_dict())
+        name = fingerprint(self.prepared.fingerprint(), named, self.config.to_dict())
         return Path(self.resume) / f"chunk-{name}.safetensors"
 
 

@@ -1,18 +1,27 @@
-"""``fit``: one model on one cohort."""
+"""``fit``: one model on one cohort.
+
+Shapes: G models in parallel, M members of a model, K = G x M networks, T tasks and O outputs of one
+model.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from m3h_core.config import FitConfig
 from m3h_core.data.cohort import Cohort
 from m3h_core.data.tasks import TaskSpec
-from m3h_core.data.training_data import TrainingData
 from m3h_core.ensemble.borrowing import borrow
+from m3h_core.ensemble.mixing import choose_mixture, fold_ridge
 from m3h_core.model.m3h import M3H
 from m3h_core.training.fitted import FittedModel
+from m3h_core.training.prepared import Prepared
 from m3h_core.training.trainer import OnEpoch, Trainer
+from m3h_core.training.wide import WideModel
 
 
 def fit(
@@ -36,17 +45,60 @@ def fit(
     the validation split all epochs are run.
     """
     config = config or FitConfig()
-    data = TrainingData.of(cohort, tasks, config)
-    model = data.new_model(tasks, config)
+    prepared = Prepared.of(cohort, tasks, config)
+    model = prepared.new_model(tasks, config)
     checkpoint = Path(resume) if resume else None
-    Trainer(
-        data, [model], on_epoch, checkpoint=checkpoint, stop=stop, distributed=distributed
-    ).run()
-    return to_fitted_model(model, data)
+    trainer = Trainer(
+        prepared, [model], on_epoch, checkpoint=checkpoint, stop=stop, distributed=distributed
+    )
+    trainer.run()
+    return finish([model], prepared)[0]
 
 
-def to_fitted_model(model: M3H, data: TrainingData) -> FittedModel:
-    """A trained model, after its tasks have borrowed from each other."""
-    if model.config.borrowing:
-        borrow(model, data)
-    return FittedModel(model.eval().requires_grad_(False), data.units(model.tasks))
+def finish(
+    models: Sequence[M3H], prepared: Prepared, device: torch.device | None = None
+) -> list[FittedModel]:
+    """Trained models of equal layout, after each has been mixed with the ridge and its tasks have
+    borrowed from each other.
+    """
+    if prepared.ridge is not None:
+        _mix_with_ridge(models, prepared, device or models[0].config.torch_device)
+    for model in models:
+        if model.config.borrowing:
+            borrow(model, prepared.data)
+    return [
+        FittedModel(model.eval().requires_grad_(False), prepared.data.units(model.tasks))
+        for model in models
+    ]
+
+
+@torch.no_grad()
+def _mix_with_ridge(models: Sequence[M3H], prepared: Prepared, device: torch.device) -> None:
+    """Mix each task's network with its ridge as its validation rows bear out, in place.
+
+    So a task whose network is of no use falls back to its line.
+    """
+    wide = WideModel(prepared, models, device)
+    offsets = wide.offsets
+    assert offsets is not None
+    none_GO0 = offsets.of_valid(slice(0))
+    network = [none_GO0]
+    ridge = [none_GO0]
+    for rows in wide.valid_parts():
+        outputs_KOm = wide.run(wide.network, wide.x_valid_mF[rows]).outputs
+        mean_GOm = outputs_KOm.view(len(models), -1, *outputs_KOm.shape[1:]).mean(1)
+        offset_GOm = offsets.of_valid(rows)
+        network.append(mean_GOm + offsets.share * offset_GOm)
+        ridge.append(offset_GOm + offsets.bias_GO.unsqueeze(-1))
+
+    def loss_fn(mixed_GOm: Tensor) -> Tensor:
+        return wide.sum_valid_losses((rows, mixed_GOm[..., rows]) for rows in wide.valid_parts())
+
+    # A clustering task has no ridge: there is nothing to choose.
+    labels_GT = wide.objective.valid_labels_GT.clone()
+    labels_GT[:, list(models[0].layout.clustering)] = 0
+    members = [torch.cat(network, dim=-1), torch.cat(ridge, dim=-1)]
+    share_GT = choose_mixture(members, loss_fn, labels_GT)[0]
+    share_GO = share_GT[:, wide.network.heads.owner].cpu()
+    for model, share_O, bias_O in zip(models, share_GO, offsets.bias_GO.cpu(), strict=True):
+        fold_ridge(model, share_O, bias_O, offsets.share)

@@ -16,13 +16,15 @@ from torch import Tensor
 
 from m3h_core.config import FitConfig
 from m3h_core.data.cohort import TEST, Cohort
+from m3h_core.data.inputs import cohort_tensors
 from m3h_core.data.tasks import TaskSpec
-from m3h_core.data.training_data import cohort_tensors
 from m3h_core.files import read_tensors, write_json, write_tensors
 from m3h_core.metrics import Score, evaluate_predictions
+from m3h_core.model.formats import read_format_2
 from m3h_core.model.m3h import M3H
 
-_FORMAT = 2
+_FORMAT = 3
+_READABLE = (2, _FORMAT)
 _ROWS_AT_ONCE = 1024
 
 
@@ -118,13 +120,14 @@ class FittedModel:
         """Read what :meth:`save` wrote; no code is run from the files."""
         folder = Path(folder)
         about = json.loads((folder / "model.json").read_text())
-        if about.get("format") != _FORMAT:
+        if about.get("format") not in _READABLE:
             raise ValueError(
-                f"{folder}: model format {about.get('format')!r}, this version reads {_FORMAT}"
+                f"{folder}: model format {about.get('format')!r}, this version reads {_READABLE}"
             )
         tasks = [TaskSpec.from_dict(record) for record in about["tasks"]]
         model = M3H(dict(about["modalities"]), tasks, FitConfig.from_dict(about["config"]))
-        model.load_state_dict(read_tensors(folder / "model.safetensors")[0])
+        tensors, _ = read_tensors(folder / "model.safetensors")
+        model.load_state_dict(tensors if about["format"] == _FORMAT else read_format_2(tensors))
         return cls(
             model.eval().requires_grad_(False),
             {name: (m, s) for name, (m, s) in about["units"].items()},

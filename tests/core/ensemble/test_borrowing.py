@@ -37,7 +37,7 @@ def _cohort(related: bool, n: int = 1200, seed: int = 0) -> Cohort:
 
 
 def _own(model: FittedModel) -> bool:
-    return torch.equal(model.model.borrow_outputs, torch.eye(model.model.layout.n_outputs))
+    return torch.equal(model.model.loans.outputs, torch.eye(model.model.layout.n_outputs))
 
 
 def test_a_rare_task_learns_from_a_common_one():

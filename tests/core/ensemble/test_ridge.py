@@ -7,9 +7,9 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from synthetic import SMALL, SUPERVISED, make_cohort
 
 from m3h_core import FitConfig, TaskSpec, fit
-from m3h_core.data.training_data import TrainingData
 from m3h_core.ensemble.ridge import STRENGTHS, fit_linear_paths, fit_ridge
 from m3h_core.losses import scalar_loss
+from m3h_core.training.prepared import Prepared
 
 REGRESSION = TaskSpec("r", "regression")
 BINARY = TaskSpec("b", "binary")
@@ -117,8 +117,10 @@ def test_the_network_is_kept_only_as_far_as_validation_bears_it_out():
     cohort = make_cohort(300)
     harmful = FitConfig(**SMALL.to_dict() | {"learning_rate": 3.0, "epochs": 3, "borrowing": False})
     model = fit(cohort, SUPERVISED, harmful).model
-    data = TrainingData.of(cohort, SUPERVISED, harmful)
-    linear_PB = data.linear.weights[:-1] @ data.x_valid.T + data.linear.bias[:-1, None]
+    prepared = Prepared.of(cohort, SUPERVISED, harmful)
+    data = prepared.data
+    ridge = prepared.ridge
+    linear_PB = ridge.weights[:-1] @ data.x_valid.T + ridge.bias[:-1, None]
     with torch.inference_mode():
         own_OB = model.own_outputs(data.x_valid)
     for i, task in enumerate(SUPERVISED[:3]):

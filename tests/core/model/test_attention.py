@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from m3h_core import CrossTaskAttention
+from m3h_core import M3H, CrossTaskAttention, FitConfig, TaskSpec
 from m3h_core.model.attention import attention_weights
 
 
@@ -38,6 +38,49 @@ def test_equals_the_formula_in_float64(normalization, self_bias, tasks):
         o, weights = _formula(attention, x_BTD[b])
         torch.testing.assert_close(o_BTD[b], o, atol=1e-6, rtol=1e-6)
         torch.testing.assert_close(weights_BTT[b], weights, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("normalization", ["stable", "paper"])
+@pytest.mark.parametrize("self_bias", ["paper", "scaled"])
+def test_networks_side_by_side_equal_the_formula(normalization, self_bias):
+    generator = torch.Generator().manual_seed(0)
+    attention = CrossTaskAttention(
+        4, 5, 1.7, normalization, self_bias, networks=3, dtype=torch.float64
+    )
+    attention.draw_maps_(generator)
+    attention.draw_tokens_(generator)
+    x_KBTD = torch.randn(3, 9, 4, 5, generator=generator, dtype=torch.float64)
+    o_KBTD, weights_KBTT = attention(x_KBTD)
+    for k in range(3):
+        alone = CrossTaskAttention(4, 5, 1.7, normalization, self_bias).double()
+        for name, value in attention.named_parameters():
+            getattr(alone, name).data = value[k].data
+        for b in range(9):
+            o, weights = _formula(alone, x_KBTD[k, b])
+            torch.testing.assert_close(o_KBTD[k, b], o, atol=1e-6, rtol=1e-6)
+            torch.testing.assert_close(weights_KBTT[k, b], weights, atol=1e-6, rtol=1e-6)
+
+
+def test_the_model_attends_with_it(monkeypatch):
+    """Its attention is the exported module, and its outputs are heads on what `forward` gives."""
+    tasks = [TaskSpec("a", "binary"), TaskSpec("b", "multiclass", 3), TaskSpec("c", "regression")]
+    config = FitConfig(hidden=(8,), width=5, members=2, linear_path=False, precision="float64")
+    network = M3H({"x": 4}, tasks, config).network
+    assert isinstance(network.attention, CrossTaskAttention)
+    looks = []
+    look = CrossTaskAttention.look
+    monkeypatch.setattr(
+        CrossTaskAttention, "look", lambda self, *a: looks.append(self) or look(self, *a)
+    )
+    state = network(torch.randn(7, 5, dtype=torch.float64))
+    assert looks == [network.attention]
+    o_KBTD, weights_KBTT = network.attention(state.embeddings.movedim(-1, 1))
+    assert looks == [network.attention] * 2
+    torch.testing.assert_close(state.weights.permute(0, 3, 2, 1), weights_KBTT)
+    for output, task in enumerate(network.layout.owners):
+        y_KB = (o_KBTD[:, :, task] * network.heads.weight[:, output, None]).sum(-1)
+        expected = y_KB + network.heads.bias[:, output, None]
+        torch.testing.assert_close(state.outputs[:, output], expected, atol=1e-9, rtol=1e-9)
 
 
 @pytest.mark.parametrize("normalization", ["stable", "paper"])
@@ -97,3 +140,5 @@ def test_wrong_choices_are_refused():
         CrossTaskAttention(2, 4, normalization="softmax")
     with pytest.raises(ValueError, match="tasks and width"):
         CrossTaskAttention(2, 4)(torch.randn(3, 4, 2))
+    with pytest.raises(ValueError, match="tasks and width"):
+        CrossTaskAttention(2, 4)(torch.randn(2, 4))

@@ -10,7 +10,6 @@ from synthetic import SMALL, SUPERVISED, TASKS, WIDTHS, make_cohort
 
 from m3h_core import M3H, CrossTaskAttention, FitConfig, TaskSpec, fit
 from m3h_core.metrics import primary_metric
-from m3h_core.model.m3h import attend, run
 
 SUBSETS = [subset for size in range(1, 5) for subset in combinations(WIDTHS, size)]
 
@@ -19,21 +18,23 @@ def _plain(model: M3H, x_BF: torch.Tensor, member: int) -> tuple[torch.Tensor, t
     """One member with nn-style layers and CrossTaskAttention: outputs [B, O] and attended
     embeddings [B, T, D].
     """
-    p = dict(model.named_parameters())
     layout = model.layout
     config = model.config
-    h = (x_BF @ p["first_weight"][0].T + p["first_bias"][0]).relu()
-    if config.members > 1:
-        h = h * p["member_scale"][member]
-    for i in range(1, len(layout.hidden)):
-        h = (h @ p[f"trunk_{i}_weight"][member].T + p[f"trunk_{i}_bias"][member]).relu()
-    if layout.hidden:
-        h = (torch.einsum("bh,tdh->btd", h, p["map_weight"][member]) + p["map_bias"][member]).relu()
+    trunk = model.network.trunk
+    maps = model.network.maps
+    heads = model.network.heads
+    h = (x_BF @ trunk.first.weight[0].T + trunk.first.bias[0]).relu()
+    if trunk.members is not None:
+        h = h * trunk.members.scale[member]
+    for layer in trunk.layers:
+        h = (h @ layer.weight[member].T + layer.bias[member]).relu()
+    if maps is not None:
+        h = (h @ maps.weight[member].T + maps.bias[member]).relu()
     attention = CrossTaskAttention(
         layout.n_tasks, layout.width, config.alpha, config.normalization, config.self_bias
     ).double()
-    for name in ("w_task", "w_query", "w_key", "w_value"):
-        getattr(attention, name).data = p[name][member].data
+    for name, value in model.network.attention.named_parameters():
+        getattr(attention, name).data = value[member].data
     x_BTD = h.view(-1, layout.n_tasks, layout.width)
     o_BTD, _ = attention(x_BTD)
     if not config.attention:
@@ -42,13 +43,10 @@ def _plain(model: M3H, x_BF: torch.Tensor, member: int) -> tuple[torch.Tensor, t
         o_BTD = o_BTD + x_BTD @ attention.w_value
     y = (
         torch.cat(
-            [
-                o_BTD[:, t] @ p["head_weight"][member][part].T
-                for t, part in enumerate(layout.slices)
-            ],
+            [o_BTD[:, t] @ heads.weight[member, part].T for t, part in enumerate(layout.slices)],
             dim=1,
         )
-        + p["head_bias"][member]
+        + heads.bias[member]
     )
     return y, o_BTD
 
@@ -79,9 +77,9 @@ def test_cheap_path_equals_the_plain_network(options, tasks):
     for value in model.parameters():  # heads and biases start at 0
         value.data += 0.1 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
     x_BF = torch.randn(11, 10, generator=generator, dtype=torch.float64)
-    p = dict(model.named_parameters())
-    state = run(p, model.layout, config, x_BF)
-    embedded = [attend(p, config, state, t).permute(2, 0, 1) for t in range(len(tasks))]
+    network = model.network
+    state = network(x_BF)
+    embedded = [network.attended(state, t).permute(2, 0, 1) for t in range(len(tasks))]
     for member in range(config.members):
         y, o_BTD = _plain(model, x_BF, member)
         torch.testing.assert_close(state.outputs[member].T, y, atol=1e-9, rtol=1e-9)
@@ -95,9 +93,9 @@ def test_outputs_are_the_members_mean_the_linear_path_and_what_is_borrowed():
     generator = torch.Generator().manual_seed(1)
     for value in (
         *model.parameters(),
-        model.linear_weight,
-        model.borrow_outputs,
-        model.borrow_inputs,
+        model.linear.weight,
+        model.loans.outputs,
+        model.loans.inputs,
     ):
         value.data = torch.randn(value.shape, generator=generator, dtype=torch.float64)
     x = {"a": torch.randn(7, 5, generator=generator), "b": torch.randn(7, 3, generator=generator)}
@@ -105,9 +103,9 @@ def test_outputs_are_the_members_mean_the_linear_path_and_what_is_borrowed():
     x_BF = model.inputs(x, present)
     y_BO = (
         sum(_plain(model, x_BF, member)[0] for member in range(3)) / 3
-        + x_BF @ model.linear_weight.T
+        + x_BF @ model.linear.weight.T
     )
-    y_BO = y_BO @ model.borrow_outputs.T + x_BF @ model.borrow_inputs.T
+    y_BO = y_BO @ model.loans.outputs.T + x_BF @ model.loans.inputs.T
     torch.testing.assert_close(model(x, present)["shock"], y_BO[:, 1], atol=1e-9, rtol=1e-9)
     torch.testing.assert_close(model(x, present)["destination"], y_BO[:, 3:], atol=1e-9, rtol=1e-9)
 
@@ -142,7 +140,7 @@ def test_a_missing_modality_is_a_learned_token_and_no_value_of_it_is_read():
         torch.testing.assert_close(y, as_missing[name])
     assert not torch.allclose(model(zeros, present)["death"], as_missing["death"])
     as_missing["death"].sum().backward()
-    token = model.first_weight.grad[0, :, sum(WIDTHS.values()) + 3]
+    token = model.network.trunk.first.weight.grad[0, :, sum(WIDTHS.values()) + 3]
     assert token.abs().sum() > 0
 
 
