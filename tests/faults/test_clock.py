@@ -86,7 +86,8 @@ class Machine:
 
 @pytest.fixture
 def machine(demo_run, tmp_path) -> Machine:
-    return Machine(demo_run.copy_to(tmp_path / "machine"))
+    demo_run.copy_to(tmp_path / "machine")
+    return Machine(tmp_path / "machine")
 
 
 def test_every_command_after_the_clock_was_set_back(machine):
