@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,17 +91,13 @@ def measured(executor: str, size: str, out: Path) -> dict[str, float]:
     }
 
 
-# Steps that launch a job: their folders.
-_FOLDERS: Mapping[str, str] = {
-    "single_task_models": "single_task",
-    "tree_models": "trees",
-    "m3h_model": "joint",
-    "tim_report": "tim",
-    **{
-        f"{name}_embedding": f"embedding/{name}"
-        for name in ("tabular", "timeseries", "language", "vision")
-    },
-}
+_LAUNCHES_A_JOB = (
+    "single_task_models",
+    "tree_models",
+    "m3h_model",
+    "tim_report",
+    *(f"{modality}_embedding" for modality in ("tabular", "timeseries", "language", "vision")),
+)
 
 
 def seconds_of_jobs(out: Path) -> dict[str, float]:
@@ -111,8 +106,8 @@ def seconds_of_jobs(out: Path) -> dict[str, float]:
         folder for folder in (out / "snapshots").iterdir() if not folder.name.startswith(".")
     )
     facts: dict[str, Any] = {
-        step: json.loads((snapshot / folder / "step.json").read_text())["info"]
-        for step, folder in _FOLDERS.items()
+        step: json.loads((snapshot / step / "step.json").read_text())["info"]
+        for step in _LAUNCHES_A_JOB
     }
     return {step: float(info["seconds"]) for step, info in facts.items()}
 

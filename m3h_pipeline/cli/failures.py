@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3h_pipeline.errors.endings import explain, list_messages
-from m3h_pipeline.state.layout import VALID
+from m3h_pipeline.state.layout import valid_folder
 from m3h_pipeline.state.steps import read_step
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _list_quarantines(snapshot: Path, tables: list[str]) -> list[str]:
     """
     lines = []
     for table in tables:
-        folder = snapshot / VALID / table
+        folder = valid_folder(snapshot, table)
         step = read_step(folder)
         if step and any(step.info["quarantined"].values()):
             lines.append(f"rows in quarantine, with their reasons: {folder / 'quarantine.parquet'}")

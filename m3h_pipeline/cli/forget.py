@@ -11,13 +11,13 @@ from m3h_pipeline.erasure.forgetting import Erased, count_samples, forget
 from m3h_pipeline.erasure.forgotten import Forgotten
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry import versions as registry
-from m3h_pipeline.state.location import update_location
 from m3h_pipeline.state.mlflow_store import mlflow_uri
+from m3h_pipeline.state.opening import open_out_folder
 
 
 def forget_subject(out: Path, subject_id: str, ask: Callable[[str], bool] | None) -> int:
     """Erase a patient, after asking where ``ask`` is given; exit code 0 where it was done."""
-    update_location(out)
+    open_out_folder(out)
     config = configuration.load(out)
     counts = count_samples(out, subject_id)
     for snapshot, samples in counts.items():

@@ -20,8 +20,8 @@ OUT = click.option(
 def require_out_folder(out: Path) -> Path:
     """An out-folder that a run has written; no other is made by asking about it."""
     from m3h_pipeline import config
-    from m3h_pipeline.state.location import update_location
+    from m3h_pipeline.state.opening import open_out_folder
 
     config.load(out)
-    update_location(out)
+    open_out_folder(out)
     return out.absolute()

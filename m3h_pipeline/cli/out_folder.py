@@ -12,7 +12,8 @@ from m3h_pipeline.jobs.encoders import check_encoders
 from m3h_pipeline.registry.audit import POSTGRES_VARIABLE, find_postgres_url
 from m3h_pipeline.sources.base import Source
 from m3h_pipeline.sources.snapshot_label import check_label
-from m3h_pipeline.state.location import record_location, update_location
+from m3h_pipeline.state.location import record_location
+from m3h_pipeline.state.opening import open_out_folder
 from m3h_pipeline.state.paths import CONFIG_FILE, dagster_template
 from m3h_pipeline.state.permissions import restrict_to_owner
 from m3h_pipeline.state.scratch import clear_private_folders
@@ -82,7 +83,7 @@ def prepare_folder(
 def _open_config(
     out: Path, source: str | None, path: Path | None, size: str | None, snapshot: str | None
 ) -> tuple[configuration.Config, Source]:
-    update_location(out)
+    open_out_folder(out)
     config = configuration.configure_run(out, source, path, size, snapshot)
     opened = configuration.open_configured_source(config, out)
     configuration.build_settings(config, opened)

@@ -13,8 +13,8 @@ from m3h_pipeline.errors import InputError
 from m3h_pipeline.errors.endings import RunFailed, run_to_end
 from m3h_pipeline.registry.approval import explain_missing_approval, find_approval
 from m3h_pipeline.state.layout import snapshot_folder
-from m3h_pipeline.state.location import update_location
 from m3h_pipeline.state.mlflow_store import mlflow_uri
+from m3h_pipeline.state.opening import open_out_folder
 from m3h_pipeline.state.paths import out_option
 from m3h_pipeline.state.snapshots import snapshot_labels
 
@@ -31,7 +31,7 @@ def score_once(
 def _score(
     out: Path, version: str, alias: str, everyone: bool, snapshot: str | None, verbose: bool
 ) -> int:
-    update_location(out)
+    open_out_folder(out)
     config = configuration.load(out)
     labels = snapshot_labels(out)
     label = snapshot or config.source.snapshot or max(labels, default="")

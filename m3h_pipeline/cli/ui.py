@@ -18,8 +18,8 @@ from m3h_pipeline.cli.out_folder import prepare_folder
 from m3h_pipeline.cli.servers import GRACE_SECONDS, adopt_orphans, end_descendants
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.registry.tracking import PAGE_VARIABLE
-from m3h_pipeline.state.location import update_location
 from m3h_pipeline.state.mlflow_store import mlflow_uri
+from m3h_pipeline.state.opening import open_out_folder
 from m3h_pipeline.state.pages import HOST, lock_server, read_last_server, record_server
 from m3h_pipeline.state.paths import CONFIG_FILE
 
@@ -31,7 +31,7 @@ def serve(out: Path, port: int | None = None, mlflow_port: int | None = None) ->
     `InputError` where another process serves the out-folder or a port is taken.
     """
     out = out.absolute()
-    update_location(out)
+    open_out_folder(out)
     uri = mlflow_uri(out)
     # A server that runs elsewhere is used as it is.
     elsewhere = uri.startswith("http")

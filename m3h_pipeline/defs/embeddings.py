@@ -6,7 +6,6 @@ from typing import Any
 
 import dagster as dg
 
-from m3h_pipeline.defs.io_manager import step_name
 from m3h_pipeline.defs.metadata import OWNERS, to_materialization
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import Workspace
@@ -96,7 +95,7 @@ def _embedding(modality: str) -> dg.AssetsDefinition:
             context.log.info(f"{modality}: nobody has this modality, so no job is started")
             return embed_nothing(absent, inputs.folder, to)
 
-        step = workspace.produce(context, step_name(name), [CODE, inputs, options], embed)
+        step = workspace.produce(context, name, [CODE, inputs, options], embed)
         return to_materialization(step, _facts(step.info, given))
 
     return embedding

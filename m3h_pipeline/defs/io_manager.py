@@ -10,31 +10,23 @@ from m3h_pipeline.contracts.model import TABLES
 from m3h_pipeline.defs.failures import raise_as_failure
 from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.features.items import MODALITIES
-from m3h_pipeline.state.layout import INGESTED, INPUTS, VALID
+from m3h_pipeline.state.layout import INGESTED, INPUTS
 from m3h_pipeline.state.steps import Step, need_step
 
-# asset -> its step, where the two have different names
-_STEP_NAMES = {
-    # Models lie under the name of their arm.
-    "m3h_model": "joint",
-    "single_task_models": "single_task",
-    "tree_models": "trees",
-    "tim_report": "tim",
-    # One step of several assets.
+# asset -> its step, where one step is several assets; that of any other asset has the asset's name
+_SHARED_STEPS = {
     **dict.fromkeys(TABLES, INGESTED),
     **dict.fromkeys([f"{modality}_inputs" for modality in MODALITIES], INPUTS),
-    **{f"valid_{table}": f"{VALID}/{table}" for table in TABLES},
-    **{f"{modality}_embedding": f"embedding/{modality}" for modality in MODALITIES},
 }
 
 
 def step_name(asset: str) -> str:
     """The step that an asset makes, alone or with others: the folder's name in a snapshot.
 
-    >>> step_name("quality"), step_name("samples"), step_name("notes")
-    ('quality', 'ingested', 'ingested')
+    >>> step_name("m3h_model"), step_name("samples"), step_name("notes")
+    ('m3h_model', 'ingested', 'ingested')
     """
-    return _STEP_NAMES.get(asset, asset)
+    return _SHARED_STEPS.get(asset, asset)
 
 
 class StepIOManager(dg.IOManager):

@@ -9,7 +9,7 @@ import dagster as dg
 from m3h_core.data.tasks import TaskSpec
 from m3h_pipeline.contracts.model import TABLES
 from m3h_pipeline.defs.embeddings import ALL_EMBEDDINGS, by_modality
-from m3h_pipeline.defs.io_manager import further_step, step_name
+from m3h_pipeline.defs.io_manager import further_step
 from m3h_pipeline.defs.metadata import OWNERS, chart_metadata, mlflow_link, to_materialization
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.registry import GATE
@@ -127,7 +127,7 @@ def tim_report(
         job["training"],
         job["tim"],
     ]
-    step = workspace.produce(context, step_name("tim_report"), decided_by, build)
+    step = workspace.produce(context, "tim_report", decided_by, build)
     workspace.connect()
     link = mlflow_link(workspace.root, tracking.run_route(mlflow_run, "tim.json"))
     return to_materialization(

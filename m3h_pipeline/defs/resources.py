@@ -15,9 +15,9 @@ from m3h_pipeline.registry import tracking
 from m3h_pipeline.sources import Source
 from m3h_pipeline.state.layout import snapshot_folder
 from m3h_pipeline.state.liveness import mark_run_alive
-from m3h_pipeline.state.location import update_location
 from m3h_pipeline.state.locks import lock_shared
 from m3h_pipeline.state.mlflow_store import mlflow_uri
+from m3h_pipeline.state.opening import open_out_folder
 from m3h_pipeline.state.snapshots import need_date
 from m3h_pipeline.state.steps import Step, make_key, produce, read_step
 
@@ -36,7 +36,7 @@ class Workspace(dg.ConfigurableResource):
             yield self
             return
         with raise_as_failure():
-            update_location(self.root)
+            open_out_folder(self.root)
         with mark_run_alive(self.root, context.run_id):
             yield self
 

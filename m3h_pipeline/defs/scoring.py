@@ -10,7 +10,7 @@ import dagster as dg
 
 from m3h_pipeline.contracts.checks import NOT_JUDGED, PASSED, WARNED, is_not_judged
 from m3h_pipeline.defs.inputs import ALL_INPUTS
-from m3h_pipeline.defs.io_manager import shared_step, step_name
+from m3h_pipeline.defs.io_manager import shared_step
 from m3h_pipeline.defs.metadata import OWNERS, mlflow_link, to_materialization
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import Workspace
@@ -20,6 +20,7 @@ from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry.approval import explain_missing_approval, find_approval
 from m3h_pipeline.scoring import scores as scoring
 from m3h_pipeline.state.data_files import read_json
+from m3h_pipeline.state.layout import valid_folder
 from m3h_pipeline.state.locks import lock_shared
 from m3h_pipeline.state.steps import Step, code_version
 
@@ -310,4 +311,4 @@ def _samples_beside(cohort: Step | None) -> str | None:
     """The validated samples that a version learned from."""
     if cohort is None:
         return None
-    return str(cohort.folder.parent / step_name("valid_samples") / "samples.parquet")
+    return str(valid_folder(cohort.folder.parent, "samples") / "samples.parquet")

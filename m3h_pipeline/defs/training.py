@@ -18,8 +18,15 @@ from m3h_pipeline.state.steps import Step, code_version
 
 COHORT_CODE = code_version("m3h_core.data.cohort", "m3h_pipeline.features")
 CODE = code_version("m3h_core", "m3h_pipeline.jobs.train", "m3h_pipeline.jobs.trees")
-# The step, and the arm, of the models that are trained on subsets of the modalities.
+# The step of the models that are trained on subsets of the modalities.
 SUBSETS = "modalities"
+# step -> the arm that its job trains
+_ARMS = {
+    "m3h_model": "joint",
+    "single_task_models": "single_task",
+    "tree_models": "trees",
+    SUBSETS: "modalities",
+}
 _SHARED: dict[str, Any] = {"group_name": "training", "owners": OWNERS, "partitions_def": snapshots}
 
 
@@ -67,7 +74,7 @@ def single_task_models(
     context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, cohort: Step
 ) -> dg.MaterializeResult:
     """Train the single-task arm."""
-    step = _train(context, workspace, launcher, cohort, "single_task")
+    step = _train(context, workspace, launcher, cohort, "single_task_models")
     return to_materialization(step, step.info)
 
 
@@ -84,7 +91,7 @@ def tree_models(
     context: dg.AssetExecutionContext, workspace: Workspace, launcher: JobLauncher, cohort: Step
 ) -> dg.MaterializeResult:
     """Train the tree arm."""
-    step = _train(context, workspace, launcher, cohort, "trees")
+    step = _train(context, workspace, launcher, cohort, "tree_models")
     return to_materialization(step, step.info)
 
 
@@ -106,7 +113,7 @@ def m3h_model(
     """
     from m3h_pipeline.reports import charts
 
-    joint = _train(context, workspace, launcher, cohort, "joint")
+    joint = _train(context, workspace, launcher, cohort, "m3h_model")
     workspace.connect()
     losses = charts.draw_losses(list(read_curves(joint.folder / CURVES).values()))
     metadata: dict[str, Any] = {
@@ -124,8 +131,9 @@ def _train(
     workspace: Workspace,
     launcher: JobLauncher,
     cohort: Step,
-    arm: str,
+    name: str,
 ) -> Step:
+    arm = _ARMS[name]
     training = workspace.config.training.model_dump()
     decided_by: list[object] = [CODE, cohort, training]
     job: dict[str, Any] = {
@@ -138,16 +146,16 @@ def _train(
         job["mlflow"] = {
             "uri": workspace.mlflow_uri,
             "artifacts": str(workspace.mlflow_artifacts),
-            "key": key_of(arm, decided_by),
+            "key": key_of(name, decided_by),
             "name": f"m3h {context.partition_key}",
             "tags": {
                 "dagster.run_id": context.run_id,
                 "dagster.partition": context.partition_key,
-                "dagster.asset_key": "m3h_model",
+                "dagster.asset_key": name,
                 "m3h.cohort": cohort.version,
                 "m3h.code": CODE,
             },
         }
     return workspace.produce(
-        context, arm, decided_by, lambda to: launcher.run(context, "train", job, to)
+        context, name, decided_by, lambda to: launcher.run(context, "train", job, to)
     )

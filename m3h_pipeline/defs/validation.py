@@ -15,7 +15,6 @@ from m3h_pipeline.config import Config
 from m3h_pipeline.contracts.checks import CheckResult, count_states, format_states, get_state
 from m3h_pipeline.contracts.model import TABLES
 from m3h_pipeline.contracts.validation import describe_checks
-from m3h_pipeline.defs.io_manager import step_name
 from m3h_pipeline.defs.metadata import OWNERS, table_schema, to_materialization
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import Workspace
@@ -97,7 +96,7 @@ def _validated(table: str) -> dg.AssetsDefinition:
             sorted(accepted),
             entries,
         ]
-        step = workspace.produce(context, step_name(name), decided_by, build)
+        step = workspace.produce(context, name, decided_by, build)
         page = _write_page(workspace, snapshot)
         return to_materialization(
             step,
@@ -132,7 +131,7 @@ def _write_page(workspace: Workspace, snapshot: str) -> Path:
 
     valid: dict[str, Step] = {}
     for table in TABLES:
-        step = workspace.find_step(snapshot, step_name(f"valid_{table}"))
+        step = workspace.find_step(snapshot, f"valid_{table}")
         if step is not None:
             valid[table] = step
     return write_validation(snapshot, valid, workspace.root / "snapshots" / snapshot)
@@ -142,7 +141,7 @@ def _last_passed(workspace: Workspace, snapshot: str, table: str) -> Step | None
     """The table's validation in the last snapshot before this one in which it passed."""
     earlier = [label for label in snapshot_labels(workspace.root) if label < snapshot]
     for label in reversed(earlier):
-        step = workspace.find_step(label, step_name(f"valid_{table}"))
+        step = workspace.find_step(label, f"valid_{table}")
         if step is not None and _passed(step):
             return step
     return None
@@ -155,7 +154,7 @@ def _passed(step: Step) -> bool:
 def _label_and_file(step: Step | None, table: str) -> tuple[str, Path] | None:
     if step is None:
         return None
-    return step.folder.parent.parent.name, step.folder / f"{table}.parquet"
+    return step.folder.parent.name, step.folder / f"{table}.parquet"
 
 
 def _accepted_entries(entries: Sequence[str], table: str) -> tuple[str, ...]:

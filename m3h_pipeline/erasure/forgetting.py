@@ -36,8 +36,8 @@ from m3h_pipeline.state.layout import (
     INPUTS,
     LATEST,
     SNAPSHOTS,
+    find_valid_folders,
     list_snapshot_folders,
-    list_valid_folders,
     snapshot_folder,
 )
 from m3h_pipeline.state.locks import lock_exclusively
@@ -195,7 +195,7 @@ def _order_steps(snapshot: Path) -> list[Path]:
     first_steps = [
         snapshot / COHORT,
         snapshot / INPUTS,
-        *list_valid_folders(snapshot),
+        *find_valid_folders(snapshot).values(),
         snapshot / INGESTED,
     ]
     steps = {file.parent for file in snapshot.rglob("step.json")}

@@ -13,7 +13,7 @@ import polars as pl
 
 from m3h_pipeline.erasure.forgotten import Forgotten
 from m3h_pipeline.state.data_files import read_json
-from m3h_pipeline.state.layout import COHORT
+from m3h_pipeline.state.layout import COHORT, valid_folder
 
 KEYS = ("subject_id", "stay_id", "sample_id")
 # Where a wrong row that names no known stay may still name its patient.
@@ -103,7 +103,7 @@ def read_keys(snapshot: Path) -> Iterator[pl.DataFrame]:
         if "subject_id" in schema:
             names = [name for name in KEYS if name in schema]
             yield pl.read_parquet(file, columns=names).select(pl.col(names).cast(pl.String))
-        elif file.parent.name == "samples" and "rule" in schema:
+        elif file.parent == valid_folder(snapshot, "samples") and "rule" in schema:
             keys = [_from_row(name).alias(name) for name in KEYS]
             yield pl.read_parquet(file, columns=["row"]).select(keys)
     cohort = snapshot / COHORT / "cohort.json"

@@ -13,7 +13,7 @@ from m3h_pipeline.contracts.quarantine_csv import get_csv_path, write_quarantine
 from m3h_pipeline.erasure.forgotten import Forgotten
 from m3h_pipeline.erasure.subject_keys import KEYS, SubjectKeys
 from m3h_pipeline.state.data_files import read_json
-from m3h_pipeline.state.layout import INGESTED, LATEST, REPORT, list_valid_folders
+from m3h_pipeline.state.layout import INGESTED, LATEST, REPORT, find_valid_folders
 from m3h_pipeline.state.lineage import (
     OUT_OF_SCOPE,
     count_rows_by_file,
@@ -70,17 +70,15 @@ def drop_rows(file: Path, keys: SubjectKeys) -> None:
 
 def count_rows_anew(out: Path, snapshot: Path) -> None:
     """The lineage that a report shows follows what is left in the tables."""
-    valid_folders = list_valid_folders(snapshot)
+    valid_folders = find_valid_folders(snapshot)
     report = read_step(snapshot / REPORT)
     if report is None:
         return
-    for folder in valid_folders:
+    for folder in valid_folders.values():
         step = read_step(folder)
         if step is None or step.version not in report.made_from:
             return
-    lineage = read_whole_lineage(
-        snapshot / INGESTED, {folder.name: folder for folder in valid_folders}
-    )
+    lineage = read_whole_lineage(snapshot / INGESTED, valid_folders)
     folders = [snapshot / REPORT]
     metrics = out / LATEST / "metrics.json"
     if metrics.exists() and read_json(metrics).get("snapshot") == snapshot.name:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.registry import tracking
-from m3h_pipeline.state.location import update_location
 from m3h_pipeline.state.mlflow_store import mlflow_uri
+from m3h_pipeline.state.opening import open_out_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,7 +21,7 @@ def open_client(out: Path) -> MlflowClient:
     """MLflow's client; a server that is down is noticed within seconds, not minutes."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-    update_location(out)
+    open_out_folder(out)
     from mlflow import MlflowClient
 
     uri = mlflow_uri(out)

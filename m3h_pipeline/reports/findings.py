@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 from m3h_pipeline.contracts.checks import FAILED, WARNED, count_states, format_states, get_state
 from m3h_pipeline.contracts.model import TABLES
 from m3h_pipeline.reports.validation import FILE as VALIDATION_PAGE
+from m3h_pipeline.state.layout import snapshot_folder, valid_folder
 from m3h_pipeline.state.steps import Step, read_step
 
 MOST = 3
@@ -66,8 +67,8 @@ def describe_data_checks(out: Path, snapshot: str) -> list[str]:
     """Lines of the last screen: how many checks of the data are in which state, and what to look
     at.
     """
-    folder = out / "snapshots" / snapshot / "valid"
-    steps = {table: read_step(folder / table) for table in TABLES}
+    folder = snapshot_folder(out, snapshot)
+    steps = {table: read_step(valid_folder(folder, table)) for table in TABLES}
     valid = {table: step for table, step in steps.items() if step}
     if not valid:
         return []

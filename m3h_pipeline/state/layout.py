@@ -6,13 +6,13 @@ from pathlib import Path
 
 SNAPSHOTS = "snapshots"
 INGESTED = "ingested"
-VALID = "valid"
 INPUTS = "inputs"
 COHORT = "cohort"
 REPORT = "report"
 SCORES = "scores"
 MONITORING = "monitoring"
 LATEST = "latest"
+_VALID = "valid_"
 
 
 def snapshot_folder(out: Path, label: str) -> Path:
@@ -28,6 +28,12 @@ def list_snapshot_folders(out: Path) -> list[Path]:
     return sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def list_valid_folders(snapshot: Path) -> list[Path]:
-    """Folders of the validated tables of a snapshot, in the order of their names."""
-    return sorted((snapshot / VALID).glob("[!.]*"))
+def valid_folder(snapshot: Path, table: str) -> Path:
+    """The folder of a validated table."""
+    return snapshot / f"{_VALID}{table}"
+
+
+def find_valid_folders(snapshot: Path) -> dict[str, Path]:
+    """Table -> folder of the validated tables of a snapshot, in the order of their names."""
+    folders = sorted(snapshot.glob(f"{_VALID}*"))
+    return {folder.name.removeprefix(_VALID): folder for folder in folders}

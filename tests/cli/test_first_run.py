@@ -37,6 +37,6 @@ def test_a_first_run_that_is_interrupted_and_then_fails_a_check_names_the_file(t
     assert "Traceback" not in message
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    file = out / "snapshots" / "2026-01-01" / "valid" / "samples" / "quarantine.parquet"
+    file = out / "snapshots" / "2026-01-01" / "valid_samples" / "quarantine.parquet"
     assert done.stderr.splitlines()[-1].endswith(f"rows in quarantine, with their reasons: {file}")
     assert pl.read_parquet(file).height == 20

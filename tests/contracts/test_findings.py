@@ -66,7 +66,7 @@ def test_what_stops_comes_first_then_the_larger_share() -> None:
 
 
 def test_the_last_screen_counts_the_states_apart(tmp_path: Path) -> None:
-    produce(tmp_path / "snapshots" / "2026-01-01" / "valid" / "events", "key", lambda to: EVENTS)
+    produce(tmp_path / "snapshots" / "2026-01-01" / "valid_events", "key", lambda to: EVENTS)
     lines = describe_data_checks(tmp_path, "2026-01-01")
     assert lines[0].startswith(
         "Data       checks: 1 passed, 1 failed, 2 warned, 1 not judged. Most worth a look"

@@ -104,7 +104,7 @@ def wrong(tmp_path) -> Passage:
 
 
 def test_it_names_the_field_and_what_it_held(wrong):
-    folder = wrong.to / "valid" / "events"
+    folder = wrong.to / "valid_events"
     by_rule = {}
     rows = {}
     for row in cells(folder / "quarantine.csv"):
@@ -118,20 +118,20 @@ def test_it_names_the_field_and_what_it_held(wrong):
     ]
     assert by_rule["above_plausible_range"][0][:2] == ("value", "900.0")
     assert by_rule["unknown_stay"][0][:2] == ("stay_id", "nobody")
-    (label,) = cells(wrong.to / "valid" / "labels" / "quarantine.csv")
+    (label,) = cells(wrong.to / "valid_labels" / "quarantine.csv")
     assert (label["field"], label["raw_value"]) == ("value", "the moon")
     assert label["row.sample_id"] == "s1"
 
 
 def test_only_its_owner_reads_it_and_it_has_the_rows_of_the_parquet_file(wrong):
     for table in ("samples", "events", "notes", "labels"):
-        file = wrong.to / "valid" / table / "quarantine.csv"
+        file = wrong.to / f"valid_{table}" / "quarantine.csv"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert len(cells(file)) == len(pl.read_parquet(file.with_suffix(".parquet")))
 
 
 def test_who_is_erased_from_the_one_is_erased_from_the_other(wrong):
-    file = wrong.to / "valid" / "events" / "quarantine.parquet"
+    file = wrong.to / "valid_events" / "quarantine.parquet"
     before = cells(get_csv_path(file))
 
     class Nobody:

@@ -25,6 +25,7 @@ from m3h_pipeline.definitions import defs
 from m3h_pipeline.defs.io_manager import step_name
 from m3h_pipeline.evaluation import claims
 from m3h_pipeline.reports.flow import count_erased, count_sample_flow
+from m3h_pipeline.state.layout import find_valid_folders
 from m3h_pipeline.state.steps import read_step
 
 pytestmark = pytest.mark.slow(130)
@@ -225,7 +226,7 @@ rows = pl.read_parquet("{latest}/predictions.parquet")
 rows = rows.filter(pl.col("task") == "death_in_hospital")[:20]
 (frame,) = raw_inputs(snapshot / "inputs", rows["sample_id"].to_list())
 scores = mlflow.pyfunc.load_model("models:/m3h/1").unwrap_python_model().predict(None, frame)
-calibrator = Calibrator.load(snapshot / "joint" / "calibration")
+calibrator = Calibrator.load(snapshot / "m3h_model" / "calibration")
 predicted = {{"death_in_hospital": rows["prediction"].to_numpy()}}
 expected = calibrator.calibrated(predicted)["death_in_hospital"]
 print(float(np.abs(scores["death_in_hospital"].to_numpy() - expected).max()))
@@ -310,7 +311,7 @@ def test_a_forgotten_patient_is_in_no_file_and_the_next_run_goes_on(demo_run, fi
     )
     patient = json.loads(notes["row"][0])["note_id"].split("-")[0]
     samples = pl.read_parquet(
-        out / "snapshots" / "2026-01-01" / "valid" / "samples" / "samples.parquet"
+        out / "snapshots" / "2026-01-01" / "valid_samples" / "samples.parquet"
     )
     patient_rows = samples.filter(pl.col("subject_id") == patient)
     words = [patient, *patient_rows["stay_id"]]
@@ -328,13 +329,13 @@ def test_a_forgotten_patient_is_in_no_file_and_the_next_run_goes_on(demo_run, fi
     assert (out / "latest" / "metrics.json").read_bytes() == metrics
     snapshot = out / "snapshots" / "2026-01-01"
     valid = {
-        folder.name: step
-        for folder in (snapshot / "valid").iterdir()
+        table: step
+        for table, folder in find_valid_folders(snapshot).items()
         if (step := read_step(folder))
     }
     assert count_erased(valid)["samples"] == len(patient_rows)
     lineage = pl.read_parquet(out / "latest" / "lineage.parquet")
-    tables = (snapshot / folder / "samples.parquet" for folder in ("ingested", "valid/samples"))
+    tables = (snapshot / folder / "samples.parquet" for folder in ("ingested", "valid_samples"))
     flow = count_sample_flow(lineage, *tables)
     left = len(Cohort.load(snapshot / "cohort"))
     assert (

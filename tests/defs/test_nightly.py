@@ -159,7 +159,7 @@ class Hospital:
         for file in self.source.iterdir():
             os.utime(file, (at, at))
         if (self.kept / night).exists():
-            databases = shutil.ignore_patterns("joint", "model_version", "gate", "report", ".*")
+            databases = shutil.ignore_patterns("m3h_model", "model_version", "gate", "report", ".*")
             shutil.copytree(self.kept / night, self.out / "snapshots" / night, ignore=databases)
 
     def log(self) -> str:

@@ -21,7 +21,7 @@ def test_what_a_step_reads_without_saying_so_is_seen(tmp_path):
     snapshot = tmp_path / "snapshots" / "2026-01-01"
     with watch_files(tmp_path) as events:
         cohort = produce(snapshot / "cohort", "key", write_numbers)
-        produce(snapshot / "valid" / "notes", "key", write_text)
+        produce(snapshot / "valid_notes", "key", write_text)
 
         def build(to: Path) -> None:
             # Polars opens the file, not Python.
@@ -29,8 +29,8 @@ def test_what_a_step_reads_without_saying_so_is_seen(tmp_path):
             numbers.with_columns(n=2).write_parquet(to / "numbers.parquet")
 
         produce(snapshot / "quality", "key", build)
-        produce(snapshot / "tim", "key", write_text, [cohort.version])
+        produce(snapshot / "tim_report", "key", write_text, [cohort.version])
     read = steps_read(events, snapshot)
     assert read["quality"] == {"cohort"}
-    assert read["tim"] == {"cohort"}
-    assert read["cohort"] == read["valid/notes"] == set()
+    assert read["tim_report"] == {"cohort"}
+    assert read["cohort"] == read["valid_notes"] == set()

@@ -83,9 +83,9 @@ def test_arrays_keep_the_rows_of_the_others(out, whole, patient):
     kept = (order["subject_id"] != patient).to_numpy()
     assert 0 < kept.sum() < len(kept)
     for name in [
-        *(f"embedding/{m}/embedding" for m in MODALITIES),
-        "joint/predictions",
-        "trees/predictions",
+        *(f"{m}_embedding/embedding" for m in MODALITIES),
+        "m3h_model/predictions",
+        "tree_models/predictions",
     ]:
         was, now = (load_file(folder / f"{name}.safetensors") for folder in (before, root))
         assert all(np.array_equal(was[key][kept], now[key]) for key in was), name
@@ -207,12 +207,12 @@ def test_two_patients_in_either_order(out, whole, tmp_path, patient):
 
 
 def test_a_step_that_follows_another_state_of_its_samples_is_removed(out, patient):
-    embedding = out / "snapshots" / DAY / "embedding" / "vision"
+    embedding = out / "snapshots" / DAY / "vision_embedding"
     record = read_json(embedding / "step.json")
     write_json(embedding / "step.json", record | {"made_from": ["an earlier state"]})
     forget(out, patient)
     assert not embedding.exists()
-    assert (embedding.parent / "language").exists()
+    assert (embedding.parent / "language_embedding").exists()
 
 
 def test_the_list_holds_no_id_and_only_its_owner_reads_it(out, patient):

@@ -83,12 +83,12 @@ def main() -> None:
             f"embedding: a node was lost after {written} parts, whole after "
             f"{time.monotonic() - started:.0f} s"
         )
-        info = json.loads((step_of(out, "embedding/language") / "step.json").read_text())["info"]
+        info = json.loads((step_of(out, "language_embedding") / "step.json").read_text())["info"]
         assert info["items computed"] >= SAMPLES, info
         assert info["present"] == SAMPLES, info
         started = time.monotonic()
         finish(materialize(out, "m3h_model"), out)
-        FittedModel.load(step_of(out, "joint") / "model")
+        FittedModel.load(step_of(out, "m3h_model") / "model")
         print(f"training: {time.monotonic() - started:.0f} s")
     cluster.shutdown()
     alone = folder / "alone"
@@ -101,7 +101,7 @@ def main() -> None:
     }
     embed(job | {"cache": str(folder / "cache"), "cache_bytes": 10**9}, lambda _: None)
     file = "embedding.safetensors"
-    assert (alone / file).read_bytes() == (step_of(out, "embedding/language") / file).read_bytes()
+    assert (alone / file).read_bytes() == (step_of(out, "language_embedding") / file).read_bytes()
     print("the vectors are those of one machine")
 
 

@@ -54,13 +54,13 @@ def test_cancelling_a_training_of_two_processes_ends_all_of_it_and_the_next_run_
             wait_until(lambda: dagster.status(run) in ENDED, seconds=30, each=0.2)
             assert dagster.status(run) == "CANCELED"
             wait_until(lambda: not started.keys() & processes_of(out).keys(), seconds=20)
-            assert not step_of(out, "joint").exists()
+            assert not step_of(out, "m3h_model").exists()
             assert pool(dagster)["claimedSlots"] == pool(dagster)["pendingSteps"] == []
 
             run = dagster.launch("main", SNAPSHOT, ["m3h_model"])
             wait_until(lambda: dagster.status(run) in ENDED, each=0.2)
             assert dagster.status(run) == "SUCCESS"
-            lines = (step_of(out, "joint") / ".curves.jsonl").read_text().splitlines()
+            lines = (step_of(out, "m3h_model") / ".curves.jsonl").read_text().splitlines()
             assert [json.loads(line)["epoch"] for line in lines] == list(range(len(lines))), (
                 "an epoch was done again"
             )

@@ -113,7 +113,7 @@ def test_a_rank_that_dies_ends_the_job_and_the_next_run_goes_on(tmp_path):
         kill(pid, number)
         assert run.wait(90) != 0
         wait_until(lambda: not processes_of(out), seconds=40)
-        assert not step_of(out, "joint").exists()
+        assert not step_of(out, "m3h_model").exists()
     finish(materialize(out), out)
     assert same(weights(out), load_file(tmp_path / "unbroken" / "model.safetensors"))
     import mlflow

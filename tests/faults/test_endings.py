@@ -77,7 +77,7 @@ def test_a_training_that_is_interrupted_or_locked_out_says_so_and_goes_on(out):
     wait_until(lambda: epochs_done(out) > done or run.poll() is not None)
     kill(run.pid, signal.SIGTERM)
     assert error_of(run, out, 143).startswith("stopped by SIGTERM. What was finished is kept")
-    assert not step_of(out, "joint").exists()
+    assert not step_of(out, "m3h_model").exists()
     database = out / "mlflow" / "mlflow.db"
     with closing(locked(database)):
         run = materialize(out, **SHOWN, **{PATIENCE_VARIABLE: "0.5"})
@@ -93,7 +93,7 @@ def test_a_training_that_is_interrupted_or_locked_out_says_so_and_goes_on(out):
             run.wait(8)
         lock.execute("ROLLBACK")
     finish(run, out)
-    assert step_of(out, "joint").exists()
+    assert step_of(out, "m3h_model").exists()
 
 
 def test_the_workers_of_a_job_that_is_interrupted_print_nothing(out):
@@ -133,7 +133,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(small_disk, 
     assert error_of(run, out, 1).startswith("error: the disk is full, or a quota is used up: ")
     filler.unlink()
     finish(materialize(out, **SHOWN), out)
-    assert step_of(out, "joint").exists()
+    assert step_of(out, "m3h_model").exists()
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_a_training_that_is_killed_in_every_way_ends_as_if_it_never_was(out):
         assert run.poll() is None, (story, (out / "run.log").read_text()[-4000:])
         way(run, out)
         assert run.wait(60) != 0, story
-        assert not step_of(out, "joint").exists(), story
+        assert not step_of(out, "m3h_model").exists(), story
         state = step_of(out, ".joint.partial") / ".checkpoint" / "training.safetensors"
         if (
             way is not kill_dagster
@@ -141,7 +141,7 @@ def test_a_training_that_is_killed_in_every_way_ends_as_if_it_never_was(out):
     assert not step_of(out, ".joint.partial").exists()
     (run,) = runs_in_mlflow(out)
     assert run.info.status == "FINISHED"
-    facts = json.loads((step_of(out, "joint") / FACTS).read_text())
+    facts = json.loads((step_of(out, "m3h_model") / FACTS).read_text())
     assert facts["mlflow_run"] == run.info.run_id
     assert steps_of(run, "train_loss") == list(range(facts["epochs"])), story
     sampled = steps_of(run, "system/cpu_utilization_percentage")

@@ -316,5 +316,5 @@ def test_a_training_runs_under_slurm_is_cancelled_and_goes_on(slurm, tmp_path, m
     state = step_of(out, ".joint.partial") / ".checkpoint" / "training.safetensors"
     assert state.exists()
     finish(materialize(out, **more), out)
-    model = FittedModel.load(step_of(out, "joint") / "model")
+    model = FittedModel.load(step_of(out, "m3h_model") / "model")
     assert [task.name for task in model.tasks] == [task.name for task in TASKS]

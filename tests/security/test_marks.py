@@ -207,7 +207,7 @@ def test_marks_in_cells_headers_and_names_of_files_stay_out_of_dagster(tmp_path)
     (root / f"{MARK}.csv").write_text(ROW)
     night = Night(tmp_path / "out", "tables", root)
     assert night.result.returncode in (0, 1)
-    assert (tmp_path / "out/snapshots/2026-01-02/valid/labels/step.json").exists(), (
+    assert (tmp_path / "out/snapshots/2026-01-02/valid_labels/step.json").exists(), (
         night.result.stderr
     )
     assert night.traces() == []
@@ -283,7 +283,7 @@ def test_marks_in_mimic_iv_stay_out_of_dagster(tmp_path):
         (root / place / f"{MARK}.csv").write_text(ROW)
     night = Night(tmp_path / "out", "mimic-iv", root)
     snapshot = tmp_path / "out/snapshots/2026-01-02"
-    assert (snapshot / "valid/labels/step.json").exists(), night.result.stderr[-5000:]
+    assert (snapshot / "valid_labels/step.json").exists(), night.result.stderr[-5000:]
     assert holds_a_mark_in_quarantine(snapshot)
     assert night.traces() == []
 
@@ -298,7 +298,7 @@ def test_marks_in_haim_stay_out_of_dagster(tmp_path):
     (root / f"{MARK}.csv").write_text(ROW)
     night = Night(tmp_path / "out", "haim", root)
     snapshot = tmp_path / "out/snapshots/2026-01-02"
-    assert (snapshot / "valid/labels/step.json").exists(), night.result.stderr[-5000:]
+    assert (snapshot / "valid_labels/step.json").exists(), night.result.stderr[-5000:]
     assert holds_a_mark_in_quarantine(snapshot)
     assert night.traces() == []
 

@@ -55,7 +55,7 @@ def used(tmp_path_factory) -> Path:
         pl.DataFrame({"path": paths}).write_parquet(to / "images.parquet")
         return {}
 
-    produce(out / "snapshots" / "2026-01-01" / "valid" / "images", "key", build)
+    produce(out / "snapshots" / "2026-01-01" / "valid_images", "key", build)
     return out
 
 
@@ -90,7 +90,7 @@ def cells_that_name(out: Path, place: Path) -> list[str]:
 
 
 def images(out: Path) -> list[str | None]:
-    step = read_step(out / "snapshots" / "2026-01-01" / "valid" / "images")
+    step = read_step(out / "snapshots" / "2026-01-01" / "valid_images")
     assert step.key == "key"
     return pl.read_parquet(step.folder / "images.parquet")["path"].to_list()
 
@@ -139,12 +139,14 @@ def test_a_folder_older_than_the_record_is_known_by_mlflow_s_store(moved):
 
 def test_a_kill_between_two_renames_loses_no_step(moved):
     _, new = moved
-    images_step = new / "snapshots" / "2026-01-01" / "valid" / "images"
-    shutil.copytree(images_step, images_step.with_name(".images.partial"))
-    images_step.rename(images_step.with_name(".images.old"))
+    images_step = new / "snapshots" / "2026-01-01" / "valid_images"
+    shutil.copytree(images_step, images_step.with_name(".valid_images.partial"))
+    images_step.rename(images_step.with_name(".valid_images.old"))
     update_location(new)
     assert images(new)[0] == f"{new}/demo/1.jpg"
-    assert [folder.name for folder in images_step.parent.iterdir() if folder.is_dir()] == ["images"]
+    assert [folder.name for folder in images_step.parent.iterdir() if folder.is_dir()] == [
+        "valid_images"
+    ]
 
 
 @pytest.mark.parametrize("where", ["beside", "within its old place"])

@@ -129,7 +129,7 @@ def finish(run: subprocess.Popen[str], out: Path) -> None:
     assert run.wait(200) == 0, (out / "run.log").read_text()[-4000:]
 
 
-def weights(out: Path, step: str = "joint") -> dict[str, np.ndarray]:
+def weights(out: Path, step: str = "m3h_model") -> dict[str, np.ndarray]:
     return load_file(step_of(out, step) / "model" / "model.safetensors")
 
 

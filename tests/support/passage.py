@@ -15,34 +15,37 @@ from m3h_pipeline.contracts.model import TABLES
 from m3h_pipeline.contracts.split import SplitResult, split_rows
 from m3h_pipeline.features.as_of import write_inputs
 from m3h_pipeline.sources import Settings, Source, extract
+from m3h_pipeline.state.layout import valid_folder
 
 
 class Passage:
-    """A source's tables in ``to``: ``ingested/``, ``valid/<table>/`` and ``inputs/``."""
+    """A source's tables in ``to``: ``ingested/``, ``valid_<table>/`` and ``inputs/``."""
 
     def __init__(self, source: Source, to: Path, settings: Settings | None = None) -> None:
         self.to = to
         self.ingested = to / "ingested"
         inputs = to / "inputs"
-        for folder in (self.ingested, inputs, *(to / "valid" / table for table in TABLES)):
+        for folder in (self.ingested, inputs, *(valid_folder(to, table) for table in TABLES)):
             folder.mkdir(parents=True)
         source.check()
         self.facts: dict[str, Any] = extract(source, self.ingested, settings or Settings())
         self.split: dict[str, SplitResult] = {table: self._split(table) for table in TABLES}
-        (to / "valid/samples/columns.json").write_bytes(
+        (valid_folder(to, "samples") / "columns.json").write_bytes(
             (self.ingested / "columns.json").read_bytes()
         )
-        write_inputs({table: to / "valid" / table for table in TABLES}, inputs)
+        write_inputs({table: valid_folder(to, table) for table in TABLES}, inputs)
 
     def _split(self, table: str) -> SplitResult:
-        valid = self.to / "valid"
         own = self.ingested / "signals.json"
-        samples = None if table == "samples" else valid / "samples/samples.parquet"
+        samples = (
+            None if table == "samples" else valid_folder(self.to, "samples") / "samples.parquet"
+        )
+        valid = valid_folder(self.to, table)
         return split_rows(
             table,
             self.ingested / f"{table}.parquet",
-            valid / table / f"{table}.parquet",
-            valid / table / "quarantine.parquet",
+            valid / f"{table}.parquet",
+            valid / "quarantine.parquet",
             samples=samples,
             quarantined_samples=samples and samples.with_name("quarantine.parquet"),
             tasks=[
@@ -58,12 +61,12 @@ class Passage:
 
     def valid(self, table: str) -> pl.DataFrame:
         """What was kept of a table."""
-        return pl.read_parquet(self.to / "valid" / table / f"{table}.parquet")
+        return pl.read_parquet(valid_folder(self.to, table) / f"{table}.parquet")
 
     def reasons(self, table: str) -> list[tuple[str, str]]:
         """Rule and reason of each row of a table that was quarantined."""
         return (
-            pl.read_parquet(self.to / "valid" / table / "quarantine.parquet")
+            pl.read_parquet(valid_folder(self.to, table) / "quarantine.parquet")
             .select("rule", "reason")
             .rows()
         )

@@ -63,7 +63,7 @@ def make_snapshot(hospital: Path, out: Path, day: str) -> None:
                 tasks=[],
             )
 
-        valid[table] = make(f"valid/{table}", split, ingested)
+        valid[table] = make(f"valid_{table}", split, ingested)
     inputs = make(
         "inputs",
         lambda to: write_inputs({name: s.folder for name, s in valid.items()}, to),
@@ -78,7 +78,7 @@ def make_snapshot(hospital: Path, out: Path, day: str) -> None:
         }
         write_arrays(to / "embedding.safetensors", arrays)
 
-    embedded = {modality: make(f"embedding/{modality}", embed, inputs) for modality in MODALITIES}
+    embedded = {modality: make(f"{modality}_embedding", embed, inputs) for modality in MODALITIES}
     folders = {modality: step.folder for modality, step in embedded.items()}
     cohort = make(
         "cohort",
@@ -92,7 +92,9 @@ def make_snapshot(hospital: Path, out: Path, day: str) -> None:
             {"a": draw.normal(size=n), "b": draw.normal(size=(n, 2))},
         )
 
-    arms = [make(arm, predict, cohort) for arm in ("joint", "single_task", "trees")]
+    arms = [
+        make(arm, predict, cohort) for arm in ("m3h_model", "single_task_models", "tree_models")
+    ]
 
     def report(to: Path) -> None:
         ids = Cohort.load(cohort.folder).sample_ids

@@ -8,12 +8,10 @@ from pathlib import Path
 
 from opened_files import FileEvent
 
-from m3h_pipeline.defs.io_manager import step_name
 from m3h_pipeline.state.steps import Step, read_step
 
 # Steps that an asset makes beside its own -> that asset.
 FURTHER_STEPS = {"gate": "model_version", "modalities": "m3h_model"}
-_GROUPS = ("valid", "embedding")
 
 
 def steps_read(events: Iterable[FileEvent], snapshot: Path) -> dict[str, set[str]]:
@@ -51,25 +49,20 @@ def _finished_steps(snapshot: Path) -> dict[str, Step]:
 
 
 def _merge_further(read: dict[str, set[str]]) -> dict[str, set[str]]:
-    owner = {step: step_name(asset) for step, asset in FURTHER_STEPS.items()}
     merged: dict[str, set[str]] = defaultdict(set)
     for name, parts in read.items():
-        merged[owner.get(name, name)] |= {owner.get(part, part) for part in parts}
+        merged[FURTHER_STEPS.get(name, name)] |= {FURTHER_STEPS.get(part, part) for part in parts}
     return merged
 
 
 def name_of(path: Path, snapshot: Path) -> str:
     """The step that a file belongs to, also while that is made.
 
-    >>> name_of(Path("/s/valid/.notes.partial/notes.parquet"), Path("/s"))
-    'valid/notes'
+    >>> name_of(Path("/s/.valid_notes.partial/notes.parquet"), Path("/s"))
+    'valid_notes'
     >>> name_of(Path("/s/.cohort.lock"), Path("/s"))
     'cohort'
     """
-    names = []
-    for part in path.relative_to(snapshot).parts:
-        is_hidden = part.startswith(".") and part.endswith((".partial", ".lock", ".old"))
-        names.append(part[1:].rpartition(".")[0] if is_hidden else part)
-        if names[-1] not in _GROUPS:
-            break
-    return "/".join(names)
+    name = path.relative_to(snapshot).parts[0]
+    is_hidden = name.startswith(".") and name.endswith((".partial", ".lock", ".old"))
+    return name[1:].rpartition(".")[0] if is_hidden else name
