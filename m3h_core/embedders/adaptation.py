@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _THUMBNAIL = 16
 SIDE = 64
+# Counts the ways in which vectors were computed: those of another are not taken from a cache.
+VERSION = b"2"
 _PATCH = 6
 _STRIDE = 2
 _GRID = 3
@@ -83,7 +85,8 @@ class ImageAdaptation:
                 torch.from_numpy(self.arrays[f"{name}/{i}"]).to(part.device)
                 for name in ("components", "offset")
             )
-            projections.append(part @ components - offset)
+            # A sum for each row: a matrix product rounds a row by its place in the batch.
+            projections.append((part[:, :, None] * components).sum(1) - offset)
         return torch.cat(projections, dim=1).clamp(-_LIMIT, _LIMIT)
 
     @classmethod

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from m3h_core.embedders.adaptation import ImageAdaptation
+from m3h_core.embedders.adaptation import VERSION, ImageAdaptation
 from m3h_core.embedders.base import (
     Embedder,
     Progress,
@@ -142,7 +142,7 @@ class VisionEmbedder(Embedder):
         if not keys:
             return self
         if self.weights is None:
-            self._fitted_on = content_key(self.encoder.key(self.batch_size), *keys).hex()
+            self._fitted_on = content_key(self.encoder.key(self.batch_size), VERSION, *keys).hex()
             self._adaptation = self._adapt(store, keys)
             self.width += self._adaptation.width
             self.report |= {
