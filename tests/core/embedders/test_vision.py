@@ -18,6 +18,7 @@ from m3h_core.embedders import (
     VisionEmbedder,
     load_embedder,
 )
+from m3h_core.embedders.adaptation import SIDE, ImageAdaptation
 from m3h_core.embedders.image_files import read_image
 
 
@@ -197,6 +198,18 @@ def test_dicom_without_pydicom_says_what_to_install(vision, monkeypatch):
     )
     with pytest.raises(ValueError, match=r"pip install 'm3h\[dicom\]'"):
         vision.transform([[(0.0, "PA", b"\0" * 128 + b"DICM")]])
+
+
+@pytest.mark.slow(2)
+def test_adaptation_gives_an_image_the_same_vector_wherever_it_stands_in_a_batch():
+    draw = np.random.default_rng(0)
+    rows = draw.random((58, 1360 + SIDE**2), dtype=np.float32)
+    adaptation = ImageAdaptation.fit_rows(rows, seed=0)
+    order = draw.permutation(58)
+    vectors = adaptation.transform_rows(rows, batch_size=32)
+    assert adaptation.transform_rows(rows[order], batch_size=32).tobytes() == (
+        vectors[order].tobytes()
+    )
 
 
 @pytest.mark.slow(5)
