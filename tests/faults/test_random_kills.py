@@ -1,7 +1,7 @@
 """The tiny main job, killed at random moments: every resumed run ends with the same bytes.
 
-The number of kills is ``M3H_TEST_KILLS``; without it the test is skipped, since a hundred take half
-an hour (``make test-kills``).
+The number of kills is ``M3H_TEST_KILLS``; without it the test is skipped, since a hundred take an
+hour (``make test-kills``).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from launched import kill, processes_of, wait_until
 KILLS = int(os.environ.get("M3H_TEST_KILLS", "0"))
 SEED = int(os.environ.get("M3H_TEST_SEED", "0"))
 RESULTS = ("metrics.json", "tim.json", "predictions.parquet")
+KILLS_PER_RUN = 8
 # What a killed run leaves behind ends by itself within this time (jobs die with their parent).
 SECONDS_TO_END = 60
 
@@ -45,6 +46,10 @@ def read_results(out: Path) -> dict[str, bytes]:
     return {name: (out / "latest" / name).read_bytes() for name in RESULTS}
 
 
+def count_steps(out: Path) -> int:
+    return len(list(out.glob("snapshots/*/[!.]*/step.json")))
+
+
 def kill_some(run: subprocess.Popen[bytes], out: Path, draw: random.Random) -> str:
     """Kill the command, its whole group, or any one of its processes; returns what was killed."""
     choice = draw.choice(["command", "group", "process"])
@@ -65,6 +70,8 @@ def test_every_resumed_run_ends_with_the_same_bytes(tmp_path):
     assert unbroken.wait() == 0, (tmp_path / "unbroken.log").read_text()[-4000:]
     duration = time.monotonic() - begin
     expected = read_results(tmp_path / "unbroken")
+    n_steps = count_steps(tmp_path / "unbroken")
+    finished_at_kills: list[int] = []
     kills = 0
     finished_runs = 0
     while kills < KILLS:
@@ -73,8 +80,10 @@ def test_every_resumed_run_ends_with_the_same_bytes(tmp_path):
         kills_of_this_run = 0
         while True:
             run = start(out)
-            # A quarter of a run lets each be killed several times, at every step.
-            seconds = draw.uniform(0, duration / 4) if kills < KILLS else None
+            # A run that goes on skips what is finished, so that half a whole run's time reaches
+            # every step, from the first attempt's to the last one's.
+            is_last = kills == KILLS or kills_of_this_run == KILLS_PER_RUN
+            seconds = None if is_last else draw.uniform(0, duration / 2)
             try:
                 assert run.wait(seconds) == 0, log.read_text()[-4000:]
                 break
@@ -84,8 +93,17 @@ def test_every_resumed_run_ends_with_the_same_bytes(tmp_path):
             kills_of_this_run += 1
             run.wait(SECONDS_TO_END * 5)
             wait_until(lambda out=out: not processes_of(out), seconds=SECONDS_TO_END, each=0.2)
-            print(f"kill {kills}: {choice} after {seconds:.1f} s", flush=True)
+            finished = count_steps(out)
+            finished_at_kills.append(finished)
+            print(
+                f"kill {kills}: {choice} after {seconds:.1f} s, {finished} of {n_steps} steps done",
+                flush=True,
+            )
         assert read_results(out) == expected, out
         assert not processes_of(out)
         finished_runs += 1
         print(f"run {finished_runs}: {kills_of_this_run} kills, the same bytes", flush=True)
+    if KILLS >= 50:
+        # Kills that never reach the end say nothing about it.
+        assert min(finished_at_kills) == 0
+        assert max(finished_at_kills) >= n_steps - 2
