@@ -34,6 +34,7 @@ class ImageEncoder:
         self.image_size = image_size
         self.seed = seed
         self._network: Any = None
+        self._saved_weights: Path | None = None
         self._sha256 = ""
 
     def features(self, batch: torch.Tensor) -> torch.Tensor:
@@ -75,10 +76,12 @@ class ImageEncoder:
             self._sha256 = digest.hexdigest()
         return self._sha256
 
-    def load(self, file: Path | None = None) -> Any:
-        """The network, created at the first use; its weights from a saved embedder's ``file`` where
-        given.
-        """
+    def use_weights(self, file: Path) -> None:
+        """Read the weights from the file of a saved embedder, at the first use."""
+        self._saved_weights = file
+
+    def load(self) -> Any:
+        """The network, created at the first use."""
         if self._network is None:
             import torch
 
@@ -93,6 +96,7 @@ class ImageEncoder:
                     + (f"; near: {', '.join(near)}" if near else "")
                 )
             config = timm.get_pretrained_cfg(self.model)
+            file = self._saved_weights
             # Vision transformers are built for one size.
             if config is not None and config.fixed_input_size:
                 options["img_size"] = self.image_size

@@ -379,7 +379,7 @@ class VisionEmbedder(Embedder):
             embedder._adaptation = ImageAdaptation(adaptation)
         if "scaler/mean" in arrays:
             embedder._scaler = Scaler.from_arrays(arrays)
-        embedder.encoder.load(folder / _WEIGHTS)
+        embedder.encoder.use_weights(folder / _WEIGHTS)
         return embedder
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from m3h_pipeline.config import toml_text
 from m3h_pipeline.config.data import DEMO_SNAPSHOT, SourceConfig
+from m3h_pipeline.config.launching import LauncherConfig
 from m3h_pipeline.config.modelling import TimConfig, TrainingConfig
 from m3h_pipeline.config.sections import Config
 from m3h_pipeline.errors import InputError
@@ -68,7 +69,10 @@ def create(source: str | None, path: Path | None, size: str | None) -> Config:
         raise InputError(f"--source {name} needs --path, the folder that holds the data")
     # The tiny demo is for trying and testing: as little of everything as still runs every part.
     tiny = Config(
-        training=TrainingConfig(epochs=10, tree_rounds=20, bootstrap=100), tim=TimConfig(tasks=4)
+        training=TrainingConfig(epochs=10, tree_rounds=20, bootstrap=100),
+        tim=TimConfig(tasks=4),
+        # Starting a process takes longer than all that it would train.
+        launcher=LauncherConfig(workers=1),
     )
     place = str(path.resolve()) if path else ""
     try:
