@@ -38,7 +38,7 @@ def same_rows(root: Path, scratch: Path) -> int:
 
 def _floor(root: Path, scratch: Path, more: dict[str, str], order: str) -> int:
     from m3h_pipeline.sources.tasks_file import load_signals
-    from m3h_pipeline.state.database import literal, open_database, write_parquet
+    from m3h_pipeline.state.database import open_database, quote_literal, write_parquet
 
     items = ", ".join(f"'{item}'" for signal in load_signals() for item in signal.mimic_iv)
     parts = []
@@ -48,19 +48,19 @@ def _floor(root: Path, scratch: Path, more: dict[str, str], order: str) -> int:
         ("icu/procedureevents", "starttime"),
     ):
         file = next(root.glob(f"{table}.*"))
-        scan = f"read_parquet({literal(file)}, file_row_number = true)"
+        scan = f"read_parquet({quote_literal(file)}, file_row_number = true)"
         row = "file_row_number + 1"
         if file.suffix != ".parquet":
             scan = (
-                f"read_csv({literal(file)}, all_varchar = true, header = true, delim = ',', quote "
-                "= '\"')"
+                f"read_csv({quote_literal(file)}, all_varchar = true, header = true, "
+                "delim = ',', quote = '\"')"
             )
             row = "row_number() OVER ()"
         if more:
             scan = f"(SELECT *, {row} AS row FROM {scan})"
         value, unit = ("1", "NULL") if "procedure" in table else ("valuenum", "valueuom")
         columns = "".join(
-            f", {sql.format(file=literal(file.name))} AS {name}" for name, sql in more.items()
+            f", {sql.format(file=quote_literal(file.name))} AS {name}" for name, sql in more.items()
         )
         parts.append(
             f"""SELECT hadm_id::VARCHAR AS stay_id, {time}::TIMESTAMP AS time,

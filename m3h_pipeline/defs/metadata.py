@@ -27,7 +27,7 @@ def table_schema(table: str) -> dict[str, dg.TableSchema]:
 
 def mlflow_link(out: Path, route: str) -> dg.UrlMetadataValue:
     """A link to a place within MLflow's pages; `Workspace.connect` comes first."""
-    return dg.MetadataValue.url(f"{tracking.page(out)}/{route}")
+    return dg.MetadataValue.url(f"{tracking.find_page(out)}/{route}")
 
 
 def chart_metadata(chart: Any, title: str) -> dg.MarkdownMetadataValue:

@@ -124,8 +124,12 @@ def model_version(
     return to_materialization(
         version,
         {
-            "model card and review": mlflow_link(workspace.root, tracking.version_route(number)),
-            "MLflow run": mlflow_link(workspace.root, tracking.run_route(version.info["run_id"])),
+            "model card and review": mlflow_link(
+                workspace.root, tracking.get_version_route(number)
+            ),
+            "MLflow run": mlflow_link(
+                workspace.root, tracking.get_run_route(version.info["run_id"])
+            ),
             "tasks judged": verdict["judged"],
             "champion then": verdict["champion"] or "none",
             "anchor then": verdict["anchor"] or "none",

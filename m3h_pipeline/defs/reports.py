@@ -129,7 +129,7 @@ def tim_report(
     ]
     step = workspace.produce(context, "tim_report", decided_by, build)
     workspace.connect()
-    link = mlflow_link(workspace.root, tracking.run_route(mlflow_run, "tim.json"))
+    link = mlflow_link(workspace.root, tracking.get_run_route(mlflow_run, "tim.json"))
     return to_materialization(
         step,
         _chart_interaction(read_json(step.folder / "tim.json"), tasks),
@@ -181,8 +181,8 @@ def report(
     embedded = by_modality(others)
     version = model_version.info
     workspace.connect()
-    route = tracking.run_route(m3h_model.info["mlflow_run"])
-    run_url = f"{tracking.page(workspace.root)}/{route}"
+    route = tracking.get_run_route(m3h_model.info["mlflow_run"])
+    run_url = f"{tracking.find_page(workspace.root)}/{route}"
 
     def build(to: Path):
         facts = write_page(
@@ -206,13 +206,15 @@ def report(
         latest = publish(
             workspace.root, step.folder, scores.folder / "scores.parquet" if has_scores else None
         )
-    report_route = tracking.run_route(version["run_id"], "report.html")
+    report_route = tracking.get_run_route(version["run_id"], "report.html")
     return to_materialization(
         step,
         {
             "report": dg.MetadataValue.path(str(latest / "report.html")),
             "report in MLflow": mlflow_link(workspace.root, report_route),
-            "model card": mlflow_link(workspace.root, tracking.version_route(version["version"])),
+            "model card": mlflow_link(
+                workspace.root, tracking.get_version_route(version["version"])
+            ),
             "snapshots removed": ", ".join(remove_surplus_snapshots(workspace)) or "none",
         },
         _chart_comparison(read_json(latest / "metrics.json")),

@@ -161,7 +161,7 @@ def scores(
     elif workspace.find_step(context.partition_key, "scores") is None:
         # What comes after finds a night without scores.
         _write_none(context, workspace, f"version {version.version} is on trial", applies=True)
-    card = mlflow_link(workspace.root, tracking.version_route(version.version))
+    card = mlflow_link(workspace.root, tracking.get_version_route(version.version))
     return to_materialization(
         step,
         {"model card": card, "approved": bool(approved)},

@@ -117,7 +117,7 @@ def m3h_model(
     workspace.connect()
     losses = charts.draw_losses(list(read_curves(joint.folder / CURVES).values()))
     metadata: dict[str, Any] = {
-        "MLflow run": mlflow_link(workspace.root, tracking.run_route(joint.info["mlflow_run"])),
+        "MLflow run": mlflow_link(workspace.root, tracking.get_run_route(joint.info["mlflow_run"])),
         "losses": chart_metadata(losses, "losses"),
     }
     if workspace.config.modalities.retrain:

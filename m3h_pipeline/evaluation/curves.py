@@ -41,7 +41,7 @@ def describe_curves(cohort: Cohort, task: TaskSpec, predictions: np.ndarray) -> 
             "bins": [_describe_mean(y_true[at], y_score[at], subjects[at]) for at in bins],
         }
     is_positive = y_true == 1
-    points = operating_points(is_positive, y_score)
+    points = find_operating_points(is_positive, y_score)
     return {
         "prevalence": round_value(is_positive.mean()),
         "bins": [_describe_share(is_positive[at], y_score[at], subjects[at]) for at in bins],
@@ -85,14 +85,14 @@ def _describe_bin(
     }
 
 
-def operating_points(is_positive: np.ndarray, y_score: np.ndarray) -> list[dict[str, Any]]:
+def find_operating_points(is_positive: np.ndarray, y_score: np.ndarray) -> list[dict[str, Any]]:
     """What flagging all rows at or above a threshold does, for up to 50 thresholds, the highest
     first.
 
     ``is_positive`` bool [n], ``y_score`` [n]. Left out are thresholds that flag, or leave, fewer
     than 10 rows.
 
-    >>> point = operating_points(np.arange(40) >= 20, np.arange(40) / 40)[0]
+    >>> point = find_operating_points(np.arange(40) >= 20, np.arange(40) / 40)[0]
     >>> {name: point[name] for name in ("threshold", "flagged", "sensitivity", "specificity")}
     {'threshold': 0.75, 'flagged': 0.25, 'sensitivity': 0.5, 'specificity': 1.0}
     """

@@ -15,7 +15,7 @@ import duckdb
 
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources.columns import Columns
-from m3h_pipeline.state.database import literal, open_database, spill_folder, write_parquet
+from m3h_pipeline.state.database import open_database, quote_literal, spill_folder, write_parquet
 
 # modality -> the table that it comes from, and its columns beside sample_id; hours: relative to the
 # prediction time.
@@ -45,7 +45,7 @@ def write_inputs(
     """
     features = Columns.load(valid["samples"]).features
     with open_database(spill_folder(to, spill), memory_limit) as connection:
-        samples = f"read_parquet({literal(valid['samples'] / 'samples.parquet')})"
+        samples = f"read_parquet({quote_literal(valid['samples'] / 'samples.parquet')})"
         columns_present = [
             row[0] for row in connection.execute(f"DESCRIBE FROM {samples}").fetchall()
         ]
@@ -82,15 +82,15 @@ def _write_given(connection: duckdb.DuckDBPyConnection, file: Path, to: Path) ->
     """The vectors of each modality that has any. They have no time: the hospital computed them as
     of the prediction.
     """
-    vectors = f"read_parquet({literal(file)}) JOIN samples USING (sample_id)"
+    vectors = f"read_parquet({quote_literal(file)}) JOIN samples USING (sample_id)"
     modalities = connection.execute(
         f"SELECT DISTINCT modality FROM {vectors} ORDER BY modality"
     ).fetchall()
     return {
         f"given {modality}": write_parquet(
             connection,
-            f"SELECT sample_id, vector FROM {vectors} WHERE modality = {literal(modality)} ORDER "
-            "BY sample_id",
+            f"SELECT sample_id, vector FROM {vectors} WHERE modality = {quote_literal(modality)} "
+            "ORDER BY sample_id",
             to / f"given_{modality}.parquet",
         )
         for (modality,) in modalities
@@ -104,6 +104,6 @@ def _known_in_time(file: Path) -> str:
     return f"""
         SELECT record.*, samples.sample_id,
             date_diff('microsecond', samples.prediction_time, record.time) / 3600e6 AS hours
-        FROM read_parquet({literal(file)}) record JOIN samples USING (stay_id)
+        FROM read_parquet({quote_literal(file)}) record JOIN samples USING (stay_id)
         WHERE record.time <= samples.prediction_time
             AND record.available_time <= samples.prediction_time"""

@@ -60,9 +60,9 @@ def refuse_another_encoding(file: Path, limit: int | None = _SAMPLE) -> None:
     """
     try:
         beginning = next(_blocks(file), b"")
-        if encoding := _wide(beginning):
+        if encoding := _find_wide_encoding(beginning):
             raise InputError(f"{file} is in {encoding}, not in UTF-8: {_command(file, encoding)}")
-        seen = _look(file, limit)
+        seen = _count_lines(file, limit)
     except (OSError, EOFError, zlib.error):
         # Whoever reads the file says what is wrong with it.
         return
@@ -86,7 +86,7 @@ def refuse_another_encoding(file: Path, limit: int | None = _SAMPLE) -> None:
 def conversion(file: Path) -> str:
     """What to do about a small text that is not UTF-8, as half a sentence."""
     beginning = next(_blocks(file), b"")
-    return _command(file, _wide(beginning) or _guess(beginning)[0])
+    return _command(file, _find_wide_encoding(beginning) or _guess(beginning)[0])
 
 
 def _command(file: Path, encoding: str) -> str:
@@ -100,7 +100,7 @@ def _command(file: Path, encoding: str) -> str:
     return f"convert it with `{command}`, put the new file in its place and run again"
 
 
-def _wide(beginning: bytes) -> str | None:
+def _find_wide_encoding(beginning: bytes) -> str | None:
     """An encoding of two or four bytes a character; without a mark, by the zeros between."""
     for mark, encoding in _MARKS:
         if beginning.startswith(mark):
@@ -114,7 +114,7 @@ def _wide(beginning: bytes) -> str | None:
     return "UTF-16LE" if zeros[1] > zeros[0] else "UTF-16BE"
 
 
-def _look(file: Path, limit: int | None) -> _Seen:
+def _count_lines(file: Path, limit: int | None) -> _Seen:
     seen = _Seen()
     rest = b""
     read = 0

@@ -152,11 +152,11 @@ def write_description(version: str, run_id: str, card: str) -> None:
     """
     from mlflow import MlflowClient
 
-    more = f"\n\n[The whole report]({tracking.run_route(run_id, 'report.html')})"
+    more = f"\n\n[The whole report]({tracking.get_run_route(run_id, 'report.html')})"
     if len(card) + len(more) > _LONGEST_DESCRIPTION:
         more = (
             "\n\nThe rest is in [the whole "
-            f"card]({tracking.run_route(run_id, 'model_card.md')}).{more}"
+            f"card]({tracking.get_run_route(run_id, 'model_card.md')}).{more}"
         )
         card = card[: _LONGEST_DESCRIPTION - len(more)].rpartition("\n")[0]
     MlflowClient().update_model_version(tracking.MODEL_NAME, version, description=card + more)

@@ -96,7 +96,7 @@ def find_run(key: str) -> Run | None:
     return runs[0] if runs else None
 
 
-def page(out: Path) -> str:
+def find_page(out: Path) -> str:
     """Where a person opens MLflow: the server that is connected to, else where `m3h ui` serves it,
     or last did.
     """
@@ -108,7 +108,7 @@ def page(out: Path) -> str:
     return os.environ.get(PAGE_VARIABLE) or read_last_server(out).mlflow_page
 
 
-def run_route(run_id: str, file: str = "") -> str:
+def get_run_route(run_id: str, file: str = "") -> str:
     """The place of a run, or of one of its files, within MLflow's pages."""
     from mlflow import MlflowClient
 
@@ -116,7 +116,7 @@ def run_route(run_id: str, file: str = "") -> str:
     return f"#/experiments/{experiment}/runs/{run_id}" + (f"/artifacts/{file}" if file else "")
 
 
-def version_route(version: str) -> str:
+def get_version_route(version: str) -> str:
     """The place of a registered version within MLflow's pages."""
     return f"#/models/{MODEL_NAME}/versions/{version}"
 

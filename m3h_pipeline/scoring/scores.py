@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import polars as pl
 
-from m3h_pipeline.state.database import literal
+from m3h_pipeline.state.database import quote_literal
 from m3h_pipeline.state.locks import hold_lock
 from m3h_pipeline.state.permissions import create_private_file
 
@@ -141,7 +141,7 @@ def publish_scores(out: Path, scores: Path) -> None:
     create_private_file(partial)
     partial.write_bytes(scores.read_bytes())
     partial.replace(latest / FILE)
-    added = f"FROM read_parquet({literal(scores)})"
+    added = f"FROM read_parquet({quote_literal(scores)})"
     _rewrite(
         out,
         f"WHERE (snapshot, model_version) NOT IN (SELECT (snapshot, model_version) {added})",
@@ -160,7 +160,7 @@ def erase_subjects(out: Path, subjects: Container[str]) -> int:
         partial.unlink(missing_ok=True)
     rows = {subject: n for subject, n in _subjects(out).items() if subject in subjects}
     if rows:
-        _rewrite(out, f"WHERE subject_id NOT IN ({', '.join(map(literal, sorted(rows)))})")
+        _rewrite(out, f"WHERE subject_id NOT IN ({', '.join(map(quote_literal, sorted(rows)))})")
     return sum(rows.values())
 
 
@@ -176,7 +176,7 @@ def drop_snapshot(out: Path, label: str) -> int:
         ).fetchone()
     rows = counted[0] if counted else 0
     if rows:
-        _rewrite(out, f"WHERE snapshot <> {literal(label)}")
+        _rewrite(out, f"WHERE snapshot <> {quote_literal(label)}")
     return rows
 
 
@@ -209,7 +209,7 @@ def _rewrite(out: Path, kept: str, added: str = "") -> None:
             partial.chmod(0o600)
             parts = [added] if added else []
             if file.exists():
-                database.execute(f"ATTACH {literal(file)} AS old (READ_ONLY)")
+                database.execute(f"ATTACH {quote_literal(file)} AS old (READ_ONLY)")
                 parts.insert(0, f"FROM old.scores {kept}")
             database.execute(f"CREATE TABLE scores AS {' UNION ALL BY NAME '.join(parts)}")
         os.replace(partial, file)

@@ -17,7 +17,12 @@ import polars as pl
 from m3h_pipeline.sources.base import Settings
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable
 from m3h_pipeline.sources.splits import split_subjects
-from m3h_pipeline.state.database import identifier, literal, use_one_thread, write_parquet
+from m3h_pipeline.state.database import (
+    quote_identifier,
+    quote_literal,
+    use_one_thread,
+    write_parquet,
+)
 from m3h_pipeline.state.sql import render_sql
 
 _SQL = Path(__file__).parent
@@ -35,7 +40,7 @@ _WITH_ALL_VALUES = ("code", "task", "source_file")
 
 def define_time_macros(connection: duckdb.DuckDBPyConnection, timezone: str) -> None:
     """Make ``in_utc`` of a naive time of this time zone, and ``from_utc`` back to it."""
-    zone = literal(timezone)
+    zone = quote_literal(timezone)
     in_utc = from_utc = "x"
     if timezone != "UTC":
         in_utc = f"(x AT TIME ZONE {zone}) AT TIME ZONE 'UTC'"
@@ -128,7 +133,7 @@ class Extraction:
         file = self.reader.scratch / f"{name}.parquet"
         frame.write_parquet(file)
         self.connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE {name} AS FROM read_parquet({literal(file)})"
+            f"CREATE OR REPLACE TEMP TABLE {name} AS FROM read_parquet({quote_literal(file)})"
         )
         file.unlink()
 
@@ -173,13 +178,13 @@ class Extraction:
 
         ``types``: what `enumerate` made for some of its columns.
         """
-        names = ", ".join(literal(table.name) for table in self.tables.values())
+        names = ", ".join(quote_literal(table.name) for table in self.tables.values())
         enums = self.enumerate(file.stem, source_file=f"SELECT unnest([{names}]::VARCHAR[])")
         enums |= types or {}
         kinds = {column: enums.get(column, kind) for column, kind in schema.items()}
         absent = ", ".join(f'NULL::{kind} AS "{column}"' for column, kind in kinds.items())
         columns = ", ".join(
-            f'({self.expressions.get(column, identifier(column))})::{kind} AS "{column}"'
+            f'({self.expressions.get(column, quote_identifier(column))})::{kind} AS "{column}"'
             for column, kind in kinds.items()
         )
         # The empty first part gives the columns that these rows lack, all of them where there are
@@ -211,7 +216,7 @@ class Extraction:
         """SQL of the raw table that the lineage counts a row of ``table`` under: where a table is
         made of several files, each row says of which.
         """
-        return self.expressions.get("source_file", literal(table))
+        return self.expressions.get("source_file", quote_literal(table))
 
     def count(self, table: str, raw: str, rows: str) -> int:
         """Note the rows of a raw table by reason (null: kept)."""

@@ -85,14 +85,14 @@ def write_parquet(
     time, at most.
     """
     options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {group}"
-    count = connection.execute(f"COPY ({query}) TO {literal(file)} ({options})").fetchone()
+    count = connection.execute(f"COPY ({query}) TO {quote_literal(file)} ({options})").fetchone()
     return int(count[0]) if count else 0
 
 
-def literal(value: object) -> str:
+def quote_literal(value: object) -> str:
     """A text as an SQL literal.
 
-    >>> literal("o'clock"), literal(None)
+    >>> quote_literal("o'clock"), quote_literal(None)
     ("'o''clock'", 'NULL')
     """
     if value is None:
@@ -100,10 +100,10 @@ def literal(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-def identifier(name: str) -> str:
+def quote_identifier(name: str) -> str:
     """A name as SQL takes it.
 
-    >>> print(identifier('the "best" of'))
+    >>> print(quote_identifier('the "best" of'))
     "the ""best"" of"
     """
     return '"' + name.replace('"', '""') + '"'

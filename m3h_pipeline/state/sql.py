@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m3h_pipeline.state.database import identifier, literal
+from m3h_pipeline.state.database import quote_identifier, quote_literal
 
 if TYPE_CHECKING:
     import jinja2
@@ -34,6 +34,6 @@ def _environment(folder: Path) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["literal"] = literal
-    environment.filters["identifier"] = identifier
+    environment.filters["literal"] = quote_literal
+    environment.filters["identifier"] = quote_identifier
     return environment

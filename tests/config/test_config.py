@@ -204,11 +204,11 @@ def test_links_lead_to_the_server_without_its_password_or_to_what_m3h_ui_serves(
         ("sqlite:////srv/mlflow.db", "http://127.0.0.1:5000"),
     ]:
         monkeypatch.setattr(mlflow, "get_tracking_uri", lambda uri=uri: uri)
-        assert tracking.page(tmp_path) == page
+        assert tracking.find_page(tmp_path) == page
     with lock_server(tmp_path) as lock:
         record_server(lock, 3001, 5001)
         assert is_served(tmp_path)
     assert not is_served(tmp_path)
-    assert tracking.page(tmp_path) == "http://127.0.0.1:5001"
+    assert tracking.find_page(tmp_path) == "http://127.0.0.1:5001"
     monkeypatch.setenv(tracking.PAGE_VARIABLE, "http://127.0.0.1:5002")
-    assert tracking.page(tmp_path) == "http://127.0.0.1:5002"
+    assert tracking.find_page(tmp_path) == "http://127.0.0.1:5002"

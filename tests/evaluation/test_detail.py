@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from m3h_core import Cohort, FitConfig, TaskSpec, fit
 from m3h_core.data.cohort import TEST
-from m3h_pipeline.evaluation.curves import operating_points
+from m3h_pipeline.evaluation.curves import find_operating_points
 from m3h_pipeline.evaluation.detail import describe_detail
 from m3h_pipeline.jobs import train
 
@@ -140,7 +140,7 @@ def test_each_threshold_flags_and_leaves_ten(n, seed, ties):
     y_score = rng.random(n).round(1) if ties else rng.random(n)
     is_positive = rng.random(n) < 0.4
     is_positive[:2] = [True, False]
-    points = operating_points(is_positive, y_score)
+    points = find_operating_points(is_positive, y_score)
     for point in points:
         assert 10 <= (y_score >= point["threshold"]).sum() <= n - 10
     for name, sign in (("flagged", 1), ("sensitivity", 1), ("specificity", -1), ("threshold", -1)):

@@ -59,7 +59,7 @@ def test_nothing_outlives_a_kill_and_the_ports_are_remembered(out):
     assert not is_served(out)
 
     # Links of a run by `m3h run` lead to where MLflow was served, and will be again.
-    assert tracking.page(out) == f"http://127.0.0.1:{mlflow_port}"
+    assert tracking.find_page(out) == f"http://127.0.0.1:{mlflow_port}"
     again = start(out)
     assert (read_last_server(out).port, read_last_server(out).mlflow_port) == (port, mlflow_port)
     assert Dagster(port).status(run) == "FAILURE"

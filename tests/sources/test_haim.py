@@ -235,7 +235,7 @@ def test_given_vectors_to_a_model_that_takes_vectors(tmp_path):
     result = passage(tmp_path, [row(i, image) for i in range(1, 61) for image in range(2)])
     specs = [task.to_dict() for task in TASKS]
     for table in ("samples", "labels", "embeddings"):
-        samples = None if table == "samples" else tmp_path / "out/valid/samples/samples.parquet"
+        samples = None if table == "samples" else tmp_path / "out/valid_samples/samples.parquet"
         to = tmp_path / "out/valid" / table
         facts = validate(
             table, result.ingested / f"{table}.parquet", to, samples=samples, tasks=specs
@@ -255,10 +255,10 @@ def test_given_vectors_to_a_model_that_takes_vectors(tmp_path):
         assert facts["encoder"]["vectors"] == "given, no encoder"
         assert facts["present"] == 120
         assert abs(load_file(embedded[modality] / "embedding.safetensors")["vectors"]).max() < 20
-    labels = tmp_path / "out/valid/labels"
+    labels = tmp_path / "out/valid_labels"
     (labels / "tasks.json").write_text(json.dumps(specs[:2]))
     (tmp_path / "cohort").mkdir()
-    write_cohort(tmp_path / "out/valid/samples", labels, embedded, tmp_path / "cohort")
+    write_cohort(tmp_path / "out/valid_samples", labels, embedded, tmp_path / "cohort")
     from m3h_core import Calibrator, Cohort
 
     cohort = Cohort.load(tmp_path / "cohort")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from m3h_pipeline.evaluation import claims
-from m3h_pipeline.evaluation.curves import operating_points
+from m3h_pipeline.evaluation.curves import find_operating_points
 
 METRIC = {
     "binary": "AUROC",
@@ -202,7 +202,7 @@ def _build_curves(rng: np.random.Generator, problem: str, samples: int) -> dict[
             for v in np.linspace(2, 20, 10)
         ]
         return {"unit": "days", "bins": bins}
-    points = operating_points(is_positive, y_score)
+    points = find_operating_points(is_positive, y_score)
     ends = {
         f"{name}_{end}": 0.5
         for name in ("sensitivity", "specificity", "ppv", "npv")

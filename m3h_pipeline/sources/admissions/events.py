@@ -12,7 +12,7 @@ from m3h_pipeline.sources.base import EVENTS
 from m3h_pipeline.sources.extraction import EVENTS_ORDER, Extraction
 from m3h_pipeline.sources.tasks_file import Signal
 from m3h_pipeline.sources.units import unit_rules
-from m3h_pipeline.state.database import literal
+from m3h_pipeline.state.database import quote_literal
 from m3h_pipeline.state.sql import render_sql
 
 _SQL = Path(__file__).parent
@@ -72,6 +72,6 @@ def write_events(records: Records, to: Path, kinds: Mapping[str, str]) -> int:
     parts = []
     for table in kinds:
         connection.execute(render_sql(_SQL / "events.sql", table=table))
-        file = literal(extraction.tables[table].name)
+        file = quote_literal(extraction.tables[table].name)
         parts.append(f"SELECT *, {file} AS source_file FROM events_of_{table} WHERE reason IS NULL")
     return extraction.write_parts(to / "events.parquet", EVENTS, parts, EVENTS_ORDER, types)

@@ -9,7 +9,7 @@ from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources.base import LABELS
 from m3h_pipeline.sources.extraction import Extraction
 from m3h_pipeline.sources.tasks_file import TaskRule
-from m3h_pipeline.state.database import literal
+from m3h_pipeline.state.database import quote_literal
 from m3h_pipeline.state.sql import render_sql
 
 _SQL = Path(__file__).parent
@@ -45,8 +45,8 @@ def write_labels(extraction: Extraction, to: Path, rules: Sequence[TaskRule]) ->
     prefixes = [prefix for rule in rules for prefix in _prefixes(rule)]
     extraction.register("prefixes", prefixes, ["task", "version", "prefix"])
     connection.execute(render_sql(_SQL / "coded_labels.sql"))
-    admissions = literal(extraction.tables["admissions"].name)
-    diagnoses = literal(extraction.tables["diagnoses"].name)
+    admissions = quote_literal(extraction.tables["admissions"].name)
+    diagnoses = quote_literal(extraction.tables["diagnoses"].name)
     # What is known of a stay holds for each of its samples.
     parts = [
         f"SELECT *, {admissions} AS source_file FROM column_labels JOIN sample_ids USING (stay_id)",

@@ -8,7 +8,7 @@ from m3h_pipeline.sources.base import samples_schema
 from m3h_pipeline.sources.columns import Columns
 from m3h_pipeline.sources.extraction import Extraction
 from m3h_pipeline.sources.prediction.points import make_points
-from m3h_pipeline.state.database import literal
+from m3h_pipeline.state.database import quote_literal
 from m3h_pipeline.state.sql import render_sql
 
 _SQL = Path(__file__).parent
@@ -46,7 +46,7 @@ def make_samples(extraction: Extraction) -> None:
 
 def write_samples(extraction: Extraction, to: Path) -> int:
     """Write the samples with their ``splits``; return how many."""
-    file = literal(extraction.tables["admissions"].name)
+    file = quote_literal(extraction.tables["admissions"].name)
     return extraction.write(
         to / "samples.parquet",
         samples_schema(_DECLARED),

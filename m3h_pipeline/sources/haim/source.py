@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,8 @@ from m3h_pipeline.sources.haim.layout import (
     name_task,
 )
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable, find_file, open_table
-from m3h_pipeline.state.database import literal, open_database, spill_folder
+from m3h_pipeline.sources.tasks_file import write_tasks
+from m3h_pipeline.state.database import open_database, quote_literal, spill_folder
 from m3h_pipeline.state.sql import render_sql
 
 _SQL = Path(__file__).parent
@@ -81,8 +81,7 @@ class Haim(Source):
         with open_database(spill, settings.memory_limit) as connection:
             reader = RawReader(connection, spill)
             counts = _HaimExtraction(connection, reader, tables, settings, columns).extract(to)
-        specs = [task.to_dict() for task in TASKS]
-        (to / "tasks.json").write_text(json.dumps(specs, indent=1) + "\n")
+        write_tasks(to, TASKS)
         _COLUMNS.save(to)
         limits = [*_LIMITS] if "keys" in tables else [*_LIMITS, _NO_KEYS]
         return {**counts, "limits": limits}
@@ -149,7 +148,7 @@ class _HaimExtraction(Extraction):
         self.connection.execute(render_sql(_SQL / "subjects_by_key.sql", has_haim_id=has_haim_id))
 
     def _write_samples(self, to: Path) -> int:
-        file = literal(self.tables["images"].name)
+        file = quote_literal(self.tables["images"].name)
         rows = (
             f"SELECT *, {file} AS source_file FROM image_rows LEFT JOIN splits USING (subject_id) "
             "WHERE reason IS NULL"
@@ -158,7 +157,7 @@ class _HaimExtraction(Extraction):
         return self.write(to / "samples.parquet", schema, rows, "sample_id, place, source_row")
 
     def _write_labels(self, to: Path) -> int:
-        file = literal(self.tables["images"].name)
+        file = quote_literal(self.tables["images"].name)
         parts = [
             f"SELECT sample_id, '{task.name}' AS task, {task.name} AS value, source_row, {file} AS "
             f"source_file FROM image_rows WHERE is_first AND {task.name} IS NOT NULL"

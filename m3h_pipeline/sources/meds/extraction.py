@@ -37,7 +37,7 @@ from m3h_pipeline.sources.meds.roles import STAY_COLUMNS, CodeMapping, role_of
 from m3h_pipeline.sources.meds.splits import register_own_splits
 from m3h_pipeline.sources.raw_tables import RawTable
 from m3h_pipeline.sources.tasks_file import GIVEN_AWAY, TaskRule, gives_away, load_signals
-from m3h_pipeline.state.database import identifier, literal
+from m3h_pipeline.state.database import quote_identifier, quote_literal
 from m3h_pipeline.state.sql import render_sql
 
 _SQL = Path(__file__).parent
@@ -126,12 +126,12 @@ class MedsExtraction(Extraction):
             with file.open("rb") as stream:
                 self.reader.checksums[name] = hashlib.file_digest(stream, "sha256").hexdigest()
             self.tables[name] = RawTable(file, name, ())
-            query = f"SELECT num_rows FROM parquet_file_metadata({literal(file)})"
+            query = f"SELECT num_rows FROM parquet_file_metadata({quote_literal(file)})"
             (n_rows,) = self.connection.execute(query).fetchall()[0]
             self.rows_read[name] = n_rows
         rows = [(str(file), name, str(i)) for i, (name, file) in enumerate(files.items())]
         self.register("files", rows, ["path", "name", "number"])
-        names = ", ".join(literal(name) for name in files)
+        names = ", ".join(quote_literal(name) for name in files)
         self.connection.execute(f"SET VARIABLE file_names = [{names}]")
         self.expressions = {
             "source_file": "file_name(source_row)",
@@ -140,7 +140,7 @@ class MedsExtraction(Extraction):
 
     def _make_records(self) -> None:
         """The view ``records``: every row as texts; null where the data has no such column."""
-        paths = ", ".join(literal(file) for file in self.files.values())
+        paths = ", ".join(quote_literal(file) for file in self.files.values())
         self.connection.execute(f"SET VARIABLE shards = [{paths}]")
         self.connection.execute(render_sql(_SQL / "data.sql"))
         described = self.connection.execute("DESCRIBE meds").fetchall()
@@ -166,7 +166,7 @@ class MedsExtraction(Extraction):
         """SQL: a column of the data as text."""
         if column is None or column not in self.columns_present:
             return "NULL::VARCHAR"
-        return f"data.{identifier(column)}::VARCHAR"
+        return f"data.{quote_identifier(column)}::VARCHAR"
 
     def _register_roles(self) -> None:
         """``roles`` (code, role, argument, rest) of the data's codes that have one."""
@@ -194,7 +194,9 @@ class MedsExtraction(Extraction):
 
     def _count_left_out(self, table: str, rows: str, reason: str) -> None:
         """Note all rows of an SQL table or query as out of scope."""
-        self.count(table, rows, f"(SELECT source_row, {literal(reason)} AS reason FROM {rows})")
+        self.count(
+            table, rows, f"(SELECT source_row, {quote_literal(reason)} AS reason FROM {rows})"
+        )
 
     # Writing --------------------------------------------------------------------------------------
 
@@ -244,10 +246,12 @@ class MedsExtraction(Extraction):
         self._make_rows("note_rows", "note")
         self.connection.execute(render_sql(_SQL / "notes.sql"))
         make_notes(self, "notes")
-        removed = ", ".join(literal(kind) for kind in sorted(gives_away(self.rules))) or "NULL"
+        removed = (
+            ", ".join(quote_literal(kind) for kind in sorted(gives_away(self.rules))) or "NULL"
+        )
         self.connection.execute(
             f"""CREATE TEMP VIEW typed_notes AS SELECT notes_of_notes.*, raw.kind,
-            CASE WHEN raw.kind IN ({removed}) THEN {literal(GIVEN_AWAY)} END AS reason
+            CASE WHEN raw.kind IN ({removed}) THEN {quote_literal(GIVEN_AWAY)} END AS reason
             FROM notes_of_notes JOIN raw_notes raw USING (source_row)"""
         )
         self.records.place("notes", "notes")

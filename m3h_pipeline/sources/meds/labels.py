@@ -10,7 +10,7 @@ from m3h_pipeline.sources.extraction import Extraction
 from m3h_pipeline.sources.meds.label_folder import LabelFiles, value_column
 from m3h_pipeline.sources.prediction import NONE
 from m3h_pipeline.sources.tasks_file import TaskRule
-from m3h_pipeline.state.database import literal
+from m3h_pipeline.state.database import quote_literal
 from m3h_pipeline.state.sql import render_sql
 
 _SQL = Path(__file__).parent
@@ -28,9 +28,9 @@ def read_labels(extraction: Extraction, rules: Sequence[TaskRule], files: LabelF
             column = value_column(file)
             number = "NULL" if is_multiclass else column
             parts.append(
-                f"""SELECT subject_id, prediction_time, {literal(rule.spec.name)} AS task,
+                f"""SELECT subject_id, prediction_time, {quote_literal(rule.spec.name)} AS task,
                 {column}::VARCHAR AS given, {number}::DOUBLE AS number, filename, file_row_number
-                FROM read_parquet({literal(file)}, filename = true, file_row_number = true)"""
+                FROM read_parquet({quote_literal(file)}, filename = true, file_row_number = true)"""
             )
     extraction.register("label_classes", classes, ["task", "class_name", "factor"])
     extraction.connection.execute(f"CREATE TEMP VIEW labels_read AS {' UNION ALL '.join(parts)}")

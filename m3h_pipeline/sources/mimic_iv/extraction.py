@@ -31,7 +31,7 @@ from m3h_pipeline.sources.tasks_file import (
     gives_away,
     load_signals,
 )
-from m3h_pipeline.state.database import literal
+from m3h_pipeline.state.database import quote_literal
 from m3h_pipeline.state.sql import render_sql
 
 _SQL = Path(__file__).parent
@@ -93,7 +93,7 @@ class MimicExtraction(Extraction):
             if table not in self.tables:
                 continue
             signals = [signal for signal in self.signals if signal.kind == kind]
-            items = [literal(str(item)) for signal in signals for item in signal.mimic_iv]
+            items = [quote_literal(str(item)) for signal in signals for item in signal.mimic_iv]
             arguments[table] = {"where": f"as_text(itemid) IN ({', '.join(items)})"}
             if kind != "procedure":
                 arguments[table] |= {"derived": MEASURED, "keep": False}
@@ -119,14 +119,14 @@ class MimicExtraction(Extraction):
                 continue
             self.load(table)
             make_notes(self, table)
-            reason = literal(GIVEN_AWAY if table in removed else None)
+            reason = quote_literal(GIVEN_AWAY if table in removed else None)
             self.connection.execute(
-                f"""CREATE TEMP VIEW typed_{table} AS SELECT *, {literal(table)} AS kind,
+                f"""CREATE TEMP VIEW typed_{table} AS SELECT *, {quote_literal(table)} AS kind,
                 {reason}::VARCHAR AS reason FROM notes_of_{table}"""
             )
             self.records.place("notes", table)
             columns = f"* REPLACE ({NOT_BEFORE_DISCHARGE})" if table == "discharge" else "*"
-            file = literal(self.tables[table].name)
+            file = quote_literal(self.tables[table].name)
             parts.append(
                 f"SELECT {columns}, {file} AS source_file FROM placed_{table} WHERE reason IS NULL"
             )
@@ -137,7 +137,9 @@ class MimicExtraction(Extraction):
         self.load("cxr")
         folder = self.tables["cxr"].file.parent / "files"
         folder = next(iter(self.image_folders), folder)
-        self.connection.execute(f"CREATE OR REPLACE MACRO image_folder() AS {literal(folder)}")
+        self.connection.execute(
+            f"CREATE OR REPLACE MACRO image_folder() AS {quote_literal(folder)}"
+        )
         self.connection.execute(render_sql(_SQL / "images.sql"))
 
     def _write_images(self, to: Path) -> int:
@@ -145,7 +147,7 @@ class MimicExtraction(Extraction):
         if "cxr" in self.tables:
             self._make_images()
             self.records.place("images", "cxr")
-            file = literal(self.tables["cxr"].name)
+            file = quote_literal(self.tables["cxr"].name)
             parts.append(f"SELECT *, {file} AS source_file FROM placed_cxr WHERE reason IS NULL")
         order = "stay_id, time, image_id, view, path, source_row"
         return self.write_parts(to / "images.parquet", IMAGES, parts, order)

@@ -16,7 +16,7 @@ from m3h_pipeline.sources.raw_tables.csv_text import LONGEST_ROW, UNDECODABLE, o
 from m3h_pipeline.sources.raw_tables.repair import MARK, repair_csv
 from m3h_pipeline.sources.raw_tables.scan import scan_while_loading
 from m3h_pipeline.sources.raw_tables.table import RawTable
-from m3h_pipeline.state.database import identifier, literal
+from m3h_pipeline.state.database import quote_identifier, quote_literal
 from m3h_pipeline.state.sql import render_sql
 
 _SQL = Path(__file__).parent
@@ -60,7 +60,7 @@ class RawReader:
         split into fields has only nulls and is kept whatever the condition. Raises `InputError`
         where the file is damaged.
         """
-        expressions = [identifier(column) for column in columns] if keep else []
+        expressions = [quote_identifier(column) for column in columns] if keep else []
         expressions += [f'{sql} AS "{column}"' for column, sql in (derived or {}).items()]
         selected = ", ".join(expressions)
         n_rows = None
@@ -97,7 +97,7 @@ class RawReader:
             where=where,
         )
         self._execute(query)
-        metadata = f"parquet_file_metadata({literal(table.file)})"
+        metadata = f"parquet_file_metadata({quote_literal(table.file)})"
         return self._fetch_number(f"SELECT num_rows FROM {metadata}")
 
     def _load_repaired(
@@ -109,8 +109,8 @@ class RawReader:
             repair_csv(self._stop_when_interrupted(lines), len(table.columns), to)
             to.write(f"{','.join(end_row)}\r\n")
         problems = [
-            f"CASE WHEN contains({identifier(column)}, '{UNDECODABLE}') THEN "
-            f"{literal(f'{column}: not UTF-8')} END"
+            f"CASE WHEN contains({quote_identifier(column)}, '{UNDECODABLE}') THEN "
+            f"{quote_literal(f'{column}: not UTF-8')} END"
             for column in columns
         ]
         broken = f"nullif(concat_ws('; ', {MARK}, {', '.join(problems)}), '')"
@@ -130,6 +130,7 @@ class RawReader:
         where: str,
         broken: str = "NULL::VARCHAR",
     ) -> int | None:
+        first_column = quote_identifier(header[0])
         query = render_sql(
             _SQL / "csv_rows.sql",
             name=name,
@@ -138,7 +139,7 @@ class RawReader:
             file=file,
             where=where,
             broken=broken,
-            is_end=f"{identifier(header[0])} IS NOT DISTINCT FROM {literal(end_row[0])}",
+            is_end=f"{first_column} IS NOT DISTINCT FROM {quote_literal(end_row[0])}",
             longest_row=LONGEST_ROW,
         )
         self._execute(query)

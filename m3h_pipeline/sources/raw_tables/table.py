@@ -25,7 +25,7 @@ from m3h_pipeline.sources.raw_tables.headers import (
     suggest_left_over,
     suggest_renamings,
 )
-from m3h_pipeline.state.database import literal
+from m3h_pipeline.state.database import quote_literal
 
 SUFFIXES = (".csv.gz", ".csv", ".parquet")
 _MAX_BLANK_CHARACTERS = 1 << 26
@@ -163,10 +163,10 @@ def _read_header(file: Path) -> tuple[list[str], bool]:
 def _read_parquet_header(file: Path) -> tuple[list[str], bool]:
     with duckdb.connect() as connection:
         columns = connection.execute(
-            f"DESCRIBE SELECT * FROM read_parquet({literal(file)})"
+            f"DESCRIBE SELECT * FROM read_parquet({quote_literal(file)})"
         ).fetchall()
         n_rows = connection.execute(
-            f"SELECT num_rows FROM parquet_file_metadata({literal(file)})"
+            f"SELECT num_rows FROM parquet_file_metadata({quote_literal(file)})"
         ).fetchall()
     return [str(column[0]) for column in columns], n_rows[0][0] > 0
 

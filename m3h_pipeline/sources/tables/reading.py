@@ -11,7 +11,7 @@ from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources.extraction import Extraction
 from m3h_pipeline.sources.tables.cohort_file import CohortFile
 from m3h_pipeline.sources.tables.formats import ID_COLUMNS, TIME_COLUMNS
-from m3h_pipeline.state.database import literal
+from m3h_pipeline.state.database import quote_literal
 from m3h_pipeline.state.sql import render_sql
 
 NO_VALUE = "no value"
@@ -66,7 +66,7 @@ class TablesExtraction(Extraction):
 
     def select_placed(self, table: str) -> str:
         """SQL of the rows of a table that are kept, with the file that they come from."""
-        file = literal(self.tables[table].name)
+        file = quote_literal(self.tables[table].name)
         return f"SELECT *, {file} AS source_file FROM placed_{table} WHERE reason IS NULL"
 
     def fetch_one(self, query: str) -> tuple[int, ...]:

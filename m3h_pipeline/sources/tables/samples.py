@@ -9,7 +9,7 @@ from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources.base import samples_schema
 from m3h_pipeline.sources.prediction import ENDED, NONE, NOT_YET
 from m3h_pipeline.sources.tables.reading import TablesExtraction
-from m3h_pipeline.state.database import identifier, literal
+from m3h_pipeline.state.database import quote_identifier, quote_literal
 
 # Columns of which numbers are asked for by the contract, and those that stay text however many
 # numbers they hold.
@@ -58,13 +58,13 @@ def write_samples(extraction: TablesExtraction, to: Path) -> int:
     extraction.count("samples", "samples", "sample_rows")
     extraction.register_splits("sample_rows")
     # Of rows with the same key the first is kept, so their order must not depend on the file's.
-    keys = map(identifier, ("sample_id", "admit_time", "prediction_time", *types))
+    keys = map(quote_identifier, ("sample_id", "admit_time", "prediction_time", *types))
     join = "" if "split" in columns else "LEFT JOIN splits USING (subject_id)"
     return extraction.write(
         to / "samples.parquet",
         samples_schema(types),
-        f"SELECT *, {literal(extraction.tables['samples'].name)} AS source_file FROM sample_rows "
-        f"{join} WHERE reason IS NULL",
+        f"SELECT *, {quote_literal(extraction.tables['samples'].name)} AS source_file "
+        f"FROM sample_rows {join} WHERE reason IS NULL",
         f"{', '.join(keys)}, source_row",
     )
 
@@ -78,7 +78,7 @@ def _infer_declared_types(extraction: TablesExtraction) -> dict[str, str]:
         if name in _CONTRACT_TYPES or name in extraction.cohort.categories:
             types[name] = _CONTRACT_TYPES.get(name, "VARCHAR")
             continue
-        column = identifier(name)
+        column = quote_identifier(name)
         n_numbers, n_filled = extraction.fetch_one(
             f"SELECT count(as_quantity({column})), count(non_missing({column})) FROM raw_samples"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +18,7 @@ from m3h_pipeline.sources.tables.labels import write_embeddings, write_labels
 from m3h_pipeline.sources.tables.reading import TablesExtraction
 from m3h_pipeline.sources.tables.records import write_events, write_images, write_notes
 from m3h_pipeline.sources.tables.samples import write_samples
+from m3h_pipeline.sources.tasks_file import write_tasks
 from m3h_pipeline.state.database import open_database, spill_folder
 
 
@@ -75,8 +75,7 @@ class Tables(Source):
                 "embeddings": write_embeddings(extraction, to),
                 **extraction.close(to),
             }
-        specs = [task.to_dict() for task in cohort.tasks]
-        (to / "tasks.json").write_text(json.dumps(specs, indent=1) + "\n")
+        write_tasks(to, cohort.tasks)
         cohort.columns.save(to)
         unread = {
             table: sorted(set(raw.columns) - set(columns[table])) for table, raw in tables.items()
