@@ -236,7 +236,7 @@ def test_given_vectors_to_a_model_that_takes_vectors(tmp_path):
     specs = [task.to_dict() for task in TASKS]
     for table in ("samples", "labels", "embeddings"):
         samples = None if table == "samples" else tmp_path / "out/valid_samples/samples.parquet"
-        to = tmp_path / "out/valid" / table
+        to = tmp_path / "out" / f"valid_{table}"
         facts = validate(
             table, result.ingested / f"{table}.parquet", to, samples=samples, tasks=specs
         )
