@@ -248,7 +248,7 @@ def test_second_run_takes_everything_as_it_is(finished):
     log = run("run", "--verbose", "--out", out).stderr
     assert time.monotonic() - started < 120  # nothing is trained: a bound, not a measurement
     assert re.search(r"DEBUG .* m3h_model - STEP_START", log)
-    assert re.search(r"INFO .* m3h_model - joint: unchanged, taken as it is", log)
+    assert re.search(r"INFO .* m3h_model - m3h_model: unchanged, taken as it is", log)
     assert {name: (out / "latest" / name).read_bytes() for name in before} == before
     from mlflow import MlflowClient
 
