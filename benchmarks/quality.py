@@ -61,7 +61,6 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no-attention": {"attention": False},
     "paper-identity": {"self_bias": "paper"},
     "paper-normalisation": {"normalization": "paper"},
-    "residual": {"residual": True},
     "one-member": {"members": 1},
     "no-linear-path": {"linear_path": False},
     "no-borrowing": {"borrowing": False},

@@ -36,10 +36,11 @@ from training import ratio, seconds
 
 from m3h_core import Cohort, FitConfig, TaskSpec, fit, fit_many, task_interaction
 from m3h_core.data.cohort import TEST
-from m3h_core.tim import TaskSetEvaluator, hints, shrink_network
+from m3h_core.tim import TaskSetEvaluator, shrink_network
+from m3h_core.tim.affinity import measure_affinity
 from m3h_core.tim.matrix import list_cells
 from m3h_core.tim.pairwise import pair_contrast
-from m3h_core.training.bank import Job
+from m3h_core.training.bank import Bank, Job
 
 LOOPED = 24
 SPEED_LIMIT = 3.0
@@ -277,21 +278,11 @@ def measure_estimators(
         )
 
     other = replace(config, seed=0)
-    judge = TaskSetEvaluator(cohort, tasks, other, (0,), n_bootstrap=1)
-    every = tuple(range(n))
-    prepared = judge.bank.prepared(other)
-    joint = seconds(lambda: judge.train([every], keep=True))
-    model = judge.kept[every, 0]
+    prepared = Bank(cohort, tasks).prepared(other)
     off = np.where(np.eye(n, dtype=bool), np.nan, 0)
     estimates: list[np.ndarray] = []
-    for label, hint in (
-        ("attention", lambda: hints.attention(model, cohort)),
-        ("projection", lambda: hints.projection(model, prepared.data)),
-    ):
-        cost = joint + seconds(lambda hint=hint: estimates.append(hint()))
-        row(label, estimates[-1] + off, cost)
-    cost = seconds(lambda: estimates.append(hints.affinity(prepared, other)[0]))
-    row("affinity", estimates[-1] + off, cost)
+    cost = seconds(lambda: estimates.append(measure_affinity(prepared, other)[0]))
+    row("affinity", estimates[0] + off, cost)
     for label, small in (
         ("one seed of pairs", other),
         ("pairs, light network", shrink_network(other)),

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from m3h_core.config import Normalization, SelfBias, check_choices
+from m3h_core.config import Normalization, SelfBias, check_choice
 from m3h_core.model.ensemble_linear import draw_normal_
 
 EPS = 1e-8
@@ -83,7 +83,8 @@ class CrossTaskAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_choices(normalization, self_bias)
+        check_choice("normalization", normalization)
+        check_choice("self_bias", self_bias)
         self.alpha = alpha
         self.normalization = normalization
         self.self_bias = self_bias

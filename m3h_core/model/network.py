@@ -99,17 +99,12 @@ class Network(nn.Module):
 
         ``drop`` holds a mask [M, H, B] for each trunk layer, already scaled.
         """
-        return self.above(self.trunk.first(x_BF), drop)
-
-    def above(self, entering_GHB: Tensor, drop: Sequence[Tensor] = ()) -> Activations:
-        """The rest of the forward pass, from what enters the first layer's units."""
-        h = self.trunk(entering_GHB, drop)
+        h = self.trunk(self.trunk.first(x_BF), drop)
         if self.maps is not None:
             h = self.maps(drop_units(h, drop, len(self.layout.hidden) - 1)).relu()
         x_KTDB = h.reshape(h.shape[0], self.layout.n_tasks, self.layout.width, -1)
         heads_KOD = self.heads.weight @ self.attention.w_value.transpose(1, 2)
-        outputs = self.layout.n_outputs
-        one_each = outputs == self.layout.n_tasks
+        one_each = self.layout.n_outputs == self.layout.n_tasks
         owner = self.heads.owner
         weights = None
         if self.layout.n_tasks == 1 or not self.config.attention:
@@ -121,8 +116,6 @@ class Network(nn.Module):
             weights, seen_KSOB = self.attention.look(x_KTDB, heads_KOD)
             of_outputs = weights if one_each else weights.index_select(2, owner)
             y = (of_outputs * seen_KSOB).sum(1)
-            if self.config.residual:
-                y = y + seen_KSOB[:, owner, torch.arange(outputs, device=owner.device)]
         return Activations(y + self.heads.bias.unsqueeze(-1), x_KTDB, weights)
 
     def attended(self, state: Activations, task: int) -> Tensor:
@@ -131,8 +124,6 @@ class Network(nn.Module):
         mixed = x_KTDB[:, task]
         if state.weights is not None:
             mixed = (state.weights[:, :, task].unsqueeze(2) * x_KTDB).sum(1)
-            if self.config.residual:
-                mixed = mixed + x_KTDB[:, task]
         return torch.bmm(self.attention.w_value.transpose(1, 2), mixed)
 
     def read(self, state: Activations, task: int) -> Tensor:
@@ -145,12 +136,6 @@ class Network(nn.Module):
         """The parameters that all tasks share, by name."""
         return {
             name: value for name, value in self.named_parameters() if not name.startswith(_OF_TASKS)
-        }
-
-    def task_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters that belong to one task each, by name."""
-        return {
-            name: value for name, value in self.named_parameters() if name.startswith(_OF_TASKS)
         }
 
     # Models side by side --------------------------------------------------------------------------

@@ -69,9 +69,7 @@ class Progress:
 
 
 class TaskSetEvaluator:
-    """Trains task sets for every seed; a model is dropped once it is scored, but for those asked to
-    be kept.
-    """
+    """Trains task sets for every seed; a model is dropped once it is scored."""
 
     def __init__(
         self,
@@ -93,7 +91,6 @@ class TaskSetEvaluator:
         self.progress = Progress(on_progress)
         self.draws = Resamples(cohort, TEST, n_bootstrap, config.seed)
         self.scored: dict[tuple[TaskSet, int], dict[int, Scored]] = {}
-        self.kept: dict[tuple[TaskSet, int], FittedModel] = {}
         self.trained = 0
 
     def for_network(self, config: FitConfig, seeds: Sequence[int]) -> TaskSetEvaluator:
@@ -119,7 +116,6 @@ class TaskSetEvaluator:
             for s, config in enumerate(self.configs):
                 if model.config == config and (members, s) not in self.scored:
                     self._score((members, s), model)
-                    self.kept[members, s] = model
 
     def lacking(self, sets: Iterable[TaskSet]) -> list[tuple[TaskSet, int]]:
         """The task sets and seeds that are still to be trained, each once."""
@@ -130,7 +126,7 @@ class TaskSetEvaluator:
         """Say that so many more models will be trained: what progress is out of."""
         self.progress.planned += models
 
-    def train(self, sets: Iterable[TaskSet], keep: bool = False) -> None:
+    def train(self, sets: Iterable[TaskSet]) -> None:
         """Train these sets for every seed, where that is not done yet, and score them."""
         missing = self.lacking(sets)
         before = self.progress.done
@@ -141,8 +137,6 @@ class TaskSetEvaluator:
         jobs = [(self._select_tasks(members), self.configs[s]) for members, s in missing]
         for at, model in self.bank.train(jobs, on_progress=progress, resume=self.resume):
             self._score(missing[at], model)
-            if keep:
-                self.kept[missing[at]] = model
         self.trained += len(missing)
 
     def names_of(self, members: TaskSet) -> tuple[str, ...]:

@@ -6,8 +6,7 @@ The definitions are ours, in the sense of the paper's abstract:
 - pairwise: TIM(j -> i) = P_i({i, j}) - P_i({i}); one model a pair.
 - shapley: the mean of P_i(S + {i, j}) - P_i(S + {i}) over all orders in which the other tasks can
   join i. Its rows sum to P_i(all) - P_i({i}). Exact up to 6 tasks, over sampled orders beyond.
-- affinity, projection, attention: hints from the joint model alone (see hints.py), in their own
-  units.
+- affinity: a hint of the joint model's gradients, as a share of the loss (see affinity.py).
 
 Shapes: T tasks; rows are the tasks that are helped or harmed, columns those that are learned too.
 """
@@ -24,7 +23,7 @@ from scipy import stats
 from m3h_core.config import FitConfig
 from m3h_core.data.cohort import Cohort
 from m3h_core.data.tasks import TaskSpec
-from m3h_core.tim import hints
+from m3h_core.tim.affinity import measure_affinity
 from m3h_core.tim.evaluator import TaskSetEvaluator
 from m3h_core.tim.matrix import TaskInteraction
 from m3h_core.tim.pairwise import measure_pairwise
@@ -36,8 +35,6 @@ UNITS = {
     "pairwise": "metric",
     "shapley": "metric",
     "affinity": "share of loss",
-    "projection": "share of loss",
-    "attention": "attention weight",
 }
 METHODS = tuple(UNITS)
 
@@ -61,14 +58,15 @@ def task_interaction(
     For each seed T single-task models, the joint model, and the task sets of the method, all
     through :func:`m3h_core.fit_many`, whose ``resume``, ``on_progress`` and ``workers`` these are:
     a kill loses at most the chunks that were being trained. Models among ``single_models``
-    (single-task or joint) of the same tasks, seed and configuration are not trained again; the
-    methods that read the joint model alone take only these for ``single_T``.
+    (single-task or joint) of the same tasks, seed and configuration are not trained again; affinity
+    takes only these for ``single_T``.
 
-    ``max_models`` bounds the models that are trained. Pairwise then retrains the pairs that count
-    most by a cheap estimate, some for every task, and estimates the other cells from it and from
-    the retrained cells of the same row and column, with an interval as wide as left-out cells
-    stray. Shapley samples as many orders of the tasks as fit. Raises ValueError for an unknown
-    method, fewer than two tasks, or a bound that the single-task and joint models exceed already.
+    ``max_models`` bounds the models that are trained. Pairwise then retrains some pairs of every
+    task: those that stand out with a small network, where that is far cheaper, else a random
+    choice. It estimates the other cells from the small network and from the retrained cells of the
+    same row and column, with an interval as wide as left-out cells stray. Shapley
+    samples as many orders of the tasks as fit. Raises ValueError for an unknown method, fewer than
+    two tasks, or a bound that the single-task and joint models exceed already.
     """
     evaluator = TaskSetEvaluator(
         cohort, tasks, config or FitConfig(), seeds, n_bootstrap, resume, on_progress, workers
@@ -94,28 +92,21 @@ def measure_interaction(
         return measure_pairwise(evaluator, max_models, fdr)
     if method == "shapley":
         return measure_shapley(evaluator, max_models, fdr)
-    return _measure_by_hints(evaluator, method, fdr)
+    return _measure_by_affinity(evaluator, fdr)
 
 
-def _measure_by_hints(evaluator: TaskSetEvaluator, method: str, fdr: float) -> TaskInteraction:
-    """A matrix that the joint model alone gives, with the spread over seeds as its interval."""
+def _measure_by_affinity(evaluator: TaskSetEvaluator, fdr: float) -> TaskInteraction:
+    """A matrix from the joint model's training, with the spread over seeds as its interval."""
     n = len(evaluator.tasks)
     n_seeds = len(evaluator.seeds)
     every = tuple(range(n))
-    if method == "affinity":
-        evaluator.plan(n_seeds)
-        results = [
-            hints.affinity(evaluator.bank.prepared(config), config, evaluator.resume)
-            for config in evaluator.configs
-        ]
-        evaluator.reuse([model for _, model in results])
-        by_seed = np.stack([matrix for matrix, _ in results])
-    else:
-        evaluator.plan(len(evaluator.lacking([every])))
-        evaluator.train([every], keep=True)
-        joint = [evaluator.kept[every, s] for s in range(n_seeds)]
-        read = hints.attention_by_seed if method == "attention" else hints.projection_by_seed
-        by_seed = read(evaluator, joint)
+    evaluator.plan(n_seeds)
+    results = [
+        measure_affinity(evaluator.bank.prepared(config), config, evaluator.resume)
+        for config in evaluator.configs
+    ]
+    evaluator.reuse([model for _, model in results])
+    by_seed = np.stack([matrix for matrix, _ in results])
     matrix = by_seed.mean(0)
     reach = np.full((n, n), np.nan)
     if n_seeds > 1:
@@ -133,7 +124,7 @@ def _measure_by_hints(evaluator: TaskSetEvaluator, method: str, fdr: float) -> T
     nothing = np.full((n, n), np.nan)
     return TaskInteraction(
         names,
-        method,
+        "affinity",
         matrix,
         matrix - reach,
         matrix + reach,
@@ -145,5 +136,5 @@ def _measure_by_hints(evaluator: TaskSetEvaluator, method: str, fdr: float) -> T
         fdr,
         n_seeds,
         evaluator.trained,
-        unit=UNITS[method],
+        unit=UNITS["affinity"],
     )

@@ -2,7 +2,7 @@
 
 Where not all pairs can be trained, the other cells are estimated.
 
-Shapes: T tasks, k clues, m retrained cells, F numbers that describe a cell.
+Shapes: T tasks, m retrained cells, F numbers that describe a cell.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from m3h_core.config import FitConfig
 from m3h_core.data.cohort import VALID
 from m3h_core.ensemble.ridge import fit_ridge
 from m3h_core.tim.evaluator import Contrast, TaskSet, TaskSetEvaluator
-from m3h_core.tim.hints import attention_by_seed, projection_by_seed
 from m3h_core.tim.matrix import (
     TaskInteraction,
     assemble_interaction,
@@ -55,30 +54,19 @@ def measure_pairwise(
     left = count_affordable(evaluator, max_models)
     if left is None or left >= len(pairs) * seeds:
         evaluator.plan(len(evaluator.lacking([*list_base_sets(n), *pairs])))
-        evaluator.train(list_base_sets(n), keep=True)
+        evaluator.train(list_base_sets(n))
         evaluator.train(pairs)
         return _build_interaction(evaluator, "pairwise", fdr, pairs, None)
     budget = left // seeds
     evaluator.plan(len(evaluator.lacking(list_base_sets(n))) + budget * seeds)
-    evaluator.train(list_base_sets(n), keep=True)
-    clues = _compute_clues(evaluator, budget * seeds)
-    chosen = _select_pairs(clues[0], budget)
+    evaluator.train(list_base_sets(n))
+    clue_TT = _measure_small_network(evaluator, budget * seeds)
+    drawn_TT = np.random.default_rng(evaluator.configs[0].seed).normal(size=(n, n))
+    chosen = _select_pairs(drawn_TT if clue_TT is None else clue_TT, budget)
     evaluator.train(chosen)
-    return _build_interaction(evaluator, "pairwise", fdr, chosen, clues)
-
-
-def _compute_clues(evaluator: TaskSetEvaluator, models: int) -> np.ndarray:
-    """Cheap estimates [k, T, T] of all cells, the best one first, beside a budget of so many
-    models.
-    """
-    n = len(evaluator.tasks)
-    joint = [evaluator.kept[tuple(range(n)), s] for s in range(len(evaluator.seeds))]
-    attention = attention_by_seed(evaluator, joint).mean(0)
-    projection = projection_by_seed(evaluator, joint).mean(0)
-    by_small_network = _measure_small_network(evaluator, models)
-    if by_small_network is None:
-        return np.stack([projection, attention])
-    return np.stack([by_small_network, projection, attention])
+    # Cells with nothing that tells them apart are estimated from their row and column alone.
+    estimates_TT = np.zeros((n, n)) if clue_TT is None else clue_TT
+    return _build_interaction(evaluator, "pairwise", fdr, chosen, estimates_TT)
 
 
 def _measure_small_network(evaluator: TaskSetEvaluator, models: int) -> np.ndarray | None:
@@ -125,7 +113,7 @@ def _build_interaction(
     method: str,
     fdr: float,
     pairs: Sequence[tuple[int, int]],
-    clues: np.ndarray | None,
+    clue_TT: np.ndarray | None,
 ) -> TaskInteraction:
     cells = [cell for i, j in pairs for cell in ((i, j), (j, i))]
     contrasts = [pair_contrast(i, j) for i, j in cells]
@@ -133,13 +121,13 @@ def _build_interaction(
     interaction = assemble_interaction(
         evaluator, method, fdr, cells, measured, evaluator.values(contrasts, VALID)
     )
-    return interaction if clues is None else _fill_estimates(interaction, cells, clues)
+    return interaction if clue_TT is None else _fill_estimates(interaction, cells, clue_TT)
 
 
 def _fill_estimates(
-    interaction: TaskInteraction, retrained: Sequence[tuple[int, int]], clues: np.ndarray
+    interaction: TaskInteraction, retrained: Sequence[tuple[int, int]], clue_TT: np.ndarray
 ) -> TaskInteraction:
-    """Fill the cells that were not retrained: a ridge regression on the clues, the row and the
+    """Fill the cells that were not retrained: a ridge regression on the clue, the row and the
     column.
 
     A row's cells share the luck of its single-task model and how much the task needs help; left-out
@@ -152,12 +140,11 @@ def _fill_estimates(
         for cell in retrained
         if np.isfinite(interaction.matrix_TT[cell]) and np.isfinite(interaction.valid_TT[cell])
     ]
-    scale = clues.reshape(len(clues), -1).std(1)
-    clues = np.nan_to_num(clues / np.where(scale > 0, scale, 1)[:, None, None])
+    clue_TT = np.nan_to_num(clue_TT / (clue_TT.std() or 1))
 
     def describe(cells: Sequence[tuple[int, int]]) -> np.ndarray:
         rows, columns = np.transpose(cells)
-        return np.hstack([clues[:, rows, columns].T, np.eye(n)[rows], np.eye(n)[columns]])
+        return np.hstack([clue_TT[rows, columns, None], np.eye(n)[rows], np.eye(n)[columns]])
 
     matrix, low, high, valid = (
         part.copy()

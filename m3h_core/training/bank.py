@@ -26,7 +26,6 @@ from m3h_core.training.fit import finish
 from m3h_core.training.fitted import FittedModel
 from m3h_core.training.prepared import Prepared
 from m3h_core.training.trainer import Trainer
-from m3h_core.training.weighting import AGGREGATORS
 from m3h_core.workers import bound_to_this_process
 
 OnProgress = Callable[[int, int], None]
@@ -229,15 +228,14 @@ def _chunks(
 
     Those of one layout are enough for so many ``shares``.
     """
-    groups: dict[tuple[Layout, FitConfig, tuple[str, ...], int], list[int]] = {}
+    groups: dict[tuple[Layout, FitConfig, tuple[str, ...]], list[int]] = {}
     for i, (tasks, config) in enumerate(plan):
         layout = Layout.of(n_inputs, tasks, config)
         # Clusterings may differ in their number of clusters, which is not known yet.
         clusterings = tuple(task.name for task in tasks if task.problem == "clustering")
-        alone = i if config.weighting in AGGREGATORS else -1
-        groups.setdefault((layout, config, clusterings, alone), []).append(i)
+        groups.setdefault((layout, config, clusterings), []).append(i)
     chunks = []
-    for (layout, config, *_), members in groups.items():
+    for (layout, config, _), members in groups.items():
         budget = CHUNK_BYTES_GPU if config.torch_device.type == "cuda" else CHUNK_BYTES_CPU
         size = min(
             max(1, budget // (16 * _weights(layout, config))), math.ceil(len(members) / shares)

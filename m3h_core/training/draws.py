@@ -36,22 +36,13 @@ class Draws:
         """An order [n] of all rows."""
         return torch.randperm(n, generator=self.generator, device=self.generator.device)
 
-    def number(self) -> int:
-        """A seed for what draws by itself."""
-        return int(torch.randint(2**31, (), generator=self.generator, device=self.generator.device))
-
     def corrupt(self, x_BF: Tensor) -> tuple[Tensor, Tensor | None]:
-        """A batch in which some inputs are cut out and some modalities count as missing, never all
-        that a row has.
+        """A batch in which some modalities count as missing, never all that a row has.
 
         Changes ``x_BF``. Also which modalities [B, M] each row has lost; None where none can be.
         """
         count = len(self.modalities)
         lost_BM = None
-        if self.config.input_dropout:
-            mask = self._mask(x_BF.shape, self.config.input_dropout)
-            mask[:, -count:] = 1
-            x_BF = x_BF * mask
         if self.config.modality_dropout and count > 1:
             present_BM = 1 - x_BF[:, -count:]
             kept_BM = present_BM * (self._mask(present_BM.shape, self.config.modality_dropout) > 0)

@@ -23,7 +23,6 @@ from m3h_core.training.fitted import FittedModel
 CHANGES: tuple[Mapping[str, Any], ...] = (
     {"dropout": 0.1},
     {"dropout": 0.5},
-    {"input_dropout": 0.5},
     {"weight_decay": 1.0},
     {"weight_decay": 15.0},
     {"hidden": (256, 128)},

@@ -64,7 +64,7 @@ class Trainer:
         self.stop = stop
         self.processes = ProcessGroup(distributed)
         self.wide = WideModel(prepared, models, device or self.config.torch_device)
-        weighting = new_weighting(self.config, self.wide.objective, self.processes.size)
+        weighting = new_weighting(self.config, self.wide.objective)
         self.state = TrainingState(self.wide, weighting, prepared.data.modalities)
         self.until_next: tuple = ()
         self.checkpoint = None
@@ -136,7 +136,7 @@ class Trainer:
         batch = BatchLosses(
             loss_GMT, weights_G1TB, share, None if clusters is None else clusters * share
         )
-        state.weighting.backward(batch, state.network, state.draws.number)
+        state.weighting(batch).backward()
         loss_GMT = loss_GMT.detach()
         is_stopped = self.processes.sum_in_place(
             [*state.optimizer.gradients(), loss_GMT], bool(self.stop and self.stop())

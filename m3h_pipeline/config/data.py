@@ -17,34 +17,22 @@ DEMO_SNAPSHOT = "2026-01-01"
 class SourceConfig(Section):
     """Where the hospital's data comes from."""
 
-    name: Literal["demo", "mimic-iv", "meds", "haim", "tables"] = Field(
-        "demo", description="What kind of source it is; one out-folder holds one source."
-    )
-    path: str = Field("", description="The folder that holds the data; the demo has none.")
-    codes: str = Field(
-        "",
-        description=(
-            "Of a MEDS folder: a file that says what its codes mean. Empty: as MIMIC-IV-MEDS "
-            "spells them."
-        ),
-    )
-    labels: str = Field(
-        "",
-        description=(
-            'Of a MEDS folder: a folder of MEDS labels, which needs cohort.prediction = "given".'
-        ),
-    )
-    size: Literal["full", "tiny"] = Field(
-        "full", description="Of the demo: 1,500 stays, or 150 and six tasks."
-    )
-    snapshot: str = Field(
-        "",
-        description=(
-            "The date that the next run is labelled with, as 2026-01-31. Empty: the day of the "
-            f"run (the demo: {DEMO_SNAPSHOT}), which is then written here, so that a run that was "
-            "stopped goes on under the same date."
-        ),
-    )
+    name: Literal["demo", "mimic-iv", "meds", "haim", "tables"] = "demo"
+    """What kind of source it is; one out-folder holds one source."""
+    path: str = ""
+    """The folder that holds the data; the demo has none."""
+    codes: str = ""
+    """Of a MEDS folder: a file that says what its codes mean. Empty: as MIMIC-IV-MEDS spells them.
+    """
+    labels: str = ""
+    """Of a MEDS folder: a folder of MEDS labels, which needs cohort.prediction = "given"."""
+    size: Literal["full", "tiny"] = "full"
+    """Of the demo: 1,500 stays, or 150 and six tasks."""
+    snapshot: str = ""
+    """The date that the next run is labelled with, as 2026-01-31. Empty: the day of the run (the
+    demo: 2026-01-01), which is then written here, so that a run that was stopped goes on under the
+    same date.
+    """
 
     @field_validator("snapshot", mode="before")
     @classmethod
@@ -63,63 +51,40 @@ class SourceConfig(Section):
 class CohortConfig(Section):
     """Who is predicted, when, and how much memory and disk the work in DuckDB may take."""
 
-    prediction: Literal["admission", "icu", "image", "nightly", "given"] = Field(
-        "admission",
-        description=(
-            "When a stay is predicted: prediction_hours after the admission to the hospital or to "
-            "intensive care, at each image, at nightly_at of each day in hospital, or when the "
-            "data says."
-        ),
-    )
-    prediction_hours: float = Field(
-        24.0, gt=0, description="Hours after the admission that the prediction is made."
-    )
-    nightly_at: str = Field("00:00", description="The local hour of nightly predictions.")
-    timezone: str = Field(
-        "UTC",
-        description=(
-            "The time zone of the source's times, such as Europe/Berlin. Of tables: cohort.yaml "
-            "says it."
-        ),
-    )
-    holdout_months: int = Field(
-        0,
-        ge=0,
-        description=(
-            "Above 0: the test split is who was admitted in that many last months. 0: a hash of "
-            "the patient's id decides."
-        ),
-    )
-    memory_limit: str = Field(
-        "4GB", description="The memory that DuckDB may take; what does not fit goes to disk."
-    )
-    spill: str = Field(
-        "",
-        description=(
-            "A folder on a large disk for what does not fit into memory_limit. Empty: in the "
-            "out-folder."
-        ),
-    )
+    prediction: Literal["admission", "icu", "image", "nightly", "given"] = "admission"
+    """When a stay is predicted: prediction_hours after the admission to the hospital or to
+    intensive care, at each image, at nightly_at of each day in hospital, or when the data says.
+    """
+    prediction_hours: float = Field(24.0, gt=0)
+    """Hours after the admission that the prediction is made."""
+    nightly_at: str = "00:00"
+    """The local hour of nightly predictions."""
+    timezone: str = "UTC"
+    """The time zone of the source's times, such as Europe/Berlin. Of tables: cohort.yaml says it.
+    """
+    holdout_months: int = Field(0, ge=0)
+    """Above 0: the test split is who was admitted in that many last months. 0: a hash of the
+    patient's id decides.
+    """
+    memory_limit: str = "4GB"
+    """The memory that DuckDB may take; what does not fit goes to disk."""
+    spill: str = ""
+    """A folder on a large disk for what does not fit into memory_limit. Empty: in the out-folder.
+    """
 
 
 class ValidationConfig(Section):
     """What people decided about checks of the data."""
 
-    accepted: list[Annotated[str, Field(pattern=r"^\S+ \w+ \S.*$")]] = Field(
-        [],
-        description=(
-            "What is right although a check stops or warns, as the check wrote it: a change "
-            'against the last snapshot ("2026-02-01 events distribution"), or a finding, for all '
-            'snapshots ("events units glucose").'
-        ),
-    )
-    freshness: Literal["auto", "on", "off"] = Field(
-        "auto",
-        description=(
-            "Whether old data fails a check; auto: where the source says that its dates are real "
-            "and of today."
-        ),
-    )
+    accepted: list[Annotated[str, Field(pattern=r"^\S+ \w+ \S.*$")]] = []
+    """What is right although a check stops or warns, as the check wrote it: a change against the
+    last snapshot ("2026-02-01 events distribution"), or a finding, for all snapshots ("events units
+    glucose").
+    """
+    freshness: Literal["auto", "on", "off"] = "auto"
+    """Whether old data fails a check; auto: where the source says that its dates are real and of
+    today.
+    """
 
 
 class RetentionConfig(Section):
@@ -127,5 +92,7 @@ class RetentionConfig(Section):
     are.
     """
 
-    snapshots: int = Field(0, ge=0, description="How many are kept; 0: no bound.")
-    days: int = Field(0, ge=0, description="How many days before the newest are kept; 0: no bound.")
+    snapshots: int = Field(0, ge=0)
+    """How many are kept; 0: no bound."""
+    days: int = Field(0, ge=0)
+    """How many days before the newest are kept; 0: no bound."""

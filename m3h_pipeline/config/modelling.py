@@ -13,48 +13,30 @@ from m3h_pipeline.config.section import Section
 class EmbeddingConfig(Section):
     """The encoders, which turn each modality into vectors."""
 
-    timeseries: Literal["statistics", "learned"] = Field(
-        "statistics",
-        description="Statistics of each signal, or a network that is trained on the events.",
-    )
-    language: str = Field(
-        "minilm",
-        description=(
-            "The encoder of notes: minilm (installed), a folder that holds a transformers "
-            "checkpoint, or a name on the model hub."
-        ),
-    )
-    language_revision: str = Field(
-        "", description="The revision of a checkpoint on the model hub. Empty: its newest."
-    )
-    vision: str = Field(
-        "mobilenetv3_small_100", description="The encoder of images, by its name in timm."
-    )
-    vision_weights: str = Field(
-        "",
-        description=(
-            'A file of weights for it, or "pretrained" for those of the model hub. Empty: adapted '
-            "to the training split's own images."
-        ),
-    )
-    image_size: int = Field(
-        0, ge=0, le=1024, description="Pixels a side of an image; 0: the encoder's own choice."
-    )
-    cache_gb: float = Field(
-        50,
-        ge=0,
-        description=(
-            "Bounds cache/embeddings, where the vectors of notes and images are kept from night "
-            "to night; 0: none is kept."
-        ),
-    )
-    encoders: dict[str, str] = Field(
-        {},
-        description=(
-            "For a modality, the name of a class in m3h_core/embedders that takes the place of "
-            "its usual encoder."
-        ),
-    )
+    timeseries: Literal["statistics", "learned"] = "statistics"
+    """Statistics of each signal, or a network that is trained on the events."""
+    language: str = "minilm"
+    """The encoder of notes: minilm (installed), a folder that holds a transformers checkpoint, or a
+    name on the model hub.
+    """
+    language_revision: str = ""
+    """The revision of a checkpoint on the model hub. Empty: its newest."""
+    vision: str = "mobilenetv3_small_100"
+    """The encoder of images, by its name in timm."""
+    vision_weights: str = ""
+    """A file of weights for it, or "pretrained" for those of the model hub. Empty: adapted to the
+    training split's own images.
+    """
+    image_size: int = Field(0, ge=0, le=1024)
+    """Pixels a side of an image; 0: the encoder's own choice."""
+    cache_gb: float = Field(50, ge=0)
+    """Bounds cache/embeddings, where the vectors of notes and images are kept from night to night;
+    0: none is kept.
+    """
+    encoders: dict[str, str] = {}
+    """For a modality, the name of a class in m3h_core/embedders that takes the place of its usual
+    encoder.
+    """
 
     @field_validator("encoders")
     @classmethod
@@ -67,75 +49,51 @@ class EmbeddingConfig(Section):
 class TrainingConfig(Section):
     """Training of every arm: joint, single-task and trees."""
 
-    seed: int = Field(0, description="Of all that is drawn at random.")
-    epochs: int = Field(
-        60, ge=1, description="The most passes over the training split; a network may stop earlier."
-    )
-    tree_rounds: int = Field(
-        200, ge=1, description="The most trees that a model of boosted trees may have."
-    )
-    bootstrap: int = Field(
-        500, ge=100, description="Resamples of the test split that an interval is made of."
-    )
-    coverage: float = Field(
-        0.9,
-        gt=0,
-        lt=1,
-        description="How often a set or an interval of the joint model is to hold the truth.",
-    )
+    seed: int = 0
+    """Of all that is drawn at random."""
+    epochs: int = Field(60, ge=1)
+    """The most passes over the training split; a network may stop earlier."""
+    tree_rounds: int = Field(200, ge=1)
+    """The most trees that a model of boosted trees may have."""
+    bootstrap: int = Field(500, ge=100)
+    """Resamples of the test split that an interval is made of."""
+    coverage: float = Field(0.9, gt=0, lt=1)
+    """How often a set or an interval of the joint model is to hold the truth."""
 
 
 class TimConfig(Section):
     """Task interaction: which task helps which, measured how and at what cost."""
 
-    method: Literal["pairwise", "shapley", "affinity", "projection", "attention"] = Field(
-        "pairwise",
-        description=(
-            "pairwise and shapley train models anew; the others are hints of the joint model's "
-            "own, cheap and no evidence."
-        ),
-    )
-    network: Literal["light", "model"] = Field(
-        "light",
-        description=(
-            "What the matrix is measured with: a small network of which every pair can be "
-            "trained, or the trained model's own, whose single-task and joint models are then "
-            "used as they are."
-        ),
-    )
-    tasks: int = Field(0, ge=0, description="How many tasks, those with most labels first; 0: all.")
-    seeds: int = Field(2, ge=1, description="How often each model is trained, from another start.")
-    max_models: int = Field(
-        0, ge=0, description="The most models that are trained for the matrix; 0: no bound."
-    )
-    fdr: float = Field(
-        0.05, gt=0, lt=1, description="The false discovery rate of the effects that survive."
-    )
-    groups: int = Field(
-        2,
-        ge=0,
-        description=(
-            "The most models that the tasks are tried in, with the model's own network; below 2: "
-            "not tried."
-        ),
-    )
-    leave_out: int = Field(
-        2,
-        ge=0,
-        description=(
-            "How many tasks are left out of the joint model in turn, with the network of the "
-            "pairs, so that the two can be compared."
-        ),
-    )
+    method: Literal["pairwise", "shapley", "affinity", "projection", "attention"] = "pairwise"
+    """pairwise and shapley train models anew; the others are hints of the joint model's own, cheap
+    and no evidence.
+    """
+    network: Literal["light", "model"] = "light"
+    """What the matrix is measured with: a small network of which every pair can be trained, or the
+    trained model's own, whose single-task and joint models are then used as they are.
+    """
+    tasks: int = Field(0, ge=0)
+    """How many tasks, those with most labels first; 0: all."""
+    seeds: int = Field(2, ge=1)
+    """How often each model is trained, from another start."""
+    max_models: int = Field(0, ge=0)
+    """The most models that are trained for the matrix; 0: no bound."""
+    fdr: float = Field(0.05, gt=0, lt=1)
+    """The false discovery rate of the effects that survive."""
+    groups: int = Field(2, ge=0)
+    """The most models that the tasks are tried in, with the model's own network; below 2: not
+    tried.
+    """
+    leave_out: int = Field(2, ge=0)
+    """How many tasks are left out of the joint model in turn, with the network of the pairs, so
+    that the two can be compared.
+    """
 
 
 class ModalitiesConfig(Section):
     """What each modality adds."""
 
-    retrain: bool = Field(
-        False,
-        description=(
-            "Also train the joint model anew on each subset of the modalities: with four of them, "
-            "14 more trainings a night."
-        ),
-    )
+    retrain: bool = False
+    """Also train the joint model anew on each subset of the modalities: with four of them, 14 more
+    trainings a night.
+    """

@@ -12,89 +12,52 @@ from m3h_pipeline.config.section import Section
 class GateConfig(Section):
     """What a candidate must hold before a person is asked."""
 
-    margin: float = Field(
-        0.02,
-        ge=0,
-        lt=1,
-        description=(
-            "What a task's primary metric may lose against the champion, the anchor and the "
-            "night's other arms."
-        ),
-    )
-    mean_margin: float = Field(
-        0.005,
-        ge=0,
-        lt=1,
-        description=(
-            "What the mean of all tasks may be lower in the estimate, where it is shown to be "
-            "lower at all."
-        ),
-    )
-    subgroup_margin: float = Field(
-        0.05, ge=0, lt=1, description="What a task may lose against the champion in a subgroup."
-    )
-    trivial_margin: float = Field(
-        0.02,
-        ge=0,
-        description="How far below a constant's score a task may be in the estimate, where its 95% "
-        "interval lies below it.",
-    )
-    calibration_error: float = Field(
-        0.05,
-        gt=0,
-        lt=1,
-        description=(
-            "The expected calibration error that is let pass, and what intervals may lack of "
-            "training.coverage."
-        ),
-    )
-    calibration_labels: int = Field(
-        100,
-        ge=10,
-        description=(
-            "The test labels from which on a task's calibration is judged, ten in each of ten bins."
-        ),
-    )
-    level: float = Field(
-        0.05,
-        gt=0,
-        lt=0.5,
-        description=(
-            "The chance that one rule rejects an equally good candidate, all tasks together."
-        ),
-    )
-    bootstrap: int = Field(
-        2000, ge=500, description="Resamples of the test split that a check is made of."
-    )
-    strict: bool = Field(
-        False,
-        description=(
-            "Each task must be shown to keep its margin, which needs a large test split; else "
-            "their mean must, and no task may be shown not to."
-        ),
-    )
+    margin: float = Field(0.02, ge=0, lt=1)
+    """What a task's primary metric may lose against the champion, the anchor and the night's other
+    arms.
+    """
+    mean_margin: float = Field(0.005, ge=0, lt=1)
+    """What the mean of all tasks may be lower in the estimate, where it is shown to be lower at
+    all.
+    """
+    subgroup_margin: float = Field(0.05, ge=0, lt=1)
+    """What a task may lose against the champion in a subgroup."""
+    trivial_margin: float = Field(0.02, ge=0)
+    """How far below a constant's score a task may be in the estimate, where its 95% interval lies
+    below it.
+    """
+    calibration_error: float = Field(0.05, gt=0, lt=1)
+    """The expected calibration error that is let pass, and what intervals may lack of
+    training.coverage.
+    """
+    calibration_labels: int = Field(100, ge=10)
+    """The test labels from which on a task's calibration is judged, ten in each of ten bins."""
+    level: float = Field(0.05, gt=0, lt=0.5)
+    """The chance that one rule rejects an equally good candidate, all tasks together."""
+    bootstrap: int = Field(2000, ge=500)
+    """Resamples of the test split that a check is made of."""
+    strict: bool = False
+    """Each task must be shown to keep its margin, which needs a large test split; else their mean
+    must, and no task may be shown not to.
+    """
 
 
 class ReviewConfig(Section):
     """Who decides on a candidate that passed the gate."""
 
-    auto_promote: bool = Field(False, description="It becomes the champion without a person.")
+    auto_promote: bool = False
+    """It becomes the champion without a person."""
 
 
 class NightlyConfig(Section):
     """When the nightly run starts, which `m3h ui` does."""
 
-    cron: str = Field(
-        "0 2 * * *",
-        pattern=r"^\S+( +\S+){4}$",
-        description="A cron line: minute, hour, day, month, day of the week.",
-    )
-    timezone: str = Field("", description="The time zone of cron. Empty: cohort.timezone.")
-    late_after_hours: float = Field(
-        26.0,
-        ge=0.02,
-        description="Hours since the last candidate after which Dagster shows it as overdue.",
-    )
+    cron: str = Field("0 2 * * *", pattern=r"^\S+( +\S+){4}$")
+    """A cron line: minute, hour, day, month, day of the week."""
+    timezone: str = ""
+    """The time zone of cron. Empty: cohort.timezone."""
+    late_after_hours: float = Field(26.0, ge=0.02)
+    """Hours since the last candidate after which Dagster shows it as overdue."""
 
     @field_validator("timezone")
     @classmethod
@@ -112,41 +75,24 @@ class NightlyConfig(Section):
 class NotifyConfig(Section):
     """Who is told of a failed night."""
 
-    command: str = Field("", description="A command that reads the message on its standard input.")
-    webhook: str = Field(
-        "",
-        pattern=r"^(https?://.*)?$",
-        description=(
-            'A web address that gets it as JSON, {"text": ...}, which Slack, Mattermost and Teams '
-            "understand."
-        ),
-    )
+    command: str = ""
+    """A command that reads the message on its standard input."""
+    webhook: str = Field("", pattern=r"^(https?://.*)?$")
+    """A web address that gets it as JSON, {"text": ...}, which Slack, Mattermost and Teams
+    understand.
+    """
 
 
 class MonitoringConfig(Section):
     """What counts as a change since the champion's training."""
 
-    distance: float = Field(
-        0.15,
-        gt=0,
-        lt=1,
-        description=(
-            "The share of the samples that would have to change place for a distribution, or a "
-            "share of missing values, to be as before."
-        ),
-    )
-    drop: float = Field(
-        0.05,
-        ge=0,
-        lt=1,
-        description=(
-            "What a score, or the share of labels within their sets and intervals, may lose."
-        ),
-    )
-    fdr: float = Field(
-        0.05,
-        gt=0,
-        lt=1,
-        description="The false discovery rate over the features or tasks that are tested.",
-    )
-    fewest: int = Field(50, ge=10, description="The fewest samples that are compared.")
+    distance: float = Field(0.15, gt=0, lt=1)
+    """The share of the samples that would have to change place for a distribution, or a share of
+    missing values, to be as before.
+    """
+    drop: float = Field(0.05, ge=0, lt=1)
+    """What a score, or the share of labels within their sets and intervals, may lose."""
+    fdr: float = Field(0.05, gt=0, lt=1)
+    """The false discovery rate over the features or tasks that are tested."""
+    fewest: int = Field(50, ge=10)
+    """The fewest samples that are compared."""

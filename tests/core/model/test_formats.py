@@ -1,6 +1,8 @@
 """Models that earlier versions have saved."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,4 +52,34 @@ def test_a_model_of_format_2_is_the_same_model(tmp_path):
 def test_a_format_that_no_version_has_written_is_refused(tmp_path):
     (tmp_path / "model.json").write_text(json.dumps({"format": 1}))
     with pytest.raises(ValueError, match=r"model format 1, this version reads \(2, 3\)"):
+        FittedModel.load(tmp_path)
+
+
+def _save_as_before(model: FittedModel, folder: Path, **changes: object) -> None:
+    """As the code wrote it that still had fields which were removed."""
+    model.save(folder)
+    about = json.loads((folder / "model.json").read_text())
+    about["config"] |= {"residual": False, "input_dropout": 0.0} | changes
+    (folder / "model.json").write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"input_dropout": 0.5}, {"weighting": "upgrad"}, {"weighting": "uncertainty"}]
+)
+def test_a_model_saved_with_removed_fields_predicts_the_same(tmp_path, changes):
+    cohort = make_cohort()
+    model = fit(cohort, TASKS, replace(SMALL, epochs=2))
+    _save_as_before(model, tmp_path, **changes)
+    loaded = FittedModel.load(tmp_path)
+    assert_same(model, loaded)
+    expected = "uncertainty" if changes.get("weighting") == "uncertainty" else "equal"
+    assert loaded.config == replace(model.config, weighting=expected)
+    for name, values in model.predict(cohort).items():
+        np.testing.assert_array_equal(loaded.predict(cohort)[name], values)
+
+
+def test_a_network_of_a_removed_form_is_refused_by_name(tmp_path):
+    model = fit(make_cohort(), TASKS, replace(SMALL, epochs=1))
+    _save_as_before(model, tmp_path, residual=True)
+    with pytest.raises(ValueError, match=r"residual = True was removed: .*decisions/0027"):
         FittedModel.load(tmp_path)

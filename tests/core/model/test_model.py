@@ -39,8 +39,6 @@ def _plain(model: M3H, x_BF: torch.Tensor, member: int) -> tuple[torch.Tensor, t
     o_BTD, _ = attention(x_BTD)
     if not config.attention:
         o_BTD = x_BTD @ attention.w_value
-    elif config.residual and layout.n_tasks > 1:
-        o_BTD = o_BTD + x_BTD @ attention.w_value
     y = (
         torch.cat(
             [o_BTD[:, t] @ heads.weight[member, part].T for t, part in enumerate(layout.slices)],
@@ -62,7 +60,7 @@ def _plain(model: M3H, x_BF: torch.Tensor, member: int) -> tuple[torch.Tensor, t
             "self_bias": "paper",
             "members": 1,
         },
-        {"residual": True, "members": 3},
+        {"members": 3},
         {"attention": False},
         {"hidden": (9,), "alpha": 0.3},
     ],

@@ -106,7 +106,7 @@ def test_the_average_is_a_mean_at_first_and_the_best_is_kept(prepared):
 
 
 def test_draws_depend_on_the_seed_alone_and_leave_a_row_something():
-    config = FitConfig(seed=3, modality_dropout=0.9, input_dropout=0.2)
+    config = FitConfig(seed=3, modality_dropout=0.9)
     x_BF = torch.ones(50, sum(WIDTHS.values()) + len(WIDTHS))
     x_BF[:, -len(WIDTHS) :] = 0
     x_BF[:25, -1] = 1
