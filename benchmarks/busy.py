@@ -61,6 +61,7 @@ def train(cohort: Path, policy: dict[str, str], threads: int, epochs: int) -> Me
             "tasks": [task.to_dict() for task in read_tasks(cohort)],
             "to": str(to),
             "training": {"seed": 0, "epochs": epochs, "tree_rounds": 20, "coverage": 0.9},
+            "model": {},
             "mlflow": {
                 "uri": f"sqlite:///{scratch}/mlflow.db",
                 "artifacts": scratch,

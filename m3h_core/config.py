@@ -85,13 +85,13 @@ class FitConfig:
     seed: int = 0
     """Of all that is drawn at random."""
     epochs: int = 60
-    """The most passes over the training split."""
+    """The most passes over the training split, 1 or more."""
     patience: int = 8
-    """Epochs without a better validation loss after which training stops."""
+    """Epochs without a better validation loss after which training stops, 1 or more."""
     batch_size: int = 128
-    """Rows of a batch; a cohort of fewer than 16 batches is read in smaller ones."""
+    """Rows of a batch, 1 or more; a cohort of fewer than 16 batches is read in smaller ones."""
     learning_rate: float = 2e-3
-    """The size of AdamW's steps."""
+    """The size of AdamW's steps, above 0."""
     weight_decay: float = 5.0
     """AdamW's decoupled decay of the weights, 0 or more."""
     averaging: float = 0.8
@@ -111,9 +111,9 @@ class FitConfig:
     reads the fused embeddings themselves.
     """
     width: int = 16
-    """Numbers in a task's embedding, between which attention mixes."""
+    """Numbers in a task's embedding, 1 or more, between which attention mixes."""
     members: int = 4
-    """Networks whose mean is the model; they share their first layer."""
+    """Networks whose mean is the model, 1 or more; they share their first layer."""
     dropout: float = 0.3
     """The share of the trunk's units that are left out at each step, in [0, 1)."""
     modality_dropout: float = 0.1
@@ -127,8 +127,8 @@ class FitConfig:
     attention: bool = True
     """Let tasks attend to each other. Without it they share the trunk alone."""
     alpha: float = 1.0
-    """The weight of what tasks see in each other beside what each sees in itself; 0: it doesn't
-    depend on the patient.
+    """The weight, 0 or more, of what tasks see in each other beside what each sees in itself; at 0
+    attention is the same for every patient.
     """
     normalization: Normalization = "stable"
     """What attention's scores are divided by. stable: their largest magnitude. paper: their largest
@@ -139,13 +139,13 @@ class FitConfig:
     that a task keeps its weight however many there are. paper: 1.
     """
     cluster_start: int = 5
-    """The epoch at which clusters start, from 0."""
+    """The epoch at which clusters start, counted from 0."""
     cluster_refresh: int = 3
-    """Epochs after which the targets of clusters are renewed."""
+    """Epochs after which the targets of clusters are renewed, 1 or more."""
     cluster_weight: float = 0.1
-    """The weight of the clusters' loss beside the other tasks'."""
+    """The weight of the clusters' loss beside the other tasks', 0 or more."""
     cluster_components: int = 16
-    """Principal components of the inputs that a clustering task learns to say again."""
+    """Principal components of the inputs that a clustering task reconstructs, 1 or more."""
     max_clusters: int = 8
     """The most clusters that are tried, 2 or more, where a task doesn't say how many."""
     device: str = "auto"
@@ -207,7 +207,7 @@ class FitConfig:
         """
         if record.get("residual"):
             raise ValueError(f"residual = True was removed: {REMOVED['residual'].reason}")
-        known = {name: value for name, value in record.items() if name not in REMOVED}
-        if known.get("weighting") in _REMOVED_WEIGHTINGS:
-            del known["weighting"]
-        return cls(**known)
+        current = {name: value for name, value in record.items() if name not in REMOVED}
+        if current.get("weighting") in _REMOVED_WEIGHTINGS:
+            del current["weighting"]
+        return cls(**current)

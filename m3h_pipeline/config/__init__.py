@@ -11,6 +11,7 @@ from m3h_pipeline.config.launching import LauncherConfig
 from m3h_pipeline.config.modelling import (
     EmbeddingConfig,
     ModalitiesConfig,
+    ModelConfig,
     TimConfig,
     TrainingConfig,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "GateConfig",
     "LauncherConfig",
     "ModalitiesConfig",
+    "ModelConfig",
     "MonitoringConfig",
     "NightlyConfig",
     "NotifyConfig",

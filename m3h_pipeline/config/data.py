@@ -76,7 +76,7 @@ class CohortConfig(Section):
 class ValidationConfig(Section):
     """What people decided about checks of the data."""
 
-    accepted: list[Annotated[str, Field(pattern=r"^\S+ \w+ \S.*$")]] = []
+    accepted: list[Annotated[str, Field(pattern=r"^\S+ \w+ \S.*$")]] = Field([])
     """What is right although a check stops or warns, as the check wrote it: a change against the
     last snapshot ("2026-02-01 events distribution"), or a finding, for all snapshots ("events units
     glucose").

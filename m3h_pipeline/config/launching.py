@@ -28,16 +28,16 @@ class KubernetesConfig(Section):
     """The namespace of the jobs."""
     claim: str = ""
     """The PersistentVolumeClaim that holds launcher.storage."""
-    secrets: list[str] = []
+    secrets: list[str] = Field([])
     """Names of Secrets whose keys become the job's environment."""
-    pod: dict[str, Any] = {}
+    pod: dict[str, Any] = Field({})
     """More of the pod's spec, as Kubernetes writes it (nodeSelector, tolerations, ...)."""
 
 
 class SlurmConfig(Section):
     """Of [launcher] kind = "slurm"."""
 
-    options: list[str] = []
+    options: list[str] = Field([])
     """More options of srun, such as "--partition=gpu", "--time=04:00:00"."""
 
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import fields
+from typing import Any, Literal, get_type_hints
 
-from pydantic import Field, field_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    with_config,
+)
 
+from m3h_core.config import FitConfig, check_choice
 from m3h_core.embedders import embedder_class
 from m3h_pipeline.config.section import Section
 
@@ -33,7 +43,7 @@ class EmbeddingConfig(Section):
     """Bounds cache/embeddings, where the vectors of notes and images are kept from night to night;
     0: none is kept.
     """
-    encoders: dict[str, str] = {}
+    encoders: dict[str, str] = Field({})
     """For a modality, the name of a class in m3h_core/embedders that takes the place of its usual
     encoder.
     """
@@ -44,6 +54,46 @@ class EmbeddingConfig(Section):
         for modality, name in encoders.items():
             embedder_class(modality, name)
         return encoders
+
+
+def _read_model_fields() -> dict[str, Any]:
+    """FitConfig's fields as pydantic's, with the docstrings below them, but for those of
+    [training] and the machine.
+    """
+    documented = with_config(ConfigDict(use_attribute_docstrings=True))(FitConfig)
+    about = TypeAdapter(documented).json_schema()["properties"]
+    types = get_type_hints(FitConfig)
+    return {
+        field.name: (
+            types[field.name],
+            Field(field.default, description=about[field.name]["description"]),
+        )
+        for field in fields(FitConfig)
+        if field.name not in ("seed", "epochs", "device")
+    }
+
+
+_ModelFields: Any = create_model("_ModelFields", __base__=Section, **_read_model_fields())
+
+
+class ModelConfig(_ModelFields):
+    """The network and how it learns, for the joint model, the single-task models and TIM.
+
+    Its settings are fields of `m3h_core.FitConfig`, which says what each means and may be.
+    """
+
+    @field_validator("weighting", mode="before")
+    @classmethod
+    def _is_known(cls, weighting: object) -> object:
+        # Before pydantic, which knows no reason: a removed one is named.
+        check_choice("weighting", str(weighting))
+        return weighting
+
+    @field_validator("*")
+    @classmethod
+    def _is_possible(cls, value: Any, info: ValidationInfo) -> Any:
+        FitConfig(**{str(info.field_name): value})
+        return value
 
 
 class TrainingConfig(Section):
@@ -64,9 +114,9 @@ class TrainingConfig(Section):
 class TimConfig(Section):
     """Task interaction: which task helps which, measured how and at what cost."""
 
-    method: Literal["pairwise", "shapley", "affinity", "projection", "attention"] = "pairwise"
-    """pairwise and shapley train models anew; the others are hints of the joint model's own, cheap
-    and no evidence.
+    method: Literal["pairwise", "shapley", "affinity"] = "pairwise"
+    """pairwise and shapley train models anew; affinity reads the joint model's gradients, which is
+    cheap and no evidence.
     """
     network: Literal["light", "model"] = "light"
     """What the matrix is measured with: a small network of which every pair can be trained, or the
@@ -88,6 +138,16 @@ class TimConfig(Section):
     """How many tasks are left out of the joint model in turn, with the network of the pairs, so
     that the two can be compared.
     """
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _was_removed(cls, method: object) -> object:
+        if method in ("projection", "attention"):
+            raise ValueError(
+                f"{method!r} was removed: it agreed with retrained pairs no better than chance "
+                "(docs/decisions/0027-settings.md); write pairwise, shapley or affinity"
+            )
+        return method
 
 
 class ModalitiesConfig(Section):

@@ -30,8 +30,6 @@ class GateConfig(Section):
     """The expected calibration error that is let pass, and what intervals may lack of
     training.coverage.
     """
-    calibration_labels: int = Field(100, ge=10)
-    """The test labels from which on a task's calibration is judged, ten in each of ten bins."""
     level: float = Field(0.05, gt=0, lt=0.5)
     """The chance that one rule rejects an equally good candidate, all tasks together."""
     bootstrap: int = Field(2000, ge=500)
@@ -94,5 +92,3 @@ class MonitoringConfig(Section):
     """What a score, or the share of labels within their sets and intervals, may lose."""
     fdr: float = Field(0.05, gt=0, lt=1)
     """The false discovery rate over the features or tasks that are tested."""
-    fewest: int = Field(50, ge=10)
-    """The fewest samples that are compared."""

@@ -7,6 +7,7 @@ from m3h_pipeline.config.launching import LauncherConfig
 from m3h_pipeline.config.modelling import (
     EmbeddingConfig,
     ModalitiesConfig,
+    ModelConfig,
     TimConfig,
     TrainingConfig,
 )
@@ -26,6 +27,7 @@ class Config(Section):
     source: SourceConfig = SourceConfig()
     cohort: CohortConfig = CohortConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
+    model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     tim: TimConfig = TimConfig()
     modalities: ModalitiesConfig = ModalitiesConfig()

@@ -12,6 +12,7 @@ from m3h_pipeline.config import toml_text
 from m3h_pipeline.config.data import DEMO_SNAPSHOT, SourceConfig
 from m3h_pipeline.config.launching import LauncherConfig
 from m3h_pipeline.config.modelling import TimConfig, TrainingConfig
+from m3h_pipeline.config.removed import drop_removed
 from m3h_pipeline.config.sections import Config
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.state.paths import CONFIG_FILE
@@ -26,7 +27,8 @@ def load(out: Path) -> Config:
     file = out / CONFIG_FILE
     try:
         with file.open("rb") as stream:
-            return Config.model_validate(tomllib.load(stream))
+            document = tomllib.load(stream)
+        return Config.model_validate(drop_removed(document))
     except FileNotFoundError:
         raise InputError(f"{file} is not there: `m3h run --out {out}` writes it") from None
     except tomllib.TOMLDecodeError as error:
@@ -41,6 +43,8 @@ def load(out: Path) -> Config:
                 f"{file}: there is no setting {where}: delete the line, or mend its name"
             ) from None
         raise InputError(f"{file}: {where}: {_format_reason(error)}") from None
+    except ValueError as error:
+        raise InputError(f"{file}: {error}") from None
 
 
 def save(config: Config, out: Path) -> None:

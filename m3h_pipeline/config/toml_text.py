@@ -43,6 +43,15 @@ def update_toml(text: str, before: BaseModel, after: BaseModel) -> str:
     return tomlkit.dumps(document)
 
 
+def format_value(value: Any) -> str:
+    """A value as TOML writes it.
+
+    >>> format_value((512, 64)), format_value(True)
+    ('[512, 64]', 'true')
+    """
+    return _to_item(value).as_string()
+
+
 def _apply_changes(table: MutableMapping[str, Any], before: BaseModel, after: BaseModel) -> None:
     for name in type(after).model_fields:
         old = getattr(before, name)
@@ -80,7 +89,7 @@ def _format_sections(section: BaseModel, name: str) -> Iterator[str]:
     for field, about in fields.items():
         if field not in inner:
             yield from _format_comment(_format_meaning(about))
-            yield f"{field} = {_to_item(getattr(section, field)).as_string()}"
+            yield f"{field} = {format_value(getattr(section, field))}"
     for field in inner:
         below: BaseModel = getattr(section, field)
         path = f"{name}.{field}" if name else field
@@ -96,8 +105,8 @@ def _format_meaning(about: FieldInfo) -> str:
     if get_origin(about.annotation) is Literal:
         parts.append(f"One of: {', '.join(get_args(about.annotation))}.")
     default = about.get_default(call_default_factory=True)
-    if default not in ("", [], {}):
-        parts.append(f"Default: {_to_item(default).as_string()}.")
+    if default not in ("", [], {}, ()):
+        parts.append(f"Default: {format_value(default)}.")
     return " ".join(parts)
 
 

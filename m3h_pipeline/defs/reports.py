@@ -109,6 +109,7 @@ def tim_report(
         "single_task": str(single_task_models.folder),
         "tasks": [task.to_dict() for task in tasks],
         "training": config.training.model_dump(),
+        "model": config.model.model_dump(),
         "tim": config.tim.model_dump(),
     }
 
@@ -125,6 +126,7 @@ def tim_report(
         m3h_model,
         single_task_models,
         job["training"],
+        job["model"],
         job["tim"],
     ]
     step = workspace.produce(context, "tim_report", decided_by, build)

@@ -33,6 +33,7 @@ CODE = code_version(
 )
 MONITORING_CODE = code_version(
     "m3h_pipeline.scoring.monitoring",
+    "m3h_pipeline.features.items",
     "m3h_pipeline.evaluation.scores",
     "m3h_core.metrics",
     "m3h_core.data.silhouette",

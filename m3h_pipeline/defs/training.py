@@ -135,12 +135,16 @@ def _train(
 ) -> Step:
     arm = _ARMS[name]
     training = workspace.config.training.model_dump()
+    model = workspace.config.model.model_dump()
     decided_by: list[object] = [CODE, cohort, training]
+    if arm != "trees":
+        decided_by.append(model)
     job: dict[str, Any] = {
         "arm": arm,
         "cohort": str(cohort.folder),
         "tasks": [task.to_dict() for task in read_tasks(cohort.folder)],
         "training": training,
+        "model": model,
     }
     if arm == "joint":
         job["mlflow"] = {

@@ -1,4 +1,4 @@
-"""What jobs read of m3h.toml's section ``[training]`` and of the machine."""
+"""What jobs read of m3h.toml's sections ``[training]`` and ``[model]``, and of the machine."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ if TYPE_CHECKING:
 _MOST_WORKERS = 8
 
 
-def fit_config(training: dict[str, Any]) -> FitConfig:
-    """The configuration of every network of a run, from the section ``[training]`` of m3h.toml."""
+def fit_config(config: dict[str, Any]) -> FitConfig:
+    """The configuration of every network of a run, from a job's ``training`` and ``model``."""
     from m3h_core import FitConfig
 
-    return FitConfig(**{name: training[name] for name in ("seed", "epochs")})
+    training = config["training"]
+    return FitConfig(seed=training["seed"], epochs=training["epochs"], **config["model"])
 
 
 def count_workers(config: dict[str, Any]) -> int:

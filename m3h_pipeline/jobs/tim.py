@@ -1,9 +1,9 @@
 """Task interaction: how the metric of one task changes when another is learned with it, and what
 follows from that.
 
-Configuration: ``cohort``, ``single_task`` and ``joint`` (folders), ``tasks``, ``training`` and
-``tim`` (sections of m3h.toml), ``to``. The models of the training seed are used as they are. Writes
-``tim.json`` and, a row a cell, ``tim.parquet``.
+Configuration: ``cohort``, ``single_task`` and ``joint`` (folders), ``tasks``, ``training``,
+``model`` and ``tim`` (sections of m3h.toml), ``to``. The models of the training seed are used as
+they are. Writes ``tim.json`` and, a row a cell, ``tim.parquet``.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def main() -> None:
         )
         seeds = [training["seed"] + i for i in range(settings["seeds"])]
         chunks = to / ".chunks"
-        own = fit_config(training)
+        own = fit_config(config)
         network = shrink_network(own) if settings["network"] == "light" else own
         on_progress = Progress("task interaction: models", log)
         workers = count_workers(config)

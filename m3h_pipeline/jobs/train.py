@@ -1,8 +1,8 @@
 """Train one arm on the cohort: the joint model, single-task models, boosted trees, or subsets of
 the modalities.
 
-Configuration: ``arm``, ``cohort`` (folder), ``tasks``, ``training`` (section of m3h.toml), ``to``;
-for the joint model also ``mlflow`` {uri, artifacts, key, name, tags}. Writes
+Configuration: ``arm``, ``cohort`` (folder), ``tasks``, ``training`` and ``model`` (sections of
+m3h.toml), ``to``; for the joint model also ``mlflow`` {uri, artifacts, key, name, tags}. Writes
 ``predictions.safetensors`` ({task: [N] or [N, classes]} for every sample) and the trained models;
 beside the joint model ``calibration/``.
 """
@@ -42,7 +42,7 @@ def joint(
     """The M3H model on all tasks, its curves and parameters in MLflow; by all processes that
     torchrun has started.
     """
-    settings = fit_config(config["training"])
+    settings = fit_config(config)
     rank = join_processes()
     train = partial(
         fit, cohort, tasks, settings, resume=to / ".checkpoint", distributed=rank is not None
@@ -100,8 +100,7 @@ def single_task(
     cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log
 ) -> dict[str, Any]:
     """The same network, one model a task: what joint learning is compared with."""
-    training = config["training"]
-    settings = fit_config(training)
+    settings = fit_config(config)
     models = fit_many(
         cohort,
         [([task], settings) for task in tasks],
@@ -124,7 +123,7 @@ def modalities(
     """The joint model anew on each subset of the modalities but the whole: {"tabular+vision/task":
     predictions}.
     """
-    settings = fit_config(config["training"])
+    settings = fit_config(config)
     done = to / ".subsets"
     done.mkdir(exist_ok=True)
     subsets = proper_subsets(cohort)

@@ -1,16 +1,20 @@
 """m3h.toml: written once, read by all, with errors that say what to change."""
 
 import datetime as dt
+import inspect
 import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 
 import pytest
 from click.testing import CliRunner
 from pydantic import BaseModel
 
+from m3h_core import FitConfig
 from m3h_pipeline import config
 from m3h_pipeline.cli.main import main
 from m3h_pipeline.config import toml_text
+from m3h_pipeline.config.reference import PAGE, write_reference
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.state.pages import is_served, lock_server, record_server
@@ -212,3 +216,68 @@ def test_links_lead_to_the_server_without_its_password_or_to_what_m3h_ui_serves(
     assert tracking.find_page(tmp_path) == "http://127.0.0.1:5001"
     monkeypatch.setenv(tracking.PAGE_VARIABLE, "http://127.0.0.1:5002")
     assert tracking.find_page(tmp_path) == "http://127.0.0.1:5002"
+
+
+def test_the_model_section_is_fitconfig_as_a_whole():
+    """One text and one default each: there are none in m3h_pipeline."""
+    elsewhere = {"seed", "epochs", "device"}
+    names = [field.name for field in fields(FitConfig) if field.name not in elsewhere]
+    assert list(config.ModelConfig.model_fields) == names
+    assert FitConfig(**config.Config().model.model_dump()) == FitConfig()
+    source = inspect.getsource(FitConfig)
+    for name, about in config.ModelConfig.model_fields.items():
+        assert about.description, name
+        assert about.description.splitlines()[0] in source
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("dropout = 1.5", r"model\.dropout: dropout must lie in \[0, 1\), not 1\.5"),
+        ("hidden = [0]", r"model\.hidden: hidden must hold sizes of at least 1, not \(0,\)"),
+        ("learning_rate = nan", r"model\.learning_rate: .*above 0, not nan"),
+        ("members = 0", r"model\.members: members must be at least 1, not 0"),
+        ("weighting = 'x'", r"model\.weighting: weighting 'x' is not one of equal, uncertainty"),
+        ("weighting = 'mgda'", r"model\.weighting: .* it was removed: see docs/decisions/0027"),
+        ("epochs = 3", r"there is no setting model\.epochs"),
+    ],
+)
+def test_an_impossible_model_is_named_by_file_and_setting(tmp_path, line, says):
+    (tmp_path / CONFIG_FILE).write_text(f"[model]\n{line}\n")
+    with pytest.raises(InputError, match=f"{CONFIG_FILE}: {says}"):
+        config.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[model]\nresidual = true\n", r"model\.residual was removed: .*: delete the line"),
+        ("[gate]\ncalibration_labels = 20\n", r"gate\.calibration_labels was removed: "),
+        ("[monitoring]\nfewest = 10\n", r"monitoring\.fewest was removed: "),
+        ("[tim]\nmethod = 'projection'\n", r"tim\.method: 'projection' was removed: "),
+    ],
+)
+def test_a_removed_setting_is_named(tmp_path, text, says):
+    (tmp_path / CONFIG_FILE).write_text(text)
+    with pytest.raises(InputError, match=f"{CONFIG_FILE}: {says}"):
+        config.load(tmp_path)
+
+
+def test_a_removed_setting_that_changes_nothing_is_passed_over(tmp_path):
+    """`m3h init` of an earlier version has written all of them."""
+    lines = ["[gate]", "calibration_labels = 100", "[monitoring]", "fewest = 50"]
+    (tmp_path / CONFIG_FILE).write_text("\n".join(lines))
+    assert config.load(tmp_path) == config.Config()
+    config.save(config.set_snapshot(config.load(tmp_path), "2026-05-01"), tmp_path)
+    assert config.load(tmp_path).source.snapshot == "2026-05-01"
+
+
+def test_the_reference_page_is_what_the_docstrings_say(tmp_path):
+    written = write_reference(tmp_path / "settings.md").read_text()
+    assert written == PAGE.read_text(), (
+        "docs/settings.md is out of date: run python -m m3h_pipeline.config and commit the result"
+    )
+    for name, section in sections(config.Config()):
+        assert not name or f"## [{name}]" in written
+        for field, about in type(section).model_fields.items():
+            assert not about.description or f"| `{field}` |" in written

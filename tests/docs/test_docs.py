@@ -168,7 +168,8 @@ def test_every_setting_is_known_and_may_have_that_value(page):
     for block in blocks(page):
         if re.match(r"\s*\[\w", block):
             Config.model_validate(tomllib.loads(block))
-    for section, key in re.findall(r"`\[([a-z0-9.]+)\](?: ([a-z_]+))?[^`]*`", page.read_text()):
+    named = re.findall(r"`\[([a-z][a-z0-9.]*)\](?: ([a-z_]+))?[^`]*`", page.read_text())
+    for section, key in named:
         model: type[BaseModel] = Config
         for name in section.split("."):
             assert name in model.model_fields, f"[{section}]"

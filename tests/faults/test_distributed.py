@@ -56,7 +56,8 @@ from launched import TASKS, synthetic
 from m3h_core import fit
 from m3h_pipeline.jobs.settings import fit_config
 dist.init_process_group("gloo")
-model = fit(synthetic(), TASKS, fit_config({"seed": 0, "epochs": 60}), distributed=True)
+config = fit_config({"training": {"seed": 0, "epochs": 60}, "model": {}})
+model = fit(synthetic(), TASKS, config, distributed=True)
 if dist.get_rank() == 0:
     model.save(sys.argv[1])
 """

@@ -68,7 +68,9 @@ def _one_thread():
 
 
 def unbroken() -> dict[str, np.ndarray]:
-    model = fit(synthetic(), TASKS, fit_config({"seed": 0, "epochs": EPOCHS}))
+    model = fit(
+        synthetic(), TASKS, fit_config({"training": {"seed": 0, "epochs": EPOCHS}, "model": {}})
+    )
     return {name: value.numpy() for name, value in model.model.state_dict().items()}
 
 
@@ -182,6 +184,7 @@ def job_by_hand(
         "to": str(to),
         "workers": 1,
         "training": {"seed": 0, "epochs": 20, "tree_rounds": 20, "coverage": 0.9},
+        "model": {},
         **(more or {}),
     }
     (to / "job.json").write_text(json.dumps(config))

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from m3h_core import Cohort, TaskSpec, fit, fit_many
 from m3h_pipeline import config as configuration
 from m3h_pipeline import defs
-from m3h_pipeline.config import TimConfig, TrainingConfig
+from m3h_pipeline.config import ModelConfig, TimConfig, TrainingConfig
 from m3h_pipeline.defs.io_manager import step_io_manager
 from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.jobs.launchers import JobLauncher
@@ -28,7 +28,10 @@ from m3h_pipeline.state.steps import produce
 
 pytestmark = pytest.mark.slow(30)
 
-TRAINING = TrainingConfig(epochs=6).model_dump()
+SETTINGS = {
+    "training": TrainingConfig(epochs=6).model_dump(),
+    "model": ModelConfig().model_dump(),
+}
 TASKS = [TaskSpec(name, "binary") for name in ("sepsis", "shock", "delirium", "rare")]
 
 
@@ -56,7 +59,7 @@ def trained(tmp_path_factory) -> Path:
         all_labelled,
     )
     cohort.save(folder / "cohort")
-    config = fit_config(TRAINING)
+    config = fit_config(SETTINGS)
     fit(cohort, TASKS, config).save(folder / "joint" / "model")
     for task, model in zip(
         TASKS, fit_many(cohort, [([task], config) for task in TASKS]), strict=True
@@ -69,7 +72,7 @@ def start(trained: Path, to: Path, **settings: object) -> subprocess.Popen:
     to.mkdir(exist_ok=True)
     job = {name: str(trained / name) for name in ("cohort", "joint", "single_task")} | {
         "tasks": [task.to_dict() for task in TASKS],
-        "training": TRAINING,
+        **SETTINGS,
         "tim": TimConfig.model_validate(settings).model_dump(),
         "to": str(to),
     }
@@ -148,7 +151,7 @@ def test_a_budget_that_is_too_small_is_said_in_one_line(trained, tmp_path):
 def test_the_asset_shows_the_effects_that_survive(trained, tmp_path):
     """A lenient false discovery rate lets effects survive among these few samples."""
     tim = TimConfig(seeds=2, groups=0, leave_out=0, fdr=0.99)
-    config = configuration.Config(training=TrainingConfig.model_validate(TRAINING), tim=tim)
+    config = configuration.Config(training=TrainingConfig(epochs=6), tim=tim)
     configuration.save(config, tmp_path)
     workspace = Workspace(out=str(tmp_path))
     workspace.connect()

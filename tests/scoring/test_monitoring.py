@@ -79,8 +79,8 @@ def _compared(
     features = [
         (summarise(name, "tabular", values, whose[0]), now[name]) for name, values in then.items()
     ]
-    values = mark_changes([compare_values(*pair, CONFIG, whose[1]) for pair in features], CONFIG)
-    missing = mark_changes([compare_missing(*pair, CONFIG, whose[1]) for pair in features], CONFIG)
+    values = mark_changes([compare_values(*pair, whose[1]) for pair in features], CONFIG)
+    missing = mark_changes([compare_missing(*pair, whose[1]) for pair in features], CONFIG)
     return {record["name"] for record in [*values, *missing] if record["changed"]}
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from m3h_pipeline.config import GateConfig
 
 _NAME = "calibrated"
+# From so many test labels on a task is judged: ten in each of the error's ten bins.
+_FEWEST_LABELS = 100
 _MAX_DRAWS = 10_000
 _MAX_CELLS = 20_000_000
 
@@ -70,7 +72,7 @@ def check_calibration(
             _NAME, False, str(error), advice="look at the log of the training job"
         ), []
     rows = {task.name: _find_test_rows(cohort, task) for task in supervised}
-    judged = [task for task in supervised if len(rows[task.name]) >= config.calibration_labels]
+    judged = [task for task in supervised if len(rows[task.name]) >= _FEWEST_LABELS]
     chance = config.level / max(1, len(judged))
     rng = np.random.default_rng(0)
     subjects = cohort.subjects
@@ -207,7 +209,7 @@ def _to_result(
     rest = ""
     if counts["not judged"]:
         few = pluralize(counts["not judged"], "task")
-        rest = f"; {few} not judged, fewer than {config.calibration_labels} test labels"
+        rest = f"; {few} not judged, fewer than {_FEWEST_LABELS} test labels"
     bound = config.calibration_error
     shown = [calibration for calibration in calibrations if calibration.state == "shown"]
     if shown:

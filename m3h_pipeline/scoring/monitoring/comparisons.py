@@ -12,11 +12,13 @@ from m3h_pipeline.config import MonitoringConfig
 from m3h_pipeline.scoring.monitoring.bins import Feature, count_in_bins, design_effects
 from m3h_pipeline.wording import MIN_GROUP_SIZE
 
+# What has fewer samples, then or now, is not compared.
+FEWEST_SAMPLES = 50
+
 
 def compare_values(
     feature: Feature,
     values: pl.Series,
-    config: MonitoringConfig,
     subjects: np.ndarray | None = None,
 ) -> dict[str, Any] | None:
     """How far the known values of a feature are from where they were; None where too few are
@@ -29,7 +31,7 @@ def compare_values(
     is_used = (counts_then > 0) | (counts_now > 0)
     n_then = counts_then.sum()
     n_now = counts_now.sum()
-    if min(n_then, n_now) < config.fewest or is_used.sum() < 2:
+    if min(n_then, n_now) < FEWEST_SAMPLES or is_used.sum() < 2:
         return None
     design_then, design_now = _design_effects(feature, values, subjects, "values")
     table = [counts_then[is_used] / design_then, counts_now[is_used] / design_now]
@@ -41,7 +43,6 @@ def compare_values(
 def compare_missing(
     feature: Feature,
     values: pl.Series,
-    config: MonitoringConfig,
     subjects: np.ndarray | None = None,
 ) -> dict[str, Any] | None:
     """How far the share of samples that lack a feature is from what it was."""
@@ -50,7 +51,7 @@ def compare_missing(
     # (known, missing)
     then = (feature["known"], feature["n"] - feature["known"])
     now = (values.count(), values.null_count())
-    if min(sum(then), sum(now)) < config.fewest:
+    if min(sum(then), sum(now)) < FEWEST_SAMPLES:
         return None
     share_then = then[1] / sum(then)
     share_now = now[1] / sum(now)

@@ -12,6 +12,7 @@ import polars as pl
 from m3h_core import Cohort, TaskSpec
 from m3h_pipeline.config import MonitoringConfig
 from m3h_pipeline.scoring.monitoring.comparisons import (
+    FEWEST_SAMPLES,
     compare_missing,
     compare_values,
     mark_changes,
@@ -91,9 +92,9 @@ def _compare_new_samples(
     """How many samples are new, and what of them was compared; or why it was not."""
     samples = new["sample_id"].unique().sort()
     n_new = len(samples) if len(samples) >= MIN_GROUP_SIZE else None
-    if len(samples) < config.fewest:
+    if len(samples) < FEWEST_SAMPLES:
         few = format_count(len(samples)) if len(samples) else "no"
-        reason = f"{few} samples are new to the champion, fewer than the {config.fewest} it takes"
+        reason = f"{few} samples are new to the champion, fewer than the {FEWEST_SAMPLES} it takes"
         return {"new": n_new, "reason": reason}
     subject_of = dict(zip(new["sample_id"], new["subject_id"], strict=True))
     subjects = np.array([subject_of[sample] for sample in samples])
@@ -103,8 +104,8 @@ def _compare_new_samples(
         (feature, observations.get((feature["name"], feature["modality"]), absent))
         for feature in reference["features"]
     ]
-    values = [compare_values(*pair, config, subjects) for pair in features]
-    missing = [compare_missing(*pair, config, subjects) for pair in features]
+    values = [compare_values(*pair, subjects) for pair in features]
+    missing = [compare_missing(*pair, subjects) for pair in features]
     return {
         "new": n_new,
         "inputs": mark_changes(values, config),
@@ -129,5 +130,5 @@ def _compare_scores(
         samples, scores = select_scores(task, new)
         subjects = np.array([subject_of[sample] for sample in samples])
         values = to_one_score(task, scores)
-        comparisons.append(compare_values(summary, values, config, subjects))
+        comparisons.append(compare_values(summary, values, subjects))
     return mark_changes(comparisons, config)
