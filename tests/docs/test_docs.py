@@ -74,6 +74,41 @@ def test_every_link_leads_somewhere(page):
             assert anchor in anchors(target), link
 
 
+def count_clicks(start: Path) -> dict[str, int]:
+    """How many links lead from a page to each file, with or without a heading of it."""
+    clicks = {title(start): 0}
+    pages = [start]
+    for page in pages:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            if re.match(r"https?://|mailto:|#", link):
+                continue
+            file, _, anchor = link.partition("#")
+            target = (page.parent / file).resolve()
+            address = f"{title(target)}#{anchor}" if anchor else title(target)
+            clicks.setdefault(address, clicks[title(page)] + 1)
+            if target.suffix == ".md" and target not in pages:
+                clicks.setdefault(title(target), clicks[title(page)] + 1)
+                pages.append(target)
+    return clicks
+
+
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [
+        ("m3h_core/model/attention.py", "class CrossTaskAttention"),
+        ("m3h_pipeline/features/as_of.py", "def write_inputs"),
+        ("docs/extending.md#a-task", "## A task"),
+        ("docs/extending.md#an-encoder", "## An encoder"),
+        ("m3h_core/ensemble/ridge_member.py", "class RidgeMember"),
+        ("m3h_core/ensemble/mixing.py", "def choose_mixture"),
+        ("m3h_core/training/trainer.py", "class Trainer"),
+    ],
+)
+def test_a_newcomer_is_there_within_three_clicks(address, what):
+    assert count_clicks(ROOT / "README.md")[address] <= 3
+    assert what in (ROOT / address.partition("#")[0]).read_text()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_every_file_that_is_named_is_there(page):
     for name in re.findall(rf"`((?:{'|'.join(OURS)})/[\w./-]+)`", page.read_text()):
