@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import codecs
-import gzip
 import shlex
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.files.gzip_file import open_unpacked
 
 # Marks at the beginning of a file; the longer ones first, since one begins like another.
 _MARKS = (
@@ -60,12 +59,12 @@ def refuse_another_encoding(file: Path, limit: int | None = _SAMPLE) -> None:
     """
     try:
         beginning = next(_blocks(file), b"")
-        if encoding := _find_wide_encoding(beginning):
-            raise InputError(f"{file} is in {encoding}, not in UTF-8: {_command(file, encoding)}")
         seen = _count_lines(file, limit)
-    except (OSError, EOFError, zlib.error):
+    except (OSError, InputError):
         # Whoever reads the file says what is wrong with it.
         return
+    if encoding := _find_wide_encoding(beginning):
+        raise InputError(f"{file} is in {encoding}, not in UTF-8: {_command(file, encoding)}")
     header = beginning.partition(b"\n")[0]
     is_header = not _is_utf8(header)
     is_whole = seen.in_another >= _FEWEST_ROWS and seen.in_another > seen.in_utf8
@@ -175,6 +174,6 @@ def _guess(text: bytes) -> tuple[str, float]:
 
 def _blocks(file: Path) -> Iterator[bytes]:
     """A text in blocks, unpacked where it is packed."""
-    with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as stream:
+    with open_unpacked(file) as stream:
         while block := stream.read(_BLOCK):
             yield block

@@ -12,10 +12,10 @@ import duckdb
 import pytest
 
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.files.gzip_file import BLOCK_SIZE
 from m3h_pipeline.sources import Settings
 from m3h_pipeline.sources.extraction import Extraction
 from m3h_pipeline.sources.raw_tables import RawReader, RawTable, open_table
-from m3h_pipeline.sources.raw_tables.csv_text import BLOCK_SIZE
 from m3h_pipeline.state.database import open_database
 
 # Longer than what is unpacked at a time, so that characters are cut in two between the blocks.

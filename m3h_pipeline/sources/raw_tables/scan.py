@@ -10,16 +10,14 @@ import hashlib
 import os
 import select
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from isal import isal_zlib
-
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.sources.raw_tables.csv_text import BLOCK_SIZE
+from m3h_pipeline.files.gzip_file import BLOCK_SIZE, open_unpacked
 from m3h_pipeline.sources.raw_tables.table import RawTable
 
 # A file without ends of lines is refused before anybody holds such a line in memory.
@@ -105,32 +103,31 @@ def _scan_file(
     newline = b""
     last = b""
     limits = _Limits(file, is_limited=write_end is not None)
+
+    def count(block: memoryview) -> None:
+        limits.packed += len(block)
+        digest.update(block)
+
     try:
-        for block, content in _read_blocks(file):
-            if stopped.is_set():
-                break
-            limits.add(len(block), content)
-            digest.update(block)
-            if write_end is None or not is_text:
-                continue
-            try:
-                decoder.decode(content)
-            except UnicodeDecodeError:
-                is_text = False
-                continue
-            newline = newline or _find_newline(content)
-            last = content[-1:] or last
-            # A character may be cut in two by the end of the block.
-            text = cut + content
-            cut = decoder.getstate()[0]
-            _write_to_pipe(write_end, text[: len(text) - len(cut)], unread)
+        with open_unpacked(file, count) as stream:
+            while not stopped.is_set() and (content := stream.read1(BLOCK_SIZE)):
+                limits.add(content)
+                if write_end is None or not is_text:
+                    continue
+                try:
+                    decoder.decode(content)
+                except UnicodeDecodeError:
+                    is_text = False
+                    continue
+                newline = newline or _find_newline(content)
+                last = content[-1:]
+                # A character may be cut in two by the end of the block.
+                text = cut + content
+                cut = decoder.getstate()[0]
+                _write_to_pipe(write_end, text[: len(text) - len(cut)], unread)
         if write_end is not None and is_text and not cut:
             line_end = b"" if last in (b"\n", b"\r") else newline
             _write_to_pipe(write_end, line_end + end_row.encode() + newline, unread)
-    except EOFError:
-        raise InputError(f"{file} ends too early, it was cut off: copy it again") from None
-    except isal_zlib.error:  # ty: ignore[invalid-exception-caught] its stub gives an instance
-        raise InputError(f"{file} is damaged, its gzip check sum is wrong: copy it again") from None
     finally:
         if write_end is not None:
             os.close(write_end)
@@ -154,11 +151,10 @@ class _Limits:
     unpacked: int = 0
     line: int = 0
 
-    def add(self, packed: int, content: bytes) -> None:
-        """Count a block; raises `InputError` where the file is none that a hospital exports."""
+    def add(self, content: bytes) -> None:
+        """Count what was unpacked; raises `InputError` where no hospital exports such a file."""
         if not self.is_limited:
             return
-        self.packed += packed
         self.unpacked += len(content)
         end = content.rfind(b"\n")
         self.line = self.line + len(content) if end < 0 else len(content) - end - 1
@@ -173,27 +169,3 @@ class _Limits:
                 f"({self.unpacked / 1e9:.1f} GB so far), as no table of records does: export the "
                 "table again, or unpack it if it is right"
             )
-
-
-def _read_blocks(file: Path) -> Iterator[tuple[bytes, bytes]]:
-    """The file in blocks, each as it lies and as it reads; of a gzip file every member must be
-    whole.
-    """
-    inflate = isal_zlib.decompressobj(wbits=31)
-    with file.open("rb") as stream:
-        while block := stream.read(BLOCK_SIZE):
-            if file.suffix != ".gz":
-                yield block, block
-                continue
-            content = []
-            rest = block
-            # Zeros may fill up what lies behind a member, and be part of one.
-            while rest.strip(b"\0") if inflate.eof else rest:
-                if inflate.eof:
-                    # A gzip file may be several, one after the other.
-                    inflate = isal_zlib.decompressobj(wbits=31)
-                content.append(inflate.decompress(rest))
-                rest = inflate.unused_data
-            yield block, b"".join(content)
-    if file.suffix == ".gz" and not inflate.eof:
-        raise EOFError

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ import duckdb
 
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.files.encoding import refuse_another_encoding
+from m3h_pipeline.files.gzip_file import BLOCK_SIZE
 from m3h_pipeline.files.regular import is_regular_file
-from m3h_pipeline.sources.raw_tables.csv_text import BLOCK_SIZE, LONGEST_ROW, open_text
+from m3h_pipeline.sources.raw_tables.csv_text import LONGEST_ROW, open_text
 from m3h_pipeline.sources.raw_tables.headers import (
     describe_columns,
     format_count,
@@ -141,9 +141,7 @@ def _read_header(file: Path) -> tuple[list[str], bool]:
         with open_text(file) as lines:
             first = lines.readline(LONGEST_ROW)
             has_rows = _has_rows(lines)
-    except EOFError:
-        raise InputError(f"{file} ends too early, it was cut off: copy it again") from None
-    except (OSError, zlib.error, duckdb.Error) as error:
+    except (OSError, duckdb.Error) as error:
         cause = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged"
         raise InputError(f"{file} can't be read ({cause}): copy it again") from None
     refuse_another_encoding(file)
