@@ -233,19 +233,19 @@ def _components(
 
     Scaled to a mean variance of 1, with their relative sizes kept.
     """
+    from sklearn.decomposition import PCA
+
     weights = torch.cat([torch.full((w,), w**-0.5) for w in widths.values()]).to(x)
-    weighted = x[:, : len(weights)] * weights
-    weighted_valid = x_valid[:, : len(weights)] * weights
-    centre = weighted.mean(0)
-    z = (weighted - centre).double()
-    if len(z) < z.shape[1]:  # the matrix of the smaller side has the same leading values
-        values, left = torch.linalg.eigh(z @ z.T / len(z))
-        vectors = z.T @ (left / (values * len(z)).clamp_min(1e-12).sqrt())
-    else:
-        values, vectors = torch.linalg.eigh(z.T @ z / len(z))
-    count = min(count, x.shape[1])
-    vectors = torch.nn.functional.pad(vectors, (max(0, count - len(values)), 0))
-    top = (vectors[:, -count:].flip(1) / values[-count:].mean().clamp_min(1e-12).sqrt()).to(x)
-    return ((weighted - centre) @ top).T.contiguous(), (
-        (weighted_valid - centre) @ top
-    ).T.contiguous()
+    weighted_nF = (x[:, : len(weights)] * weights).double().numpy()
+    weighted_mF = (x_valid[:, : len(weights)] * weights).double().numpy()
+    # With fewer rows than columns the covariance of the columns would cost more than the rows.
+    solver = "covariance_eigh" if weighted_nF.shape[0] >= weighted_nF.shape[1] else "full"
+    # n rows vary in n - 1 directions: the components that are lacking then are 0.
+    n_components = max(1, min(count, len(weighted_nF) - 1, weighted_nF.shape[1]))
+    pca = PCA(n_components, svd_solver=solver).fit(weighted_nF)
+    # Not pca.transform, which wants rows: there may be none to validate by.
+    scores = [pca.components_ @ (part - pca.mean_).T for part in (weighted_nF, weighted_mF)]
+    scale = max(float(scores[0].var(1).mean()), 1e-12) ** 0.5
+    lacking = (0, min(count, x.shape[1]) - n_components)
+    components_Cn, components_Cm = (np.pad(part / scale, (lacking, (0, 0))) for part in scores)
+    return torch.tensor(components_Cn).to(x), torch.tensor(components_Cm).to(x)
