@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.linear_model import Ridge as SklearnRidge
+from sklearn.linear_model import RidgeCV
 from synthetic import SMALL, SUPERVISED, make_cohort
 
 from m3h_core import FitConfig, TaskSpec, fit
@@ -43,6 +46,33 @@ def test_equals_refits_without_each_row(shape):
         np.testing.assert_allclose(ridge(x)[:, column], whole.predict(x), atol=1e-6)
         np.testing.assert_allclose(
             np.square(ridge.left_out_mO - y).mean(0)[column], errors[best], rtol=0.02
+        )
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(4, 40),
+    features=st.integers(2, 60),
+    share=st.floats(0.3, 1.0),
+    seed=st.integers(0, 10_000),
+)
+def test_equals_scikit_learns_on_the_labelled_rows_of_each_task(rows, features, share, seed):
+    """Why `fit_ridge` is there beside RidgeCV: docs/decisions/0028."""
+    rng = np.random.default_rng(seed)
+    x, y = _problem(rows, features, seed)
+    labelled = rng.random((2, rows)) < share
+    labelled[:, :3] = True
+    paths = fit_linear_paths([REGRESSION, REGRESSION], x, y.T, labelled)
+    for path, rows_labelled, target in zip(paths, labelled, y.T, strict=True):
+        alphas = STRENGTHS * rows_labelled.sum()
+        ridge_cv = RidgeCV(alphas, scoring="neg_mean_squared_error", store_cv_results=True)
+        ridge_cv.fit(x[rows_labelled], target[rows_labelled])
+        best = list(alphas).index(ridge_cv.alpha_)
+        np.testing.assert_allclose(
+            x @ path.weights_OF[0] + path.bias_O, ridge_cv.predict(x), 1e-8, 1e-8
+        )
+        np.testing.assert_allclose(
+            path.train_On[0, rows_labelled] + path.bias_O, ridge_cv.cv_results_[:, best], 1e-8, 1e-8
         )
 
 
