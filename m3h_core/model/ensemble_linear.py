@@ -32,7 +32,7 @@ class EnsembleLinear(nn.Module):
     >>> layer = EnsembleLinear(networks=3, n_inputs=4, n_outputs=2)
     >>> layer.draw_(torch.Generator().manual_seed(0))
     >>> x_BI = torch.ones(5, 4)
-    >>> layer(x_BI).shape, torch.equal(layer(x_BI), layer(x_BI.T.expand(3, 4, 5)))
+    >>> layer(x_BI).shape, torch.allclose(layer(x_BI), layer(x_BI.T.expand(3, 4, 5)))
     (torch.Size([3, 2, 5]), True)
     """
 
