@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from m3h_core.config import FitConfig
 from m3h_core.data.tasks import TaskSpec
@@ -49,7 +50,7 @@ class Layout:
     @property
     def slices(self) -> list[slice]:
         """Where each task's outputs lie among the O."""
-        ends = [sum(self.outputs[: i + 1]) for i in range(self.n_tasks)]
+        ends = accumulate(self.outputs)
         return [slice(end - size, end) for end, size in zip(ends, self.outputs, strict=True)]
 
     @property

@@ -32,8 +32,9 @@ pytestmark = pytest.mark.skipif(LIBRARY is None, reason="apt-get install faketim
 class Machine:
     """A copy of the finished demo, on a machine of which the clock can be set."""
 
-    def __init__(self, folder: Path) -> None:
-        self.out = folder / "out"
+    def __init__(self, out: Path) -> None:
+        folder = out.parent
+        self.out = out
         self._clock = folder / "clock"
         (folder / "sitecustomize.py").write_text(SLEEP)
         self._environment = {
@@ -86,8 +87,7 @@ class Machine:
 
 @pytest.fixture
 def machine(demo_run, tmp_path) -> Machine:
-    demo_run.copy_to(tmp_path / "machine")
-    return Machine(tmp_path / "machine")
+    return Machine(demo_run.copy_to(tmp_path / "machine"))
 
 
 def test_every_command_after_the_clock_was_set_back(machine):
