@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from small_run import save_small
 from tables_folder import COHORT, Tables, event, write
 from webserver import LAUNCH, STATUS, WORKSPACE, Dagster, free_port
 
@@ -105,21 +106,16 @@ TASKS = [
 ]
 
 
-def cheap(out: Path, source: Path) -> None:
+def configure(out: Path, source: Path) -> None:
     """The smallest configuration that runs every part."""
-    config = configuration.configure_run(out, "tables", source, None, NIGHTS[0])
-    sections = {
-        "training": {"epochs": 4, "tree_rounds": 5, "bootstrap": 100},
-        "tim": {"tasks": 2, "seeds": 1, "groups": 0, "leave_out": 0},
-        "gate": {"bootstrap": 500, "margin": 0.05},
-        "nightly": {"late_after_hours": 0.02, "timezone": "Europe/Berlin"},
-        "notify": {"command": f"cat >> {out}/told.txt"},
-    }
-    changed = {
-        name: getattr(config, name).model_copy(update=values) for name, values in sections.items()
-    }  # fmt: skip
-    out.mkdir(exist_ok=True)
-    configuration.save(config.model_copy(update=changed), out)
+    save_small(
+        configuration.configure_run(out, "tables", source, None, NIGHTS[0]),
+        out,
+        training={"epochs": 4},
+        gate={"bootstrap": 500, "margin": 0.05},
+        nightly={"late_after_hours": 0.02, "timezone": "Europe/Berlin"},
+        notify={"command": f"cat >> {out}/told.txt"},
+    )
 
 
 class Hospital:
@@ -134,7 +130,7 @@ class Hospital:
         self.dagster = Dagster(self.ports[0])
         self.mlflow = MlflowClient(f"http://127.0.0.1:{self.ports[1]}")
         self.deliver(NIGHTS[0], 300)
-        cheap(self.out, self.source)
+        configure(self.out, self.source)
         ports = ["--port", str(self.ports[0]), "--mlflow-port", str(self.ports[1])]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "m3h_pipeline.cli.main", "ui", "--out", self.out, *ports],

@@ -7,6 +7,7 @@ import sys
 
 import polars as pl
 import pytest
+from small_run import save_small
 
 from m3h_pipeline import config
 
@@ -17,13 +18,7 @@ pytestmark = pytest.mark.slow(90)
 def latest(mimic_demo, tmp_path_factory):
     """A finished run that trains little: what is tested is the way of the data."""
     out = tmp_path_factory.mktemp("real") / "out"
-    out.mkdir()
-    chosen = config.configure_run(out, "mimic-iv", mimic_demo, None, "2026-11-01")
-    small = {
-        "training": config.TrainingConfig(epochs=3, tree_rounds=5, bootstrap=100),
-        "tim": config.TimConfig(tasks=2, seeds=1, groups=0, leave_out=0),
-    }
-    config.save(chosen.model_copy(update=small), out)
+    save_small(config.configure_run(out, "mimic-iv", mimic_demo, None, "2026-11-01"), out)
     result = subprocess.run(
         [sys.executable, "-m", "m3h_pipeline.cli.main", "run", "--out", str(out)],
         capture_output=True, text=True, check=False, env=dict(os.environ),

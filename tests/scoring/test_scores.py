@@ -25,6 +25,7 @@ import duckdb
 import marked_hospital
 import polars as pl
 import pytest
+from small_run import save_small
 from traces import files_with
 
 from m3h_pipeline import config
@@ -94,14 +95,7 @@ def nights(tmp_path_factory) -> Nights:
         return result
 
     marked_hospital.write(hospital, STAYS)
-    out.mkdir()
-    small = {
-        "training": config.TrainingConfig(epochs=3, tree_rounds=5, bootstrap=100),
-        "tim": config.TimConfig(tasks=2, seeds=1, groups=0, leave_out=0),
-    }
-    config.save(
-        config.configure_run(out, "tables", hospital, None, FIRST).model_copy(update=small), out
-    )
+    save_small(config.configure_run(out, "tables", hospital, None, FIRST), out)
     run("-m", "m3h_pipeline.cli.main", "run", "--out", out)
     without = run("-m", "m3h_pipeline.cli.main", "score", "--out", out, check=False)
     run("-m", "m3h_pipeline.cli.main", "review", "approve", "1", "--out", out)

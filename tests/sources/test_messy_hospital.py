@@ -26,6 +26,7 @@ PAGE_FILES = ("metrics", "tim", "trust", "detail")
 SETTINGS = {
     "training": {"epochs": 20, "tree_rounds": 20, "bootstrap": 100},
     "tim": {"seeds": 3, "tasks": 4, "groups": 0, "leave_out": 0},
+    "launcher": {"workers": 1},
 }
 
 

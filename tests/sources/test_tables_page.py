@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from passage import Passage
+from small_run import save_small
 
 from m3h_pipeline import config
 from m3h_pipeline.config import open_source
@@ -60,13 +61,7 @@ def test_what_the_page_says_runs_to_a_report(tmp_path):
     out = tmp_path / "my-run"
     (tmp_path / "cohort.yaml").rename(folder / "cohort.yaml")
     # The same run with little training: what is tested is the way of the data.
-    out.mkdir()
-    small = {
-        "training": config.TrainingConfig(epochs=3, tree_rounds=5, bootstrap=100),
-        "tim": config.TimConfig(tasks=2, seeds=1, groups=0, leave_out=0),
-    }
-    chosen = config.configure_run(out, "tables", folder, None, "2026-11-01")
-    config.save(chosen.model_copy(update=small), out)
+    save_small(config.configure_run(out, "tables", folder, None, "2026-11-01"), out)
     (command,) = re.findall(r"^    \.venv/bin/m3h (run .*)$", PAGE.read_text(), flags=re.MULTILINE)
     result = subprocess.run(
         [sys.executable, "-m", "m3h_pipeline.cli.main", *command.split()],
