@@ -122,7 +122,7 @@ def test_the_clock_is_set_back_in_the_middle_of_a_run(machine):
     machine.set_back(0)
     run = machine.start("run")
     snapshot = machine.out / "snapshots" / "2026-01-01"
-    wait_until((snapshot / ".joint.partial").exists)
+    wait_until((snapshot / ".m3h_model.partial").exists)
     machine.set_back(400)
     assert "version 2 passed the gate and waits for review" in machine.finish(run)
     state = machine.read_registry()

@@ -40,7 +40,7 @@ SHOWN = {"AS_M3H_RUN": "1"}
 
 @pytest.fixture
 def out(tmp_path) -> Iterator[Path]:
-    out = prepared(tmp_path / "out", training={"epochs": 60})
+    out = prepared(tmp_path / "out", training={"epochs": 60}, launcher={"workers": 2})
     yield out
     for pid in processes_of(out):  # where a test has failed
         kill(pid)
@@ -87,7 +87,9 @@ def test_a_training_that_is_interrupted_or_locked_out_says_so_and_goes_on(out):
     with closing(locked(database)) as lock:
         run = materialize(out, **SHOWN)
         wait_until(
-            lambda: list(step_of(out, ".joint.partial").glob(".job.json")) or run.poll() is not None
+            lambda: (
+                list(step_of(out, ".m3h_model.partial").glob(".job.json")) or run.poll() is not None
+            )
         )
         with pytest.raises(subprocess.TimeoutExpired):
             run.wait(8)

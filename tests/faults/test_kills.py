@@ -122,7 +122,7 @@ def test_a_training_that_is_killed_in_every_way_ends_as_if_it_never_was(out):
         way(run, out)
         assert run.wait(60) != 0, story
         assert not step_of(out, "m3h_model").exists(), story
-        state = step_of(out, ".joint.partial") / ".checkpoint" / "training.safetensors"
+        state = step_of(out, ".m3h_model.partial") / ".checkpoint" / "training.safetensors"
         if (
             way is not kill_dagster
         ):  # after this one the next run starts at once, and waits where it must
@@ -140,7 +140,7 @@ def test_a_training_that_is_killed_in_every_way_ends_as_if_it_never_was(out):
     finish(materialize(out, **SAMPLED), out)
     assert same(weights(out), unbroken()), story
     wait_until(lambda: not processes_of(out), seconds=20)
-    assert not step_of(out, ".joint.partial").exists()
+    assert not step_of(out, ".m3h_model.partial").exists()
     (run,) = runs_in_mlflow(out)
     assert run.info.status == "FINISHED"
     facts = json.loads((step_of(out, "m3h_model") / FACTS).read_text())

@@ -219,7 +219,7 @@ def epochs_done(out: Path) -> int:
     """Epochs that the training under way has finished, by the file of its curves; a kill may have
     some done twice.
     """
-    curves = step_of(out, ".joint.partial") / ".curves.jsonl"
+    curves = step_of(out, ".m3h_model.partial") / ".curves.jsonl"
     lines = curves.read_text().splitlines(keepends=True) if curves.exists() else []
     return max((json.loads(line)["epoch"] + 1 for line in lines if line.endswith("}\n")), default=0)
 
