@@ -17,7 +17,7 @@ from m3h_pipeline.sources.tasks_file import read_tasks
 from m3h_pipeline.state.steps import Step, code_version
 
 COHORT_CODE = code_version("m3h_core.data.cohort", "m3h_pipeline.features")
-CODE = code_version("m3h_core", "m3h_pipeline.jobs.train", "m3h_pipeline.jobs.trees")
+CODE = code_version("m3h_core", "m3h_pipeline.jobs.train")
 # The step of the models that are trained on subsets of the modalities.
 SUBSETS = "modalities"
 # step -> the arm that its job trains

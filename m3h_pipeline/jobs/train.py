@@ -24,13 +24,13 @@ from safetensors.numpy import load_file
 
 from m3h_core import Calibrator, Cohort, TaskSpec, fit, fit_many
 from m3h_core.data.cohort import proper_subsets
+from m3h_core.ensemble.trees import fit_trees
 from m3h_core.training.trainer import Stopped
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.jobs.curves import CURVES, read_curves
 from m3h_pipeline.jobs.job import FACTS, Log, defer_signals, run_job
 from m3h_pipeline.jobs.progress import Progress, limit_rate
 from m3h_pipeline.jobs.settings import count_workers, fit_config
-from m3h_pipeline.jobs.trees import fit_trees
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.state.data_files import write_arrays, write_json
 
@@ -154,19 +154,19 @@ def trees(
 ) -> dict[str, Any]:
     """LightGBM, one model a task, on the same inputs and splits."""
     training = config["training"]
-    predictions = fit_trees(
+    models = fit_trees(
         cohort,
         tasks,
         rounds=training["tree_rounds"],
         seed=training["seed"],
-        to=to / "models",
         resume=to / ".trees",
         on_progress=Progress("boosted trees:", log),
         workers=config.get("workers", 0),
     )
-    write_arrays(to / "predictions.safetensors", predictions)
+    models.save(to / "models")
+    write_arrays(to / "predictions.safetensors", models.predict(cohort))
     shutil.rmtree(to / ".trees")
-    return {"models": len(predictions)}
+    return {"models": len(models.tasks)}
 
 
 # Between two calls to MLflow: curves are live, and cost nothing.

@@ -1,0 +1,262 @@
+"""Boosted trees by LightGBM: one model a task, on the same inputs, labels and splits as networks.
+
+LightGBM is an extra (``pip install 'm3h[trees]'``): nothing else of m3h_core needs it, and it is
+imported when trees are fitted or predict.
+
+Shapes: N samples, F inputs of all modalities side by side, C classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m3h_core.data.cohort import TRAIN, VALID, Cohort
+from m3h_core.data.tasks import TaskSpec
+from m3h_core.files import fingerprint, write_json
+from m3h_core.workers import bound_to_this_process
+
+if TYPE_CHECKING:
+    import lightgbm
+
+_FORMAT = 1
+_ABOUT = "trees.json"
+_OBJECTIVES = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
+
+
+@dataclass(frozen=True)
+class TreeModels:
+    """Fitted trees; they travel as LightGBM's own text and JSON.
+
+    ``modalities`` {name: width} are the inputs in their order, ``texts`` {task: model}, and
+    ``constants`` {task: [1] or [C]} what stands for a task that has no trees.
+    """
+
+    modalities: Mapping[str, int]
+    tasks: tuple[TaskSpec, ...]
+    texts: Mapping[str, str]
+    constants: Mapping[str, Sequence[float]]
+
+    def predict(self, cohort: Cohort) -> dict[str, np.ndarray]:
+        """Predictions of every row of a cohort, float64 {task: [N], or [N, C] for multiclass}.
+
+        Probabilities for binary and multiclass, the task's unit for regression. A modality that the
+        cohort lacks counts as missing. Raises ValueError for one of another width.
+        """
+        lgb = _import_lightgbm()
+        x_NF = _stack_inputs(cohort, self.modalities)
+        predictions = {}
+        for task in self.tasks:
+            if task.name in self.texts:
+                booster = lgb.Booster(model_str=self.texts[task.name])
+                values = booster.predict(x_NF, num_threads=1)
+                predictions[task.name] = np.asarray(values, dtype=np.float64)
+            else:
+                constant = np.asarray(self.constants[task.name])
+                shape = (len(x_NF), len(constant)) if len(constant) > 1 else len(x_NF)
+                predictions[task.name] = np.broadcast_to(constant, shape).copy()
+        return predictions
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``<task>.txt`` for each task that has trees, then ``trees.json``, into an existing
+        or new folder.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in self.texts.items():
+            (folder / f"{name}.txt").write_text(text)
+        about = {
+            "format": _FORMAT,
+            "modalities": list(self.modalities.items()),
+            "tasks": [task.to_dict() for task in self.tasks],
+            "constants": {name: list(values) for name, values in self.constants.items()},
+        }
+        write_json(folder / _ABOUT, about)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TreeModels:
+        """Read what :meth:`save` wrote; no code is run from the files."""
+        folder = Path(folder)
+        about = json.loads((folder / _ABOUT).read_text())
+        if about.get("format") != _FORMAT:
+            raise ValueError(
+                f"{folder}: trees of format {about.get('format')!r}, this version reads {_FORMAT}"
+            )
+        tasks = tuple(TaskSpec.from_dict(record) for record in about["tasks"])
+        constants = about["constants"]
+        texts = {
+            task.name: (folder / f"{task.name}.txt").read_text()
+            for task in tasks
+            if task.name not in constants
+        }
+        return cls(dict(about["modalities"]), tasks, texts, constants)
+
+
+def fit_trees(
+    cohort: Cohort,
+    tasks: Sequence[TaskSpec],
+    *,
+    rounds: int = 200,
+    seed: int = 0,
+    resume: str | Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    workers: int = 0,
+) -> TreeModels:
+    """Train one LightGBM model a task, of at most ``rounds`` trees, early-stopped on the validation
+    split.
+
+    Finished models are kept in the folder ``resume``: the same call after a kill trains the others
+    only. A clustering task has no labels, so trees have nothing to learn of it: it is left out. A
+    task without two kinds of label in training is predicted by its training mean. ``workers``
+    bounds the processes that train side by side; 0: one a core. Raises ImportError where LightGBM
+    is not installed.
+    """
+    from joblib import Parallel, cpu_count, delayed
+
+    _import_lightgbm()
+    modalities = {name: values.shape[1] for name, values in cohort.embeddings.items()}
+    x_NF = _stack_inputs(cohort, modalities)
+    labelled = [task for task in tasks if task.problem != "clustering"]
+    texts: dict[str, str] = {}
+    constants: dict[str, list[float]] = {}
+    # A process a core, not LightGBM's own threads, which gain nothing on cohorts of this size; nor
+    # threads of ours: training in several threads at once has crashed inside LightGBM.
+    n_jobs = min(workers or cpu_count(), max(1, len(labelled)))
+    files = _list_kept_files(cohort, x_NF, labelled, rounds, seed, resume)
+    fitted = Parallel(n_jobs=n_jobs, return_as="generator", **bound_to_this_process())(
+        delayed(_fit_one)(x_NF, *_rows_and_labels(cohort, task), task, rounds, seed, file)
+        for task, file in zip(labelled, files, strict=True)
+    )
+    for done, (task, model) in enumerate(zip(labelled, fitted, strict=True), start=1):
+        if isinstance(model, str):
+            texts[task.name] = model
+        else:
+            constants[task.name] = model
+        if on_progress:
+            on_progress(done, len(labelled))
+    return TreeModels(modalities, tuple(labelled), texts, constants)
+
+
+def _import_lightgbm() -> Any:
+    try:
+        import lightgbm
+    except ImportError as error:
+        raise ImportError("boosted trees need LightGBM: pip install 'm3h[trees]'") from error
+    return lightgbm
+
+
+def _stack_inputs(cohort: Cohort, modalities: Mapping[str, int]) -> np.ndarray:
+    """All modalities side by side [N, F]; a missing modality is NaN, which the trees treat as
+    missing.
+    """
+    parts = []
+    for name, width in modalities.items():
+        values = cohort.embeddings.get(name)
+        if values is None:
+            parts.append(np.full((len(cohort), width), np.nan))
+            continue
+        if values.shape[1] != width:
+            raise ValueError(f"{name}: the trees read {width} columns, not {values.shape[1]}")
+        parts.append(np.where(cohort.present[name][:, None], values, np.nan))
+    return np.hstack(parts).astype(np.float32)
+
+
+def _rows_and_labels(cohort: Cohort, task: TaskSpec) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    """A task's labelled rows by split, and its labels [N]."""
+    labelled = cohort.labelled[task.name]
+    rows = {split: np.flatnonzero(labelled & (cohort.split == split)) for split in (TRAIN, VALID)}
+    return rows, np.asarray(cohort.labels[task.name])
+
+
+def _list_kept_files(
+    cohort: Cohort,
+    x_NF: np.ndarray,
+    tasks: Sequence[TaskSpec],
+    rounds: int,
+    seed: int,
+    folder: str | Path | None,
+) -> list[Path | None]:
+    """Where the model of each task is kept, by all that decides it; None where none is."""
+    if folder is None:
+        return [None] * len(tasks)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = fingerprint(x_NF, cohort.split, rounds, seed)
+    keys = [
+        fingerprint(shared, task.to_dict(), cohort.labels[task.name], cohort.labelled[task.name])
+        for task in tasks
+    ]
+    return [folder / f"{task.name}-{key}.txt" for task, key in zip(tasks, keys, strict=True)]
+
+
+def _fit_one(
+    x_NF: np.ndarray,
+    rows: dict[int, np.ndarray],
+    labels: np.ndarray,
+    task: TaskSpec,
+    rounds: int,
+    seed: int,
+    kept: Path | None,
+) -> str | list[float]:
+    """The text of a task's model, or the constant that stands for one."""
+    train_labels = labels[rows[TRAIN]]
+    if len(np.unique(train_labels)) < 2:
+        return _compute_constant(task, train_labels)
+    if kept is not None and kept.exists():
+        return kept.read_text()
+    text = _train(x_NF, rows, labels, task, rounds, seed).model_to_string()
+    if kept is not None:
+        partial = kept.with_suffix(".partial")
+        partial.write_text(text)
+        partial.replace(kept)
+    return text
+
+
+def _train(
+    x_NF: np.ndarray,
+    rows: dict[int, np.ndarray],
+    labels: np.ndarray,
+    task: TaskSpec,
+    rounds: int,
+    seed: int,
+) -> lightgbm.Booster:
+    lgb = _import_lightgbm()
+    parameters: dict[str, Any] = {
+        "objective": _OBJECTIVES[task.problem],
+        "learning_rate": 0.05,
+        "num_leaves": 15,
+        "min_child_samples": 10,
+        "feature_fraction": 0.3,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "lambda_l2": 5.0,
+        "max_bin": 63,
+        "num_threads": 1,
+        "seed": seed,
+        "deterministic": True,
+        "force_col_wise": True,
+        "verbosity": -1,
+    }
+    if task.problem == "multiclass":
+        parameters["num_class"] = task.n_classes
+    data = lgb.Dataset(x_NF[rows[TRAIN]], labels[rows[TRAIN]], free_raw_data=False)
+    stops = len(rows[VALID]) > 0
+    return lgb.train(
+        parameters,
+        data,
+        num_boost_round=rounds,
+        valid_sets=[data.create_valid(x_NF[rows[VALID]], labels[rows[VALID]])] if stops else None,
+        callbacks=[lgb.early_stopping(20, verbose=False)] if stops else None,
+    )
+
+
+def _compute_constant(task: TaskSpec, train_labels: np.ndarray) -> list[float]:
+    if task.problem == "multiclass":
+        counts = np.bincount(train_labels.astype(int), minlength=task.n_classes or 1) + 1.0
+        return (counts / counts.sum()).tolist()
+    return [float(train_labels.mean()) if len(train_labels) else 0.0]
