@@ -1,15 +1,19 @@
-"""Quality on real patients: joint, single-task, trees, linear models and ablations on the Challenge
-2012's 31 tasks.
+"""Quality on real patients: joint, single-task, trees, linear models, mixtures and ablations.
 
-    python benchmarks/quality.py --data challenge2012-set-a.csv.gz [--seeds 5]
-        [--settings full,curve,scarce,ablation]
+    python benchmarks/quality.py --tables FOLDER [--splits 5] [--split seeded|product]
+        [--settings main,curve,scarce,ablation] [--arms ...] [--tasks ...]
+    python benchmarks/quality.py --data challenge2012-set-a.csv.gz
 
-Settings: ``full``, all training rows; ``curve``, few training rows; ``scarce``, one task with few
+``--tables``: a folder of the tables format, through the pipeline's own extraction, contracts,
+inputs and embedders; ``--data``: the Challenge 2012's set A as one row a patient, on the tasks
+whose label is no input.
+
+Settings: ``main``, all training rows; ``curve``, few training rows; ``scarce``, one task with few
 labels beside tasks with many, its near-twins cut like it; ``ablation``, the joint model with one
-part changed. A seed draws its own 60/15/25 split and is the training seed. Validation rows serve
-early stopping and choices, test rows the scores alone. Predictions are kept in the cache folder, so
-that a run can be stopped at any time, and that changed library code trains the networks anew and
-leaves the trees. Prints markdown tables; ``--json`` writes all numbers.
+part changed. A split has a training seed of its own. Validation rows serve early stopping and
+choices, test rows the scores alone. Predictions are kept in the cache folder, so that a run can be
+stopped at any time, and that changed library code trains the networks anew and leaves the trees.
+Prints markdown tables; ``--json`` writes all numbers.
 """
 
 from __future__ import annotations
@@ -18,43 +22,26 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from quality_tables import (
-    NOTES,
-    show,
-)
+import torch
 
-from challenge2012 import arms as ways
-from challenge2012.arms import Arm, Predictions
-from challenge2012.cache import Store
-from challenge2012.data import (
-    BINARY,
-    DETERMINED,
-    REGRESSION,
-    TASKS,
-    Table,
-    cohort_of,
-    embedded,
-    fewer_rows,
-    scarce,
-)
-from challenge2012.statistics import (
-    Estimate,
-    Scores,
-    better_and_worse,
-    by_task,
-    difference,
-    draws_of,
-    headroom,
-    relative,
-    skill_ratio,
-)
 from m3h_core import Cohort, TaskSpec
+from m3h_core.data.cohort import TRAIN
 from m3h_core.files import write_json
+from m3h_pipeline.errors import InputError
+from quality_study import arms as ways
+from quality_study.arms import Arm
+from quality_study.cache import Store
+from quality_study.data import Data, fewer_rows, scarce
+from quality_study.markdown import NOTES, show
+from quality_study.results import Results, summarize
+from quality_study.statistics import draws_of
+from quality_study.summary import SummaryData
+from quality_study.tables import TablesData
 
 # What each ablation changes of the default configuration. Not to share at all is the arm "single".
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -70,8 +57,19 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 # Hard parameter sharing as in the multitask literature: a common trunk, then a head a task.
 SHARED_BOTTOM = {"attention": False, "linear_path": False, "borrowing": False}
 
-ARMS: dict[str, tuple[str, ...]] = {
-    "full": (
+# Arms that are the mean of others' predictions.
+MIXTURES = {"joint+trees": ("joint", "trees"), "single+trees": ("single", "trees")}
+
+_ABLATION = ("joint", *ABLATIONS, "single")
+# Of a folder of tables: the pipeline's three arms first.
+ARMS_OF_TABLES: dict[str, tuple[str, ...]] = {
+    "main": ("joint", "single", "trees", *MIXTURES, "no-attention", "linear"),
+    "curve": ("joint", "single", "trees", *MIXTURES),
+    "scarce": ("joint", "no-attention", "single", "single-own-rows", "trees", *MIXTURES, "linear"),
+    "ablation": _ABLATION,
+}
+ARMS_OF_SUMMARY: dict[str, tuple[str, ...]] = {
+    "main": (
         "joint",
         "single",
         "shared-bottom",
@@ -83,40 +81,18 @@ ARMS: dict[str, tuple[str, ...]] = {
     ),
     "curve": ("joint", "single", "lightgbm"),
     "scarce": ("joint", "no-attention", "single", "single-own-rows", "lightgbm", "linear"),
-    "ablation": ("joint", *ABLATIONS, "single"),
+    "ablation": _ABLATION,
 }
+SETTINGS = tuple(ARMS_OF_TABLES)
 CURVE = (150, 500, 1500)
-SCARCE_TASKS = (
-    "death",
-    "los_over_7",
-    "ventilated",
-    "sofa",
-    "log_urine",
-    "GCS",
-    "Lactate",
-    "HCO3",
-    "PaCO2",
-    "Creatinine",
-    "Bilirubin",
-    "HR",
-    "NISysABP",
-    "Platelets",
-)
 SCARCE_LABELS = (150, 60)
-
-GROUPS: dict[str, tuple[str, ...]] = {
-    "AUROC": BINARY,
-    "R2": REGRESSION,
-    "R2 without SOFA, SAPS-I": tuple(name for name in REGRESSION if name not in DETERMINED),
-    "all": (*BINARY, *REGRESSION),
-}
 RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One piece of work: an arm on one seed's cohort; ``keep`` are the tasks whose predictions are
-    judged.
+    """One piece of work: an arm on one split's cohort; ``tasks`` are learned, and of these the
+    predictions of ``keep`` are judged.
     """
 
     part: str
@@ -124,24 +100,7 @@ class Cell:
     seed: int
     cohort: Cohort
     tasks: Sequence[TaskSpec]
-    keep: Sequence[TaskSpec] = ()
-
-
-@dataclass
-class Results:
-    """What the arms predicted in one part, a setting or a point of the curve: {arm: one entry a
-    seed}.
-    """
-
-    predictions: dict[str, list[Predictions]] = field(default_factory=lambda: defaultdict(list))
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-
-    def add(self, arm: str, seed: int, predictions: Predictions, seconds: float) -> None:
-        """Take up one cell; cells of one seed and arm belong together."""
-        of_arm = self.predictions[arm]
-        of_arm.extend({} for _ in range(seed + 1 - len(of_arm)))
-        of_arm[seed].update(predictions)
-        self.seconds[arm] += seconds
+    keep: Sequence[TaskSpec]
 
 
 def arm_of(name: str, changes: Mapping[str, Any]) -> Arm:
@@ -151,6 +110,7 @@ def arm_of(name: str, changes: Mapping[str, Any]) -> Arm:
         "single-own-rows": lambda: ways.single_own_rows(name, changes),
         "shared-bottom": lambda: ways.joint(name, {**changes, **SHARED_BOTTOM}),
         "linear": lambda: ways.linear(name),
+        "trees": lambda: ways.trees(name),
         "lightgbm": lambda: ways.lightgbm(name),
         "xgboost": lambda: ways.xgboost(name),
         "lightgbm-4": lambda: ways.lightgbm(name, averaged=4),
@@ -163,139 +123,83 @@ def arm_of(name: str, changes: Mapping[str, Any]) -> Arm:
     )
 
 
-def cells(
-    setting: str,
-    arms: Sequence[Arm],
-    table: Table,
-    raw: Cohort,
-    seed: int,
-    tasks: Sequence[TaskSpec],
-) -> Iterator[Cell]:
-    """The work of one setting and seed; ``raw`` is the seed's cohort before its inputs are
-    embedded.
-    """
+def fitted_arms(setting: str, options: argparse.Namespace) -> list[str]:
+    """The arms of a setting that are to be fitted, those of wanted mixtures among them."""
+    wanted = [name for name in options.arms_of[setting] if name in options.arms]
+    parts = {part for name in wanted for part in MIXTURES.get(name, ())}
+    return [
+        name
+        for name in options.arms_of[setting]
+        if name not in MIXTURES and (name in wanted or name in parts)
+    ]
+
+
+def cells(setting: str, arms: Sequence[Arm], data: Data, seed: int) -> Iterator[Cell]:
+    """The work of one setting and split."""
+    raw = data.cohort(seed)
+    learned = [*data.tasks, *data.helpers]
     if setting == "scarce":
-        network = embedded(raw, table)
-        for task in tasks:
-            if task.name in SCARCE_TASKS:
-                for arm in arms:
-                    cohort = scarce(raw if arm.raw else network, task.name, *SCARCE_LABELS, seed)
-                    alone = arm.by_task or arm.name == "single"
-                    yield Cell("scarce", arm, seed, cohort, [task] if alone else tasks, [task])
+        network = data.embedded(raw)
+        for task in data.tasks:
+            if task.name not in data.scarce_tasks:
+                continue
+            twins = data.near_twins(task.name)
+            for arm in arms:
+                cohort = raw if arm.raw else network
+                cohort = scarce(cohort, task.name, twins, *SCARCE_LABELS, seed)
+                tasks = [task] if arm.alone else learned
+                yield Cell("scarce", arm, seed, cohort, tasks, [task])
         return
-    parts = (
-        {f"curve {n}": fewer_rows(raw, n, seed) for n in CURVE}
-        if setting == "curve"
-        else {setting: raw}
-    )
+    parts = {setting: raw}
+    if setting == "curve":
+        n_train = len(raw.rows(TRAIN))
+        parts = {f"curve {n}": fewer_rows(raw, n, seed) for n in CURVE if n < n_train}
+        parts["curve, all rows"] = raw
     for part, cohort in parts.items():
-        network = embedded(cohort, table)
+        network = data.embedded(cohort)
         for arm in arms:
-            yield Cell(part, arm, seed, cohort if arm.raw else network, tasks)
+            tasks = data.tasks if arm.alone else learned
+            yield Cell(part, arm, seed, cohort if arm.raw else network, tasks, data.tasks)
 
 
-def compute(
-    options: argparse.Namespace, table: Table, cohorts: Sequence[Cohort]
-) -> dict[str, Results]:
+def compute(options: argparse.Namespace, data: Data) -> dict[str, Results]:
     """All predictions that are asked for, by part; from the cache where they are there."""
     store = Store(options.cache)
     changes = {"epochs": options.epochs} if options.epochs else {}
     results: dict[str, Results] = defaultdict(Results)
     for setting in options.settings:
-        arms = [arm_of(name, changes) for name in ARMS[setting] if name in options.arms]
-        for seed, raw in enumerate(cohorts):
-            for cell in cells(setting, arms, table, raw, seed, options.tasks):
+        arms = [arm_of(name, changes) for name in fitted_arms(setting, options)]
+        for seed in range(options.splits):
+            for cell in cells(setting, arms, data, seed):
                 predictions, seconds = store.predictions(
                     cell.arm, cell.cohort, cell.tasks, seed, cell.keep
                 )
                 results[cell.part].add(cell.arm.name, seed, predictions, seconds)
-                names = " ".join(task.name for task in cell.keep)
+                task = f" {cell.keep[0].name}" if setting == "scarce" else ""
                 print(
-                    f"{cell.part} {cell.arm.name} seed {seed} {names} {seconds:.1f} s",
+                    f"{cell.part} {cell.arm.name} split {seed}{task} {seconds:.1f} s",
                     file=sys.stderr,
                     flush=True,
                 )
+    for of_part in results.values():
+        for name, parts in MIXTURES.items():
+            if name in options.arms:
+                of_part.mix(name, parts)
     print(f"{store.misses} fitted, {store.hits} from the cache", file=sys.stderr)
     return results
 
 
-# What the numbers say -----------------------------------------------------------------------------
+def summary(part: str, results: Results, data: Data, splits: int) -> dict[str, Any]:
+    """All numbers of one part."""
+    cohorts = [data.cohort(seed) for seed in range(splits)]
+    is_scarce = part == "scarce"
+    tasks = [task for task in data.tasks if not is_scarce or task.name in data.scarce_tasks]
+    # All together where tasks are few.
+    groups = {"all": data.groups["all"]} if is_scarce else data.groups
+    return summarize(results, cohorts, tasks, groups, draws_of(cohorts[0], RESAMPLES))
 
 
-def summary(
-    part: str, results: Results, cohorts: Sequence[Cohort], tasks: Sequence[TaskSpec]
-) -> dict[str, Any]:
-    """All numbers of one part, JSON-ready; an interval is [value, low, high]."""
-    draws = [draws_of(cohort, RESAMPLES, seed) for seed, cohort in enumerate(cohorts)]
-    kept = [task for task in tasks if part != "scarce" or task.name in SCARCE_TASKS]
-    scores = {
-        arm: Scores.of(kept, cohorts, predictions, draws)
-        for arm, predictions in results.predictions.items()
-    }
-    record: dict[str, Any] = {
-        "seconds": dict(results.seconds),
-        "tasks": {arm: _by_task(of_arm) for arm, of_arm in scores.items()},
-        "means": {arm: _means(part, of_arm) for arm, of_arm in scores.items()},
-    }
-    if "joint" in scores:
-        joint = scores["joint"]
-        alone = scores.get("single")
-        against = {arm: other for arm, other in scores.items() if arm != "joint"}
-        record["joint minus"] = {
-            arm: _compared(part, joint, other, alone) for arm, other in against.items()
-        }
-        record["joint minus, by task"] = {
-            arm: _to_tuples(by_task(joint, other)) for arm, other in against.items()
-        }
-    return record
-
-
-def _to_tuples(estimates: Mapping[str, Estimate]) -> dict[str, tuple]:
-    return {name: astuple(estimate) for name, estimate in estimates.items()}
-
-
-def _by_task(scores: Scores) -> dict[str, tuple]:
-    rows = zip(scores.tasks, scores.values, scores.replicates, strict=True)
-    return {task.name: astuple(Estimate.of(value, replicates)) for task, value, replicates in rows}
-
-
-def _groups(part: str, scores: Scores) -> dict[str, Scores]:
-    """The scores by problem class; all together where tasks are few."""
-    wanted = {"all": GROUPS["all"]} if part == "scarce" else GROUPS
-    parts = {group: scores.subset(names) for group, names in wanted.items()}
-    return {group: some for group, some in parts.items() if some.tasks}
-
-
-def _means(part: str, scores: Scores) -> dict[str, tuple]:
-    means = {group: astuple(some.mean()) for group, some in _groups(part, scores).items()}
-    return means | {"skill": astuple(scores.skills().mean())}
-
-
-def _compared(part: str, joint: Scores, other: Scores, single: Scores | None) -> dict[str, Any]:
-    """Joint minus another arm, by group; relative only where the single-task model has been trained
-    too.
-    """
-    record: dict[str, Any] = {}
-    for group, own in _groups(part, joint).items():
-        names = [task.name for task in own.tasks]
-        others = other.subset(names)
-        alone = single.subset(names) if single else None
-        change = relative(own, others, alone) if alone else None
-        record[group] = {
-            "difference": astuple(difference(own, others)),
-            "headroom": astuple(headroom(own, others)),
-            "relative": astuple(change) if change else None,
-            "tasks": len(names),
-            **better_and_worse(own, others),
-        }
-    record["skill"] = {
-        "difference": astuple(difference(joint.skills(), other.skills())),
-        "ratio": astuple(skill_ratio(joint, other)),
-    }
-    return record
-
-
-# Tables -------------------------------------------------------------------------------------------
+# The command --------------------------------------------------------------------------------------
 
 
 def names(text: str) -> list[str]:
@@ -308,61 +212,97 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--tables", type=Path, help="a folder of the tables format")
+    source.add_argument(
         "--data", type=Path, help="the Challenge 2012's set A as one table, a CSV file"
     )
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--splits", type=int, default=5, help="how many splits by patient")
+    parser.add_argument(
+        "--split",
+        choices=("seeded", "product"),
+        default="seeded",
+        help="of tables: a permutation of the patients each, or the pipeline's split in all",
+    )
     parser.add_argument("--arms", type=names, default=[], help="only these")
-    parser.add_argument("--settings", type=names, default=list(ARMS), help=", ".join(ARMS))
+    parser.add_argument("--settings", type=names, default=list(SETTINGS), help=", ".join(SETTINGS))
     parser.add_argument("--tasks", type=names, default=[], help="only these")
     parser.add_argument("--epochs", type=int, help="fewer, for a quick look")
+    parser.add_argument("--threads", type=int, default=1, help="of a network's training")
     parser.add_argument(
-        "--cache", type=Path, default=Path(".m3h/quality"), help="folder of predictions"
+        "--cache",
+        type=Path,
+        default=Path(".m3h/quality"),
+        help="folder of predictions and, of tables, of what is computed from patients",
     )
     parser.add_argument("--json", type=Path, help="where all numbers go")
     options = parser.parse_args(arguments)
-    wrong = {*options.settings} - {*ARMS} | {*options.arms} - {
-        arm for arms in ARMS.values() for arm in arms
-    }
-    wrong |= {*options.tasks} - {task.name for task in TASKS}
+    options.arms_of = ARMS_OF_TABLES if options.tables else ARMS_OF_SUMMARY
+    every_arm = {arm for arms in options.arms_of.values() for arm in arms}
+    wrong = {*options.settings} - {*SETTINGS} | {*options.arms} - every_arm
     if wrong:
         parser.error(f"unknown: {', '.join(sorted(wrong))}")
-    missing = (
-        []
-        if find_spec("xgboost")
-        else [name for name in ARMS["full"] if name.startswith("xgboost")]
-    )
+    for name in ("splits", "threads"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    missing = {name for name in every_arm if name.startswith("xgboost")}
+    if find_spec("xgboost"):
+        missing = set()
     if missing:
         print(
-            f"left out, as the package xgboost is not installed: {', '.join(missing)}",
+            f"left out, as the package xgboost is not installed: {', '.join(sorted(missing))}",
             file=sys.stderr,
         )
-    options.arms = [
-        name for arms in ARMS.values() for name in arms if not options.arms or name in options.arms
-    ]
-    options.arms = [name for name in options.arms if name not in missing]
-    options.tasks = [task for task in TASKS if not options.tasks or task.name in options.tasks]
+    options.arms = (set(options.arms) or every_arm) - missing
     return options
+
+
+def open_data(options: argparse.Namespace) -> Data:
+    """The patients, with the tasks that were asked for alone."""
+    data: Data
+    if options.tables:
+        data = TablesData(options.tables, options.cache, options.tasks, options.split == "product")
+    else:
+        data = SummaryData(options.data, options.tasks)
+    unknown = {*options.tasks} - {task.name for task in data.declared}
+    if unknown:
+        raise InputError(f"--tasks: there is no task {', '.join(sorted(unknown))}")
+    if not data.tasks:
+        reasons = "; ".join(f"{task}: {reason}" for task, reason in data.left_out.items())
+        raise InputError(f"No task can be judged. {reasons}")
+    return data
+
+
+def describe(data: Data) -> str:
+    """What a reader must know before the numbers."""
+    left_out = [f"- {name}: {reason}" for name, reason in data.left_out.items()]
+    parts = [NOTES, *data.notes]
+    if left_out:
+        parts.append("Tasks that are left out:\n\n" + "\n".join(left_out))
+    return "\n\n".join(parts)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compute what is not there yet, and print the tables."""
     options = parsed(arguments)
-    if not options.data:
-        print("Give the table of patients with --data; it is not part of this repository.")
+    if not options.data and not options.tables:
+        print("Give patients with --tables or --data; none are part of this repository.")
         return
-    table = Table.read(options.data)
-    cohorts = [cohort_of(table, seed) for seed in range(options.seeds)]
+    torch.set_num_threads(options.threads)
     try:
-        results = compute(options, table, cohorts)
+        data = open_data(options)
+        results = compute(options, data)
+    except InputError as error:
+        sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("Stopped; the same command goes on where it was.")
     records = {
-        part: summary(part, of_part, cohorts, options.tasks) for part, of_part in results.items()
+        part: summary(part, of_part, data, options.splits) for part, of_part in results.items()
     }
-    print("\n\n".join([NOTES, *(show(part, record) for part, record in records.items())]))
+    shown = [show(part, record) for part, record in records.items()]
+    print("\n\n".join([describe(data), *shown]))
     if options.json:
-        write_json(options.json, records)
+        write_json(options.json, {**records, "left out": dict(data.left_out)})
 
 
 if __name__ == "__main__":

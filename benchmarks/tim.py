@@ -346,7 +346,7 @@ def main() -> None:
                 "planted, default network", *planted(12, 1500, 64), FitConfig(), seeds=4
             )
         if options.data:
-            from challenge2012.data import TASKS, Table, cohort_of, embedded
+            from quality_study.summary import TASKS, Table, cohort_of, embedded
 
             table = Table.read(options.data)
             cohort = embedded(cohort_of(table, 0), table)

@@ -11,20 +11,21 @@ import pandas as pd
 import pytest
 import quality
 
-from challenge2012.arms import linear, own_rows
-from challenge2012.cache import key
-from challenge2012.data import (
+from m3h_core.data.cohort import TEST, TRAIN, VALID
+from quality_study.arms import linear, own_rows
+from quality_study.cache import key
+from quality_study.data import fewer_rows, scarce
+from quality_study.summary import (
     MEASURED,
     NEAR_TWINS,
+    SCARCE_TASKS,
     TASKS,
+    SummaryData,
     Table,
     cohort_of,
     embedded,
-    fewer_rows,
     near_twins,
-    scarce,
 )
-from m3h_core.data.cohort import TEST, TRAIN, VALID
 
 pytestmark = pytest.mark.slow(20)
 
@@ -150,10 +151,10 @@ def test_near_twins_are_symmetric():
     assert set.union(*NEAR_TWINS) <= set(BY_NAME)
 
 
-@pytest.mark.parametrize("task", quality.SCARCE_TASKS)
+@pytest.mark.parametrize("task", SCARCE_TASKS)
 def test_scarce_task_and_its_near_twins_lose_the_same_labels(table, task):
     cohort = cohort_of(table, 0)
-    cut = scarce(cohort, task, 50, 20, 0)
+    cut = scarce(cohort, task, near_twins(task), 50, 20, 0)
     for part, n in ((TRAIN, 50), (VALID, 20)):
         left = cut.labelled[task] & (cut.split == part)
         assert left.sum() == n
@@ -166,6 +167,18 @@ def test_scarce_task_and_its_near_twins_lose_the_same_labels(table, task):
             assert (cut.labelled[name] == cohort.labelled[name]).all()
     own = own_rows(cut, BY_NAME[task])
     assert [len(own.rows(part)) for part in (TRAIN, VALID)] == [50, 20]
+
+
+def test_a_task_whose_label_is_an_input_is_left_out(file, tmp_path):
+    assert not SummaryData(file).left_out
+    frame = pd.read_csv(file)
+    once = np.random.default_rng(0).random(N) < 0.3
+    frame["Lactate_last"] = frame["Lactate_last"].where(~once, frame["Lactate_first"])
+    frame.to_csv(tmp_path / "copied.csv", index=False)
+    data = SummaryData(tmp_path / "copied.csv")
+    assert set(data.left_out) == {"Lactate"}
+    assert data.left_out["Lactate"].startswith("equals Lactate_first on ")
+    assert len(data.tasks) == len(TASKS) - 1
 
 
 def test_no_test_row_is_learnt_from(table):
@@ -198,10 +211,10 @@ def test_no_test_row_is_learnt_from(table):
 def test_tables_come_out_and_the_second_run_fits_nothing(file, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(quality, "RESAMPLES", 50)
     monkeypatch.setattr(quality, "CURVE", (60,))
-    monkeypatch.setattr(quality, "SCARCE_TASKS", ("death", "sofa"))
+    monkeypatch.setattr("quality_study.summary.SCARCE_TASKS", ("death", "sofa"))
     monkeypatch.setattr(quality, "SCARCE_LABELS", (50, 20))
     monkeypatch.setattr(
-        "challenge2012.arms.SEARCH", ((2, 4, 0.1, 5, 0.5, 1.0), (3, 7, 0.1, 5, 0.5, 1.0))
+        "quality_study.arms.SEARCH", ((2, 4, 0.1, 5, 0.5, 1.0), (3, 7, 0.1, 5, 0.5, 1.0))
     )
     options = [
         "--data",
@@ -210,7 +223,7 @@ def test_tables_come_out_and_the_second_run_fits_nothing(file, tmp_path, capsys,
         tmp_path / "cache",
         "--json",
         tmp_path / "all.json",
-        "--seeds",
+        "--splits",
         1,
     ]
     options += [
@@ -224,7 +237,7 @@ def test_tables_come_out_and_the_second_run_fits_nothing(file, tmp_path, capsys,
     quality.main([str(part) for part in options])
     first = capsys.readouterr()
     for part in (
-        "## full",
+        "## main",
         "## curve 60",
         "## scarce",
         "## ablation",
@@ -235,8 +248,8 @@ def test_tables_come_out_and_the_second_run_fits_nothing(file, tmp_path, capsys,
     assert "nan" not in first.out
     record = json.loads((tmp_path / "all.json").read_text())
     assert set(record["scarce"]["tasks"]["joint"]) == {"death", "sofa"}
-    assert set(record["full"]["joint minus"]) == {"single", "lightgbm", "linear"}
-    value, low, high = record["full"]["joint minus"]["single"]["R2"]["difference"]
+    assert set(record["main"]["joint minus"]) == {"single", "lightgbm", "linear"}
+    value, low, high = record["main"]["joint minus"]["single"]["R2"]["difference"]
     assert low <= value <= high
 
     quality.main([str(part) for part in options])

@@ -1,7 +1,7 @@
 """The arms: ways to predict the tasks, each judged on the same rows.
 
-An arm sees the labels of training and validation rows alone. Trees read the raw inputs with their
-gaps; a linear model and the networks read the embedded ones.
+An arm sees the labels of training and validation rows alone. A linear model and the networks read
+embedded inputs, and so do the pipeline's trees; tuned trees read raw ones with their gaps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ import numpy as np
 
 from m3h_core import Cohort, FitConfig, TaskSpec, fit, fit_many
 from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN, VALID
+from m3h_core.ensemble.trees import fit_trees
 from m3h_core.metrics import primary_metric
+from m3h_pipeline.config import TrainingConfig
+from m3h_pipeline.state.steps import code_version
 
 Predictions = dict[str, np.ndarray]
 
@@ -44,15 +47,16 @@ class Arm:
     """A way to predict tasks: ``settings`` are JSON-ready and say all that shapes it, ``fit`` does
     it.
 
-    ``raw`` inputs or embedded ones; ``by_task`` where each task is fitted by itself, so that its
-    predictions can be kept by themselves; ``network`` where the predictions follow the library's
-    code.
+    ``raw`` inputs or embedded ones; ``alone`` where each task is fitted by itself, and ``by_task``
+    where its predictions are also kept by themselves; ``network`` where the predictions follow the
+    library's code.
     """
 
     name: str
     settings: Mapping[str, Any]
     fit: Callable[[Cohort, Sequence[TaskSpec], int], Predictions]
     raw: bool = False
+    alone: bool = False
     by_task: bool = False
     network: bool = False
 
@@ -74,7 +78,9 @@ def single(name: str, changes: Mapping[str, Any]) -> Arm:
         models = fit_many(cohort, [([task], config) for task in tasks])
         return {name: values for model in models for name, values in model.predict(cohort).items()}
 
-    return Arm(name, {"kind": "single"} | FitConfig(**changes).to_dict(), fitted, network=True)
+    return Arm(
+        name, {"kind": "single"} | FitConfig(**changes).to_dict(), fitted, alone=True, network=True
+    )
 
 
 def single_own_rows(name: str, changes: Mapping[str, Any]) -> Arm:
@@ -109,13 +115,33 @@ def linear(name: str = "linear") -> Arm:
         from sklearn.linear_model import LogisticRegression, Ridge
 
         penalty = strength * len(rows.y_train)
+        if rows.task.problem == "regression":
+            return Ridge(alpha=penalty).fit(rows.x_train, rows.y_train).predict(rows.x)
+        model = LogisticRegression(C=1 / penalty, max_iter=500).fit(rows.x_train, rows.y_train)
         if rows.task.problem == "binary":
-            model = LogisticRegression(C=1 / penalty, max_iter=500).fit(rows.x_train, rows.y_train)
             return model.decision_function(rows.x)
-        return Ridge(alpha=penalty).fit(rows.x_train, rows.y_train).predict(rows.x)
+        probabilities = np.zeros((len(rows.x), rows.task.n_outputs))
+        probabilities[:, model.classes_.astype(int)] = model.predict_proba(rows.x)
+        return probabilities
 
     settings = {"kind": "linear", "strengths": list(STRENGTHS)}
-    return Arm(name, settings, by_task_best(one, STRENGTHS), by_task=True)
+    fitted = by_task_best(one, STRENGTHS, dense_inputs)
+    return Arm(name, settings, fitted, alone=True, by_task=True)
+
+
+def trees(name: str = "trees") -> Arm:
+    """LightGBM once a task as the pipeline trains it: embedded inputs, one setting, no search."""
+    rounds = TrainingConfig().tree_rounds
+
+    def fitted(cohort: Cohort, tasks: Sequence[TaskSpec], seed: int) -> Predictions:
+        return fit_trees(cohort, tasks, rounds=rounds, seed=seed, workers=1).predict(cohort)
+
+    settings = {
+        "kind": "trees",
+        "rounds": rounds,
+        "code": code_version("m3h_core.ensemble.trees"),
+    }
+    return Arm(name, settings, fitted, alone=True, by_task=True)
 
 
 def lightgbm(name: str = "lightgbm", averaged: int = 1) -> Arm:
@@ -200,7 +226,22 @@ def _trees(
         "averaged": averaged,
         "fixed": [ROUNDS, STOP_AFTER, BINS, ROW_SHARE],
     }
-    return Arm(name, settings, by_task_best(one, SEARCH, averaged), raw=True, by_task=True)
+    fitted = by_task_best(one, SEARCH, raw_inputs, averaged)
+    return Arm(name, settings, fitted, raw=True, alone=True, by_task=True)
+
+
+def raw_inputs(cohort: Cohort) -> np.ndarray:
+    """The columns as they were recorded [N, F], NaN where missing."""
+    return cohort.embeddings["tabular"]
+
+
+def dense_inputs(cohort: Cohort) -> np.ndarray:
+    """All modalities side by side [N, F]: 0 where one is missing, and a flag for that."""
+    parts = []
+    for name, values in cohort.embeddings.items():
+        is_present = cohort.present[name][:, None]
+        parts += [np.where(is_present, values, 0), ~is_present]
+    return np.hstack(parts)
 
 
 @dataclass(frozen=True)
@@ -217,9 +258,8 @@ class TaskRows:
     y_valid: np.ndarray
 
     @classmethod
-    def of(cls, cohort: Cohort, task: TaskSpec) -> TaskRows:
-        """Take them from a cohort."""
-        x = cohort.embeddings["tabular"]
+    def of(cls, cohort: Cohort, task: TaskSpec, x: np.ndarray) -> TaskRows:
+        """Take them from a cohort whose inputs are ``x``."""
         y = np.asarray(cohort.labels[task.name])
         train, valid = (
             cohort.labelled[task.name] & (cohort.split == split) for split in (TRAIN, VALID)
@@ -228,17 +268,21 @@ class TaskRows:
 
 
 def by_task_best(
-    one: Callable[[TaskRows, Any, int], np.ndarray], choices: Sequence[Any], averaged: int = 1
+    one: Callable[[TaskRows, Any, int], np.ndarray],
+    choices: Sequence[Any],
+    inputs: Callable[[Cohort], np.ndarray],
+    averaged: int = 1,
 ) -> Callable[[Cohort, Sequence[TaskSpec], int], Predictions]:
     """Fit each task by each choice, keep that with the best primary metric on the validation split.
 
     The winner is fitted with further seeds and averaged, where that is asked for.
     """
 
-    def best(cohort: Cohort, task: TaskSpec, seed: int) -> np.ndarray:
-        rows = TaskRows.of(cohort, task)
+    def best(cohort: Cohort, task: TaskSpec, x: np.ndarray, seed: int) -> np.ndarray:
+        rows = TaskRows.of(cohort, task, x)
         if len(np.unique(rows.y_train)) < 2:
-            return np.full(len(cohort), rows.y_train.mean() if len(rows.y_train) else 0.0)
+            shape = (len(cohort), task.n_outputs) if task.problem == "multiclass" else len(cohort)
+            return np.full(shape, rows.y_train.mean() if len(rows.y_train) else 0.0)
         tried = [one(rows, choice, seed) for choice in choices]
         worth = [primary_metric(cohort, task, prediction, VALID) for prediction in tried]
         at = int(np.argmax(np.nan_to_num(worth, nan=-np.inf)))
@@ -247,6 +291,7 @@ def by_task_best(
         return np.mean([tried[at], *more], axis=0)
 
     def fitted(cohort: Cohort, tasks: Sequence[TaskSpec], seed: int) -> Predictions:
-        return {task.name: best(cohort, task, seed) for task in tasks}
+        x = inputs(cohort)
+        return {task.name: best(cohort, task, x, seed) for task in tasks}
 
     return fitted

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import ast
 import os
-import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -14,15 +13,15 @@ from pathlib import Path
 import numpy as np
 
 import m3h_core
-from challenge2012.arms import Arm, Predictions
 from m3h_core import Cohort, TaskSpec
 from m3h_core.data.cohort import TRAIN, VALID
 from m3h_core.files import fingerprint
+from quality_study.arms import Arm, Predictions
 
 # The library's modules and packages that a network's prediction follows from, and files in these
 # that have no effect here. Embedders need no hash: their vectors have one.
 _OF_NETWORKS = ("config.py", "losses.py", "data", "model", "training", "ensemble")
-_WITHOUT_EFFECT = {"__init__.py", "search.py"}
+_WITHOUT_EFFECT = {"__init__.py", "search.py", "trees.py"}
 _SECONDS = "seconds"
 
 
@@ -44,34 +43,39 @@ class Store:
         seed: int,
         keep: Sequence[TaskSpec] = (),
     ) -> tuple[Predictions, float]:
-        """Predictions of these tasks (``keep``: of these alone) and the seconds that they took when
-        computed.
+        """Predictions of these tasks (``keep``: of these alone) and the CPU seconds that they took
+        when computed.
         """
         units = [[task] for task in tasks] if arm.by_task else [list(tasks)]
         predictions: Predictions = {}
         seconds = 0.0
         for unit in units:
-            part, took = self._unit(arm, cohort, unit, seed, keep or unit)
+            names = [task.name for task in unit if not keep or task in keep]
+            part, took = self._unit(arm, cohort, unit, seed, names)
             predictions |= part
             seconds += took
         return predictions, seconds
 
     def _unit(
-        self, arm: Arm, cohort: Cohort, tasks: list[TaskSpec], seed: int, keep: Sequence[TaskSpec]
+        self, arm: Arm, cohort: Cohort, tasks: list[TaskSpec], seed: int, names: list[str]
     ) -> tuple[Predictions, float]:
-        names = [task.name for task in keep]
         file = self.folder / f"{arm.name}-{key(arm, cohort, tasks, seed, names)}.npz"
         if not file.exists():
             self.misses += 1
-            started = time.monotonic()
+            started = _cpu_seconds()
             fitted = arm.fit(cohort, tasks, seed)
-            took = time.monotonic() - started
+            took = _cpu_seconds() - started
             arrays = {name: fitted[name].astype(np.float32) for name in names}
             _write(file, arrays | {_SECONDS: np.array(took)})
         else:
             self.hits += 1
         with np.load(file) as arrays:
             return {name: arrays[name] for name in names}, float(arrays[_SECONDS])
+
+
+def _cpu_seconds() -> float:
+    """Of this process, all its threads, and the processes that it has started and that ended."""
+    return sum(os.times()[:4])
 
 
 def _write(file: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -94,9 +98,11 @@ def key(
     ]
     about = [dict(arm.settings), seed, [task.to_dict() for task in tasks], list(keep)]
     code = network_code() if arm.network else ""
-    inputs = cohort.embeddings["tabular"]
-    present = cohort.present["tabular"]
-    return fingerprint(about, code, inputs, present, np.where(seen, cohort.split, -1), *labels)
+    inputs = [cohort.embeddings[name] for name in sorted(cohort.embeddings)]
+    present = [cohort.present[name] for name in sorted(cohort.present)]
+    about.append(sorted(cohort.embeddings))
+    split = np.where(seen, cohort.split, -1)
+    return fingerprint(about, code, split, *inputs, *present, *labels)
 
 
 @cache

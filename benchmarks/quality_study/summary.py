@@ -1,25 +1,30 @@
-"""The PhysioNet/CinC Challenge 2012, set A, as a multitask cohort: 4,000 stays in intensive care,
+"""The PhysioNet/CinC Challenge 2012, set A, as one row a patient: 4,000 stays in intensive care,
 31 tasks.
 
 One row a stay, one stay a patient. Inputs are what was known first: the 41 columns of age, gender,
 height, kind of unit and the first value of each vital sign and laboratory value, with gaps. Tasks
-are outcomes and the last values. SOFA and SAPS-I are computed from the same vital signs, so nearly
-determined by the inputs: they are reported apart.
+are outcomes and the last values. Where a patient was measured once, the last value is the first:
+tasks that are mostly such are left out. SOFA and SAPS-I are computed from the same vital signs, so
+nearly determined by the inputs: they are reported apart.
 
 Shapes: N rows of the table.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from m3h_core import Cohort, TaskSpec
-from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN, VALID
+from m3h_core.data.cohort import TEST, TRAIN, VALID
 from m3h_core.embedders.tabular import TabularEmbedder
+from quality_study.data import Data, shuffled
+from quality_study.leakage import find_leaks
 
 BINARY = ("death", "los_over_7", "death_30d", "ventilated")
 # The last value of each of these is a task.
@@ -70,6 +75,22 @@ NEAR_TWINS = (
     {"MAP", "NIDiasABP", "NISysABP", "SysABP"},
     {"BUN", "Creatinine"},
     {"HCO3", "PaCO2", "PaO2", "pH"},
+)
+
+# Tried with few labels.
+SCARCE_TASKS = (
+    "death",
+    "los_over_7",
+    "ventilated",
+    "sofa",
+    "log_urine",
+    "GCS",
+    "HCO3",
+    "PaCO2",
+    "Creatinine",
+    "HR",
+    "NISysABP",
+    "Platelets",
 )
 
 _STATIC = ["Age", "Gender", "Height", "CCU", "CSRU", "SICU"]
@@ -147,11 +168,6 @@ def cohort_of(table: Table, seed: int) -> Cohort:
     )
 
 
-def shuffled(n: int, seed: int) -> np.ndarray:
-    """The seed's order of the rows: it draws the split, and who is left where few rows are."""
-    return np.random.default_rng(seed).permutation(n)
-
-
 def embedded(cohort: Cohort, table: Table) -> Cohort:
     """The cohort whose inputs are embedded as a user's would be, fitted on its training rows
     alone.
@@ -160,21 +176,6 @@ def embedded(cohort: Cohort, table: Table) -> Cohort:
     embedder = TabularEmbedder().fit({name: values[train] for name, values in table.inputs.items()})
     vectors, present = embedder.transform(table.inputs)
     return replace(cohort, embeddings={"tabular": vectors}, present={"tabular": present})
-
-
-def fewer_rows(cohort: Cohort, n_train: int, seed: int) -> Cohort:
-    """The cohort with so many training rows, the validation rows cut in proportion; the test rows
-    stay.
-
-    What is left out goes to the calibration split, which nothing here reads.
-    """
-    split = cohort.split.copy()
-    share = n_train / (split == TRAIN).sum()
-    order = shuffled(len(cohort), seed)
-    for part in (TRAIN, VALID):
-        rows = order[split[order] == part]
-        split[rows[round(share * len(rows)) :]] = CALIBRATION
-    return replace(cohort, split=split)
 
 
 def near_twins(task: str) -> set[str]:
@@ -186,16 +187,33 @@ def near_twins(task: str) -> set[str]:
     return {other for group in NEAR_TWINS if task in group for other in group} - {task}
 
 
-def scarce(cohort: Cohort, task: str, n_train: int, n_valid: int, seed: int) -> Cohort:
-    """The cohort in which a task has so few labelled training and validation rows; its near-twins
-    lose theirs too.
-    """
-    order = shuffled(len(cohort), seed)
-    hidden = np.zeros(len(cohort), dtype=bool)
-    for part, n in ((TRAIN, n_train), (VALID, n_valid)):
-        rows = order[cohort.split[order] == part]
-        labels = rows[cohort.labelled[task][rows]]
-        hidden[rows] = True
-        hidden[labels[:n]] = False
-    masked = {name: cohort.labelled[name] & ~hidden for name in {task, *near_twins(task)}}
-    return replace(cohort, labelled={**cohort.labelled, **masked})
+class SummaryData(Data):
+    """The table of patients: the tasks that are no input, and a split a seed."""
+
+    declared = TASKS
+
+    def __init__(self, file: str | Path, only: Collection[str] = ()) -> None:
+        super().__init__(only)
+        self._table = Table.read(file)
+
+    @cached_property
+    def left_out(self) -> dict[str, str]:
+        return find_leaks(TASKS, self._table.labels, self._table.inputs)
+
+    @property
+    def scarce_tasks(self) -> tuple[str, ...]:
+        return SCARCE_TASKS
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        undetermined = tuple(name for name in REGRESSION if name not in DETERMINED)
+        return {**super().groups, "R2 without SOFA, SAPS-I": undetermined}
+
+    def cohort(self, seed: int) -> Cohort:
+        return cohort_of(self._table, seed)
+
+    def embedded(self, cohort: Cohort) -> Cohort:
+        return embedded(cohort, self._table)
+
+    def near_twins(self, task: str) -> set[str]:
+        return near_twins(task)

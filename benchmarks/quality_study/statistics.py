@@ -1,13 +1,13 @@
-"""Scores of arms over seeds, their differences, and intervals that hold both the patients' and the
-seeds' variation.
+"""Scores of arms over splits, their differences, and intervals that hold both the patients' and the
+splits' variation.
 
-Shapes: S seeds, T tasks, R resamples.
+Shapes: S splits, T tasks, R resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import false_discovery_control
@@ -41,8 +41,8 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Scores:
-    """The primary metric of one arm: mean over seeds [T], and in each resample of seeds and test
-    rows [T, R].
+    """The primary metric of one arm: mean over splits [T], and in each resample of patients and
+    splits [T, R].
     """
 
     tasks: tuple[TaskSpec, ...]
@@ -55,19 +55,19 @@ class Scores:
         tasks: Sequence[TaskSpec],
         cohorts: Sequence[Cohort],
         predictions: Sequence[Mapping[str, np.ndarray]],
-        draws: Sequence[Resamples],
+        draws: Resamples,
     ) -> Scores:
-        """Judge one arm; the other arguments hold one entry a seed."""
+        """Judge one arm; ``cohorts`` and ``predictions`` hold one entry a split."""
         values_ST = []
         replicates_STR = []
-        for cohort, by_name, of_seed in zip(cohorts, predictions, draws, strict=True):
+        for cohort, by_name in zip(cohorts, predictions, strict=True):
             values_ST.append([primary_metric(cohort, task, by_name[task.name]) for task in tasks])
             replicates_STR.append(
-                [primary_replicates(cohort, task, by_name[task.name], of_seed) for task in tasks]
+                [primary_replicates(cohort, task, by_name[task.name], draws) for task in tasks]
             )
-        return cls(tuple(tasks), np.mean(values_ST, axis=0), _over_seeds(np.array(replicates_STR)))
+        return cls(tuple(tasks), np.mean(values_ST, axis=0), _over_splits(np.array(replicates_STR)))
 
-    def subset(self, names: Sequence[str]) -> Scores:
+    def subset(self, names: Collection[str]) -> Scores:
         """The scores of some tasks."""
         at = [i for i, task in enumerate(self.tasks) if task.name in names]
         return Scores(tuple(self.tasks[i] for i in at), self.values[at], self.replicates[at])
@@ -78,7 +78,7 @@ class Scores:
 
     def skills(self) -> Scores:
         """On a scale where 0 is what a constant reaches and 1 is perfect: 2 AUROC - 1, or R2."""
-        scale = np.array([2.0 if task.problem == "binary" else 1.0 for task in self.tasks])
+        scale = np.array([1.0 if task.problem == "regression" else 2.0 for task in self.tasks])
         return Scores(
             self.tasks,
             scale * self.values - (scale - 1),
@@ -86,23 +86,21 @@ class Scores:
         )
 
 
-def draws_of(cohort: Cohort, resamples: int, seed: int) -> Resamples:
-    """Resamples of the test rows, the same for all arms and tasks."""
-    return Resamples(cohort, TEST, resamples, seed)
+def draws_of(cohort: Cohort, resamples: int) -> Resamples:
+    """Resamples of all patients, the same for all arms, tasks and splits.
 
-
-def _over_seeds(replicates_STR: np.ndarray) -> np.ndarray:
-    """Means [T, R] over seeds that are resampled too, each time with another resample of the seed's
-    test rows.
-
-    The draws are the same for every arm. The seeds' test sets overlap, so the intervals are
-    approximate.
+    A patient who is in the test rows of several splits is drawn in all of them or in none, so that
+    splits whose test rows overlap don't count as if each had patients of its own.
     """
-    n_seeds, _, n = replicates_STR.shape
-    rng = np.random.default_rng([n_seeds, n])
-    seeds = rng.integers(n_seeds, size=(n, n_seeds))
-    rows = rng.integers(n, size=(n, n_seeds))
-    return replicates_STR[seeds, :, rows].mean(1).T
+    everyone = replace(cohort, split=np.full(len(cohort), TEST))
+    return Resamples(everyone, TEST, resamples, seed=0)
+
+
+def _over_splits(replicates_STR: np.ndarray) -> np.ndarray:
+    """Means [T, R] over splits that are resampled too; the draws are the same for every arm."""
+    n_splits, _, n = replicates_STR.shape
+    splits = np.random.default_rng([n_splits, n]).integers(n_splits, size=(n, n_splits))
+    return replicates_STR[splits, :, np.arange(n)[:, None]].mean(1).T
 
 
 def difference(a: Scores, b: Scores) -> Estimate:
@@ -111,11 +109,15 @@ def difference(a: Scores, b: Scores) -> Estimate:
 
 
 def headroom(a: Scores, b: Scores) -> Estimate:
-    """Mean over tasks of the difference as a share of what b leaves to 1."""
-    return Estimate.of(
-        ((a.values - b.values) / (1 - b.values)).mean(),
-        ((a.replicates - b.replicates) / (1 - b.replicates)).mean(0),
-    )
+    """Mean over tasks of the difference as a share of what b leaves to 1.
+
+    Resamples in which b leaves nothing are not counted.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return Estimate.of(
+            ((a.values - b.values) / (1 - b.values)).mean(),
+            ((a.replicates - b.replicates) / (1 - b.replicates)).mean(0),
+        )
 
 
 def relative(a: Scores, b: Scores, single: Scores) -> Estimate | None:

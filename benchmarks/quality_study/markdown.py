@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from challenge2012.statistics import (
-    LEAST_SKILL,
-)
+from quality_study.results import COMPARED
+from quality_study.statistics import LEAST_SKILL
 
 
 def show(part: str, record: Mapping[str, Any]) -> str:
     """The markdown of one part."""
     sections = [f"## {part}", _means_table(record)]
-    if "joint minus" in record:
-        sections += [_skill_table(record) if part == "scarce" else _difference_table(record)]
+    for first in COMPARED:
+        if f"{first} minus" in record:
+            differences = _skill_table if part == "scarce" else _difference_table
+            sections.append(differences(first, record))
     return "\n\n".join([*sections, _task_table(record)])
 
 
@@ -44,12 +45,12 @@ def _means_table(record: Mapping[str, Any]) -> str:
     rows = []
     for arm, means in record["means"].items():
         numbers = [_number(means[group]) for group in groups]
-        rows.append([arm, *numbers, f"{record['seconds'][arm]:.0f}"])
-    return _table(["arm", *(f"mean {group}" for group in groups), "seconds"], rows)
+        rows.append([arm, *numbers, f"{record['cpu seconds'][arm]:.0f}"])
+    return _table(["arm", *(f"mean {group}" for group in groups), "CPU seconds"], rows)
 
 
-def _difference_table(record: Mapping[str, Any]) -> str:
-    header = ["joint minus", "of", "difference", "of the headroom", "relative skill"]
+def _difference_table(first: str, record: Mapping[str, Any]) -> str:
+    header = [f"{first} minus", "of", "difference", "of the headroom", "relative skill"]
     header += ["better / worse", "the same, FDR 5%", "tasks"]
     rows = [
         [
@@ -62,23 +63,23 @@ def _difference_table(record: Mapping[str, Any]) -> str:
             f"{change['better_fdr']} / {change['worse_fdr']}",
             str(change["tasks"]),
         ]
-        for arm, groups in record["joint minus"].items()
+        for arm, groups in record[f"{first} minus"].items()
         for group, change in groups.items()
         if group != "skill"
     ]
     return _table(header, rows)
 
 
-def _skill_table(record: Mapping[str, Any]) -> str:
+def _skill_table(first: str, record: Mapping[str, Any]) -> str:
     header = [
-        "joint against",
+        f"{first} against",
         "difference of mean skill",
         "ratio of mean skills",
         "better / worse",
         "the same, FDR 5%",
     ]
     rows = []
-    for arm, change in record["joint minus"].items():
+    for arm, change in record[f"{first} minus"].items():
         skill = change["skill"]
         counts = change["all"]
         rows.append(
@@ -96,7 +97,7 @@ def _skill_table(record: Mapping[str, Any]) -> str:
 def _task_table(record: Mapping[str, Any]) -> str:
     arms = record["tasks"]
     versus = record.get("joint minus, by task", {})
-    shown = [arm for arm in ("single", "lightgbm") if arm in versus]
+    shown = [arm for arm in ("single", "lightgbm", "trees") if arm in versus]
     header = ["task", *arms, *(f"joint minus {arm}" for arm in shown)]
     names = next(iter(arms.values()))
     rows = []
@@ -107,9 +108,10 @@ def _task_table(record: Mapping[str, Any]) -> str:
     return _table(header, rows)
 
 
-NOTES = f"""Scores are means over seeds on the test rows: AUROC or R2; skill is 2 AUROC
-- 1 or R2. In brackets are 95% intervals over resamples of the seeds and of each seed's
-test rows, the same for every arm. The seeds' test sets overlap, so the intervals are
-approximate. Relative changes are means over the tasks in which the single-task model's
-skill is beyond {LEAST_SKILL}. Better and worse count tasks whose interval excludes
-zero. Seconds are those of the fits when they were made."""
+NOTES = f"""Scores are means over splits on the test rows: AUROC (of several classes, the mean over
+these) or R2; skill is 2 AUROC - 1 or R2. In brackets are 95% intervals over resamples of
+the patients of all test rows and of the splits, the same for every arm; splits share
+training rows, so they are approximate. Relative changes are means over the tasks in
+which the single-task model's skill is beyond {LEAST_SKILL}. Better and worse count
+tasks whose interval excludes zero. CPU seconds are those of the fits when they were
+made."""

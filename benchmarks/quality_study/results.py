@@ -1,0 +1,138 @@
+"""What the arms predicted, and what their scores come to."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from m3h_core import Cohort, TaskSpec
+from m3h_core.metrics import Resamples
+from quality_study.arms import Predictions
+from quality_study.statistics import (
+    Estimate,
+    Scores,
+    better_and_worse,
+    by_task,
+    difference,
+    headroom,
+    relative,
+    skill_ratio,
+)
+
+# Each of these arms is compared with all others.
+COMPARED = ("joint", "joint+trees")
+
+
+@dataclass
+class Results:
+    """What the arms predicted in one part, a setting or a point of the curve: {arm: one entry a
+    split}; ``seconds``: of CPU time.
+    """
+
+    predictions: dict[str, list[Predictions]] = field(default_factory=lambda: defaultdict(list))
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def add(self, arm: str, seed: int, predictions: Predictions, seconds: float) -> None:
+        """Take up one cell; cells of one seed and arm belong together."""
+        of_arm = self.predictions[arm]
+        of_arm.extend({} for _ in range(seed + 1 - len(of_arm)))
+        of_arm[seed].update(predictions)
+        self.seconds[arm] += seconds
+
+    def mix(self, name: str, arms: Sequence[str]) -> None:
+        """Take up the mean of these arms' predictions as an arm of its own."""
+        if not all(arm in self.predictions for arm in arms):
+            return
+        for parts in zip(*(self.predictions[arm] for arm in arms), strict=True):
+            self.predictions[name].append({task: _mean(parts, task) for task in parts[0]})
+        self.seconds[name] = sum(self.seconds[arm] for arm in arms)
+
+
+def _mean(parts: Sequence[Predictions], task: str) -> np.ndarray:
+    return np.mean([part[task] for part in parts], axis=0)
+
+
+def summarize(
+    results: Results,
+    cohorts: Sequence[Cohort],
+    tasks: Sequence[TaskSpec],
+    groups: Mapping[str, Collection[str]],
+    draws: Resamples,
+) -> dict[str, Any]:
+    """All numbers of one part, JSON-ready; an interval is [value, low, high].
+
+    ``groups``: the tasks over which scores are averaged, by name.
+    """
+    scores = {
+        arm: Scores.of(tasks, cohorts, predictions, draws)
+        for arm, predictions in results.predictions.items()
+    }
+    record: dict[str, Any] = {
+        "cpu seconds": dict(results.seconds),
+        "tasks": {arm: _by_task(of_arm) for arm, of_arm in scores.items()},
+        "means": {arm: _means(groups, of_arm) for arm, of_arm in scores.items()},
+    }
+    alone = scores.get("single")
+    for first in COMPARED:
+        if first not in scores:
+            continue
+        own = scores[first]
+        against = {arm: other for arm, other in scores.items() if arm != first}
+        record[f"{first} minus"] = {
+            arm: _compared(groups, own, other, alone) for arm, other in against.items()
+        }
+        record[f"{first} minus, by task"] = {
+            arm: _to_tuples(by_task(own, other)) for arm, other in against.items()
+        }
+    return record
+
+
+def _to_tuples(estimates: Mapping[str, Estimate]) -> dict[str, tuple]:
+    return {name: astuple(estimate) for name, estimate in estimates.items()}
+
+
+def _by_task(scores: Scores) -> dict[str, tuple]:
+    rows = zip(scores.tasks, scores.values, scores.replicates, strict=True)
+    return {task.name: astuple(Estimate.of(value, replicates)) for task, value, replicates in rows}
+
+
+def _by_group(groups: Mapping[str, Collection[str]], scores: Scores) -> dict[str, Scores]:
+    """The scores of each group that has any."""
+    parts = {group: scores.subset(names) for group, names in groups.items()}
+    return {group: some for group, some in parts.items() if some.tasks}
+
+
+def _means(groups: Mapping[str, Collection[str]], scores: Scores) -> dict[str, tuple]:
+    by_group = _by_group(groups, scores)
+    means = {group: astuple(some.mean()) for group, some in by_group.items()}
+    return means | {"skill": astuple(scores.skills().mean())}
+
+
+def _compared(
+    groups: Mapping[str, Collection[str]], first: Scores, other: Scores, single: Scores | None
+) -> dict[str, Any]:
+    """One arm minus another, by group; relative only where the single-task model has been trained
+    too.
+    """
+    record: dict[str, Any] = {}
+    for group, own in _by_group(groups, first).items():
+        names = [task.name for task in own.tasks]
+        others = other.subset(names)
+        alone = single.subset(names) if single else None
+        change = relative(own, others, alone) if alone else None
+        record[group] = {
+            "difference": astuple(difference(own, others)),
+            "headroom": astuple(headroom(own, others)),
+            "relative": astuple(change) if change else None,
+            "tasks": len(names),
+            **better_and_worse(own, others),
+        }
+    record["skill"] = {
+        "difference": astuple(difference(first.skills(), other.skills())),
+        "ratio": astuple(skill_ratio(first, other)),
+    }
+    return record
