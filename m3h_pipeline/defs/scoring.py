@@ -194,15 +194,15 @@ def monitoring(
     **by_modality: Step,
 ) -> dg.MaterializeResult:
     """Compare the samples that are new to the champion with its reference."""
-    from m3h_pipeline.scoring.monitoring.night import monitor
-    from m3h_pipeline.scoring.monitoring.verdicts import write_verdicts
-
     inputs = shared_step(by_modality)
     config = workspace.config
     version = scores.info.get("model_version")
     learned = _find_champion_cohort(workspace, version) if version else None
 
     def build(to: Path) -> dict[str, Any]:
+        from m3h_pipeline.scoring.monitoring.night import monitor
+        from m3h_pipeline.scoring.monitoring.verdicts import write_verdicts
+
         record = monitor(
             inputs.folder,
             scores.folder,
