@@ -46,8 +46,8 @@ from embedding_probe import measure_probe
 from m3h_core.embedders import EventSequences, LanguageEmbedder, VisionEmbedder
 from m3h_core.embedders.hardware import autocast, on_gpu
 from m3h_core.embedders.image_files import read_image
-from m3h_core.embedders.timeseries import STATISTICS
-from m3h_core.embedders.timeseries import statistics as series_statistics
+from m3h_core.embedders.series_statistics import STATISTICS
+from m3h_core.embedders.series_statistics import statistics as series_statistics
 
 # Parts --------------------------------------------------------------------------------------------
 
@@ -200,7 +200,7 @@ def measure_timeseries(repeats: int) -> None:
                         result[i, j, 8] = value[-1] - value[0]
                         result[i, j, 10] = np.polyfit(events.hours[is_signal][order], value, 1)[0]
 
-    taken = medians({"loop": loop, "ours": lambda: series_statistics(events, codes)}, repeats)
+    taken = medians({"loop": loop, "ours": lambda: series_statistics(events, codes, None)}, repeats)
     rates = "".join(f"{40 * n / seconds:>10.0f}" for seconds in taken.values())
     print("\ntimeseries      plain loop      ours   series a second; ours over plain")
     print(f"{'statistics':<16}{rates}   {against(taken['loop'] / taken['ours'], 10)}", flush=True)

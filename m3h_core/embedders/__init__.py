@@ -3,7 +3,7 @@
 The forms of the items, for N samples in order:
 
 - tabular: {column: [N]}, numbers (NaN or None is missing) or strings (None or "" is missing)
-- timeseries: `EventSequences`, or what loads them (`m3h_core.embedders.timeseries.Events`)
+- timeseries: `EventSequences`, or what loads them (`m3h_core.embedders.events.Events`)
 - language: N lists of (hours, text)
 - vision: N lists of (hours, view, path or bytes)
 - any of them, given as vectors: N vectors, or None (`GivenEmbedder`)
@@ -22,12 +22,13 @@ from pathlib import Path
 
 from m3h_core.embedders.absent import AbsentEmbedder
 from m3h_core.embedders.base import Embedder, read_about
+from m3h_core.embedders.events import EventSequences
 from m3h_core.embedders.given import GivenEmbedder
 from m3h_core.embedders.language import LanguageEmbedder
 from m3h_core.embedders.sequence import SequenceEmbedder
 from m3h_core.embedders.store import erase, prune
 from m3h_core.embedders.tabular import TabularEmbedder
-from m3h_core.embedders.timeseries import EventSequences, TimeseriesEmbedder
+from m3h_core.embedders.timeseries import TimeseriesEmbedder
 from m3h_core.embedders.vision import VisionEmbedder
 
 __all__ = [

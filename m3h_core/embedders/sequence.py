@@ -24,8 +24,14 @@ import numpy as np
 
 from m3h_core.embedders.base import Embedder, Progress, Scaler, rounded_limits, spread_positions
 from m3h_core.embedders.event_transformer import HEADS, build_network
+from m3h_core.embedders.events import (
+    Events,
+    EventSequences,
+    count_samples,
+    observed_codes,
+    sample_blocks,
+)
 from m3h_core.embedders.hardware import autocast, compute_device, to_device
-from m3h_core.embedders.timeseries import Events, EventSequences, observed_codes, sample_blocks
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +95,7 @@ class SequenceEmbedder(Embedder):
         """Train on the samples given."""
         import torch
 
-        self.codes = observed_codes(items, min_rows=self.min_rows)
+        self.codes = observed_codes(count_samples(items), min_rows=self.min_rows)
         events = items.take(spread_positions(items.n, self.fit_samples)).load()
         self._values = _value_scales(events, self.codes, self.min_rows > 1)
         sequences = self._sequences(events)

@@ -30,8 +30,8 @@ _MODALITIES: dict[str, tuple[set[str], str]] = {
     ),
     "timeseries": (
         {"numpy", "scikitlearn"},
-        "A vector a sample from its events: eleven statistics of each vital sign, lab and "
-        "procedure up to the prediction time.",
+        "A vector a sample from its events: statistics of each vital sign, lab and procedure up "
+        "to the prediction time, and in its last hours.",
     ),
     "language": (
         {"huggingface", "pytorch"},

@@ -178,7 +178,7 @@ class ItemsOnDisk(_OnDisk, Sequence):
 
 class EventsOnDisk(_OnDisk):
     """The time-stamped values of N samples, fetched when asked for: see
-    m3h_core.embedders.timeseries.Events.
+    m3h_core.embedders.events.Events.
     """
 
     def __init__(self, file: Path, order: pl.Series) -> None:
