@@ -150,6 +150,11 @@ class _Runs:
         return self.starts + self.count - 1
 
     @cached_property
+    def run(self) -> np.ndarray:
+        """The run of each event, int64 [E]."""
+        return self.spread(np.arange(len(self.starts)))
+
+    @cached_property
     def mean(self) -> np.ndarray:
         return self.total(self.value) / self.count
 
@@ -211,7 +216,7 @@ def _basic(runs: _Runs) -> list[np.ndarray]:
 
 
 def _count_peaks(runs: _Runs) -> np.ndarray:
-    run = runs.spread(np.arange(len(runs.starts)))
+    run = runs.run
     value = runs.value
     is_new = np.r_[True, (run[1:] != run[:-1]) | (value[1:] != value[:-1])]
     run = run[is_new]
@@ -249,8 +254,7 @@ def _recency(runs: _Runs) -> list[np.ndarray]:
 
 def _quartiles(runs: _Runs) -> list[np.ndarray]:
     """As numpy's ``quantile``: between the two nearest values in proportion."""
-    run = runs.spread(np.arange(len(runs.starts)))
-    ordered = runs.value[np.lexsort((runs.value, run))]
+    ordered = runs.value[np.lexsort((runs.value, runs.run))]
     quartiles = []
     for share in (0.25, 0.5, 0.75):
         position = share * (runs.count - 1)

@@ -35,7 +35,8 @@ def open_unpacked(
             yield opened.enter_context(igzip.IGzipFile(mode="rb", fileobj=packed))
         except EOFError:
             raise InputError(f"{file} ends too early, it was cut off: copy it again") from None
-        except (BadGzipFile, isal_zlib.error):  # ty: ignore[invalid-exception-caught] its stub gives an instance
+        # isal's stub calls its error an instance.
+        except (BadGzipFile, isal_zlib.error):  # ty: ignore[invalid-exception-caught]
             raise InputError(f"{file} is damaged, it can't be unpacked: copy it again") from None
 
 
