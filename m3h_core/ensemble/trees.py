@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,19 +49,22 @@ class TreeModels:
         Probabilities for binary and multiclass, the task's unit for regression. A modality that the
         cohort lacks counts as missing. Raises ValueError for one of another width.
         """
-        lgb = _import_lightgbm()
         x_NF = _stack_inputs(cohort, self.modalities)
         predictions = {}
         for task in self.tasks:
             if task.name in self.texts:
-                booster = lgb.Booster(model_str=self.texts[task.name])
-                values = booster.predict(x_NF, num_threads=1)
+                values = self._boosters[task.name].predict(x_NF, num_threads=1)
                 predictions[task.name] = np.asarray(values, dtype=np.float64)
             else:
                 constant = np.asarray(self.constants[task.name])
                 shape = (len(x_NF), len(constant)) if len(constant) > 1 else len(x_NF)
                 predictions[task.name] = np.broadcast_to(constant, shape).copy()
         return predictions
+
+    @cached_property
+    def _boosters(self) -> dict[str, lightgbm.Booster]:
+        lgb = _import_lightgbm()
+        return {name: lgb.Booster(model_str=text) for name, text in self.texts.items()}
 
     def save(self, folder: str | Path) -> None:
         """Write ``<task>.txt`` for each task that has trees, then ``trees.json``, into an existing

@@ -40,10 +40,10 @@ def format_run(out: Path, result: dg.ExecuteInProcessResult, snapshot: str) -> s
             f"Cohort     {cohort['samples'].value:,} samples of {cohort['subjects'].value:,} "
             f"patients, {quality['tasks'].value} tasks, {quality['claimed'].value} with enough "
             "test labels to be claimed",
-            "Learning   joint against single-task models: "
-            f"{quality['joint against single-task models'].value}",
-            "           joint against boosted trees: "
-            f"{quality['joint against boosted trees'].value}",
+            "Learning   model against the same with single-task networks: "
+            f"{quality['model against the same with single-task networks'].value}",
+            "           model against boosted trees alone: "
+            f"{quality['model against boosted trees alone'].value}",
             f"Model      {version['name'].value} version {number} {describe_standing(out, number)}",
             *describe_data_checks(out, snapshot),
             f"Report     {out / LATEST / 'report.html'}",

@@ -97,7 +97,7 @@ class ModelConfig(_ModelFields):
 
 
 class TrainingConfig(Section):
-    """Training of every arm: joint, single-task and trees."""
+    """Training of networks and trees, and how the model is judged."""
 
     seed: int = 0
     """Of all that is drawn at random."""
@@ -108,7 +108,7 @@ class TrainingConfig(Section):
     bootstrap: int = Field(500, ge=100)
     """Resamples of the test split that an interval is made of."""
     coverage: float = Field(0.9, gt=0, lt=1)
-    """How often a set or an interval of the joint model is to hold the truth."""
+    """How often a set or an interval of the model is to hold the truth."""
 
 
 class TimConfig(Section):
@@ -154,6 +154,6 @@ class ModalitiesConfig(Section):
     """What each modality adds."""
 
     retrain: bool = False
-    """Also train the joint model anew on each subset of the modalities: with four of them, 14 more
+    """Also train the model anew on each subset of the modalities: with four of them, 14 more
     trainings a night.
     """

@@ -1,4 +1,4 @@
-"""Registry: the joint model with its embedders becomes a version that the gate judges and people
+"""Registry: the ensemble with its embedders becomes a version that the gate judges and people
 review.
 """
 
@@ -33,6 +33,7 @@ from m3h_pipeline.registry.gate.advice import select_rejecting
 from m3h_pipeline.registry.notify import notify
 from m3h_pipeline.sources.tasks_file import read_tasks
 from m3h_pipeline.state.data_files import read_json, write_json
+from m3h_pipeline.state.layout import PREDICTIONS, SINGLE_TASK
 from m3h_pipeline.state.steps import Step, code_version
 
 CODE = code_version(
@@ -50,7 +51,6 @@ GATE_CODE = code_version(
     "m3h_pipeline.evaluation.scores",
     "m3h_core",
 )
-PREDICTIONS = "predictions.safetensors"
 # The second step of `model_version`: what the gate said of it.
 GATE = "gate"
 
@@ -63,7 +63,8 @@ class Candidate:
     embedded: Mapping[str, Step]
     cohort: Step
     joint: Step
-    arms: Mapping[str, Step]
+    ensemble: Step
+    trees: Step
     quality: Step
 
 
@@ -83,7 +84,7 @@ class Candidate:
         for name, description in CHECKS.items()
     ],
     description=(
-        "The joint model and its own embedders as a version in MLflow's registry. The gate's "
+        "The ensemble and its own embedders as a version in MLflow's registry. The gate's "
         "checks judge it against the champion, the anchor and the night's other arms; what passes "
         "waits until a person says `m3h review approve`."
     ),
@@ -94,8 +95,8 @@ def model_version(
     launcher: JobLauncher,
     cohort: Step,
     m3h_model: Step,
-    single_task_models: Step,
     tree_models: Step,
+    ensemble_model: Step,
     quality: Step,
     **others: Step,
 ) -> dg.MaterializeResult:
@@ -109,7 +110,8 @@ def model_version(
         embedded=by_modality(others),
         cohort=cohort,
         joint=m3h_model,
-        arms={"single_task": single_task_models, "trees": tree_models},
+        ensemble=ensemble_model,
+        trees=tree_models,
         quality=quality,
     )
     workspace.connect()
@@ -156,6 +158,7 @@ def _register(
 ) -> Step:
     inputs = candidate.inputs
     joint = candidate.joint
+    ensemble = candidate.ensemble
     quality = candidate.quality
     embedded = candidate.embedded
 
@@ -164,12 +167,13 @@ def _register(
         from m3h_pipeline.scoring.monitoring.reference import REFERENCE, write_reference
 
         metrics = json.loads((quality.folder / "metrics.json").read_text())
-        write_reference(inputs.folder, candidate.cohort.folder, joint.folder, metrics, to)
+        write_reference(inputs.folder, candidate.cohort.folder, ensemble.folder, metrics, to)
         return register(
-            key=joint.key,
-            model=joint.folder / "model",
+            key=ensemble.key,
+            training=joint.key,
+            model=ensemble.folder / "model",
             embedders={name: step.folder / "embedder" for name, step in embedded.items()},
-            calibration=joint.folder / "calibration",
+            calibration=ensemble.folder / "calibration",
             reference=to / REFERENCE,
             features=_features(inputs),
             given=[modality for modality in MODALITIES if is_given(modality, inputs.folder)],
@@ -184,7 +188,14 @@ def _register(
             to=to,
         )
 
-    decided_by: list[object] = [CODE, joint.key, joint, quality, *embedded.values()]
+    decided_by: list[object] = [
+        CODE,
+        joint.key,
+        ensemble.key,
+        ensemble,
+        quality,
+        *embedded.values(),
+    ]
     return workspace.produce(context, "model_version", decided_by, build)
 
 
@@ -207,7 +218,7 @@ def _judge(
 ) -> Step:
     """The gate's verdict, once a version: a champion of later nights does not judge it again."""
     cohort = candidate.cohort
-    joint = candidate.joint
+    ensemble = candidate.ensemble
     quality = candidate.quality
     config = workspace.config.gate
     number = version.info["version"]
@@ -233,13 +244,14 @@ def _judge(
         verdict = judge(
             Cohort.load(cohort.folder),
             read_tasks(cohort.folder),
-            load_file(joint.folder / PREDICTIONS),
-            Calibrator.load(joint.folder / "calibration"),
+            load_file(ensemble.folder / PREDICTIONS),
+            Calibrator.load(ensemble.folder / "calibration"),
             applied.get(champion),
             config,
             anchor=applied.get(anchor),
             arms={
-                arm: load_file(step.folder / PREDICTIONS) for arm, step in candidate.arms.items()
+                "single_task": load_file(ensemble.folder / SINGLE_TASK),
+                "trees": load_file(candidate.trees.folder / PREDICTIONS),
             },
             intervals=_intervals(read_json(quality.folder / "metrics.json")["tasks"]),
         )
@@ -251,9 +263,9 @@ def _judge(
         config.model_dump(),
         number,
         cohort,
-        joint,
+        ensemble,
         quality,
-        *candidate.arms.values(),
+        candidate.trees,
     ]
     step = workspace.produce(context, GATE, decided_by, build)
     if not step.reused:

@@ -1,7 +1,8 @@
-"""Training: the cohort as tensors, then three arms that learn the same tasks from the same inputs
-and splits.
+"""Training: the cohort as tensors, three arms that learn the same tasks from the same inputs and
+splits, and the ensemble that is shipped.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -25,7 +26,17 @@ _ARMS = {
     "m3h_model": "joint",
     "single_task_models": "single_task",
     "tree_models": "trees",
+    "ensemble_model": "ensemble",
     SUBSETS: "modalities",
+}
+# What of [training] decides what is trained; the rest of it can be changed without training anew.
+_NETWORK_SETTINGS = ("seed", "epochs")
+_DECIDING: dict[str, tuple[str, ...]] = {
+    "joint": _NETWORK_SETTINGS,
+    "single_task": _NETWORK_SETTINGS,
+    "trees": ("seed", "tree_rounds"),
+    "ensemble": ("coverage",),
+    "modalities": (*_NETWORK_SETTINGS, "tree_rounds"),
 }
 _SHARED: dict[str, Any] = {"group_name": "training", "owners": OWNERS, "partitions_def": snapshots}
 
@@ -126,20 +137,50 @@ def m3h_model(
     return to_materialization(joint, metadata, joint.info)
 
 
+@dg.asset(
+    kinds={"pytorch", "lightgbm"},
+    code_version=CODE,
+    description=(
+        "The model that is shipped: the joint model and the boosted trees as one, each task's "
+        "prediction their weighted mean, with its calibration. Beside it the same mixture with "
+        "single-task networks, which shows what joint learning adds."
+    ),
+    **_SHARED,
+)
+def ensemble_model(
+    context: dg.AssetExecutionContext,
+    workspace: Workspace,
+    launcher: JobLauncher,
+    cohort: Step,
+    m3h_model: Step,
+    single_task_models: Step,
+    tree_models: Step,
+) -> dg.MaterializeResult:
+    """Combine the arms."""
+    arms = {"joint": m3h_model, "single_task": single_task_models, "trees": tree_models}
+    step = _train(context, workspace, launcher, cohort, "ensemble_model", arms)
+    return to_materialization(step, step.info)
+
+
 def _train(
     context: dg.AssetExecutionContext,
     workspace: Workspace,
     launcher: JobLauncher,
     cohort: Step,
     name: str,
+    arms: Mapping[str, Step] | None = None,
 ) -> Step:
+    """Train one arm; ``arms``: those that the ensemble is made of."""
     arm = _ARMS[name]
+    arms = arms or {}
     training = workspace.config.training.model_dump()
     model = workspace.config.model.model_dump()
-    decided_by: list[object] = [CODE, cohort, training]
-    if arm != "trees":
+    deciding = {setting: training[setting] for setting in _DECIDING[arm]}
+    decided_by: list[object] = [CODE, cohort, deciding, *arms.values()]
+    if arm not in ("trees", "ensemble"):
         decided_by.append(model)
     job: dict[str, Any] = {
+        "arms": {of: str(step.folder) for of, step in arms.items()},
         "arm": arm,
         "cohort": str(cohort.folder),
         "tasks": [task.to_dict() for task in read_tasks(cohort.folder)],

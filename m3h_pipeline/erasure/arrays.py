@@ -13,11 +13,15 @@ import polars as pl
 from m3h_core import Cohort
 from m3h_pipeline.erasure.subject_keys import SubjectKeys
 from m3h_pipeline.state.data_files import read_json, write_arrays
-from m3h_pipeline.state.layout import COHORT, INPUTS
+from m3h_pipeline.state.layout import COHORT, INPUTS, PREDICTIONS, SINGLE_TASK
 from m3h_pipeline.state.steps import discard_step, read_step, revise
 
 # Arrays with a row a sample, in the order of another step's samples.
-_ALIGNED = {"embedding.safetensors": INPUTS, "predictions.safetensors": COHORT}
+_ALIGNED = {
+    "embedding.safetensors": INPUTS,
+    PREDICTIONS: COHORT,
+    SINGLE_TASK: COHORT,
+}
 
 
 def erase_arrays(snapshot: Path, keys: SubjectKeys) -> None:

@@ -1,5 +1,5 @@
-"""What the comparison of the arms comes to: verdicts, counts, means, and the sentences that tell
-them.
+"""What the comparison of the model with others comes to: verdicts, counts, means, and the
+sentences that tell them.
 
 The one place for these. metrics.json holds the differences task by task, detail.json their counts
 and means (``comparisons``); page, model card, last screen, Dagster and MLflow take numbers and
@@ -22,18 +22,18 @@ from m3h_pipeline.wording import (
     pluralize,
 )
 
-# What the joint model is compared with: its name, and the field of metrics.json that holds the
-# difference.
-NAMES = {"single_task": "single-task models", "trees": "boosted trees"}
+# What the shipped model is compared with: its name, and the field of metrics.json that holds the
+# difference. The first has the same trees, so that the difference is what joint learning adds.
+NAMES = {"single_task": "the same with single-task networks", "trees": "boosted trees alone"}
 FIELDS = {"single_task": "difference", "trees": "trees_difference"}
 VERDICTS = ("better", "worse", "unclear", "same")
 _MOST_NAMED = 6
 
 
 def get_verdict(task: Mapping[str, Any], against: str = "single_task") -> str | None:
-    """What the interval of a difference says of the joint model; None where there is no interval.
+    """What the interval of a difference says of the shipped model; None where there is no interval.
 
-    "same" is a difference of exactly 0 in every resample: both arms rank the patients alike.
+    "same" is a difference of exactly 0 in every resample: both rank the patients alike.
 
     >>> get_verdict({"difference_low": 0.01, "difference_high": 0.03})
     'better'
@@ -82,8 +82,8 @@ def count_compared(record: Mapping[str, Any]) -> int:
 def write_sentences(
     comparisons: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """How the joint model did against single-task models and trees, for a reader who sees nothing
-    else.
+    """How the shipped model did against the same with single-task networks and against trees, for a
+    reader who sees nothing else.
     """
     claimed = [task for task in tasks if task["claimed"]]
     has = "has" if len(claimed) == 1 else "have"
@@ -92,12 +92,12 @@ def write_sentences(
     )
     single_task = comparisons["single_task"]
     if not count_compared(single_task):
-        return [first, "Joint learning could not be compared with single-task models."]
+        return [first, "What joint learning adds could not be measured."]
     return [
         first,
-        f"On these, joint learning beat single-task models on {single_task['better']}, was worse "
-        f"on {single_task['worse']}, and showed no clear difference on "
-        f"{single_task['unclear']}{_describe_rest(single_task)}.",
+        f"What joint learning adds: against {NAMES['single_task']}, the model was better on "
+        f"{single_task['better']}, worse on {single_task['worse']}, and showed no clear difference "
+        f"on {single_task['unclear']}{_describe_rest(single_task)}.",
         *_describe_means(single_task, "single_task", claimed),
         *_describe_trees(comparisons["trees"], claimed),
     ]
@@ -107,8 +107,8 @@ def _describe_trees(record: Mapping[str, Any], claimed: Sequence[Mapping[str, An
     if not count_compared(record):
         return []
     counts = (
-        "Against boosted trees, one model a task, joint learning was better on "
-        f"{record['better']}, worse on {record['worse']}, and showed no clear difference on "
+        f"Against {NAMES['trees']}, one model a task, the model was better on {record['better']}, "
+        f"worse on {record['worse']}, and showed no clear difference on "
         f"{record['unclear']}{_describe_rest(record)}."
     )
     behind = [task for task in claimed if get_verdict(task, "trees") == "worse"]
@@ -148,7 +148,7 @@ def _describe_means(
         averages.append(f"{value} {where} measured by {format_metric(mean['metric'])}")
     if not averages:
         return []
-    return [f"Joint minus {NAMES[against]}, on average: {join_words(averages)}."]
+    return [f"Model minus {NAMES[against]}, on average: {join_words(averages)}."]
 
 
 def _find_only_task(claimed: Sequence[Mapping[str, Any]], against: str, metric: str) -> str:
@@ -188,9 +188,9 @@ def collect_facts(comparisons: Mapping[str, Any]) -> dict[str, Any]:
     """What Dagster and the last screen show of the comparisons, by title."""
     shown: dict[str, Any] = {}
     for against, record in comparisons.items():
-        shown[f"joint against {NAMES[against]}"] = format_comparison(record)
-        shown[f"joint better than {NAMES[against]} (interval above 0)"] = record["better"]
-        shown[f"joint worse than {NAMES[against]} (interval below 0)"] = record["worse"]
+        shown[f"model against {NAMES[against]}"] = format_comparison(record)
+        shown[f"better than {NAMES[against]} (interval above 0)"] = record["better"]
+        shown[f"worse than {NAMES[against]} (interval below 0)"] = record["worse"]
     return shown
 
 
@@ -200,7 +200,7 @@ def to_metrics(
     """Every score, difference and count under the name that it has in MLflow.
 
     ``<task>.<metric>`` with its interval and n; ``.minus_single_task`` and ``.minus_trees`` with
-    theirs; over all tasks ``joint_minus_<arm>.<metric>`` and ``joint_minus_<arm>.tasks_better`` and
+    theirs; over all tasks ``model_minus_<arm>.<metric>`` and ``model_minus_<arm>.tasks_better`` and
     ``.tasks_worse``.
     """
     values: dict[str, float | None] = {}
@@ -217,7 +217,7 @@ def to_metrics(
     for against, record in comparisons.items():
         if not count_compared(record):
             continue
-        name = f"joint_minus_{against}"
+        name = f"model_minus_{against}"
         values[f"{name}.tasks_better"] = record["better"]
         values[f"{name}.tasks_worse"] = record["worse"]
         for mean in record["means"]:

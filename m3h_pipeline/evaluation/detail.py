@@ -21,7 +21,7 @@ from m3h_pipeline.evaluation.scores import Predictions, explain_no_claim
 from m3h_pipeline.evaluation.subgroups import describe_subgroups
 
 if TYPE_CHECKING:
-    from m3h_core import Cohort, FittedModel, TaskSpec
+    from m3h_core import Cohort, EnsembleModel, TaskSpec
 
 # Resamples for the many scores of subgroups and modalities.
 _RESAMPLES = 200
@@ -32,7 +32,7 @@ def describe_detail(
     tasks: Sequence[TaskSpec],
     predictions: Predictions,
     calibrated: Predictions,
-    model: FittedModel,
+    model: EnsembleModel,
     retrained: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """The content of detail.json.

@@ -17,14 +17,14 @@ from m3h_pipeline.evaluation.scores import (
 )
 
 if TYPE_CHECKING:
-    from m3h_core import Cohort, FittedModel, TaskSpec
+    from m3h_core import Cohort, EnsembleModel, TaskSpec
     from m3h_core.metrics import Resamples
 
 
 def describe_modalities(
     cohort: Cohort,
     tasks: Sequence[TaskSpec],
-    model: FittedModel,
+    model: EnsembleModel,
     retrained: Mapping[str, np.ndarray],
     draws: Resamples,
 ) -> dict[str, Any] | None:

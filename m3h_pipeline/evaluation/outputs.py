@@ -16,6 +16,7 @@ from m3h_pipeline.evaluation.scores import Predictions
 from m3h_pipeline.evaluation.trust import describe_trust
 from m3h_pipeline.sources.tasks_file import read_tasks
 from m3h_pipeline.state.data_files import write_json
+from m3h_pipeline.state.layout import PREDICTIONS, SINGLE_TASK
 
 if TYPE_CHECKING:
     from m3h_core import Cohort, TaskSpec
@@ -31,36 +32,35 @@ def write_quality(
     subsets: Path | None = None,
 ) -> dict[str, Any]:
     """Write metrics.json, trust.json, detail.json and predictions.parquet from the cohort's folder
-    and the arms'.
+    and those of ``arms``: "ensemble", which is shipped, "joint" and "trees".
 
     ``subsets``: the folder of the models that were trained on subsets of the modalities, where that
     was asked for.
     """
     from safetensors.numpy import load_file
 
-    from m3h_core import Calibrator, Cohort, FittedModel
+    from m3h_core import Calibrator, Cohort, load_model
 
     loaded = Cohort.load(cohort)
     tasks = read_tasks(cohort)
-    predictions = {
-        arm: load_file(folder / "predictions.safetensors") for arm, folder in arms.items()
-    }
-    joint = predictions["joint"]
+    predictions = {arm: load_file(folder / PREDICTIONS) for arm, folder in arms.items()}
+    predictions["single_task"] = load_file(arms["ensemble"] / SINGLE_TASK)
+    shipped = predictions["ensemble"]
     metrics, comparisons = compare_arms(
         loaded, tasks, predictions, snapshot=snapshot, bootstrap=bootstrap
     )
     write_json(to / "metrics.json", metrics)
-    calibrator = Calibrator.load(arms["joint"] / "calibration")
-    trusted = describe_trust(loaded, tasks, joint, calibrator)
+    calibrator = Calibrator.load(arms["ensemble"] / "calibration")
+    trusted = describe_trust(loaded, tasks, shipped, calibrator)
     write_json(to / "trust.json", {"coverage": calibrator.coverage, "tasks": trusted})
     calibrated = calibrator.calibrated(
-        {name: values for name, values in joint.items() if name in calibrator.about}
+        {name: values for name, values in shipped.items() if name in calibrator.about}
     )
-    model = FittedModel.load(arms["joint"] / "model")
-    retrained = load_file(subsets / "predictions.safetensors") if subsets else None
-    detail = describe_detail(loaded, tasks, joint, {**joint, **calibrated}, model, retrained)
+    model = load_model(arms["ensemble"] / "model")
+    retrained = load_file(subsets / PREDICTIONS) if subsets else None
+    detail = describe_detail(loaded, tasks, shipped, {**shipped, **calibrated}, model, retrained)
     write_json(to / "detail.json", {"comparisons": comparisons, **detail})
-    _to_long_form(loaded, tasks, joint).write_parquet(to / "predictions.parquet")
+    _to_long_form(loaded, tasks, shipped).write_parquet(to / "predictions.parquet")
     claimed = sum(record["claimed"] for record in metrics["tasks"])
     return {"tasks": len(tasks), "claimed": claimed, **claims.collect_facts(comparisons)}
 

@@ -1,5 +1,5 @@
-"""metrics.json: the joint model, the single-task models and the trees, scored on the same test
-samples.
+"""metrics.json: the model that is shipped, the same mixture with single-task networks, the joint
+network and the trees alone, scored on the same test samples.
 """
 
 from __future__ import annotations
@@ -33,27 +33,29 @@ def compare_arms(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The content of metrics.json, and what it comes to: the ``comparisons`` of detail.json.
 
-    ``predictions``: {"joint" | "single_task" | "trees": {task: [N] or [N, classes]}}. Intervals are
-    95%, from resampling the test split's subjects; a difference is joint minus the other arm on the
-    same resamples, and so is the mean of the differences. A task with too few test labels to be
-    scored is not claimed: its values are null and ``reason`` says why.
+    ``predictions``: {"ensemble" | "joint" | "single_task" | "trees": {task: [N] or [N, classes]}},
+    "ensemble" of the shipped model. Intervals are 95%, from resampling the test split's subjects; a
+    difference is shipped minus the other on the same resamples, and so is the mean of the
+    differences. A task with too few test labels to be scored is not claimed: its values are null
+    and ``reason`` says why.
     """
     from m3h_core.data.cohort import TEST
     from m3h_core.metrics import Resamples, evaluate_predictions
 
     draws = Resamples(cohort, TEST, bootstrap, seed=0)
-    replicates = {arm: _replicate(cohort, tasks, predictions[arm], draws) for arm in predictions}
-    joint_scores = evaluate_predictions(
-        cohort, tasks, predictions["joint"], split=TEST, n_bootstrap=1
-    )
+    replicates = {
+        arm: _replicate(cohort, tasks, predictions[arm], draws)
+        for arm in ("ensemble", *claims.FIELDS)
+    }
+    scores = evaluate_predictions(cohort, tasks, predictions["ensemble"], split=TEST, n_bootstrap=1)
     records = [
-        _describe_task(cohort, task, joint_scores[task.name], predictions, replicates)
-        for task in tasks
+        _describe_task(cohort, task, scores[task.name], predictions, replicates) for task in tasks
     ]
     comparisons = {}
     for against in claims.FIELDS:
         gaps = {
-            name: replicates["joint"][name] - values for name, values in replicates[against].items()
+            name: replicates["ensemble"][name] - values
+            for name, values in replicates[against].items()
         }
         means = _average_differences(records, against, gaps)
         comparisons[against] = claims.summarize_comparison(records, against, means)
@@ -76,24 +78,29 @@ def _replicate(
 def _describe_task(
     cohort: Cohort,
     task: TaskSpec,
-    joint: Score,
+    shipped: Score,
     predictions: Mapping[str, Predictions],
     replicates: Mapping[str, Mapping[str, np.ndarray]],
 ) -> dict[str, Any]:
     """The record of one task in metrics.json."""
     from m3h_core.metrics import interval, primary_metric
 
-    low, high = interval(replicates["joint"][task.name])
-    values: dict[str, Any] = {"value": joint.value, "low": low, "high": high}
+    low, high = interval(replicates["ensemble"][task.name])
+    values: dict[str, Any] = {
+        "value": shipped.value,
+        "low": low,
+        "high": high,
+        "joint": primary_metric(cohort, task, predictions["joint"][task.name]),
+    }
     differences: dict[str, Any] = {}
     for against, field in claims.FIELDS.items():
         values[against] = None
         differences |= dict.fromkeys((field, f"{field}_low", f"{field}_high"))
         if task.name in replicates[against]:
             values[against] = primary_metric(cohort, task, predictions[against][task.name])
-            gap = replicates["joint"][task.name] - replicates[against][task.name]
+            gap = replicates["ensemble"][task.name] - replicates[against][task.name]
             gap_low, gap_high = interval(gap)
-            differences[field] = joint.value - values[against]
+            differences[field] = shipped.value - values[against]
             differences[f"{field}_low"] = gap_low
             differences[f"{field}_high"] = gap_high
     reason = explain_no_claim(cohort, task)
@@ -101,11 +108,12 @@ def _describe_task(
         "task": task.name,
         "problem": task.problem,
         "department": task.department,
-        "metric": joint.metric,
-        "n": hide_small_count(joint.n),
+        "metric": shipped.metric,
+        "n": hide_small_count(shipped.n),
         "positives": hide_small_count(_count_positives(cohort, task)),
         "claimed": reason is None,
         "reason": reason,
+        "evaluation": "test",
     }
     for name, value in (values | differences).items():
         record[name] = None if reason else round_value(value)

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # What m3h_pipeline/registry/serving.py puts out is of this format, and so says the model's
-# metadata. Format 1 had neither calibration, sets, intervals, distances nor what a sample lacks.
-FORMAT = 2
+# metadata. Format 1 had neither calibration, sets, intervals, distances nor what a sample lacks;
+# the model of format 2 was a network alone, without trees.
+FORMAT = 3
 # Samples at a time: bounds memory, for images come as bytes.
 _BLOCK = 256
 _RAW = {

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from m3h_core import Cohort, FittedModel
+from m3h_core import Cohort, EnsembleModel, FittedModel, load_model
 from m3h_core.data.cohort import TEST
 from m3h_core.embedders import Embedder, GivenEmbedder, load_embedder
 from m3h_pipeline.errors import InputError
@@ -56,7 +56,7 @@ def predict(config: dict[str, Any], log: Log) -> dict[str, Any]:
 
 def load(
     version: str, approved: dict[str, Any], mlflow_config: dict[str, str], to: Path
-) -> tuple[FittedModel, dict[str, Embedder]]:
+) -> tuple[FittedModel | EnsembleModel, dict[str, Embedder]]:
     """The model and the embedders of a registered version, for the step that is made in ``to``.
 
     Raises `InputError` where MLflow no longer holds them, or holds others than were ``approved``.
@@ -69,7 +69,7 @@ def load(
     try:
         with open_scratch_folder(to) as private:
             folder = fetch_approved(version, approved, private) / "artifacts"
-            model = FittedModel.load(folder / "model")
+            model = load_model(folder / "model")
             parts = sorted((folder / "embedders").iterdir())
             embedders = {part.name: load_embedder(part) for part in parts}
     except (mlflow.MlflowException, OSError, SafetensorError, ValueError) as error:

@@ -1,10 +1,11 @@
-"""Train one arm on the cohort: the joint model, single-task models, boosted trees, or subsets of
-the modalities.
+"""Train one arm on the cohort: the joint model, single-task models, boosted trees, their ensemble,
+or subsets of the modalities.
 
 Configuration: ``arm``, ``cohort`` (folder), ``tasks``, ``training`` and ``model`` (sections of
-m3h.toml), ``to``; for the joint model also ``mlflow`` {uri, artifacts, key, name, tags}. Writes
-``predictions.safetensors`` ({task: [N] or [N, classes]} for every sample) and the trained models;
-beside the joint model ``calibration/``.
+m3h.toml), ``to``; for the joint model also ``mlflow`` {uri, artifacts, key, name, tags}, for the
+ensemble ``arms`` {arm: folder}. Writes ``predictions.safetensors`` ({task: [N] or [N, classes]} for
+every sample) and the trained models; beside the ensemble
+``calibration/`` and ``single_task.safetensors``.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from safetensors.numpy import load_file
 
-from m3h_core import Calibrator, Cohort, TaskSpec, fit, fit_many
+from m3h_core import Calibrator, Cohort, EnsembleModel, FittedModel, TaskSpec, fit, fit_many
 from m3h_core.data.cohort import proper_subsets
-from m3h_core.ensemble.trees import fit_trees
+from m3h_core.ensemble.shares import fit_network_shares, mix_predictions
+from m3h_core.ensemble.trees import TreeModels, fit_trees
 from m3h_core.training.trainer import Stopped
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.jobs.curves import CURVES, read_curves
@@ -33,6 +36,7 @@ from m3h_pipeline.jobs.progress import Progress, limit_rate
 from m3h_pipeline.jobs.settings import count_workers, fit_config
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.state.data_files import write_arrays, write_json
+from m3h_pipeline.state.layout import PREDICTIONS, SINGLE_TASK
 
 
 @tracking.explain_failures()
@@ -75,11 +79,7 @@ def joint(
         finally:
             curves.show()
     model.save(to / "model")
-    predictions = model.predict(cohort)
-    Calibrator.fit(cohort, model.tasks, predictions, config["training"]["coverage"]).save(
-        to / "calibration"
-    )
-    write_arrays(to / "predictions.safetensors", predictions)
+    write_arrays(to / PREDICTIONS, model.predict(cohort))
     return {"epochs": len(curves), "mlflow_run": active.info.run_id}
 
 
@@ -112,7 +112,7 @@ def single_task(
     for task, model in zip(tasks, models, strict=True):
         model.save(to / "models" / task.name)
         predictions |= model.predict(cohort)
-    write_arrays(to / "predictions.safetensors", predictions)
+    write_arrays(to / PREDICTIONS, predictions)
     shutil.rmtree(to / ".chunks")
     return {"models": len(models)}
 
@@ -120,7 +120,7 @@ def single_task(
 def modalities(
     cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log
 ) -> dict[str, Any]:
-    """The joint model anew on each subset of the modalities but the whole: {"tabular+vision/task":
+    """The ensemble anew on each subset of the modalities but the whole: {"tabular+vision/task":
     predictions}.
     """
     settings = fit_config(config)
@@ -141,10 +141,11 @@ def modalities(
                 present={key: cohort.present[key] for key in subset},
             )
             with defer_signals() as stop:
-                model = fit(some, tasks, settings, resume=checkpoint, stop=stop)
-            write_arrays(file, model.predict(some))
+                network = fit(some, tasks, settings, resume=checkpoint, stop=stop)
+            boosted = _fit_trees(some, tasks, config, done / f"{name}.trees")
+            write_arrays(file, EnsembleModel.combine(network, boosted, some).predict(some))
         predictions |= {f"{name}/{task}": values for task, values in load_file(file).items()}
-    write_arrays(to / "predictions.safetensors", predictions)
+    write_arrays(to / PREDICTIONS, predictions)
     shutil.rmtree(done)
     return {"models": len(subsets)}
 
@@ -153,20 +154,62 @@ def trees(
     cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log
 ) -> dict[str, Any]:
     """LightGBM, one model a task, on the same inputs and splits."""
+    models = _fit_trees(cohort, tasks, config, to / ".trees", Progress("boosted trees:", log))
+    models.save(to / "models")
+    write_arrays(to / PREDICTIONS, models.predict(cohort))
+    shutil.rmtree(to / ".trees")
+    return {"models": len(models.tasks)}
+
+
+def _fit_trees(
+    cohort: Cohort,
+    tasks: Sequence[TaskSpec],
+    config: dict[str, Any],
+    kept: Path,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> TreeModels:
     training = config["training"]
-    models = fit_trees(
+    return fit_trees(
         cohort,
         tasks,
         rounds=training["tree_rounds"],
         seed=training["seed"],
-        resume=to / ".trees",
-        on_progress=Progress("boosted trees:", log),
+        resume=kept,
+        on_progress=on_progress,
         workers=config.get("workers", 0),
     )
-    models.save(to / "models")
-    write_arrays(to / "predictions.safetensors", models.predict(cohort))
-    shutil.rmtree(to / ".trees")
-    return {"models": len(models.tasks)}
+
+
+def ensemble(
+    cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log
+) -> dict[str, Any]:
+    """The joint model and the trees as the one model that is shipped, with its calibration; beside
+    it what the single-task models and the same trees say together.
+    """
+    folders = {arm: Path(folder) for arm, folder in config["arms"].items()}
+    by_arm = {arm: load_file(folder / PREDICTIONS) for arm, folder in folders.items()}
+    network = FittedModel.load(folders["joint"] / "model")
+    trees = TreeModels.load(folders["trees"] / "models")
+    shares = fit_network_shares(cohort, network.tasks, by_arm["joint"], by_arm["trees"])
+    model = EnsembleModel(network, trees, shares)
+    model.save(to / "model")
+    predictions = mix_predictions(by_arm["joint"], by_arm["trees"], shares)
+    write_arrays(to / PREDICTIONS, predictions)
+    coverage = config["training"]["coverage"]
+    Calibrator.fit(cohort, model.tasks, predictions, coverage).save(to / "calibration")
+    own_shares = fit_network_shares(cohort, tasks, by_arm["single_task"], by_arm["trees"])
+    mixed = mix_predictions(by_arm["single_task"], by_arm["trees"], own_shares)
+    write_arrays(to / SINGLE_TASK, mixed)
+    of_both = [share for name, share in shares.items() if name in by_arm["trees"]]
+    log(f"ensemble: the network's share is {_describe_shares(of_both)}")
+    return {"share of the network": _describe_shares(of_both)}
+
+
+def _describe_shares(shares: Sequence[float]) -> str:
+    """The median share and the range, of the tasks that have trees."""
+    if not shares:
+        return "1 (no task has trees)"
+    return f"{median(shares):.2f} in the median ({min(shares):.2f} to {max(shares):.2f})"
 
 
 # Between two calls to MLflow: curves are live, and cost nothing.
@@ -176,6 +219,7 @@ ARMS: dict[str, Callable[..., dict[str, Any]]] = {
     "joint": joint,
     "single_task": single_task,
     "trees": trees,
+    "ensemble": ensemble,
     "modalities": modalities,
 }
 

@@ -20,6 +20,7 @@ _REQUIREMENTS = (
     "torch",
     "numpy",
     "scikit-learn",
+    "lightgbm",
     "safetensors",
     "transformers",
     "timm",
@@ -41,6 +42,7 @@ _ABOUT = (
 def register(
     *,
     key: str,
+    training: str,
     model: Path,
     embedders: Mapping[str, Path],
     calibration: Path,
@@ -54,17 +56,19 @@ def register(
 ) -> dict[str, str]:
     """Log the model on the MLflow run of its training, register it, return name, version and run.
 
+    ``training``: the key of the joint model's training, which the run is found by; ``key``: that of
+    the model.
     ``features``: the tabular columns and their MLflow type ("double" or "string"); ``given``: the
     modalities that are vectors, not raw; ``reference``: what monitoring compares later nights with;
     ``comparisons``: those of detail.json; ``to``: the step that is being made. A version that was
-    registered for the same training is returned as it is: a retry makes no twin.
+    registered for the same model is returned as it is: a retry makes no twin.
     """
     import mlflow
     from mlflow import MlflowClient
 
-    run = tracking.find_run(key)
+    run = tracking.find_run(training)
     if run is None:
-        raise RuntimeError(f"no MLflow run is tagged with the training {key}")
+        raise RuntimeError(f"no MLflow run is tagged with the training {training}")
     client = MlflowClient()
     for version in client.search_model_versions(f"run_id='{run.info.run_id}'"):
         if version.tags.get(tracking.TRAINING_TAG) == key:

@@ -2,11 +2,11 @@
 inputs to scores.
 
 MLflow loads this file as code (no pickle) and passes the folders that hold the weights. It needs
-m3h_core, pandas and numpy only. Input: a row a sample; the columns of the tabular modality, and
-three optional lists, ``events`` [{code, hours, value}], ``notes`` [{hours, text}] and ``images``
-[{hours, view, content}], where ``hours`` counts from the prediction time (so it is never above 0)
-and ``content`` is the file's bytes (over HTTP in base64); instead, for a modality that was trained
-on given vectors, the list ``<modality>_vector``. What is left out is missing, not zero.
+m3h_core, LightGBM, pandas and numpy only. Input: a row a sample; the columns of the tabular
+modality, and three optional lists, ``events`` [{code, hours, value}], ``notes`` [{hours, text}] and
+``images`` [{hours, view, content}], where ``hours`` counts from the prediction time (so it is never
+above 0) and ``content`` is the file's bytes (over HTTP in base64); instead, for a modality that was
+trained on given vectors, the list ``<modality>_vector``. What is left out is missing, not zero.
 
 Output: a row a sample.
 
@@ -38,7 +38,7 @@ import numpy as np
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
-from m3h_core import Calibrator, Cohort, FittedModel
+from m3h_core import Calibrator, Cohort, load_model
 from m3h_core.embedders import EventSequences, GivenEmbedder, load_embedder
 
 
@@ -47,7 +47,7 @@ class HospitalModel(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Load the model, its calibration and its own embedders."""
-        self.model = FittedModel.load(context.artifacts["model"])
+        self.model = load_model(context.artifacts["model"])
         self.calibrator = Calibrator.load(context.artifacts["calibration"])
         folders = sorted(Path(context.artifacts["embedders"]).iterdir())
         self.embedders = {

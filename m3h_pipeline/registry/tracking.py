@@ -138,7 +138,7 @@ def log_scores(
     """All scores of metrics.json in one call, on the run, the model and the data set that they were
     measured on.
 
-    Beside them the differences from single-task models and trees, and the ``comparisons`` of
+    Beside them the differences from single-task networks and trees, and the ``comparisons`` of
     detail.json; their names are those of `claims.to_metrics`. ``cohort``: the version of the
     cohort's step; of the data itself only the snapshot's name is kept.
     """

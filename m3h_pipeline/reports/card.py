@@ -62,7 +62,7 @@ def format_model_card(data: ReportData | Mapping[str, Any]) -> str:
             f"\n## Gate: {'passed' if verdict['passed'] else 'rejected'}, when this version was "
             "registered\n",
             *outcomes,
-            "\n## Against single-task models and trees\n",
+            "\n## Against single-task networks and trees\n",
             *(f"- {sentence}" for sentence in sentences),
             f"\n## Subgroups\n\n{_to_sentence(checks['no_subgroup_harmed']['reason'])}",
             f"\n## Task interaction\n\n{_describe_interaction(data['tim'])}",

@@ -1,5 +1,5 @@
-"""How the report's charts look, and the chart of joint against single-task; those of TIM
-are in interaction_charts.py.
+"""How the report's charts look, and the chart of the model against single-task networks;
+those of TIM are in interaction_charts.py.
 
 Drawn with Altair, put on the page as SVG, in Dagster's metadata as PNG.
 
@@ -201,8 +201,8 @@ def _build_row(task: Mapping[str, Any], low: float, high: float) -> dict[str, An
         ),
         "tip": (
             f"{format_name(task['task'])}: {metric} {format_number(value, sign=True)} ({shown}). "
-            f"Joint {format_number(task['value'])}, "
-            f"single-task {format_number(task['single_task'])}."
+            f"Model {format_number(task['value'])}, "
+            f"with single-task networks {format_number(task['single_task'])}."
         ),
     }
 
@@ -236,7 +236,7 @@ def _draw_rows(rows: list[dict[str, Any]], low: float, high: float) -> alt.Layer
     x = alt.X(
         "low:Q",
         scale=alt.Scale(domain=[low, high], nice=False),
-        title="joint minus single-task",
+        title="model minus the same with single-task networks",
         axis=alt.Axis(
             orient="bottom",
             values=[step * k for k in range(math.ceil(low / step), math.floor(high / step) + 1)],

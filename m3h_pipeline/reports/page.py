@@ -210,8 +210,8 @@ def _draw_comparison(tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
     if not plots:
         return None
     label = (
-        "Joint minus single-task with its interval, by department; the table above holds the same "
-        "numbers."
+        "Model minus the same with single-task networks, with its interval, by department; the "
+        "table above holds the same numbers."
     )
     drawn = [task for task in tasks if task["claimed"] and is_number(task["difference"])]
     return {

@@ -12,6 +12,10 @@ REPORT = "report"
 SCORES = "scores"
 MONITORING = "monitoring"
 LATEST = "latest"
+# Arrays {task: [N] or [N, C]} with a row a sample of the cohort, in the folder of an arm; and, in
+# that of the ensemble, what the same mixture with single-task networks predicts.
+PREDICTIONS = "predictions.safetensors"
+SINGLE_TASK = "single_task.safetensors"
 _VALID = "valid_"
 
 

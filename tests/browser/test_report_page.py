@@ -68,7 +68,7 @@ def names(page: Page) -> list[str]:
 def test_sorts_by_keyboard_and_back(opened: Callable[..., Page]) -> None:
     page = opened(viewport={"width": 1200, "height": 900})
     by_department = names(page)
-    header = page.get_by_role("columnheader", name="Joint − single-task")
+    header = page.get_by_role("columnheader", name="Model − with single-task")
     header.get_by_role("button").focus()
     page.keyboard.press("Enter")
     assert header.get_attribute("aria-sort") == "descending"
@@ -76,7 +76,7 @@ def test_sorts_by_keyboard_and_back(opened: Callable[..., Page]) -> None:
     claimed = sorted((t for t in tasks if t["claimed"]), key=lambda t: -t["difference"])
     assert names(page)[0] == "Length of stay"
     assert len(names(page)) == 44
-    shown = page.locator("#scores tbody tr:not(.group) td:nth-child(5)").all_inner_texts()
+    shown = page.locator("#scores tbody tr:not(.group) td:nth-child(6)").all_inner_texts()
     values = [text.split()[0].replace("−", "-") for text in shown]
     assert [float(v) for v in values[: len(claimed)]] == pytest.approx(
         [t["difference"] for t in claimed], abs=6e-4
@@ -95,7 +95,7 @@ def test_counts_sort_as_they_are_shown(opened: Callable[..., Page]) -> None:
     button = page.get_by_role("button", name="Positives")
     button.click()
     button.click()
-    shown = page.locator("#scores tbody tr:not(.group) td:nth-child(9)").all_inner_texts()
+    shown = page.locator("#scores tbody tr:not(.group) td:nth-child(10)").all_inner_texts()
     numbers = [int(text) for text in shown if text.isdigit()]
     assert shown[0] == "<10"
     assert numbers == sorted(numbers)

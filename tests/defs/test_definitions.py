@@ -32,7 +32,7 @@ def test_asset_keys(graph):
         *(f"valid_{table}" for table in TABLES),
         *(f"{modality}_inputs" for modality in MODALITIES),
         *(f"{modality}_embedding" for modality in MODALITIES),
-        "cohort", "single_task_models", "tree_models", "m3h_model",
+        "cohort", "single_task_models", "tree_models", "m3h_model", "ensemble_model",
         "quality", "tim_report", "model_version", "report", "scores", "monitoring",
     }  # fmt: skip
     assert {key.to_user_string() for key in graph.get_all_asset_keys()} == expected

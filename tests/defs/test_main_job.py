@@ -127,7 +127,7 @@ def test_screen_card_and_mlflow_say_what_the_files_say(finished, latest):
     page = html.unescape((latest / "report.html").read_text())
     for against, record in comparisons.items():
         assert (
-            f"joint against {claims.NAMES[against]}: {claims.format_comparison(record)}"
+            f"model against {claims.NAMES[against]}: {claims.format_comparison(record)}"
             in result.stdout
         )
     for sentence in claims.write_sentences(comparisons, tasks):
@@ -226,7 +226,7 @@ rows = pl.read_parquet("{latest}/predictions.parquet")
 rows = rows.filter(pl.col("task") == "death_in_hospital")[:20]
 (frame,) = raw_inputs(snapshot / "inputs", rows["sample_id"].to_list())
 scores = mlflow.pyfunc.load_model("models:/m3h/1").unwrap_python_model().predict(None, frame)
-calibrator = Calibrator.load(snapshot / "m3h_model" / "calibration")
+calibrator = Calibrator.load(snapshot / "ensemble_model" / "calibration")
 predicted = {{"death_in_hospital": rows["prediction"].to_numpy()}}
 expected = calibrator.calibrated(predicted)["death_in_hospital"]
 print(float(np.abs(scores["death_in_hospital"].to_numpy() - expected).max()))

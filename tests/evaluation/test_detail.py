@@ -67,7 +67,7 @@ def detail(tmp_path_factory):
 
 def retrained(cohort: Cohort, to: Path) -> dict[str, np.ndarray]:
     """As the job does it, killed after its first model."""
-    config = {"training": {"seed": 0, "epochs": 6}, "model": {}}
+    config = {"training": {"seed": 0, "epochs": 6, "tree_rounds": 5}, "model": {}}
     lines: list[str] = []
     tasks = [TASKS[0], TASKS[1]]
 

@@ -198,15 +198,15 @@ def test_a_mean_prediction_is_not_rejected_for_the_chance_of_the_split():
     assert get_check(verdict, "better_than_trivial")["counts"]["refuted"] == 0
 
 
-def test_clearly_below_single_task_fails_and_clearly_below_trees_warns():
+def test_clearly_below_single_task_or_trees_fails():
     cohort, good = make_hospital()
     poor = good | {"b1": add_noise(good["b1"], 1, 6.0)}
     below_trees = judge_candidate(
         cohort, TASKS, poor, None, CONFIG, arms={"single_task": poor, "trees": good}
     )
-    assert below_trees["passed"]
+    assert not below_trees["passed"]
     trees = get_check(below_trees, "not_worse_than_trees")
-    assert (trees["passed"], trees["severity"]) == (False, "warn")
+    assert (trees["passed"], trees["severity"]) == (False, "error")
     assert "b1" in trees["reason"]
     below_single = judge_candidate(
         cohort, TASKS, poor, None, CONFIG, arms={"single_task": good, "trees": poor}

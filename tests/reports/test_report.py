@@ -61,12 +61,13 @@ def test_summary_counts_what_the_intervals_say(page: str) -> None:
     worse = sum(t["difference_high"] < 0 for t in tasks)
     assert f"Of 44 tasks, {len(tasks)} have enough test labels for a claim." in page
     assert (
-        f"beat single-task models on {better}, was worse on {worse}, and showed no clear "
-        f"difference on {len(tasks) - better - worse}." in page
+        "against the same with single-task networks, the model was better on "
+        f"{better}, worse on {worse}, and showed no clear difference on "
+        f"{len(tasks) - better - worse}." in page
     )
     assert (
-        "Joint minus single-task models, on average: +0.017 (+0.007 to +0.027) over 35 tasks "
-        "measured by AUROC" in page
+        "Model minus the same with single-task networks, on average: +0.017 (+0.007 to +0.027) "
+        "over 35 tasks measured by AUROC" in page
     )
     assert "on Length of stay measured by R²" in page
 
@@ -106,12 +107,12 @@ def test_every_task_has_its_row(page: str) -> None:
     first = tasks[0]
     cells = row(page, "Heart failure")
     assert cells[1] == f"{first['value']:.3f} {first['low']:.3f} to {first['high']:.3f}"
-    assert cells[6:] == ["AUROC", str(first["n"]), str(first["positives"])]
+    assert cells[7:] == ["AUROC", str(first["n"]), str(first["positives"])]
     departments = {t["department"] for t in tasks}
     assert page.count('scope="rowgroup"') == len(departments) == 17
     unclaimed = row(page, "Hypertension")
     assert "not claimed: fewer than 10 positives or negatives" in unclaimed[0]
-    assert unclaimed[1:6] == ["–"] * 5
+    assert unclaimed[1:7] == ["–"] * 6
     assert page.split('id="modalities"')[0].count('class="unclaimed"') == sum(
         not t["claimed"] for t in tasks
     )
@@ -133,9 +134,9 @@ def test_small_groups_are_never_counted_out(tmp_path: Path) -> None:
     rhythm |= {"n": 200, "positives": 196}
     ischemia |= {"n": None, "positives": None}
     page = written(data, tmp_path)
-    assert row(page, "Heart failure")[7:] == ["<10", "<10"]
+    assert row(page, "Heart failure")[8:] == ["<10", "<10"]
     assert row(page, "Atrial fibrillation")[7:] == ["200", ">190"]
-    assert row(page, "Ischemic heart disease")[7:] == ["<10", "<10"]
+    assert row(page, "Ischemic heart disease")[8:] == ["<10", "<10"]
     assert row(page, "Test") == ["Test", "<10"]
     assert row(page, "Calibration") == [
         "Calibration",
@@ -184,7 +185,16 @@ def test_nothing_claimed_nothing_compared(tmp_path: Path) -> None:
     data = example()
     for task in data["metrics"]["tasks"]:
         task |= dict.fromkeys(
-            ("value", "low", "high", "single_task", "trees", "difference", "difference_low")
+            (
+                "value",
+                "low",
+                "high",
+                "joint",
+                "single_task",
+                "trees",
+                "difference",
+                "difference_low",
+            )
         )
         task |= {"difference_high": float("nan"), "claimed": False, "reason": None}
         task |= dict.fromkeys(("trees_difference", "trees_difference_low", "trees_difference_high"))
@@ -196,7 +206,7 @@ def test_nothing_claimed_nothing_compared(tmp_path: Path) -> None:
     tim |= {"low": [[-1.0] * 8] * 8, "high": [[1.0] * 8] * 8, "evidence": [[False] * 8] * 8}
     tim["matrix"][0][1] = tim["single"][2] = None
     page = written(data | {"lineage": [], "checks": [], "limits": []}, tmp_path)
-    assert "Joint learning could not be compared with single-task models." in page
+    assert "What joint learning adds could not be measured." in page
     assert "not claimed: too few test labels" in page
     assert "No effect survives, so there is no graph of them." in page
     assert 'id="limits"' not in page

@@ -40,6 +40,7 @@ def build_task(
         "value": value,
         "low": value - width,
         "high": value + width,
+        "joint": value - 0.01,
         "single_task": value - difference,
         "trees": None if k == 43 else value - rng.normal(0.005, 0.03),
         "difference": difference,

@@ -86,11 +86,12 @@ def _check_scores(page: str, tasks: list[dict[str, Any]]) -> None:
         name = min((cell for cell in shown if f"{cell} ".startswith(f"{start} ")), key=len)
         cells = shown[name]
         if not task["claimed"]:
-            assert cells[1:6] == [NO_VALUE] * 5
+            assert cells[1:7] == [NO_VALUE] * 6
             continue
         expected = [
             f"{format_number(task['value'])} {format_interval(task['low'], task['high'])}",
             format_number(task["single_task"]),
+            format_number(task["joint"]),
             format_number(task["trees"]),
         ]
         for against, field in claims.FIELDS.items():
@@ -98,7 +99,7 @@ def _check_scores(page: str, tasks: list[dict[str, Any]]) -> None:
             value = format_number(task[field], sign=True)
             ends = format_interval(task[f"{field}_low"], task[f"{field}_high"], sign=True)
             expected.append(f"{value} {verdict if verdict in ('better', 'worse') else ''} {ends}")
-        assert [cell.split() for cell in cells[1:6]] == [cell.split() for cell in expected], name
+        assert [cell.split() for cell in cells[1:7]] == [cell.split() for cell in expected], name
 
 
 def _check_calibration(page: str, text: str, trust: dict[str, Any], gate: dict[str, Any]) -> None:

@@ -92,9 +92,14 @@ def make_snapshot(hospital: Path, out: Path, day: str) -> None:
             {"a": draw.normal(size=n), "b": draw.normal(size=(n, 2))},
         )
 
+    def predict_twice(to: Path) -> None:
+        for name in ("predictions.safetensors", "single_task.safetensors"):
+            write_arrays(to / name, {"a": draw.normal(size=n)})
+
     arms = [
         make(arm, predict, cohort) for arm in ("m3h_model", "single_task_models", "tree_models")
     ]
+    arms.append(make("ensemble_model", predict_twice, cohort, *arms))
 
     def report(to: Path) -> None:
         ids = Cohort.load(cohort.folder).sample_ids

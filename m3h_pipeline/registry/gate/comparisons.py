@@ -37,7 +37,10 @@ if TYPE_CHECKING:
     from m3h_pipeline.config import GateConfig
 
 TRIVIAL = {"binary": 0.5, "multiclass": 0.5, "regression": 0.0, "clustering": 0.0}
-_ARM_NAMES = {"single_task": "the single-task models", "trees": "the trees"}
+_ARM_NAMES = {
+    "single_task": "the same mixture with single-task networks",
+    "trees": "the trees alone",
+}
 
 
 @dataclass(frozen=True)

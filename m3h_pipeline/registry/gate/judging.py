@@ -33,9 +33,9 @@ CHECKS = {
     "on the same patients, and all together lose nothing that can be shown.",
     "not_worse_than_anchor": "The same against the anchor, a version that stays, so that small "
     "losses can't add up.",
-    "not_worse_than_single_task": "Not clearly below tonight's single-task models, "
-    "clustering aside.",
-    "not_worse_than_trees": "Not clearly below tonight's boosted trees; a warning.",
+    "not_worse_than_single_task": "Not clearly below the same mixture with tonight's single-task "
+    "networks, clustering aside.",
+    "not_worse_than_trees": "Not clearly below tonight's boosted trees alone.",
     "calibrated": "Probabilities mean what they say, intervals hold the truth as often as stated.",
     "no_subgroup_harmed": "In no audited subgroup a claimed task loses more than the margin "
     "against the champion.",

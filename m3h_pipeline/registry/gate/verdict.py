@@ -13,10 +13,8 @@ from m3h_pipeline.wording import format_interval, format_number, join_words
 State = Literal["shown", "open", "refuted"]
 Severity = Literal["error", "warn"]
 
-# The night's other arms that a candidate is held against, and what follows where it is clearly
-# below one of them. For as long as the shipped model contains no trees they only warn: "error" is
-# the one word to change when it does.
-ARMS: Mapping[str, Severity] = {"single_task": "error", "trees": "warn"}
+# What a candidate is held against of its own night, and what follows where it is clearly below.
+ARMS: Mapping[str, Severity] = {"single_task": "error", "trees": "error"}
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from m3h_core import Calibrator, Cohort, TaskSpec
+from m3h_core import Calibrator, Cohort, load_model
 from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN
 from m3h_pipeline.scoring.monitoring.bins import summarise
 from m3h_pipeline.scoring.monitoring.observations import observe, to_one_score
-from m3h_pipeline.state.data_files import read_json, write_json
+from m3h_pipeline.state.data_files import write_json
 
 REFERENCE = "reference.json"
 FORMAT = 1
@@ -21,7 +21,7 @@ _PERFORMANCE = ("metric", "value", "low", "high", "n")
 
 
 def write_reference(
-    inputs: Path, cohort: Path, joint: Path, metrics: Mapping[str, Any], to: Path
+    inputs: Path, cohort: Path, ensemble: Path, metrics: Mapping[str, Any], to: Path
 ) -> None:
     """Write ``reference.json`` of a model: from its inputs, its cohort, its own predictions and its
     metrics.json.
@@ -29,10 +29,9 @@ def write_reference(
     from safetensors.numpy import load_file
 
     loaded = Cohort.load(cohort)
-    model = read_json(joint / "model" / "model.json")
-    tasks = [TaskSpec.from_dict(record) for record in model["tasks"]]
-    scores = Calibrator.load(joint / "calibration").calibrated(
-        load_file(joint / "predictions.safetensors")
+    tasks = load_model(ensemble / "model").tasks
+    scores = Calibrator.load(ensemble / "calibration").calibrated(
+        load_file(ensemble / "predictions.safetensors")
     )
     samples = pl.read_parquet(inputs / "samples.parquet")
     train = samples.filter(pl.col("split") == TRAIN)
