@@ -23,7 +23,7 @@ from m3h_core.files import fingerprint
 
 # With fewer validation rows than this, the number of clusters is chosen on the training rows.
 FEWEST_TO_JUDGE_CLUSTERS = 20
-# With fewer validation labels than this, a task's share of a learner or loan is not chosen by them.
+# With less validation evidence than this, a task's share of a learner or loan is not chosen by it.
 LEAST_TO_JUDGE = 10
 
 
@@ -129,6 +129,21 @@ class TrainingData:
             self.valid_mask,
         ]
         return fingerprint(self.modalities, [task.to_dict() for task in self.tasks], *tensors)
+
+    @property
+    def valid_evidence(self) -> Tensor:
+        """How many validation labels of each task [tasks] there are to judge by: of a classified
+        task all but those of its most frequent class, which alone say little.
+        """
+        counts = []
+        for task, target_m, mask_m in zip(
+            self.tasks, self.valid_targets, self.valid_mask, strict=True
+        ):
+            labels = target_m[mask_m > 0]
+            is_classified = task.problem in ("binary", "multiclass") and len(labels) > 0
+            most = int(labels.long().bincount().max()) if is_classified else 0
+            counts.append(len(labels) - most)
+        return torch.tensor(counts)
 
     def with_clusters(self, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
         """The tasks; a clustering task whose number of clusters is not given has the one chosen."""

@@ -39,7 +39,7 @@ def borrow(model: M3H, data: TrainingData) -> None:
     names = [task.name for task in data.tasks]
     at = [names.index(task.name) for task in model.tasks]
     labels_T = (data.weights[at] > 0).sum(1)
-    valid_T = (data.valid_mask[at] > 0).sum(1)
+    valid_T = data.valid_evidence[at]
     lendable = [i for i in range(len(at)) if i not in model.layout.clustering]
     outputs: tuple[Tensor, Tensor] | None = None
     for i in lendable:

@@ -22,14 +22,14 @@ NETWORK_AND_RIDGE = ((1.0, 0.0), (0.75, 0.25), (0.5, 0.5), (0.25, 0.75), (0.0, 1
 def choose_mixture(
     members: Sequence[Tensor],
     loss_fn: Callable[[Tensor], Tensor],
-    labels_GT: Tensor,
+    evidence_GT: Tensor,
     mixtures: Sequence[Sequence[float]] = NETWORK_AND_RIDGE,
 ) -> Tensor:
     """The weight [E, G, T] of each member: for each task those that make its validation loss least.
 
     ``members`` holds the outputs [G, O, m] of each, in logits or standardised units, and
-    ``loss_fn`` gives the losses [G, T] of such outputs. Where fewer than ``LEAST_TO_JUDGE`` of the
-    ``labels_GT`` are there to judge by, the first mixture stands.
+    ``loss_fn`` gives the losses [G, T] of such outputs. Where the ``evidence_GT`` to judge by
+    (:attr:`TrainingData.valid_evidence`) is below ``LEAST_TO_JUDGE``, the first mixture stands.
 
     >>> right = torch.tensor([[[1.0, -1.0]]])
     >>> wrong = -right
@@ -47,7 +47,7 @@ def choose_mixture(
         assert isinstance(mixed, Tensor)
         losses.append(loss_fn(mixed))
     best_GT = torch.stack(losses).argmin(0)
-    best_GT[labels_GT < LEAST_TO_JUDGE] = 0
+    best_GT[evidence_GT.to(best_GT.device) < LEAST_TO_JUDGE] = 0
     return weights_LE[best_GT].movedim(-1, 0)
 
 

@@ -95,10 +95,10 @@ def _mix_with_ridge(models: Sequence[M3H], prepared: Prepared, device: torch.dev
         return wide.sum_valid_losses((rows, mixed_GOm[..., rows]) for rows in wide.valid_parts())
 
     # A clustering task has no ridge: there is nothing to choose.
-    labels_GT = wide.objective.valid_labels_GT.clone()
-    labels_GT[:, list(models[0].layout.clustering)] = 0
+    evidence_GT = prepared.data.valid_evidence[wide.objective.slots_GT.cpu()]
+    evidence_GT[:, list(models[0].layout.clustering)] = 0
     members = [torch.cat(network, dim=-1), torch.cat(ridge, dim=-1)]
-    share_GT = choose_mixture(members, loss_fn, labels_GT)[0]
+    share_GT = choose_mixture(members, loss_fn, evidence_GT)[0]
     share_GO = share_GT[:, wide.network.heads.owner].cpu()
     for model, share_O, bias_O in zip(models, share_GO, offsets.bias_GO.cpu(), strict=True):
         fold_ridge(model, share_O, bias_O, offsets.share)
