@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from m3h_core.calibration import Calibrator, ObservedCoverage, TaskCalibration
+    from m3h_core.cluster_evidence import ClusterEvidence, judge_clusters
     from m3h_core.clusters import Enrichment, cluster_enrichment, cluster_stability
     from m3h_core.config import FitConfig
     from m3h_core.data.cohort import Cohort
@@ -51,6 +52,8 @@ _HOME = {
     "Enrichment": "clusters",
     "cluster_enrichment": "clusters",
     "cluster_stability": "clusters",
+    "ClusterEvidence": "cluster_evidence",
+    "judge_clusters": "cluster_evidence",
     "tune": "training.search",
     "Trial": "training.search",
     "task_interaction": "tim",
@@ -60,6 +63,7 @@ _HOME = {
 __all__ = [
     "M3H",
     "Calibrator",
+    "ClusterEvidence",
     "Cohort",
     "CrossTaskAttention",
     "Difference",
@@ -80,6 +84,7 @@ __all__ = [
     "evaluate_predictions",
     "fit",
     "fit_many",
+    "judge_clusters",
     "load_model",
     "task_interaction",
     "tune",

@@ -1,6 +1,7 @@
 """How clusters are judged: by the silhouette of the hard clusters, in one space of the inputs.
 
-Shapes: N samples of the cohort, n rows that are judged, C clusters, F inputs.
+Shapes: N samples of the cohort, n rows that are judged, C clusters, F inputs,
+F_m inputs of a modality.
 """
 
 from __future__ import annotations
@@ -10,13 +11,11 @@ import numpy as np
 from m3h_core.data.cohort import TRAIN, Cohort
 
 
-def input_space(cohort: Cohort) -> np.ndarray:
-    """The fixed space [N, F] in which clusters are judged: all modalities, standardised on the
-    training split.
-
-    Each modality counts alike however wide it is; a missing one lies at its mean.
+def standardize_modalities(cohort: Cohort) -> dict[str, np.ndarray]:
+    """The inputs [N, F_m] of each modality that the training split has: standardised on its rows,
+    without the columns that are constant there, and 0 where missing.
     """
-    parts = []
+    parts = {}
     for name, values in cohort.embeddings.items():
         is_present = np.asarray(cohort.present[name])
         train_rows = np.asarray(values, dtype=np.float64)[is_present & (cohort.split == TRAIN)]
@@ -29,7 +28,17 @@ def input_space(cohort: Cohort) -> np.ndarray:
         z[is_present] = (np.asarray(values)[is_present][:, varies] - mean[varies]) / deviation[
             varies
         ]
-        parts.append(z / np.sqrt(max(1, varies.sum())))
+        parts[name] = z
+    return parts
+
+
+def input_space(cohort: Cohort) -> np.ndarray:
+    """The fixed space [N, F] in which clusters are judged: all modalities, standardised on the
+    training split.
+
+    Each modality counts alike however wide it is; a missing one lies at its mean.
+    """
+    parts = [z / np.sqrt(max(1, z.shape[1])) for z in standardize_modalities(cohort).values()]
     return np.hstack(parts) if parts else np.zeros((len(cohort), 1))
 
 

@@ -26,7 +26,9 @@ from m3h_pipeline.state.steps import Step, code_version
 QUALITY_CODE = code_version(
     "m3h_core.metrics",
     "m3h_core.data.silhouette",
+    "m3h_core.data.nulls",
     "m3h_core.clusters",
+    "m3h_core.cluster_evidence",
     "m3h_core.calibration",
     "m3h_core.grouped",
     "m3h_pipeline.evaluation",

@@ -1,9 +1,9 @@
 """detail.json: what stands behind the one number of a task, and behind the model's, on the test
 split.
 
-Curves and thresholds of each task, subgroups, what each modality adds, and what sets phenotypes
-apart. Groups of fewer than 10 patients are nowhere described. Intervals are 95%: of scores from
-resampling subjects, of shares by Wilson, with the rows of a patient grouped.
+Curves and thresholds of each task, subgroups, what each modality adds, and whether there are
+phenotypes. Groups of fewer than 10 patients are nowhere described. Intervals are 95%: of scores
+from resampling subjects, of shares by Wilson, with the rows of a patient grouped.
 """
 
 from __future__ import annotations
@@ -44,7 +44,12 @@ def describe_detail(
     """
     from m3h_core.metrics import Resamples
 
-    # Only the test split is looked at.
+    phenotypes = [
+        describe_phenotypes(cohort, task, predictions[task.name], tasks)
+        for task in tasks
+        if task.problem == "clustering" and explain_no_claim(cohort, task) is None
+    ]
+    # From here on only the test split is looked at.
     rows = cohort.rows(TEST)
     cohort = cohort.take(rows)
     predictions = _take_rows(predictions, rows)
@@ -52,7 +57,6 @@ def describe_detail(
     retrained = _take_rows(retrained or {}, rows)
     claimed = [task for task in tasks if explain_no_claim(cohort, task) is None]
     supervised = [task for task in claimed if task.problem != "clustering"]
-    clustered = [task for task in claimed if task.problem == "clustering"]
     draws = Resamples(cohort, TEST, _RESAMPLES, seed=0)
     return {
         "curves": {
@@ -62,9 +66,7 @@ def describe_detail(
         },
         "subgroups": describe_subgroups(cohort, claimed, predictions, draws),
         "modalities": describe_modalities(cohort, supervised, model, retrained, draws),
-        "phenotypes": [
-            describe_phenotypes(cohort, task, predictions[task.name], tasks) for task in clustered
-        ],
+        "phenotypes": phenotypes,
     }
 
 

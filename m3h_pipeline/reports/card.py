@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from m3h_pipeline.evaluation import claims
+from m3h_pipeline.evaluation.phenotypes import write_verdict
 from m3h_pipeline.reports.page import ReportData
 from m3h_pipeline.wording import (
     format_count,
@@ -29,7 +30,7 @@ _USE = (
 
 def format_model_card(data: ReportData | Mapping[str, Any]) -> str:
     """Markdown: intended use, cohort, the gate, the other arms, subgroups, task interaction,
-    limits, each task.
+    limits, each task; whether there are phenotypes, where a task looks for them.
 
     Counts of fewer than 10 patients are hidden. What changes after the card was written, such as
     who is the champion, is said as of then.
@@ -65,6 +66,7 @@ def format_model_card(data: ReportData | Mapping[str, Any]) -> str:
             "\n## Against single-task networks and trees\n",
             *(f"- {sentence}" for sentence in sentences),
             f"\n## Subgroups\n\n{_to_sentence(checks['no_subgroup_harmed']['reason'])}",
+            *_format_phenotypes(data["detail"]["phenotypes"]),
             f"\n## Task interaction\n\n{_describe_interaction(data['tim'])}",
             "\n## Limits\n",
             *(f"- {limit}" for limit in data["limits"]),
@@ -78,6 +80,24 @@ def _format_outcome(check: Mapping[str, Any]) -> str:
     if check["passed"]:
         return "passed"
     return "warning" if check.get("severity") == "warn" else "**failed**"
+
+
+def _format_phenotypes(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The verdict on each clustering task, with the numbers behind it; nothing without one."""
+    lines = ["\n## Phenotypes\n"] if records else []
+    for record in records:
+        line = f"- {format_name(record['task'])}: {write_verdict(record)}"
+        if "found" in record:
+            nulls = record["nulls"]
+            line += (
+                f" Silhouette {format_number(record['silhouette'])}; of k-means "
+                f"{format_number(record['kmeans'])}; of k-means where there are no clusters, 95th "
+                f"percentile, {format_number(nulls['permuted']['high'])} (inputs permuted) and "
+                f"{format_number(nulls['correlated']['high'])} (permuted, as correlated as they "
+                f"are). Stability {format_number(record['stability'])}."
+            )
+        lines.append(line)
+    return lines
 
 
 def _explain_difference(champion: str | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from m3h_pipeline import wording
+from m3h_pipeline.evaluation.phenotypes import write_verdict
 
 if TYPE_CHECKING:
     import jinja2
@@ -30,5 +31,6 @@ def build_environment() -> jinja2.Environment:
         name=wording.format_name,
         metric=wording.format_metric,
         plural=wording.pluralize,
+        verdict=write_verdict,
     )
     return environment

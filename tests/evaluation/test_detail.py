@@ -127,6 +127,7 @@ def test_tasks_that_are_not_claimed_have_no_curves(detail):
 
 def test_phenotypes_say_what_sets_them_apart(detail):
     (phenotype,) = detail["phenotypes"]
+    assert phenotype["found"], phenotype
     assert {one["task"] for cluster in phenotype["clusters"] for one in cluster["enriched"]} >= {
         "death",
         "stay",

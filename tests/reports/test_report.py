@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluation_example import build_phenotypes
 from page_cells import check_numbers, row, rows
 from report_example import example
 
 from m3h_pipeline.evaluation import claims
 from m3h_pipeline.reports import charts
+from m3h_pipeline.reports.card import format_model_card
 from m3h_pipeline.reports.page import write_report
 
 pytestmark = pytest.mark.slow(40)
@@ -33,6 +35,36 @@ def test_models_trained_anew_stand_beside_the_one_model(page: str) -> None:
     table = page.split('id="modalities"')[1].split("</table>")[0]
     assert "Trained anew" in table
     assert table.count("0.650 to 0.750") == 14
+
+
+def test_phenotypes_are_shown_where_they_are_found(page: str) -> None:
+    section = page.split('id="phenotypes"')[1].split("</section>")[0]
+    assert "Phenotypes found" in section
+    assert "What sets it apart" in section
+    assert "too few patients to describe" in section
+    assert "95th percentile 0.051" in section
+
+
+def test_no_phenotypes_found_is_said_instead_of_clusters(tmp_path: Path) -> None:
+    facts = example()
+    reason = "k-means on the principal components finds tighter clusters"
+    facts["detail"]["phenotypes"] = [build_phenotypes((reason,))]
+    section = written(facts, tmp_path).split('id="phenotypes"')[1].split("</section>")[0]
+    assert f"No phenotypes found: {reason}." in section
+    assert "0.047<small>95th percentile 0.051" in section
+    assert "What sets it apart" not in section
+    card = format_model_card(facts)
+    assert f"No phenotypes found: {reason}. Silhouette 0.120; of k-means 0.125" in card
+
+
+def test_clusters_that_an_earlier_version_did_not_judge_are_not_shown(tmp_path: Path) -> None:
+    facts = example()
+    old = {name: facts["detail"]["phenotypes"][0][name] for name in ("task", "clusters")}
+    facts["detail"]["phenotypes"] = [old]
+    section = written(facts, tmp_path).split('id="phenotypes"')[1].split("</section>")[0]
+    assert "Not judged" in section
+    assert "What sets it apart" not in section
+    assert "Not judged" in format_model_card(facts)
 
 
 def test_a_champion_that_could_not_be_applied_is_told(tmp_path: Path) -> None:

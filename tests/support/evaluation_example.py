@@ -118,7 +118,7 @@ def build_detail(
             for a, g in groups
         ]
         + [{"attribute": "race", "group": "OTHER", "n": None, "tasks": []}],
-        "phenotypes": [{"task": "phenotype", "clusters": _build_clusters()}],
+        "phenotypes": [build_phenotypes()],
     }
 
 
@@ -150,6 +150,26 @@ def _describe_subset(subset: tuple[str, ...]) -> dict[str, Any]:
         "low": 0.58,
         "high": 0.85,
         "retrained": retrained if len(subset) < 4 else None,
+    }
+
+
+def build_phenotypes(reasons: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The verdict on a clustering task: clusters are phenotypes unless there are reasons."""
+    return {
+        "task": "phenotype",
+        "found": not reasons,
+        "reasons": list(reasons),
+        "silhouette": 0.12,
+        "kmeans": 0.125,
+        "difference": -0.005,
+        "low": -0.01,
+        "high": 0.001,
+        "stability": 0.87,
+        "nulls": {
+            "permuted": {"mean": 0.021, "high": 0.033},
+            "correlated": {"mean": 0.047, "high": 0.051},
+        },
+        "clusters": [] if reasons else _build_clusters(),
     }
 
 
