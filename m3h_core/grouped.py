@@ -94,6 +94,21 @@ def share_interval(
     return low, high
 
 
+def mean_error(values: np.ndarray, subjects: Sequence | np.ndarray) -> float:
+    """The standard error of a mean over groups; NaN where there are fewer than two.
+
+    >>> round(mean_error(np.array([1.0, 2.0, 3.0, 4.0]), range(4)), 3)
+    0.645
+    """
+    values = np.asarray(values, dtype=np.float64)
+    whose = np.unique(np.asarray(subjects), return_inverse=True)[1]
+    count = int(whose.max()) + 1 if len(whose) else 0
+    if count < 2:
+        return float("nan")
+    together = np.bincount(whose, weights=values - float(values.mean()))
+    return float(np.sqrt(count / (count - 1) * np.square(together).sum()) / len(values))
+
+
 def mean_interval(values: np.ndarray, subjects: Sequence | np.ndarray) -> tuple[float, float]:
     """The 95% interval of a mean, by Student's t over groups; NaN where there are fewer than two.
 
@@ -102,13 +117,9 @@ def mean_interval(values: np.ndarray, subjects: Sequence | np.ndarray) -> tuple[
     """
     from scipy.stats import t
 
-    values = np.asarray(values, dtype=np.float64)
-    whose = np.unique(np.asarray(subjects), return_inverse=True)[1]
-    count = int(whose.max()) + 1 if len(whose) else 0
+    count = len(np.unique(np.asarray(subjects)))
     if count < 2:
         return float("nan"), float("nan")
-    mean = float(values.mean())
-    together = np.bincount(whose, weights=values - mean)
-    error = np.sqrt(count / (count - 1) * np.square(together).sum()) / len(values)
-    reach = float(t.ppf(_TWO_SIDED[1], count - 1) * error)
+    mean = float(np.mean(np.asarray(values, dtype=np.float64)))
+    reach = float(t.ppf(_TWO_SIDED[1], count - 1) * mean_error(values, subjects))
     return mean - reach, mean + reach

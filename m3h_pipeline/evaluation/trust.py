@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m3h_core.data.cohort import TEST
-from m3h_pipeline.evaluation.scores import Predictions, explain_no_claim, round_value
+from m3h_pipeline.evaluation.scores import (
+    Predictions,
+    count_patients,
+    explain_no_claim,
+    round_value,
+)
 from m3h_pipeline.wording import MIN_GROUP_SIZE
 
 if TYPE_CHECKING:
@@ -26,7 +31,8 @@ def describe_trust(
     ``error``: the expected calibration error of its probabilities as predicted and ``calibrated``
     (with few rows above 0 even for a perfect model); ``coverage``: how often sets or intervals held
     the truth, with ``low`` and ``high``, and ``positives``, of those whose label is yes; ``size``:
-    classes in a set, or an interval's width.
+    classes in a set, or an interval's mean width; ``thirds``: the same of the lowest, the middle
+    and the highest predictions of a regression task, None for another.
     """
     judged = [
         task
@@ -40,6 +46,10 @@ def describe_trust(
     records = []
     for task in judged:
         record = _describe_coverage(cohort, task, regions[task.name])
+        if task.problem == "regression":
+            record["thirds"] = _describe_thirds(
+                cohort, task, predictions[task.name], regions[task.name]
+            )
         records.append(
             {
                 "task": task.name,
@@ -82,4 +92,36 @@ def _describe_coverage(cohort: Cohort, task: TaskSpec, regions: np.ndarray) -> d
         "high": round_value(coverage.high),
         "size": round_value(coverage.size),
         "positives": round_value(of_positives),
+        "thirds": None,
     }
+
+
+def _describe_thirds(
+    cohort: Cohort, task: TaskSpec, prediction: np.ndarray, intervals: np.ndarray
+) -> list[dict[str, Any] | None]:
+    """How often a task's intervals held the truth among low, middle and high predictions; None for
+    fewer than 10 patients.
+    """
+    from m3h_core import ObservedCoverage
+
+    rows = np.flatnonzero(cohort.labelled[task.name] & (cohort.split == TEST))
+    rows = rows[np.argsort(np.asarray(prediction)[rows], kind="stable")]
+    y_true = np.asarray(cohort.labels[task.name])
+    records: list[dict[str, Any] | None] = []
+    for third in np.array_split(rows, 3):
+        if count_patients(cohort, np.isin(np.arange(len(cohort)), third)) is None:
+            records.append(None)
+            continue
+        coverage = ObservedCoverage.of(
+            task, y_true[third], intervals[third], cohort.subjects[third]
+        )
+        records.append(
+            {
+                "n": coverage.n,
+                "coverage": round_value(coverage.coverage),
+                "low": round_value(coverage.low),
+                "high": round_value(coverage.high),
+                "size": round_value(coverage.size),
+            }
+        )
+    return records

@@ -1,5 +1,5 @@
-"""Calibration: coverage as stated, probabilities that mean what they say, nothing read but the
-calibration split.
+"""Calibration: coverage as stated, probabilities that mean what they say, nothing read but what may
+be.
 """
 
 import json
@@ -16,7 +16,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 from synthetic import TASKS, with_labelled
 
 from m3h_core import Calibrator, Cohort, TaskSpec, evaluate_predictions
-from m3h_core.data.cohort import CALIBRATION, TEST
+from m3h_core.calibration import calibrator as fitting
+from m3h_core.calibration.probabilities import fit_map, map_probabilities, pays
+from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN, VALID
 
 DEATH = TASKS[0]
 RARE = TaskSpec("rare", "binary")
@@ -65,10 +67,11 @@ def labelled_rows(cohort, task, split=TEST):
 
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9])
-def test_coverage_is_as_stated_in_each_class_and_over_all_intervals(coverage):
+def test_coverage_is_as_stated_in_each_class_and_over_all_intervals(coverage, monkeypatch):
     """The count of covered test rows is beta-binomial, for any model; summed over repetitions,
     within 4 deviations.
     """
+    monkeypatch.setattr(fitting, "pays", lambda *_: False)  # the map is not what this is about
     by_cell = {}
     for seed in range(60):
         cohort, predictions = make(seed, confidence=2.0)
@@ -161,23 +164,50 @@ def test_any_map_is_increasing_and_finite(labels, probabilities):
     """Also where the classes are separable, and with probabilities of exactly 0 and 1 that are
     wrong.
     """
-    cohort = all_calibration("death", labels)
-    calibrator = Calibrator.fit(cohort, [DEATH], {"death": probabilities})
-    about = calibrator.about["death"]
-    assert about.mapped == (min(about.counts) >= 10)
-    assert 0 < about.slope < 100
-    after = calibrator.calibrated({"death": probabilities})["death"]
+    slope, offset = fit_map("binary", labels.astype(int), probabilities)
+    assert 0 < slope < 100
+    after = map_probabilities("binary", probabilities, slope, offset)
     assert np.isfinite(after).all()
     assert ((after >= 0) & (after <= 1)).all()
     order = np.argsort(probabilities)
     assert (np.diff(after[order]) >= 0).all()
-    if about.mapped:
-        assert (
-            log_loss(labels, after)
-            <= log_loss(labels, np.clip(probabilities, 1e-15, 1 - 1e-15)) + 1e-6
-        )
-    if about.slope < 5:  # a steeper one may reach 1, as float64 has it
+    before = np.clip(probabilities, 1e-15, 1 - 1e-15)
+    assert log_loss(labels, after, labels=[0, 1]) <= log_loss(labels, before, labels=[0, 1]) + 1e-6
+    if slope < 5:  # a steeper one may reach 1, as float64 has it
         assert len(np.unique(after)) == len(np.unique(probabilities))
+
+
+def test_probabilities_that_are_right_already_are_seldom_mapped():
+    """A map of few labels fits their chance: what it gains on them it loses on others."""
+    tasks = [DEATH, DESTINATION]
+    n_mapped = 0
+    for seed in range(10):
+        cohort, predictions = make(seed, n_calibration=130, n_test=1)
+        calibrator = Calibrator.fit(cohort, tasks, {t.name: predictions[t.name] for t in tasks})
+        for task in tasks:
+            about = calibrator.about[task.name]
+            n_mapped += about.mapped
+            if not about.mapped:
+                after = calibrator.calibrated({task.name: predictions[task.name]})[task.name]
+                np.testing.assert_array_equal(after, predictions[task.name])
+    assert n_mapped <= 4
+
+
+def test_stays_of_one_patient_are_no_more_evidence_for_a_map_than_one():
+    """Probabilities that are right, each label ten times. As ten patients the chance of 60 labels
+    looks like a fault of the model; as one it looks like chance.
+    """
+    n_apart = 0
+    n_together = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        logits = rng.normal(size=60)
+        labels = np.repeat((rng.random(60) < expit(logits)).astype(int), 10)
+        probabilities = np.repeat(expit(logits), 10)
+        n_apart += pays("binary", labels, probabilities, np.arange(600))
+        n_together += pays("binary", labels, probabilities, np.arange(600) // 10)
+    assert n_apart >= 5
+    assert n_together <= 2
 
 
 def test_multiclass_probabilities_of_exactly_0_and_1_stay_finite():
@@ -192,18 +222,26 @@ def test_multiclass_probabilities_of_exactly_0_and_1_stay_finite():
     assert after.min() > 0
 
 
-def test_only_labelled_rows_of_the_calibration_split_are_read():
+def test_only_labelled_rows_that_may_be_read_are_read():
+    """Those of the calibration split; for intervals the validation split too, and whether a
+    training label is negative.
+    """
     cohort, predictions = make(3)
+    split = np.where(np.arange(len(cohort)) < 200, VALID, cohort.split)
+    split[200:260] = TRAIN
+    cohort = replace(cohort, split=split)
     fitted = Calibrator.fit(cohort, ALL, predictions)
-    unread = {
-        t: ~cohort.labelled.get(t, np.zeros(len(cohort), bool)) | (cohort.split == TEST)
-        for t in predictions
-    }
-    labels = {t: np.where(unread[t], 77.0, values) for t, values in cohort.labels.items()}
-    others = {
-        t: np.where(unread[t].reshape(-1, *[1] * (p.ndim - 1)), np.nan, p)
-        for t, p in predictions.items()
-    }
+    labels = {}
+    others = {}
+    for task, prediction in predictions.items():
+        labelled = cohort.labelled.get(task, np.zeros(len(cohort), bool))
+        splits = [CALIBRATION, VALID] if task == "stay" else [CALIBRATION]
+        unread = ~(labelled & np.isin(split, splits))
+        others[task] = np.where(
+            unread.reshape(-1, *[1] * (prediction.ndim - 1)), np.nan, prediction
+        )
+        if task in cohort.labels:
+            labels[task] = np.where(unread, 77.0, cohort.labels[task])
     assert Calibrator.fit(replace(cohort, labels=labels), ALL, others) == fitted
     for task in ALL[:4]:
         row = labelled_rows(cohort, task.name, CALIBRATION)[0][0]
@@ -260,7 +298,7 @@ def test_it_travels(tmp_path):
     file = tmp_path / "new" / "calibrator.json"
     record = json.loads(file.read_text(), parse_constant=pytest.fail)
     file.write_text(json.dumps(record | {"format": 9}))
-    with pytest.raises(ValueError, match="calibrator format 9, this version reads 1"):
+    with pytest.raises(ValueError, match="calibrator format 9, this version reads up to 2"):
         Calibrator.load(tmp_path / "new")
 
 

@@ -111,6 +111,9 @@ def _check_calibration(page: str, text: str, trust: dict[str, Any], gate: dict[s
             format_number(record["calibrated"]),
         ]
         assert cells[4].split()[0] == format_number(record["coverage"])
+        if record["thirds"]:
+            shares = [(third or {}).get("coverage") for third in record["thirds"]]
+            assert cells[4].endswith(f"by third {', '.join(map(format_number, shares))}")
     if not trust["tasks"]:
         return
     reason = next(check["reason"] for check in gate["checks"] if check["name"] == "calibrated")

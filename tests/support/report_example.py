@@ -149,9 +149,18 @@ def _trust(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
         "error": 0.053,
         "calibrated": 0.049,
     }
+    third = {"n": 64, "coverage": 0.92, "low": 0.83, "high": 0.97, "size": 4.1}
+    thirds = {"regression": [third, third | {"coverage": 0.89}, None]}
     claimed = [task for task in tasks if task["claimed"] and task["problem"] != "clustering"]
     return [
-        {"task": task["task"], "n": task["n"], "positives": 0.93, **numbers} for task in claimed
+        {
+            "task": task["task"],
+            "n": task["n"],
+            "positives": 0.93,
+            "thirds": thirds.get(task["problem"]),
+            **numbers,
+        }
+        for task in claimed
     ]
 
 

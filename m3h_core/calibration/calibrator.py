@@ -1,12 +1,4 @@
-"""Calibration: probabilities that mean what they say, and sets and intervals that hold the truth as
-often as stated.
-
-Everything here is fitted on the calibration split alone, which neither training nor any choice has
-read. Probabilities are mapped by Platt scaling or a temperature; sets and intervals are
-split-conformal: whatever the model, their coverage holds for samples that are exchangeable with
-those of the calibration split, on average over such splits. (Several stays of one patient make it
-approximate.) Sets and intervals start from the predictions as they were, not from the mapped ones,
-because the map has seen the labels that the coverage is counted on.
+"""The calibrator of a model's predictions, fitted task by task; a JSON file.
 
 Shapes: N samples of the cohort, n labelled rows of the calibration split, C classes.
 """
@@ -22,32 +14,37 @@ from typing import Any
 
 import numpy as np
 
-from m3h_core.data.cohort import CALIBRATION, Cohort
+from m3h_core.calibration.intervals import (
+    Spread,
+    compute_conformal_quantile,
+    compute_spread,
+    find_lowest,
+    fit_spread,
+)
+from m3h_core.calibration.probabilities import fit_map, map_probabilities, pays
+from m3h_core.data.cohort import CALIBRATION, TEST, VALID, Cohort
 from m3h_core.data.tasks import Problem, TaskSpec
 from m3h_core.files import write_json
-from m3h_core.grouped import share_interval
 
 # A map is fitted where two classes have so many labels.
-FEWEST_TO_MAP = 10
+_FEWEST_TO_MAP = 10
 
-# How far a map is believed to lie from none: half-width of the log slope's and the offset's Cauchy
-# prior.
-_PRIOR = 0.3
-
-_FORMAT = 1
-# What float64 can tell from 1: probabilities nearer to 0 or 1 count as this near.
-_NEAREST = 1e-15
+# Format 1 had one width for all predictions, and no lower bound.
+_FORMAT = 2
+_READS = (1, 2)
 
 
 @dataclass(frozen=True)
 class TaskCalibration:
-    """What the calibration split says of one task.
+    """What the labels say of one task.
 
-    ``counts`` are its labels, of each class for classification. ``mapped`` says whether they were
-    enough to fit the map: slope and offset on the logit for binary, slope (inverse temperature) on
-    the log-probabilities for multiclass. ``thresholds`` are the largest nonconformity that is let
-    into a set, for each class, or into an interval, in the task's unit; infinite where the labels
-    are too few for the coverage.
+    ``counts`` are those of the calibration split, of each class for classification. ``mapped`` says
+    whether a map pays: slope and offset on the logit for binary, slope (inverse temperature) on the
+    log-probabilities for multiclass. ``thresholds`` are the largest nonconformity that is let into
+    a set, for each class, or into an interval, in multiples of the spread; infinite where the
+    labels are too few for the coverage. ``spread``: knots (prediction, mean absolute error) in the
+    task's unit, none where the spread is 1 throughout; ``lowest``: what no label lies below, where
+    that is known.
     """
 
     problem: Problem
@@ -56,20 +53,36 @@ class TaskCalibration:
     mapped: bool = False
     slope: float = 1.0
     offset: float = 0.0
+    spread: Spread = ()
+    lowest: float | None = None
 
     @classmethod
-    def of(
-        cls, task: TaskSpec, target: np.ndarray, prediction: np.ndarray, coverage: float
+    def of_values(
+        cls,
+        target: np.ndarray,
+        prediction: np.ndarray,
+        coverage: float,
+        spread: Spread = (),
+        lowest: float | None = None,
     ) -> TaskCalibration:
-        """Fit on the labels [n] of a task and what was predicted for them, [n] or [n, C]."""
-        if task.problem == "clustering":
-            return cls(task.problem)
-        if task.problem == "regression":
-            return cls(
-                task.problem,
-                (len(target),),
-                (_conformal_quantile(np.abs(target - prediction), coverage),),
-            )
+        """Fit on the labels [n] of a regression task and what was predicted for them [n]."""
+        centre = _raise_to(lowest, prediction)
+        scores = np.abs(target - centre) / compute_spread(spread, centre)
+        threshold = compute_conformal_quantile(scores, coverage)
+        return cls("regression", (len(target),), (threshold,), spread=spread, lowest=lowest)
+
+    @classmethod
+    def of_classes(
+        cls,
+        task: TaskSpec,
+        target: np.ndarray,
+        prediction: np.ndarray,
+        coverage: float,
+        subjects: np.ndarray,
+    ) -> TaskCalibration:
+        """Fit on the labels [n] of a binary or multiclass task, what was predicted for them, [n] or
+        [n, C], and whose they are [n].
+        """
         unlikely = _nonconformity(task.problem, prediction)
         if not np.isin(target, range(unlikely.shape[1])).all():
             raise ValueError(
@@ -77,16 +90,14 @@ class TaskCalibration:
             )
         by_class = [unlikely[target == c, c] for c in range(unlikely.shape[1])]
         counts = tuple(len(scores) for scores in by_class)
-        thresholds = tuple(_conformal_quantile(scores, coverage) for scores in by_class)
-        if sum(count >= FEWEST_TO_MAP for count in counts) < 2:
+        thresholds = tuple(compute_conformal_quantile(scores, coverage) for scores in by_class)
+        classes = target.astype(int)
+        if sum(count >= _FEWEST_TO_MAP for count in counts) < 2 or not pays(
+            task.problem, classes, prediction, subjects
+        ):
             return cls(task.problem, counts, thresholds)
-        return cls(
-            task.problem,
-            counts,
-            thresholds,
-            True,
-            *_fit_map(task.problem, target.astype(int), prediction),
-        )
+        slope, offset = fit_map(task.problem, classes, prediction)
+        return cls(task.problem, counts, thresholds, True, slope, offset)
 
     @property
     def n(self) -> int:
@@ -104,22 +115,28 @@ class TaskCalibration:
 
     def calibrated(self, prediction: np.ndarray) -> np.ndarray:
         """The mapped probabilities; the prediction itself where there is no map."""
-        from scipy.special import expit, softmax
-
         if not self.mapped:
             return prediction
-        scores = self.slope * _to_scores(self.problem, prediction) + self.offset
-        return expit(scores) if self.problem == "binary" else softmax(scores, axis=1)
+        return map_probabilities(self.problem, prediction, self.slope, self.offset)
+
+    def interval(self, prediction: np.ndarray) -> np.ndarray:
+        """Lower and upper ends [N, 2] around a regression task's predictions [N].
+
+        A prediction below the lowest value that is possible counts as that value.
+        """
+        centre = _raise_to(self.lowest, prediction)
+        reach = self.thresholds[0] * compute_spread(self.spread, centre)
+        return _raise_to(self.lowest, np.column_stack([centre - reach, centre + reach]))
 
 
 @dataclass(frozen=True)
 class Calibrator:
-    """Calibrates a model's predictions, from the calibration split alone; travels as JSON.
+    """Calibrates a model's predictions; travels as JSON.
 
-    ``about`` says for each task how many labels there were, and whether a map and the coverage
-    could be fitted. All methods take predictions as ``FittedModel.predict`` returns them, never
-    those already calibrated, of any of the tasks. They raise ValueError for a task that was not
-    fitted, another number of classes, or values that are not finite or no probabilities.
+    ``about`` says for each task how many labels there were, whether a map pays, and whether the
+    coverage could be fitted. All methods take predictions as ``FittedModel.predict`` returns them,
+    never those already calibrated, of any of the tasks. They raise ValueError for a task that was
+    not fitted, another number of classes, or values that are not finite or no probabilities.
 
     >>> n = 120
     >>> cohort = Cohort(
@@ -153,9 +170,12 @@ class Calibrator:
         """Fit on predictions {task: [N], or [N, C] for multiclass and clustering} of every row of
         the cohort.
 
-        Read are the labelled rows of the calibration split. With fewer than 10 labels in all but
-        one class the probabilities stay as they are; with fewer than coverage / (1 - coverage)
-        labels (9 at 0.9) the set holds the class always, and the interval is infinite.
+        The map and the coverage are fitted on the labelled rows of the calibration split. How the
+        width of an interval follows the prediction is fitted on those of the validation split, and
+        an interval is cut at 0 where no label outside of the test split is negative. With fewer
+        than 10 labels in all but one class, or where a map does not pay, the probabilities stay as
+        they are; with fewer than coverage / (1 - coverage) labels (9 at 0.9) the set holds the
+        class always, and the interval is infinite.
         """
         if not 0 < coverage < 1:
             raise ValueError(f"coverage must lie between 0 and 1, not {coverage}")
@@ -169,12 +189,7 @@ class Calibrator:
                     f"predictions of {task.name!r} have {len(prediction)} rows, the cohort "
                     f"{len(cohort)}"
                 )
-            rows = cohort.rows(CALIBRATION)
-            labelled = cohort.labelled.get(task.name, np.zeros(len(cohort), dtype=bool))
-            rows = rows[np.asarray(labelled)[rows]]
-            target = np.asarray(cohort.labels.get(task.name, labelled), dtype=np.float64)[rows]
-            checked = _check_prediction(task.name, task.problem, task.n_outputs, prediction[rows])
-            about[task.name] = TaskCalibration.of(task, target, checked, coverage)
+            about[task.name] = _fit_task(cohort, task, prediction, coverage)
         return cls(coverage, about)
 
     def calibrated(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -205,9 +220,13 @@ class Calibrator:
         }
 
     def intervals(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Lower and upper ends [N, 2] in the task's unit, for each regression task."""
+        """Lower and upper ends [N, 2] in the task's unit, for each regression task.
+
+        The width follows the prediction, as far as errors did on the validation split. The coverage
+        holds over all samples; among those with large predictions, or small ones, nearly.
+        """
         return {
-            name: prediction[:, None] + np.array([-1, 1]) * self.about[name].thresholds[0]
+            name: self.about[name].interval(prediction)
             for name, prediction in self._check_predictions(predictions)
             if self.about[name].problem == "regression"
         }
@@ -226,9 +245,9 @@ class Calibrator:
     def load(cls, folder: str | Path) -> Calibrator:
         """Read what :meth:`save` wrote; no code is run from the file."""
         record = json.loads((Path(folder) / "calibrator.json").read_text())
-        if record.get("format") != _FORMAT:
+        if record.get("format") not in _READS:
             raise ValueError(
-                f"{folder}: calibrator format {record.get('format')!r}, this version reads "
+                f"{folder}: calibrator format {record.get('format')!r}, this version reads up to "
                 f"{_FORMAT}"
             )
         return cls(
@@ -252,50 +271,28 @@ class Calibrator:
         ]
 
 
-@dataclass(frozen=True)
-class ObservedCoverage:
-    """How often sets or intervals held the truth: the share of ``n`` labels, with a 95% interval.
+def _fit_task(
+    cohort: Cohort, task: TaskSpec, prediction: np.ndarray, coverage: float
+) -> TaskCalibration:
+    """Fit on the predictions of every row of the cohort."""
+    labelled = np.asarray(cohort.labelled.get(task.name, np.zeros(len(cohort), dtype=bool)))
+    labels = np.asarray(cohort.labels.get(task.name, labelled), dtype=np.float64)
 
-    ``size`` is the mean number of classes of a set, or the mean width of an interval in the task's
-    unit. All are NaN where there is no label.
-    """
+    def select(split: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows = np.flatnonzero(labelled & (cohort.split == split))
+        checked = _check_prediction(task.name, task.problem, task.n_outputs, prediction[rows])
+        return rows, labels[rows], checked
 
-    n: int
-    coverage: float
-    low: float
-    high: float
-    size: float
-
-    @classmethod
-    def of(
-        cls,
-        task: TaskSpec,
-        target: np.ndarray,
-        predicted: np.ndarray,
-        subjects: Sequence | np.ndarray | None = None,
-    ) -> ObservedCoverage:
-        """Judge what was said of n labels: sets bool [n, C], or intervals [n, 2] for regression.
-
-        ``subjects`` [n]: whose rows they are. Rows of one subject tell less than those of several,
-        and the interval is wider for it; without it each row stands alone.
-
-        >>> intervals = np.array([[0.0, 4.0], [1.0, 5.0], [2.0, 6.0], [3.0, 7.0]])
-        >>> task = TaskSpec("stay", "regression")
-        >>> coverage = ObservedCoverage.of(task, np.full(4, 2.0), intervals)
-        >>> coverage.coverage, round(coverage.low, 2), coverage.size
-        (0.75, 0.19, 4.0)
-        """
-        if not len(target):
-            return cls(0, *[math.nan] * 4)
-        if task.problem == "regression":
-            inside = (predicted[:, 0] <= target) & (target <= predicted[:, 1])
-            sizes = predicted[:, 1] - predicted[:, 0]
-        else:
-            inside = predicted[np.arange(len(target)), target.astype(int)]
-            sizes = predicted.sum(1)
-        whose = np.arange(len(target)) if subjects is None else subjects
-        low, high = share_interval(inside, whose)
-        return cls(len(target), float(inside.mean()), low, high, float(sizes.mean()))
+    rows, target, predicted = select(CALIBRATION)
+    if task.problem == "clustering":
+        return TaskCalibration(task.problem)
+    if task.problem != "regression":
+        return TaskCalibration.of_classes(task, target, predicted, coverage, cohort.subjects[rows])
+    _, valid_target, valid_predicted = select(VALID)
+    lowest = find_lowest(labels[labelled & (cohort.split != TEST)])
+    centre = _raise_to(lowest, valid_predicted)
+    spread = fit_spread(centre, np.abs(valid_target - centre))
+    return TaskCalibration.of_values(target, predicted, coverage, spread, lowest)
 
 
 def _check_prediction(name: str, problem: Problem, n_classes: int, prediction: Any) -> np.ndarray:
@@ -326,61 +323,14 @@ def _nonconformity(problem: Problem, prediction: np.ndarray) -> np.ndarray:
     return np.column_stack([prediction, 1 - prediction]) if problem == "binary" else 1 - prediction
 
 
-def _conformal_quantile(scores: np.ndarray, coverage: float) -> float:
-    """The ceil((n + 1) coverage)-th smallest of n scores; infinite where there is none.
-
-    A new score is as likely to fall into each of the n + 1 gaps between them: so many of these hold
-    the coverage.
-
-    >>> [_conformal_quantile(np.arange(1.0, 1.0 + n), 0.9) for n in (9, 8)]
-    [9.0, inf]
-    """
-    k = math.ceil((len(scores) + 1) * coverage - 1e-9)  # 1e-9: rounding must not cost a rank
-    return float(np.sort(scores)[k - 1]) if k <= len(scores) else math.inf
-
-
-def _to_scores(problem: Problem, prediction: np.ndarray) -> np.ndarray:
-    """Logits [n] of a binary task, log-probabilities [n, C] of a multiclass one; finite also at 0
-    and 1.
-    """
-    from scipy.special import logit
-
-    inner = np.clip(prediction, _NEAREST, 1 - _NEAREST)
-    return logit(inner) if problem == "binary" else np.log(inner)
-
-
-def _fit_map(problem: Problem, target: np.ndarray, prediction: np.ndarray) -> tuple[float, float]:
-    """Slope and offset of the highest likelihood under a prior that leaves probabilities as they
-    are.
-
-    Fitted is the logarithm of the slope, so that it is positive. The prior on either, a Cauchy of
-    0.3, weighs as much as some hundred labels near 0 and little far away: a free map fits the
-    chance of few labels and is worse than none (docs/modelling.md has the figures), while
-    predictions that are far off are mended.
-    """
-    from scipy.optimize import minimize
-    from scipy.special import log_softmax
-
-    scores = _to_scores(problem, prediction)
-    sign = np.where(target == 1, -1, 1)
-
-    def loss(at: np.ndarray) -> float:
-        mapped = np.exp(at[0]) * scores
-        if problem == "binary":
-            unlikely = np.logaddexp(0, sign * (mapped + at[1]))
-        else:
-            unlikely = -log_softmax(mapped, axis=1)[np.arange(len(target)), target]
-        return unlikely.sum() + np.log1p((at / _PRIOR) ** 2).sum()
-
-    # Without gradients: there are one or two parameters, and a rare class makes the loss flat.
-    start = np.zeros(2 if problem == "binary" else 1)
-    log_slope, *offset = minimize(
-        loss, start, method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9}
-    ).x
-    return float(np.exp(log_slope)), float(offset[0]) if offset else 0.0
+def _raise_to(lowest: float | None, values: np.ndarray) -> np.ndarray:
+    return values if lowest is None else np.maximum(values, lowest)
 
 
 def _task_from_json(record: dict[str, Any]) -> TaskCalibration:
-    thresholds = tuple(math.inf if t is None else t for t in record["thresholds"])
-    fields: dict[str, Any] = record | {"counts": tuple(record["counts"]), "thresholds": thresholds}
+    fields: dict[str, Any] = record | {
+        "counts": tuple(record["counts"]),
+        "thresholds": tuple(math.inf if t is None else t for t in record["thresholds"]),
+        "spread": tuple(tuple(knot) for knot in record.get("spread", ())),
+    }
     return TaskCalibration(**fields)
