@@ -85,7 +85,9 @@ class FitConfig:
     seed: int = 0
     """Of all that is drawn at random."""
     epochs: int = 60
-    """The most passes over the training split, 1 or more."""
+    """The most epochs, 1 or more: passes over the training split or, where it is larger, over
+    16,384 of its rows that are drawn anew.
+    """
     patience: int = 8
     """Epochs without a better validation loss after which training stops, 1 or more."""
     batch_size: int = 128

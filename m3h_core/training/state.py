@@ -20,13 +20,17 @@ from m3h_core.training.optimizer import Optimizer
 from m3h_core.training.weighting import EqualWeighting
 from m3h_core.training.wide import WideModel
 
+# An epoch of a larger training split reads so many of its rows, drawn anew each time: validation,
+# averaging and patience then count in steps alike, whatever the size of the hospital.
+_MOST_ROWS = 16_384
+
 
 class TrainingState:
     """The parts that change, and where among the epochs and batches training stands.
 
     ``learned`` is what the optimizer steps on; ``active`` are the models that run, by their place
-    among all. Of the epoch under way there are the order of its rows [n], the batches done, and the
-    sum of their losses [G, T].
+    among all. Of the epoch under way there are its rows in their order [n at most], the batches
+    done, and the sum of their losses [G, T].
     """
 
     def __init__(
@@ -54,11 +58,11 @@ class TrainingState:
         return self.wide.network
 
     def start_epoch(self) -> None:
-        """Draw the order of an epoch's rows; clusters start or move on."""
+        """Draw the rows of an epoch, in their order; clusters start or move on."""
         if self.clusters.refresh(self.epoch):
             for task in self.clusters.tasks:
                 self.optimizer.forget(f"network.heads.centres.{task}")
-        self.order = self.draws.order(len(self.wide.x_train_nF))
+        self.order = self.draws.order(len(self.wide.x_train_nF))[:_MOST_ROWS]
         self.loss_GT = self.wide.zeros_GT()
 
     def keep(self, places: Sequence[int]) -> None:

@@ -102,7 +102,9 @@ class TrainingConfig(Section):
     seed: int = 0
     """Of all that is drawn at random."""
     epochs: int = Field(60, ge=1)
-    """The most passes over the training split; a network may stop earlier."""
+    """The most passes over the training split or, where it is larger, over 16,384 of its rows that
+    are drawn anew; a network may stop earlier.
+    """
     tree_rounds: int = Field(200, ge=1)
     """The most trees that a model of boosted trees may have."""
     bootstrap: int = Field(500, ge=100)

@@ -9,8 +9,9 @@ import torch
 from synthetic import SMALL, SUPERVISED, TASKS, Killed, assert_same, make_cohort, with_labelled
 
 from m3h_core import FittedModel, TaskSpec, fit
-from m3h_core.data.cohort import CALIBRATION, TEST, VALID
-from m3h_core.training.trainer import Stopped
+from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN, VALID
+from m3h_core.training import state
+from m3h_core.training.trainer import Stopped, Trainer
 
 FIRST = "network.trunk.first.weight"
 
@@ -106,6 +107,29 @@ def test_asked_to_stop_in_an_epoch_it_goes_on_from_that_batch(cohort, tmp_path, 
     whole = []
     assert_same(resumed, fit(cohort, TASKS, SMALL, stop=lambda: whole.append(1)))
     assert len(whole) - len(batches) == batch + 1
+
+
+def test_an_epoch_of_a_large_cohort_reads_other_rows_each_time(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr(state, "_MOST_ROWS", 50)
+    read: list[list[int]] = []
+    train_batch = Trainer._train_batch
+
+    def spy(self, rows):
+        read[-1].extend(rows.tolist())
+        return train_batch(self, rows)
+
+    monkeypatch.setattr(Trainer, "_train_batch", spy)
+    read.append([])
+    config = replace(SMALL, epochs=3)
+    whole = fit(cohort, SUPERVISED, config, on_epoch=lambda _: read.append([]))
+    epochs = read[:3]
+    assert len(cohort.rows(TRAIN)) > 100
+    assert all(len(set(rows)) == len(rows) == 50 for rows in epochs)
+    assert len(set().union(*epochs)) > 100
+    asked = iter([False, False, False, True])
+    with pytest.raises(Stopped):
+        fit(cohort, SUPERVISED, config, resume=tmp_path, stop=lambda: next(asked))
+    assert_same(fit(cohort, SUPERVISED, config, resume=tmp_path), whole)
 
 
 def test_training_that_diverges_leaves_the_last_good_weights(cohort):
