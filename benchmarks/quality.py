@@ -57,13 +57,13 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 # Hard parameter sharing as in the multitask literature: a common trunk, then a head a task.
 SHARED_BOTTOM = {"attention": False, "linear_path": False, "borrowing": False}
 
-# Arms that are the mean of others' predictions.
+# Ensembles of a network and trees, weighted as the pipeline does; the first is what it ships.
 MIXTURES = {"joint+trees": ("joint", "trees"), "single+trees": ("single", "trees")}
 
 _ABLATION = ("joint", *ABLATIONS, "single")
 # Of a folder of tables: the pipeline's three arms first.
 ARMS_OF_TABLES: dict[str, tuple[str, ...]] = {
-    "main": ("joint", "single", "trees", *MIXTURES, "no-attention", "linear"),
+    "main": ("joint", "single", "trees", *MIXTURES, "tuned-trees", "no-attention", "linear"),
     "curve": ("joint", "single", "trees", *MIXTURES),
     "scarce": ("joint", "no-attention", "single", "single-own-rows", "trees", *MIXTURES, "linear"),
     "ablation": _ABLATION,
@@ -112,6 +112,7 @@ def arm_of(name: str, changes: Mapping[str, Any]) -> Arm:
         "linear": lambda: ways.linear(name),
         "trees": lambda: ways.trees(name),
         "lightgbm": lambda: ways.lightgbm(name),
+        "tuned-trees": lambda: ways.tuned_trees(name),
         "xgboost": lambda: ways.xgboost(name),
         "lightgbm-4": lambda: ways.lightgbm(name, averaged=4),
         "xgboost-4": lambda: ways.xgboost(name, averaged=4),
@@ -174,7 +175,8 @@ def compute(options: argparse.Namespace, data: Data) -> dict[str, Results]:
                 predictions, seconds = store.predictions(
                     cell.arm, cell.cohort, cell.tasks, seed, cell.keep
                 )
-                results[cell.part].add(cell.arm.name, seed, predictions, seconds)
+                learned = (cell.cohort, cell.keep)
+                results[cell.part].add(cell.arm.name, seed, learned, predictions, seconds)
                 task = f" {cell.keep[0].name}" if setting == "scarce" else ""
                 print(
                     f"{cell.part} {cell.arm.name} split {seed}{task} {seconds:.1f} s",
@@ -184,7 +186,7 @@ def compute(options: argparse.Namespace, data: Data) -> dict[str, Results]:
     for of_part in results.values():
         for name, parts in MIXTURES.items():
             if name in options.arms:
-                of_part.mix(name, parts)
+                of_part.mix(name, *parts)
     print(f"{store.misses} fitted, {store.hits} from the cache", file=sys.stderr)
     return results
 

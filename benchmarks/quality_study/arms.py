@@ -15,7 +15,7 @@ import numpy as np
 
 from m3h_core import Cohort, FitConfig, TaskSpec, fit, fit_many
 from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN, VALID
-from m3h_core.ensemble.trees import fit_trees
+from m3h_core.ensemble.trees import fit_trees, stack_inputs
 from m3h_core.metrics import primary_metric
 from m3h_pipeline.config import TrainingConfig
 from m3h_pipeline.state.steps import code_version
@@ -145,35 +145,51 @@ def trees(name: str = "trees") -> Arm:
 
 
 def lightgbm(name: str = "lightgbm", averaged: int = 1) -> Arm:
-    """LightGBM once a task, its settings chosen on the validation split."""
+    """LightGBM once a task on raw inputs, its settings chosen on the validation split."""
+    return _trees(name, _fit_lightgbm, averaged, "lightgbm")
 
-    def one(rows: TaskRows, choice: tuple, seed: int) -> np.ndarray:
-        import lightgbm as lgb
 
-        _, leaves, rate, child, columns, l2 = choice
-        parameters: dict[str, Any] = {
-            "objective": rows.task.problem,
-            "num_leaves": leaves,
-            "learning_rate": rate,
-            "min_child_samples": child,
-            "feature_fraction": columns,
-            "bagging_fraction": ROW_SHARE,
-            "bagging_freq": 1,
-            "lambda_l2": l2,
-            "max_bin": BINS,
-            "num_threads": 1,
-            "seed": seed,
-            "deterministic": True,
-            "force_col_wise": True,
-            "verbosity": -1,
-        }
-        data = lgb.Dataset(rows.x_train, rows.y_train, params=parameters)
-        valid = data.create_valid(rows.x_valid, rows.y_valid)
-        stop = lgb.early_stopping(STOP_AFTER, verbose=False)
-        model = lgb.train(parameters, data, ROUNDS, valid_sets=[valid], callbacks=[stop])
-        return np.asarray(model.predict(rows.x))
+def tuned_trees(name: str = "tuned-trees") -> Arm:
+    """The same on the inputs of the networks and of the pipeline's trees."""
+    raw = lightgbm(name)
+    settings = {**raw.settings, "kind": "lightgbm, embedded"}
+    return replace(
+        raw, settings=settings, fit=by_task_best(_fit_lightgbm, SEARCH, stack), raw=False
+    )
 
-    return _trees(name, one, averaged, "lightgbm")
+
+def stack(cohort: Cohort) -> np.ndarray:
+    """All modalities side by side [N, F], NaN where one is missing."""
+    return stack_inputs(cohort, cohort.widths)
+
+
+def _fit_lightgbm(rows: TaskRows, choice: tuple, seed: int) -> np.ndarray:
+    import lightgbm as lgb
+
+    _, leaves, rate, child, columns, l2 = choice
+    parameters: dict[str, Any] = {
+        "objective": rows.task.problem,
+        "num_leaves": leaves,
+        "learning_rate": rate,
+        "min_child_samples": child,
+        "feature_fraction": columns,
+        "bagging_fraction": ROW_SHARE,
+        "bagging_freq": 1,
+        "lambda_l2": l2,
+        "max_bin": BINS,
+        "num_threads": 1,
+        "seed": seed,
+        "deterministic": True,
+        "force_col_wise": True,
+        "verbosity": -1,
+    }
+    if rows.task.problem == "multiclass":
+        parameters["num_class"] = rows.task.n_classes
+    data = lgb.Dataset(rows.x_train, rows.y_train, params=parameters)
+    valid = data.create_valid(rows.x_valid, rows.y_valid)
+    stop = lgb.early_stopping(STOP_AFTER, verbose=False)
+    model = lgb.train(parameters, data, ROUNDS, valid_sets=[valid], callbacks=[stop])
+    return np.asarray(model.predict(rows.x))
 
 
 def xgboost(name: str = "xgboost", averaged: int = 1) -> Arm:

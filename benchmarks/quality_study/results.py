@@ -7,9 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
-import numpy as np
-
 from m3h_core import Cohort, TaskSpec
+from m3h_core.ensemble.shares import fit_network_shares, mix_predictions
 from m3h_core.metrics import Resamples
 from quality_study.arms import Predictions
 from quality_study.statistics import (
@@ -23,6 +22,8 @@ from quality_study.statistics import (
     skill_ratio,
 )
 
+# A cohort that arms were fitted on, and the tasks whose predictions are kept.
+Learned = tuple[Cohort, Sequence[TaskSpec]]
 # Each of these arms is compared with all others.
 COMPARED = ("joint", "joint+trees")
 
@@ -30,30 +31,39 @@ COMPARED = ("joint", "joint+trees")
 @dataclass
 class Results:
     """What the arms predicted in one part, a setting or a point of the curve: {arm: one entry a
-    split}; ``seconds``: of CPU time.
+    split}; ``seconds``: of CPU time; ``learned``: what they were fitted on, {seed: {names of the
+    tasks that are kept: cohort and tasks}}.
     """
 
     predictions: dict[str, list[Predictions]] = field(default_factory=lambda: defaultdict(list))
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    learned: dict[int, dict[tuple[str, ...], Learned]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
 
-    def add(self, arm: str, seed: int, predictions: Predictions, seconds: float) -> None:
+    def add(
+        self, arm: str, seed: int, learned: Learned, predictions: Predictions, seconds: float
+    ) -> None:
         """Take up one cell; cells of one seed and arm belong together."""
+        self.learned[seed][tuple(task.name for task in learned[1])] = learned
         of_arm = self.predictions[arm]
         of_arm.extend({} for _ in range(seed + 1 - len(of_arm)))
         of_arm[seed].update(predictions)
         self.seconds[arm] += seconds
 
-    def mix(self, name: str, arms: Sequence[str]) -> None:
-        """Take up the mean of these arms' predictions as an arm of its own."""
-        if not all(arm in self.predictions for arm in arms):
+    def mix(self, name: str, network: str, trees: str) -> None:
+        """Take up the ensemble of two arms, weighted as the pipeline does, as an arm of its own."""
+        if network not in self.predictions or trees not in self.predictions:
             return
-        for parts in zip(*(self.predictions[arm] for arm in arms), strict=True):
-            self.predictions[name].append({task: _mean(parts, task) for task in parts[0]})
-        self.seconds[name] = sum(self.seconds[arm] for arm in arms)
-
-
-def _mean(parts: Sequence[Predictions], task: str) -> np.ndarray:
-    return np.mean([part[task] for part in parts], axis=0)
+        of_both = zip(self.predictions[network], self.predictions[trees], strict=True)
+        for seed, (of_network, of_trees) in enumerate(of_both):
+            mixed: Predictions = {}
+            for cohort, tasks in self.learned[seed].values():
+                shares = fit_network_shares(cohort, tasks, of_network, of_trees)
+                own = {task.name: of_network[task.name] for task in tasks}
+                mixed |= mix_predictions(own, of_trees, shares)
+            self.predictions[name].append(mixed)
+        self.seconds[name] = self.seconds[network] + self.seconds[trees]
 
 
 def summarize(

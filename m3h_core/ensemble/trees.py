@@ -49,7 +49,7 @@ class TreeModels:
         Probabilities for binary and multiclass, the task's unit for regression. A modality that the
         cohort lacks counts as missing. Raises ValueError for one of another width.
         """
-        x_NF = _stack_inputs(cohort, self.modalities)
+        x_NF = stack_inputs(cohort, self.modalities)
         predictions = {}
         for task in self.tasks:
             if task.name in self.texts:
@@ -124,7 +124,7 @@ def fit_trees(
 
     _import_lightgbm()
     modalities = {name: values.shape[1] for name, values in cohort.embeddings.items()}
-    x_NF = _stack_inputs(cohort, modalities)
+    x_NF = stack_inputs(cohort, modalities)
     labelled = [task for task in tasks if task.problem != "clustering"]
     texts: dict[str, str] = {}
     constants: dict[str, list[float]] = {}
@@ -154,7 +154,7 @@ def _import_lightgbm() -> Any:
     return lightgbm
 
 
-def _stack_inputs(cohort: Cohort, modalities: Mapping[str, int]) -> np.ndarray:
+def stack_inputs(cohort: Cohort, modalities: Mapping[str, int]) -> np.ndarray:
     """All modalities side by side [N, F]; a missing modality is NaN, which the trees treat as
     missing.
     """
