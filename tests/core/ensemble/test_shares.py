@@ -48,8 +48,8 @@ def test_a_rare_class_counts_by_its_positives():
     """As many rows, fewer of them tell: the share stays nearer to one half."""
     by_prevalence = []
     for prevalence in (0.3, 0.003):
-        found = [fit_share(BINARY, *draw_members(BINARY, 600, s, prevalence)) for s in range(10)]
-        by_prevalence.append(np.mean(found) - EQUAL)
+        shares = [fit_share(BINARY, *draw_members(BINARY, 600, s, prevalence)) for s in range(10)]
+        by_prevalence.append(np.mean(shares) - EQUAL)
     assert by_prevalence[0] > 2 * by_prevalence[1] > 0
 
 

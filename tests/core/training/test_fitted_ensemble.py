@@ -46,10 +46,10 @@ def test_it_travels_without_pickle_and_predicts_the_same(cohort, model, tmp_path
     loaded = load_model(tmp_path)
     assert isinstance(loaded, EnsembleModel)
     assert loaded.shares == dict(model.shares)
-    for mine, again in ((model.predict, loaded.predict), (model.distances, loaded.distances)):
-        expected = mine(cohort)
-        for name, values in again(cohort).items():
-            assert values.tobytes() == expected[name].tobytes()
+    for name in ("predict", "distances"):
+        expected = getattr(model, name)(cohort)
+        for task, values in getattr(loaded, name)(cohort).items():
+            assert values.tobytes() == expected[task].tobytes()
 
 
 def test_a_network_alone_is_loaded_as_one(model, tmp_path):
