@@ -136,11 +136,9 @@ def main() -> None:
     behind = []
     for problem, metric in (("binary", "AUROC"), ("regression", "R2")):
         of_kind = [task for task in tasks if task.problem == problem]
-        means = {
-            arm: np.mean([primary_metric(cohort, task, values[task.name]) for task in of_kind])
-            for arm, values in predictions.items()
-        }
-        print(metric, ", ".join(f"{arm} {mean:.4f}" for arm, mean in means.items()))
+        for arm, values in predictions.items():
+            scores = [primary_metric(cohort, task, values[task.name]) for task in of_kind]
+            print(f"{metric} of the {arm}: {np.mean(scores):.4f}")
         for task in of_kind:
             of_model, of_trees = (
                 primary_replicates(cohort, task, predictions[arm][task.name], draws)
