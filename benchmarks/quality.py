@@ -1,7 +1,7 @@
 """Quality on real patients: joint, single-task, trees, linear models, mixtures and ablations.
 
     python benchmarks/quality.py --tables FOLDER [--splits 5] [--split seeded|product]
-        [--settings main,curve,scarce,ablation] [--arms ...] [--tasks ...]
+        [--hours 24] [--settings main,curve,scarce,ablation] [--arms ...] [--tasks ...]
     python benchmarks/quality.py --data challenge2012-set-a.csv.gz
 
 ``--tables``: a folder of the tables format, through the pipeline's own extraction, contracts,
@@ -226,6 +226,12 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         default="seeded",
         help="of tables: a permutation of the patients each, or the pipeline's split in all",
     )
+    parser.add_argument(
+        "--hours",
+        type=float,
+        default=24.0,
+        help="of tables: when a stay is predicted, after its admission",
+    )
     parser.add_argument("--arms", type=names, default=[], help="only these")
     parser.add_argument("--settings", type=names, default=list(SETTINGS), help=", ".join(SETTINGS))
     parser.add_argument("--tasks", type=names, default=[], help="only these")
@@ -263,7 +269,8 @@ def open_data(options: argparse.Namespace) -> Data:
     """The patients, with the tasks that were asked for alone."""
     data: Data
     if options.tables:
-        data = TablesData(options.tables, options.cache, options.tasks, options.split == "product")
+        is_product = options.split == "product"
+        data = TablesData(options.tables, options.cache, options.tasks, is_product, options.hours)
     else:
         data = SummaryData(options.data, options.tasks)
     unknown = {*options.tasks} - {task.name for task in data.declared}

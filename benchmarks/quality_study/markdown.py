@@ -16,7 +16,7 @@ def show(part: str, record: Mapping[str, Any]) -> str:
         if f"{first} minus" in record:
             differences = _skill_table if part == "scarce" else _difference_table
             sections.append(differences(first, record))
-    return "\n\n".join([*sections, _task_table(record)])
+    return "\n\n".join([*sections, _task_table(record), *_precision_table(record)])
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -106,6 +106,15 @@ def _task_table(record: Mapping[str, Any]) -> str:
         differences = [_number(versus[arm][name], "+") for arm in shown]
         rows.append([name, *values, *differences])
     return _table(header, rows)
+
+
+def _precision_table(record: Mapping[str, Any]) -> list[str]:
+    by_arm = record["average precision"]
+    names = list(next(iter(by_arm.values())))
+    if not names:
+        return []
+    rows = [[name, *(f"{of_arm[name]:.3f}" for of_arm in by_arm.values())] for name in names]
+    return ["Average precision (AUPRC) of binary tasks:", _table(["task", *by_arm], rows)]
 
 
 NOTES = f"""Scores are means over splits on the test rows: AUROC (of several classes, the mean over

@@ -7,7 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
+import numpy as np
+from sklearn.metrics import average_precision_score
+
 from m3h_core import Cohort, TaskSpec
+from m3h_core.data.cohort import TEST
 from m3h_core.ensemble.shares import fit_network_shares, mix_predictions
 from m3h_core.metrics import Resamples
 from quality_study.arms import Predictions
@@ -85,6 +89,10 @@ def summarize(
         "cpu seconds": dict(results.seconds),
         "tasks": {arm: _by_task(of_arm) for arm, of_arm in scores.items()},
         "means": {arm: _means(groups, of_arm) for arm, of_arm in scores.items()},
+        "average precision": {
+            arm: _average_precision(cohorts, tasks, predictions)
+            for arm, predictions in results.predictions.items()
+        },
     }
     alone = scores.get("single")
     for first in COMPARED:
@@ -99,6 +107,23 @@ def summarize(
             arm: _to_tuples(by_task(own, other)) for arm, other in against.items()
         }
     return record
+
+
+def _average_precision(
+    cohorts: Sequence[Cohort], tasks: Sequence[TaskSpec], predictions: Sequence[Predictions]
+) -> dict[str, float]:
+    """The mean over splits of each binary task's average precision (AUPRC) on the test rows."""
+    means = {}
+    for task in tasks:
+        if task.problem != "binary":
+            continue
+        values = []
+        for cohort, of_split in zip(cohorts, predictions, strict=True):
+            rows = np.flatnonzero(cohort.labelled[task.name] & (cohort.split == TEST))
+            y_true = np.asarray(cohort.labels[task.name])[rows]
+            values.append(average_precision_score(y_true, of_split[task.name][rows]))
+        means[task.name] = float(np.mean(values))
+    return means
 
 
 def _to_tuples(estimates: Mapping[str, Estimate]) -> dict[str, tuple]:

@@ -66,7 +66,7 @@ _FEWEST_OF_A_CLASS = 10
 
 class TablesData(Data):
     """The patients of a folder, split anew with each seed, or with ``product_split`` as the
-    pipeline splits them, whatever the seed.
+    pipeline splits them, whatever the seed; a stay is predicted ``hours`` after its admission.
 
     Raises `InputError` where the folder can't be read.
     """
@@ -77,13 +77,15 @@ class TablesData(Data):
         cache: Path,
         only: Collection[str] = (),
         product_split: bool = False,
+        hours: float = 24.0,
     ) -> None:
         super().__init__(only)
         source = open_source("tables", folder)
         source.check()
         self._source = source
         self._product_split = product_split
-        key = fingerprint(source.fingerprint(), code_version(*_CODE))
+        self._settings = Settings(prediction_hours=hours)
+        key = fingerprint(source.fingerprint(), hours, code_version(*_CODE))
         self._folder = _build_once(cache.resolve() / f"tables-{key}", self._prepare)
         self._inputs = self._folder / "inputs"
         self._base = Cohort.load(self._folder / "cohort")
@@ -96,7 +98,7 @@ class TablesData(Data):
         valid = {table: valid_folder(to, table) for table in TABLES}
         for folder in (ingested, inputs, *valid.values()):
             folder.mkdir()
-        extract(self._source, ingested, Settings())
+        extract(self._source, ingested, self._settings)
         tasks = read_tasks(ingested)
         for table, folder in valid.items():
             _split_table(table, ingested, folder, valid["samples"], tasks)
