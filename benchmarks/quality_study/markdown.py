@@ -113,7 +113,9 @@ def _precision_table(record: Mapping[str, Any]) -> list[str]:
     names = list(next(iter(by_arm.values())))
     if not names:
         return []
-    rows = [[name, *(f"{of_arm[name]:.3f}" for of_arm in by_arm.values())] for name in names]
+    rows = []
+    for name in names:
+        rows.append([name, *(f"{of_arm[name]:.3f}" for of_arm in by_arm.values())])
     return ["Average precision (AUPRC) of binary tasks:", _table(["task", *by_arm], rows)]
 
 

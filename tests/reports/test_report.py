@@ -167,7 +167,7 @@ def test_small_groups_are_never_counted_out(tmp_path: Path) -> None:
     ischemia |= {"n": None, "positives": None}
     page = written(data, tmp_path)
     assert row(page, "Heart failure")[8:] == ["<10", "<10"]
-    assert row(page, "Atrial fibrillation")[7:] == ["200", ">190"]
+    assert row(page, "Atrial fibrillation")[8:] == ["200", ">190"]
     assert row(page, "Ischemic heart disease")[8:] == ["<10", "<10"]
     assert row(page, "Test") == ["Test", "<10"]
     assert row(page, "Calibration") == [
