@@ -108,14 +108,16 @@ def _task_table(record: Mapping[str, Any]) -> str:
     return _table(header, rows)
 
 
+def _format_each(by_arm: Mapping[str, Mapping[str, float]], name: str) -> list[str]:
+    return [f"{of_arm[name]:.3f}" for of_arm in by_arm.values()]
+
+
 def _precision_table(record: Mapping[str, Any]) -> list[str]:
     by_arm = record["average precision"]
     names = list(next(iter(by_arm.values())))
     if not names:
         return []
-    rows = []
-    for name in names:
-        rows.append([name, *(f"{of_arm[name]:.3f}" for of_arm in by_arm.values())])
+    rows = [[name, *_format_each(by_arm, name)] for name in names]
     return ["Average precision (AUPRC) of binary tasks:", _table(["task", *by_arm], rows)]
 
 
