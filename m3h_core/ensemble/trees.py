@@ -1,4 +1,7 @@
-"""Boosted trees by LightGBM: one model a task, on the same inputs, labels and splits as networks.
+"""Boosted trees by LightGBM: two models a task, on the same inputs, labels and splits as networks.
+
+One chooses each split's best threshold, the other the best of thresholds drawn at random (extremely
+randomised trees, Geurts et al. 2006): they err unlike, and their mean is the prediction.
 
 LightGBM is an extra (``pip install 'm3h[trees]'``): nothing else of m3h_core needs it, and it is
 imported when trees are fitted or predict.
@@ -25,8 +28,10 @@ from m3h_core.workers import bound_to_this_process
 if TYPE_CHECKING:
     import lightgbm
 
-_FORMAT = 1
+_FORMAT = 2
 _ABOUT = "trees.json"
+# What each of a task's models has of its own.
+_KINDS: tuple[dict[str, Any], ...] = ({}, {"extra_trees": True})
 _OBJECTIVES = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
 
 
@@ -34,13 +39,13 @@ _OBJECTIVES = {"binary": "binary", "multiclass": "multiclass", "regression": "re
 class TreeModels:
     """Fitted trees; they travel as LightGBM's own text and JSON.
 
-    ``modalities`` {name: width} are the inputs in their order, ``texts`` {task: model}, and
-    ``constants`` {task: [1] or [C]} what stands for a task that has no trees.
+    ``modalities`` {name: width} are the inputs in their order, ``texts`` {task: a text for each
+    model}, and ``constants`` {task: [1] or [C]} what stands for a task that has no trees.
     """
 
     modalities: Mapping[str, int]
     tasks: tuple[TaskSpec, ...]
-    texts: Mapping[str, str]
+    texts: Mapping[str, Sequence[str]]
     constants: Mapping[str, Sequence[float]]
 
     def predict(self, cohort: Cohort) -> dict[str, np.ndarray]:
@@ -53,8 +58,9 @@ class TreeModels:
         predictions = {}
         for task in self.tasks:
             if task.name in self.texts:
-                values = self._boosters[task.name].predict(x_NF, num_threads=1)
-                predictions[task.name] = np.asarray(values, dtype=np.float64)
+                boosters = self._boosters[task.name]
+                values = [np.asarray(one.predict(x_NF, num_threads=1)) for one in boosters]
+                predictions[task.name] = np.mean(values, axis=0)
             else:
                 constant = np.asarray(self.constants[task.name])
                 shape = (len(x_NF), len(constant)) if len(constant) > 1 else len(x_NF)
@@ -62,22 +68,23 @@ class TreeModels:
         return predictions
 
     @cached_property
-    def _boosters(self) -> dict[str, lightgbm.Booster]:
-        lgb = _import_lightgbm()
-        return {name: lgb.Booster(model_str=text) for name, text in self.texts.items()}
+    def _boosters(self) -> dict[str, list[lightgbm.Booster]]:
+        return {name: list(map(_read_booster, texts)) for name, texts in self.texts.items()}
 
     def save(self, folder: str | Path) -> None:
-        """Write ``<task>.txt`` for each task that has trees, then ``trees.json``, into an existing
-        or new folder.
+        """Write ``<task>-<model>.txt`` for each task that has trees, then ``trees.json``, into an
+        existing or new folder.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in self.texts.items():
-            (folder / f"{name}.txt").write_text(text)
+        for name, texts in self.texts.items():
+            for at, text in enumerate(texts):
+                (folder / f"{name}-{at}.txt").write_text(text)
         about = {
             "format": _FORMAT,
             "modalities": list(self.modalities.items()),
             "tasks": [task.to_dict() for task in self.tasks],
+            "models": len(_KINDS),
             "constants": {name: list(values) for name, values in self.constants.items()},
         }
         write_json(folder / _ABOUT, about)
@@ -94,7 +101,7 @@ class TreeModels:
         tasks = tuple(TaskSpec.from_dict(record) for record in about["tasks"])
         constants = about["constants"]
         texts = {
-            task.name: (folder / f"{task.name}.txt").read_text()
+            task.name: _read_texts(folder, task.name, about["models"])
             for task in tasks
             if task.name not in constants
         }
@@ -111,8 +118,8 @@ def fit_trees(
     on_progress: Callable[[int, int], None] | None = None,
     workers: int = 0,
 ) -> TreeModels:
-    """Train one LightGBM model a task, of at most ``rounds`` trees, early-stopped on the validation
-    split.
+    """Train two LightGBM models a task, of at most ``rounds`` trees each, early-stopped on the
+    validation split.
 
     Finished models are kept in the folder ``resume``: the same call after a kill trains the others
     only. A clustering task has no labels, so trees have nothing to learn of it: it is left out. A
@@ -126,24 +133,33 @@ def fit_trees(
     modalities = {name: values.shape[1] for name, values in cohort.embeddings.items()}
     x_NF = stack_inputs(cohort, modalities)
     labelled = [task for task in tasks if task.problem != "clustering"]
-    texts: dict[str, str] = {}
+    texts: dict[str, list[str]] = {}
     constants: dict[str, list[float]] = {}
+    work = [(task, kind) for task in labelled for kind in range(len(_KINDS))]
     # A process a core, not LightGBM's own threads, which gain nothing on cohorts of this size; nor
     # threads of ours: training in several threads at once has crashed inside LightGBM.
-    n_jobs = min(workers or cpu_count(), max(1, len(labelled)))
-    files = _list_kept_files(cohort, x_NF, labelled, rounds, seed, resume)
+    n_jobs = min(workers or cpu_count(), max(1, len(work)))
+    files = _list_kept_files(cohort, x_NF, work, rounds, seed, resume)
     fitted = Parallel(n_jobs=n_jobs, return_as="generator", **bound_to_this_process())(
-        delayed(_fit_one)(x_NF, *_rows_and_labels(cohort, task), task, rounds, seed, file)
-        for task, file in zip(labelled, files, strict=True)
+        delayed(_fit_one)(x_NF, *_rows_and_labels(cohort, task), task, kind, rounds, seed, file)
+        for (task, kind), file in zip(work, files, strict=True)
     )
-    for done, (task, model) in enumerate(zip(labelled, fitted, strict=True), start=1):
+    for done, ((task, _), model) in enumerate(zip(work, fitted, strict=True), start=1):
         if isinstance(model, str):
-            texts[task.name] = model
+            texts.setdefault(task.name, []).append(model)
         else:
             constants[task.name] = model
         if on_progress:
-            on_progress(done, len(labelled))
+            on_progress(done, len(work))
     return TreeModels(modalities, tuple(labelled), texts, constants)
+
+
+def _read_texts(folder: Path, task: str, models: int) -> list[str]:
+    return [(folder / f"{task}-{at}.txt").read_text() for at in range(models)]
+
+
+def _read_booster(text: str) -> lightgbm.Booster:
+    return _import_lightgbm().Booster(model_str=text)
 
 
 def _import_lightgbm() -> Any:
@@ -180,22 +196,26 @@ def _rows_and_labels(cohort: Cohort, task: TaskSpec) -> tuple[dict[int, np.ndarr
 def _list_kept_files(
     cohort: Cohort,
     x_NF: np.ndarray,
-    tasks: Sequence[TaskSpec],
+    work: Sequence[tuple[TaskSpec, int]],
     rounds: int,
     seed: int,
     folder: str | Path | None,
 ) -> list[Path | None]:
-    """Where the model of each task is kept, by all that decides it; None where none is."""
+    """Where each model is kept, by all that decides it; None where none is.
+
+    ``work``: a task and a kind each.
+    """
     if folder is None:
-        return [None] * len(tasks)
+        return [None] * len(work)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shared = fingerprint(x_NF, cohort.split, rounds, seed)
-    keys = [
-        fingerprint(shared, task.to_dict(), cohort.labels[task.name], cohort.labelled[task.name])
-        for task in tasks
-    ]
-    return [folder / f"{task.name}-{key}.txt" for task, key in zip(tasks, keys, strict=True)]
+    files = []
+    for task, kind in work:
+        labels = cohort.labels[task.name]
+        key = fingerprint(shared, task.to_dict(), _KINDS[kind], labels, cohort.labelled[task.name])
+        files.append(folder / f"{task.name}-{key}.txt")
+    return files
 
 
 def _fit_one(
@@ -203,17 +223,18 @@ def _fit_one(
     rows: dict[int, np.ndarray],
     labels: np.ndarray,
     task: TaskSpec,
+    kind: int,
     rounds: int,
     seed: int,
     kept: Path | None,
 ) -> str | list[float]:
-    """The text of a task's model, or the constant that stands for one."""
+    """The text of one of a task's models, or the constant that stands for one."""
     train_labels = labels[rows[TRAIN]]
     if len(np.unique(train_labels)) < 2:
         return _compute_constant(task, train_labels)
     if kept is not None and kept.exists():
         return kept.read_text()
-    text = _train(x_NF, rows, labels, task, rounds, seed).model_to_string()
+    text = _train(x_NF, rows, labels, task, kind, rounds, seed).model_to_string()
     if kept is not None:
         partial = kept.with_suffix(".partial")
         partial.write_text(text)
@@ -226,6 +247,7 @@ def _train(
     rows: dict[int, np.ndarray],
     labels: np.ndarray,
     task: TaskSpec,
+    kind: int,
     rounds: int,
     seed: int,
 ) -> lightgbm.Booster:
@@ -245,6 +267,7 @@ def _train(
         "deterministic": True,
         "force_col_wise": True,
         "verbosity": -1,
+        **_KINDS[kind],
     }
     if task.problem == "multiclass":
         parameters["num_class"] = task.n_classes

@@ -105,7 +105,7 @@ class TrainingConfig(Section):
     """The most passes over the training split or, where it is larger, over 16,384 of its rows that
     are drawn anew; a network may stop earlier.
     """
-    tree_rounds: int = Field(200, ge=1)
+    tree_rounds: int = Field(300, ge=1)
     """The most trees that a model of boosted trees may have."""
     bootstrap: int = Field(500, ge=100)
     """Resamples of the test split that an interval is made of."""

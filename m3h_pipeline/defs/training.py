@@ -93,7 +93,7 @@ def single_task_models(
     kinds={"lightgbm"},
     code_version=CODE,
     description=(
-        "LightGBM's boosted trees, one model a task, on the same inputs: the bar that tabular "
+        "LightGBM's boosted trees, each task by itself, on the same inputs: the bar that tabular "
         "practice sets."
     ),
     **_SHARED,

@@ -107,8 +107,8 @@ def _describe_trees(record: Mapping[str, Any], claimed: Sequence[Mapping[str, An
     if not count_compared(record):
         return []
     counts = (
-        f"Against {NAMES['trees']}, one model a task, the model was better on {record['better']}, "
-        f"worse on {record['worse']}, and showed no clear difference on "
+        f"Against {NAMES['trees']}, each task by itself, the model was better on "
+        f"{record['better']}, worse on {record['worse']}, and showed no clear difference on "
         f"{record['unclear']}{_describe_rest(record)}."
     )
     behind = [task for task in claimed if get_verdict(task, "trees") == "worse"]

@@ -153,7 +153,7 @@ def modalities(
 def trees(
     cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log
 ) -> dict[str, Any]:
-    """LightGBM, one model a task, on the same inputs and splits."""
+    """LightGBM, each task by itself, on the same inputs and splits."""
     models = _fit_trees(cohort, tasks, config, to / ".trees", Progress("boosted trees:", log))
     models.save(to / "models")
     write_arrays(to / PREDICTIONS, models.predict(cohort))

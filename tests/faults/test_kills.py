@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,9 @@ from m3h_pipeline.state.mlflow_store import mlflow_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+
+# Of trees, a task.
+MODELS = 2
 
 EPOCHS = 60
 # MLflow takes its system metrics every ten seconds, more than a training here has.
@@ -282,9 +286,9 @@ def test_trees_go_on_after_a_kill(out, tmp_path):
     wait_until(lambda: not processes_of(killed), seconds=20)
     kept = sorted((killed / ".trees").glob("*.txt"))
     assert kept
-    # A worker may have come to its end before it saw that its job is gone: let one task be
+    # A worker may have come to its end before it saw that its job is gone: let one model be
     # half-done in any case.
-    if len(kept) == len(TASKS):
+    if len(kept) == MODELS * len(TASKS):
         lost = kept.pop()
         lost.rename(lost.with_suffix(".partial")).write_text("tree")
     trained = tmp_path / "trained"
@@ -298,11 +302,13 @@ def test_trees_go_on_after_a_kill(out, tmp_path):
     for one in (whole, again):
         assert one.wait(120) == 0, one.communicate()
     assert set(children.read_text().split()) == {"0"}, "more processes than [launcher] workers"
-    files = ["predictions.safetensors", *(f"models/{task.name}.txt" for task in TASKS)]
+    files = ["predictions.safetensors"]
+    files += [f"models/{task.name}-{at}.txt" for task in TASKS for at in range(MODELS)]
     for file in files:
         assert (tmp_path / "whole" / file).read_bytes() == (killed / file).read_bytes()
-    finished = {file.name.rpartition("-")[0] for file in kept}
-    assert set(trained.read_text().split()) == {task.name for task in TASKS} - finished
+    finished = Counter(file.name.rpartition("-")[0] for file in kept)
+    expected = Counter({task.name: MODELS for task in TASKS}) - finished
+    assert Counter(trained.read_text().split()) == expected
     assert not (killed / ".trees").exists()
 
 
