@@ -2,11 +2,12 @@
 
 Each task's prediction is the mean of both members' weighted by the network's share and the trees'
 rest. Half each is hard to beat while labels are few, and what few validation labels prefer is
-noise. So the share is a maximum a posteriori estimate: the validation labels' log likelihood under
-the mixture, and a normal prior around one half. A likelihood grows with what labels tell, a rare
-diagnosis by its positives: no count of rows has to be chosen by which to believe them.
+noise. So a share is a maximum a posteriori estimate: the validation labels' log likelihood under
+the mixture, and a normal prior around what the other tasks together say, which in turn has a prior
+around one half. A likelihood grows with what labels tell, a rare diagnosis by its positives: no
+count of rows has to be chosen by which to believe them.
 
-Shapes: N samples, n labelled validation rows, C classes.
+Shapes: N samples, n labelled validation rows, C classes, S shares that are tried.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from m3h_core.data.cohort import VALID, Cohort
 from m3h_core.data.tasks import TaskSpec
 
 EQUAL = 0.5
-# The prior's standard deviation: shares from .3 to .7 are unremarkable before any label is seen.
+# The priors' standard deviation: shares from .3 to .7 are unremarkable before any label is seen.
 PRIOR_SCALE = 0.1
+_SHARES_S = np.linspace(0, 1, 101)
 # A probability below this counts as this much: one row that is sure and wrong must not decide.
 _LEAST = 1e-6
 
@@ -37,40 +39,42 @@ def fit_network_shares(
     ``predict`` returns them; read are the labelled rows of the validation split, which neither
     member was fitted on.
     """
-    shares = {}
+    losses = {}
     for task in tasks:
         if task.name not in trees:
-            shares[task.name] = 1.0
             continue
         rows = np.flatnonzero(cohort.labelled[task.name] & (cohort.split == VALID))
         y_true = np.asarray(cohort.labels[task.name], dtype=np.float64)[rows]
-        shares[task.name] = fit_share(
-            task, y_true, np.asarray(network[task.name])[rows], np.asarray(trees[task.name])[rows]
-        )
+        of_network = np.asarray(network[task.name])[rows]
+        of_trees = np.asarray(trees[task.name])[rows]
+        losses[task.name] = _compute_losses(task, y_true, of_network, of_trees)
+    total_S = sum(losses.values(), np.zeros(len(_SHARES_S)))
+    shares = {task.name: 1.0 for task in tasks}
+    for name, loss_S in losses.items():
+        # Not of the task itself: its labels would count twice.
+        centre = _find_best(total_S - loss_S, EQUAL)
+        shares[name] = _find_best(loss_S, centre)
     return shares
 
 
 def fit_share(task: TaskSpec, y_true: np.ndarray, network: np.ndarray, trees: np.ndarray) -> float:
-    """The network's share of one task, from labels [n] and both members' predictions [n] or [n, C].
+    """The network's share of a task that is alone, from labels [n] and both members' predictions
+    [n] or [n, C].
 
     >>> task = TaskSpec("stay", "regression", unit="days")
     >>> y_true = np.random.default_rng(0).normal(size=2000)
     >>> few, many = (fit_share(task, y_true[:n], np.zeros(n), y_true[:n] / 2) for n in (20, 2000))
-    >>> round(few, 2), round(many, 2)
+    >>> few, many
     (0.38, 0.0)
     >>> fit_share(task, y_true[:0], np.zeros(0), np.zeros(0))
     0.5
     """
-    from scipy.optimize import minimize_scalar
+    return _find_best(_compute_losses(task, y_true, network, trees), EQUAL)
 
-    if not len(y_true):
-        return EQUAL
 
-    def loss(share: float) -> float:
-        distance = (share - EQUAL) / PRIOR_SCALE
-        return _negative_log_likelihood(task, y_true, network, trees, share) + distance**2 / 2
-
-    return float(minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded").x)
+def _find_best(loss_S: np.ndarray, centre: float) -> float:
+    distance_S = (_SHARES_S - centre) / PRIOR_SCALE
+    return round(float(_SHARES_S[np.argmin(loss_S + distance_S**2 / 2)]), 2)
 
 
 def mix_predictions(
@@ -93,18 +97,22 @@ def _mix(network: np.ndarray, trees: np.ndarray, share: float) -> np.ndarray:
     return share * network + (1 - share) * trees
 
 
-def _negative_log_likelihood(
-    task: TaskSpec, y_true: np.ndarray, network: np.ndarray, trees: np.ndarray, share: float
-) -> float:
-    """Of n labels under the mixture, in nats; of a regression under normal errors of the equal
-    mixture's variance.
+def _compute_losses(
+    task: TaskSpec, y_true: np.ndarray, network: np.ndarray, trees: np.ndarray
+) -> np.ndarray:
+    """The negative log likelihood [S] of n labels under the mixture of each share, in nats; of a
+    regression under normal errors of the equal mixture's variance.
     """
-    mixed = _mix(network, trees, share)
+    if not len(y_true):
+        return np.zeros(len(_SHARES_S))
+    mixtures = [_mix(network, trees, share) for share in _SHARES_S]
     if task.problem == "regression":
-        variance = np.square(y_true - _mix(network, trees, EQUAL)).mean()
-        return float(np.square(y_true - mixed).sum() / (2 * variance)) if variance else 0.0
-    if task.problem == "binary":
-        probability = np.where(y_true == 1, mixed, 1 - mixed)
-    else:
-        probability = mixed[np.arange(len(y_true)), y_true.astype(int)]
-    return float(-np.log(np.maximum(probability, _LEAST)).sum())
+        variance = np.square(y_true - _mix(network, trees, EQUAL)).mean() or 1.0
+        return np.array([np.square(y_true - mixed).sum() / (2 * variance) for mixed in mixtures])
+    rows = np.arange(len(y_true))
+    classes = y_true.astype(int)
+    losses = []
+    for mixed in mixtures:
+        by_class = np.column_stack([1 - mixed, mixed]) if mixed.ndim == 1 else mixed
+        losses.append(-np.log(np.maximum(by_class[rows, classes], _LEAST)).sum())
+    return np.array(losses)
