@@ -191,6 +191,7 @@ def _register(
     decided_by: list[object] = [
         CODE,
         joint.key,
+        joint,
         ensemble.key,
         ensemble,
         quality,
