@@ -26,10 +26,14 @@ _USE = (
     "people who treat the patient. Not for decisions without a person, not for patients unlike "
     "the cohort below, not for tasks that are not claimed."
 )
+_MODEL = (
+    "Each task's prediction is the weighted mean of a network that learns all tasks jointly and of "
+    "boosted trees, each task by itself; the weights are what validation labels bear out."
+)
 
 
 def format_model_card(data: ReportData | Mapping[str, Any]) -> str:
-    """Markdown: intended use, cohort, the gate, the other arms, subgroups, task interaction,
+    """Markdown: intended use, the model, cohort, the gate, the other arms, subgroups, task interaction,
     limits, each task; whether there are phenotypes, where a task looks for them.
 
     Counts of fewer than 10 patients are hidden. What changes after the card was written, such as
@@ -55,6 +59,7 @@ def format_model_card(data: ReportData | Mapping[str, Any]) -> str:
         [
             f"# {data['model']['name']}, version {data['model']['version']}",
             f"\n## Intended use\n\n{_USE}",
+            f"\n## Model\n\n{_MODEL}",
             f"\n## Cohort\n\nSnapshot {data['snapshot']} of {data['source']}: "
             f"{format_count(cohort['samples'])} samples of {format_count(cohort['subjects'])} "
             f"patients ({splits}).",
