@@ -33,8 +33,8 @@ _MODEL = (
 
 
 def format_model_card(data: ReportData | Mapping[str, Any]) -> str:
-    """Markdown: intended use, the model, cohort, the gate, the other arms, subgroups, task interaction,
-    limits, each task; whether there are phenotypes, where a task looks for them.
+    """Markdown: intended use, the model, cohort, the gate, the other arms, subgroups, task
+    interaction, limits, each task; whether there are phenotypes, where a task looks for them.
 
     Counts of fewer than 10 patients are hidden. What changes after the card was written, such as
     who is the champion, is said as of then.
