@@ -15,9 +15,10 @@ import time
 
 import numpy as np
 
-from m3h_core import Cohort, EnsembleModel, FitConfig, TaskSpec, fit
+from m3h_core import Cohort, FitConfig, TaskSpec, fit
 from m3h_core.data.cohort import TEST
 from m3h_core.embedders import TabularEmbedder
+from m3h_core.ensemble.shares import fit_network_shares, mix_predictions
 from m3h_core.ensemble.trees import fit_trees
 from m3h_core.metrics import Resamples, interval, primary_metric, primary_replicates
 from m3h_pipeline.config import TrainingConfig
@@ -126,12 +127,12 @@ def main() -> None:
     trees_seconds = time.process_time() - started
     print(f"trees: {trees_seconds:.0f} s of CPU", flush=True)
 
-    model = EnsembleModel.combine(network, trees, cohort)
-    predictions = {
-        "model": model.predict(cohort),
-        "network": network.predict(cohort),
-        "trees": trees.predict(cohort),
-    }
+    of_network = network.predict(cohort)
+    of_trees = trees.predict(cohort)
+    shares = fit_network_shares(cohort, tasks, of_network, of_trees)
+    # What `EnsembleModel` predicts, without asking its members again.
+    of_model = mix_predictions(of_network, of_trees, shares)
+    predictions = {"model": of_model, "network": of_network, "trees": of_trees}
     draws = Resamples(cohort, TEST, RESAMPLES, seed=0)
     behind = []
     for problem, metric in (("binary", "AUROC"), ("regression", "R2")):
@@ -140,15 +141,13 @@ def main() -> None:
             scores = [primary_metric(cohort, task, values[task.name]) for task in of_kind]
             print(f"{metric} of the {arm}: {np.mean(scores):.4f}")
         for task in of_kind:
-            of_model, of_trees = (
-                primary_replicates(cohort, task, predictions[arm][task.name], draws)
-                for arm in ("model", "trees")
-            )
-            _, high = interval(of_model - of_trees)
+            gained = primary_replicates(cohort, task, of_model[task.name], draws)
+            gained -= primary_replicates(cohort, task, of_trees[task.name], draws)
+            _, high = interval(gained)
             if high < 0:
                 behind.append(task.name)
-    shares = list(model.shares.values())
-    print(f"share of the network: {np.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})")
+    values = sorted(shares.values())
+    print(f"share of the network: {np.median(values):.2f} ({values[0]:.2f} to {values[-1]:.2f})")
     ratio = network_seconds / trees_seconds
     print(
         f"behind its trees on {len(behind)} of {len(tasks)} tasks (limit 0); the network's "
