@@ -248,9 +248,13 @@ def test_drift_is_seen_where_it_is_and_only_there(nights):
     missing = {record["name"] for record in results["missing"] if record["changed"]}
     assert missing == {"number of notes", "characters of notes"}
     assert {record["task"] for record in results["performance"]} == {"death", "los", "destination"}
+    # Nobody is ranked worse; but sets were calibrated on younger patients, and hold less of these.
+    assert not any(record["fell"] for record in results["performance"])
+    assert [record["task"] for record in results["performance"] if record["uncovered"]] == ["death"]
     checks = read_step(nights.out / "snapshots" / SECOND / "monitoring").info["checks"]
-    assert [check for check, (passed, _) in checks.items() if passed] == ["performance"]
+    assert [check for check, (passed, _) in checks.items() if passed] == []
     assert "Age" in checks["inputs"][1]
+    assert "48% of the labels within what was said" in checks["performance"][1]
 
 
 def test_no_patient_s_value_is_outside_snapshots_and_quarantine(nights):
