@@ -254,7 +254,7 @@ def test_drift_is_seen_where_it_is_and_only_there(nights):
     checks = read_step(nights.out / "snapshots" / SECOND / "monitoring").info["checks"]
     assert [check for check, (passed, _) in checks.items() if passed] == []
     assert "Age" in checks["inputs"][1]
-    assert "48% of the labels within what was said" in checks["performance"][1]
+    assert "of the labels within what was said" in checks["performance"][1]
 
 
 def test_no_patient_s_value_is_outside_snapshots_and_quarantine(nights):
