@@ -181,7 +181,7 @@ def test_follows_the_theme_but_prints_light(opened: Callable[..., Page]) -> None
     assert page.locator("details:not(.long):not([open]), thead button").count() == 0
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("details[open]").count() == 0
-    assert page.locator("#scores thead button").all_inner_texts()[:2] == ["Task", "Joint"]
+    assert page.locator("#scores thead button").all_inner_texts()[:2] == ["Task", "Model"]
 
 
 def test_on_paper_long_parts_are_left_out_unless_opened(opened: Callable[..., Page]) -> None:
