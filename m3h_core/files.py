@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,19 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
     temporary = file.with_name(f".{file.name}.tmp")
     temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     os.replace(temporary, file)
+
+
+def read_saved_json(file: Path, what: str, formats: Collection[int]) -> dict[str, Any]:
+    """The JSON beside a saved object; raises ValueError where its ``format`` is none of those that
+    this version reads.
+    """
+    about = json.loads(file.read_text())
+    if about.get("format") not in formats:
+        readable = " or ".join(map(str, formats))
+        raise ValueError(
+            f"{file}: {what} of format {about.get('format')!r}, this version reads {readable}"
+        )
+    return about
 
 
 def fingerprint(*parts: Any) -> str:

@@ -5,7 +5,6 @@ Shapes: N samples of the cohort, n labelled rows of the calibration split, C cla
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from m3h_core.calibration.intervals import (
 from m3h_core.calibration.probabilities import fit_map, map_probabilities, pays
 from m3h_core.data.cohort import CALIBRATION, TEST, VALID, Cohort
 from m3h_core.data.tasks import Problem, TaskSpec
-from m3h_core.files import write_json
+from m3h_core.files import read_saved_json, write_json
 
 # A map is fitted where two classes have so many labels.
 _FEWEST_TO_MAP = 10
@@ -244,12 +243,7 @@ class Calibrator:
     @classmethod
     def load(cls, folder: str | Path) -> Calibrator:
         """Read what :meth:`save` wrote; no code is run from the file."""
-        record = json.loads((Path(folder) / "calibrator.json").read_text())
-        if record.get("format") not in _READS:
-            raise ValueError(
-                f"{folder}: calibrator format {record.get('format')!r}, this version reads up to "
-                f"{_FORMAT}"
-            )
+        record = read_saved_json(Path(folder) / "calibrator.json", "calibrator", _READS)
         return cls(
             record["coverage"],
             {name: _task_from_json(task) for name, task in record["tasks"].items()},

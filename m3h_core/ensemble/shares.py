@@ -38,6 +38,18 @@ def fit_network_shares(
     ``network`` and ``trees`` hold predictions {task: [N], or [N, C]} of every row of the cohort, as
     ``predict`` returns them; read are the labelled rows of the validation split, which neither
     member was fitted on.
+
+    >>> y_true = np.random.default_rng(0).normal(size=2000)
+    >>> labels = {"stay": y_true}
+    >>> labelled = {"stay": np.arange(2000) < 20}
+    >>> ids = [str(row) for row in range(2000)]
+    >>> few = Cohort(ids, np.full(2000, VALID), {}, {}, labels, labelled)
+    >>> stay = TaskSpec("stay", "regression", unit="days")
+    >>> fit_network_shares(few, [stay], {"stay": np.zeros(2000)}, {"stay": y_true / 2})
+    {'stay': 0.38}
+    >>> many = Cohort(ids, np.full(2000, VALID), {}, {}, labels, {"stay": np.ones(2000, bool)})
+    >>> fit_network_shares(many, [stay], {"stay": np.zeros(2000)}, {"stay": y_true / 2})
+    {'stay': 0.0}
     """
     losses = {}
     for task in tasks:
@@ -55,21 +67,6 @@ def fit_network_shares(
         centre = _find_best(total_S - loss_S, EQUAL)
         shares[name] = _find_best(loss_S, centre)
     return shares
-
-
-def fit_share(task: TaskSpec, y_true: np.ndarray, network: np.ndarray, trees: np.ndarray) -> float:
-    """The network's share of a task that is alone, from labels [n] and both members' predictions
-    [n] or [n, C].
-
-    >>> task = TaskSpec("stay", "regression", unit="days")
-    >>> y_true = np.random.default_rng(0).normal(size=2000)
-    >>> few, many = (fit_share(task, y_true[:n], np.zeros(n), y_true[:n] / 2) for n in (20, 2000))
-    >>> few, many
-    (0.38, 0.0)
-    >>> fit_share(task, y_true[:0], np.zeros(0), np.zeros(0))
-    0.5
-    """
-    return _find_best(_compute_losses(task, y_true, network, trees), EQUAL)
 
 
 def _find_best(loss_S: np.ndarray, centre: float) -> float:

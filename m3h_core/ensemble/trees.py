@@ -11,7 +11,6 @@ Shapes: N samples, F inputs of all modalities side by side, C classes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +21,7 @@ import numpy as np
 
 from m3h_core.data.cohort import TRAIN, VALID, Cohort
 from m3h_core.data.tasks import TaskSpec
-from m3h_core.files import fingerprint, write_json
+from m3h_core.files import fingerprint, read_saved_json, write_json
 from m3h_core.workers import bound_to_this_process
 
 if TYPE_CHECKING:
@@ -93,11 +92,7 @@ class TreeModels:
     def load(cls, folder: str | Path) -> TreeModels:
         """Read what :meth:`save` wrote; no code is run from the files."""
         folder = Path(folder)
-        about = json.loads((folder / _ABOUT).read_text())
-        if about.get("format") != _FORMAT:
-            raise ValueError(
-                f"{folder}: trees of format {about.get('format')!r}, this version reads {_FORMAT}"
-            )
+        about = read_saved_json(folder / _ABOUT, "trees", [_FORMAT])
         tasks = tuple(TaskSpec.from_dict(record) for record in about["tasks"])
         constants = about["constants"]
         texts = {

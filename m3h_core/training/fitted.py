@@ -5,7 +5,6 @@ Shapes: N samples, C classes or clusters, T tasks.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from m3h_core.config import FitConfig
 from m3h_core.data.cohort import TEST, Cohort
 from m3h_core.data.inputs import cohort_tensors
 from m3h_core.data.tasks import TaskSpec
-from m3h_core.files import read_tensors, write_json, write_tensors
+from m3h_core.files import read_saved_json, read_tensors, write_json, write_tensors
 from m3h_core.metrics import Score, evaluate_predictions
 from m3h_core.model.formats import read_format_2
 from m3h_core.model.m3h import M3H
@@ -119,11 +118,7 @@ class FittedModel:
     def load(cls, folder: str | Path) -> FittedModel:
         """Read what :meth:`save` wrote; no code is run from the files."""
         folder = Path(folder)
-        about = json.loads((folder / "model.json").read_text())
-        if about.get("format") not in _READABLE:
-            raise ValueError(
-                f"{folder}: model format {about.get('format')!r}, this version reads {_READABLE}"
-            )
+        about = read_saved_json(folder / "model.json", "network", _READABLE)
         tasks = [TaskSpec.from_dict(record) for record in about["tasks"]]
         model = M3H(dict(about["modalities"]), tasks, FitConfig.from_dict(about["config"]))
         tensors, _ = read_tensors(folder / "model.safetensors")

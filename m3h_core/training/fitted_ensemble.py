@@ -8,7 +8,6 @@ Shapes: N samples, C classes or clusters, T tasks.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from m3h_core.data.cohort import TEST, Cohort
 from m3h_core.data.tasks import TaskSpec
 from m3h_core.ensemble.shares import fit_network_shares, mix_predictions
 from m3h_core.ensemble.trees import TreeModels
-from m3h_core.files import write_json
+from m3h_core.files import read_saved_json, write_json
 from m3h_core.metrics import Score, evaluate_predictions
 from m3h_core.training.fitted import FittedModel
 
@@ -91,12 +90,7 @@ class EnsembleModel:
     def load(cls, folder: str | Path) -> EnsembleModel:
         """Read what :meth:`save` wrote; no code is run from the files."""
         folder = Path(folder)
-        about = json.loads((folder / _ABOUT).read_text())
-        if about.get("format") != _FORMAT:
-            raise ValueError(
-                f"{folder}: ensemble of format {about.get('format')!r}, this version reads "
-                f"{_FORMAT}"
-            )
+        about = read_saved_json(folder / _ABOUT, "ensemble", [_FORMAT])
         return cls(
             FittedModel.load(folder / _NETWORK), TreeModels.load(folder / _TREES), about["shares"]
         )

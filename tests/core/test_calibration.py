@@ -298,7 +298,7 @@ def test_it_travels(tmp_path):
     file = tmp_path / "new" / "calibrator.json"
     record = json.loads(file.read_text(), parse_constant=pytest.fail)
     file.write_text(json.dumps(record | {"format": 9}))
-    with pytest.raises(ValueError, match="calibrator format 9, this version reads up to 2"):
+    with pytest.raises(ValueError, match="calibrator of format 9, this version reads 1 or 2"):
         Calibrator.load(tmp_path / "new")
 
 

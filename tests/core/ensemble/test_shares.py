@@ -7,7 +7,7 @@ import pytest
 
 from m3h_core import Cohort, TaskSpec
 from m3h_core.data.cohort import TEST, TRAIN, VALID
-from m3h_core.ensemble.shares import EQUAL, fit_network_shares, fit_share, mix_predictions
+from m3h_core.ensemble.shares import EQUAL, fit_network_shares, mix_predictions
 
 BINARY = TaskSpec("death", "binary")
 REGRESSION = TaskSpec("stay", "regression", unit="days")
@@ -28,6 +28,21 @@ def draw_members(
     risk = rng.dirichlet([0.5] * 3, size=n)
     y_true = (rng.random(n)[:, None] > risk.cumsum(1)).sum(1).astype(float)
     return y_true, risk, np.full((n, 3), 1 / 3)
+
+
+def fit_share(task: TaskSpec, y_true: np.ndarray, network: np.ndarray, trees: np.ndarray) -> float:
+    """The network's share of a task that is alone, by validation rows alone."""
+    n = len(y_true)
+    cohort = Cohort(
+        [str(row) for row in range(n)],
+        np.full(n, VALID),
+        {},
+        {},
+        {task.name: y_true},
+        {task.name: np.ones(n, dtype=bool)},
+    )
+    shares = fit_network_shares(cohort, [task], {task.name: network}, {task.name: trees})
+    return shares[task.name]
 
 
 @pytest.mark.parametrize("task", [BINARY, REGRESSION, MULTICLASS], ids=lambda task: task.problem)

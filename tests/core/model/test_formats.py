@@ -51,7 +51,7 @@ def test_a_model_of_format_2_is_the_same_model(tmp_path):
 
 def test_a_format_that_no_version_has_written_is_refused(tmp_path):
     (tmp_path / "model.json").write_text(json.dumps({"format": 1}))
-    with pytest.raises(ValueError, match=r"model format 1, this version reads \(2, 3\)"):
+    with pytest.raises(ValueError, match="network of format 1, this version reads 2 or 3"):
         FittedModel.load(tmp_path)
 
 
