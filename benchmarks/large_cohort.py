@@ -16,7 +16,7 @@ import time
 import numpy as np
 
 from m3h_core import Cohort, FitConfig, TaskSpec, fit
-from m3h_core.data.cohort import TEST
+from m3h_core.data.cohort import TEST, VALID
 from m3h_core.embedders import TabularEmbedder
 from m3h_core.ensemble.shares import fit_network_shares, mix_predictions
 from m3h_core.ensemble.trees import fit_trees
@@ -129,7 +129,7 @@ def main() -> None:
 
     of_network = network.predict(cohort)
     of_trees = trees.predict(cohort)
-    shares = fit_network_shares(cohort, tasks, of_network, of_trees)
+    shares = fit_network_shares(cohort, tasks, of_network, of_trees, cohort.rows(VALID))
     # What `EnsembleModel` predicts, without asking its members again.
     of_model = mix_predictions(of_network, of_trees, shares)
     predictions = {"model": of_model, "network": of_network, "trees": of_trees}

@@ -32,6 +32,7 @@ import torch
 from m3h_core import Cohort, TaskSpec
 from m3h_core.data.cohort import TRAIN
 from m3h_core.files import write_json
+from m3h_pipeline.config import EvaluationConfig
 from m3h_pipeline.errors import InputError
 from quality_study import arms as ways
 from quality_study.arms import Arm
@@ -103,8 +104,11 @@ class Cell:
     keep: Sequence[TaskSpec]
 
 
-def arm_of(name: str, changes: Mapping[str, Any]) -> Arm:
-    """The arm of this name; ``changes`` of the default configuration hold for every network."""
+def arm_of(name: str, changes: Mapping[str, Any], n_folds: int = 0) -> Arm:
+    """The arm of this name; ``changes`` of the default configuration hold for every network.
+
+    With ``n_folds`` those that the pipeline trains are cross-fitted.
+    """
     others: dict[str, Callable[[], Arm]] = {
         "single": lambda: ways.single(name, changes),
         "single-own-rows": lambda: ways.single_own_rows(name, changes),
@@ -117,11 +121,12 @@ def arm_of(name: str, changes: Mapping[str, Any]) -> Arm:
         "lightgbm-4": lambda: ways.lightgbm(name, averaged=4),
         "xgboost-4": lambda: ways.xgboost(name, averaged=4),
     }
-    return (
+    arm = (
         others[name]()
         if name in others
         else ways.joint(name, {**changes, **ABLATIONS.get(name, {})})
     )
+    return ways.cross_fitted(arm, n_folds) if arm.network or name == "trees" else arm
 
 
 def fitted_arms(setting: str, options: argparse.Namespace) -> list[str]:
@@ -167,9 +172,9 @@ def compute(options: argparse.Namespace, data: Data) -> dict[str, Results]:
     """All predictions that are asked for, by part; from the cache where they are there."""
     store = Store(options.cache)
     changes = {"epochs": options.epochs} if options.epochs else {}
-    results: dict[str, Results] = defaultdict(Results)
+    results: dict[str, Results] = defaultdict(lambda: Results(has_folds=options.folds > 1))
     for setting in options.settings:
-        arms = [arm_of(name, changes) for name in fitted_arms(setting, options)]
+        arms = [arm_of(name, changes, options.folds) for name in fitted_arms(setting, options)]
         for seed in range(options.splits):
             for cell in cells(setting, arms, data, seed):
                 predictions, seconds = store.predictions(
@@ -232,6 +237,12 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         default=24.0,
         help="of tables: when a stay is predicted, after its admission",
     )
+    parser.add_argument(
+        "--folds",
+        type=int,
+        help="in how many the networks and the pipeline's trees are cross-fitted; by default as "
+        "in the pipeline, without --tables not at all",
+    )
     parser.add_argument("--arms", type=names, default=[], help="only these")
     parser.add_argument("--settings", type=names, default=list(SETTINGS), help=", ".join(SETTINGS))
     parser.add_argument("--tasks", type=names, default=[], help="only these")
@@ -245,6 +256,8 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, help="where all numbers go")
     options = parser.parse_args(arguments)
+    if options.folds is None:
+        options.folds = EvaluationConfig().folds if options.tables else 0
     options.arms_of = ARMS_OF_TABLES if options.tables else ARMS_OF_SUMMARY
     every_arm = {arm for arms in options.arms_of.values() for arm in arms}
     wrong = {*options.settings} - {*SETTINGS} | {*options.arms} - every_arm

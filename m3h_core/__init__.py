@@ -14,18 +14,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from m3h_core.calibration import Calibrator, ObservedCoverage, TaskCalibration
+    from m3h_core.calibration import (
+        Calibrator,
+        FoldCalibrators,
+        ObservedCoverage,
+        TaskCalibration,
+    )
     from m3h_core.cluster_evidence import ClusterEvidence, judge_clusters
     from m3h_core.clusters import Enrichment, cluster_enrichment, cluster_stability
     from m3h_core.config import FitConfig
     from m3h_core.data.cohort import Cohort
+    from m3h_core.data.folds import with_folds
     from m3h_core.data.tasks import TaskSpec
     from m3h_core.embedders import Embedder
+    from m3h_core.ensemble.fold_models import FoldModels
     from m3h_core.metrics import Difference, Score, compare_predictions, evaluate_predictions
     from m3h_core.model.attention import CrossTaskAttention
     from m3h_core.model.m3h import M3H
     from m3h_core.tim import TaskInteraction, task_interaction
     from m3h_core.training.bank import fit_many
+    from m3h_core.training.cross_fit import cross_fit
     from m3h_core.training.fit import fit
     from m3h_core.training.fitted import FittedModel
     from m3h_core.training.search import Trial, tune
@@ -40,6 +48,9 @@ _HOME = {
     "fit": "training.fit",
     "FittedModel": "training.fitted",
     "fit_many": "training.bank",
+    "cross_fit": "training.cross_fit",
+    "with_folds": "data.folds",
+    "FoldModels": "ensemble.fold_models",
     "EnsembleModel": "training.fitted_ensemble",
     "load_model": "training.fitted_ensemble",
     "Score": "metrics",
@@ -47,6 +58,7 @@ _HOME = {
     "evaluate_predictions": "metrics",
     "compare_predictions": "metrics",
     "Calibrator": "calibration",
+    "FoldCalibrators": "calibration",
     "TaskCalibration": "calibration",
     "ObservedCoverage": "calibration",
     "Enrichment": "clusters",
@@ -72,6 +84,8 @@ __all__ = [
     "EnsembleModel",
     "FitConfig",
     "FittedModel",
+    "FoldCalibrators",
+    "FoldModels",
     "ObservedCoverage",
     "Score",
     "TaskCalibration",
@@ -81,6 +95,7 @@ __all__ = [
     "cluster_enrichment",
     "cluster_stability",
     "compare_predictions",
+    "cross_fit",
     "evaluate_predictions",
     "fit",
     "fit_many",
@@ -88,6 +103,7 @@ __all__ = [
     "load_model",
     "task_interaction",
     "tune",
+    "with_folds",
 ]
 
 

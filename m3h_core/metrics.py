@@ -266,6 +266,13 @@ def calibration_error(happened: np.ndarray, probability: np.ndarray) -> float:
     return float(np.abs(np.bincount(bins, weights=probability - happened)).sum() / len(bins))
 
 
+def _narrow_to_clusters(cohort: Cohort, split: int) -> Cohort:
+    """The cohort in which clusters are judged: with folds the first model's, on what it did not
+    see.
+    """
+    return cohort.for_fold(0) if split == TEST else cohort
+
+
 @dataclass(frozen=True)
 class ScoredRows:
     """One task's labelled rows of a split, with what was predicted for them."""
@@ -285,12 +292,14 @@ class ScoredRows:
                 f"predictions of {task.name!r} have {len(prediction)} rows, the cohort "
                 f"{len(cohort)}"
             )
-        rows = cohort.rows(split)
         if task.problem == "clustering":
+            cohort = _narrow_to_clusters(cohort, split)
+            rows = cohort.rows(split)
             rows = rows[:: max(1, -(-len(rows) // SILHOUETTE_ROWS))]
             clusters = hard_clusters(prediction[rows])
             silhouettes = silhouette_rows(input_space(cohort)[rows], clusters)
             return cls(task, rows, silhouettes, clusters)
+        rows = cohort.rows(split)
         if task.name not in cohort.labels:
             rows = rows[:0]
             return cls(task, rows, np.zeros(0), prediction[rows])
@@ -346,7 +355,7 @@ class ScoredRows:
             return {"MAE": float(metrics.mean_absolute_error(self.target, self.prediction))}
         if self.task.problem == "clustering":
             sizes = np.unique(self.prediction, return_counts=True)[1]
-            space = input_space(cohort)[self.rows]
+            space = input_space(cohort.for_fold(0))[self.rows]
             return {
                 "clusters": float(len(sizes)),
                 "smallest share": float(sizes.min() / sizes.sum()),

@@ -15,6 +15,7 @@ import numpy as np
 
 from m3h_core import Cohort, FitConfig, TaskSpec, fit, fit_many
 from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN, VALID
+from m3h_core.data.folds import assign_folds
 from m3h_core.ensemble.trees import fit_trees, stack_inputs
 from m3h_core.metrics import primary_metric
 from m3h_pipeline.config import TrainingConfig
@@ -81,6 +82,34 @@ def single(name: str, changes: Mapping[str, Any]) -> Arm:
     return Arm(
         name, {"kind": "single"} | FitConfig(**changes).to_dict(), fitted, alone=True, network=True
     )
+
+
+def cross_fitted(arm: Arm, n_folds: int) -> Arm:
+    """An arm as the pipeline trains it: a model a fold of the training and validation rows, whose
+    mean is the prediction of test rows; a fold's own rows get that of the model without them.
+    """
+    if n_folds < 2:
+        return arm
+
+    def fitted(cohort: Cohort, tasks: Sequence[TaskSpec], seed: int) -> Predictions:
+        is_learned = np.isin(cohort.split, (TRAIN, VALID))
+        fold = np.where(is_learned, assign_folds(cohort.subjects, n_folds), -1)
+        parts = []
+        for at in range(n_folds):
+            split = np.where(fold == at, CALIBRATION, cohort.split)
+            parts.append(arm.fit(replace(cohort, split=split), tasks, seed))
+        predictions = {}
+        for name in parts[0]:
+            if len({part[name].shape for part in parts}) > 1:
+                continue  # clusters, of which each model found as many as it liked
+            values = np.mean([part[name] for part in parts], axis=0)
+            for at, part in enumerate(parts):
+                values[fold == at] = part[name][fold == at]
+            predictions[name] = values
+        return predictions
+
+    settings = {**arm.settings, "folds": n_folds}
+    return replace(arm, settings=settings, fit=fitted)
 
 
 def single_own_rows(name: str, changes: Mapping[str, Any]) -> Arm:

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 
 from m3h_core import Cohort, TaskSpec
-from m3h_core.data.cohort import TEST
+from m3h_core.data.cohort import TEST, TRAIN, VALID
 from m3h_core.ensemble.shares import fit_network_shares, mix_predictions
 from m3h_core.metrics import Resamples
 from quality_study.arms import Predictions
@@ -36,8 +36,11 @@ COMPARED = ("joint", "joint+trees")
 class Results:
     """What the arms predicted in one part, a setting or a point of the curve: {arm: one entry a
     split}; ``seconds``: of CPU time; ``learned``: what they were fitted on, {seed: {names of the
-    tasks that are kept: cohort and tasks}}.
+    tasks that are kept: cohort and tasks}}; ``has_folds``: whether the members of mixtures are
+    cross-fitted.
     """
+
+    has_folds: bool = False
 
     predictions: dict[str, list[Predictions]] = field(default_factory=lambda: defaultdict(list))
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -63,7 +66,10 @@ class Results:
         for seed, (of_network, of_trees) in enumerate(of_both):
             mixed: Predictions = {}
             for cohort, tasks in self.learned[seed].values():
-                shares = fit_network_shares(cohort, tasks, of_network, of_trees)
+                # Of arms that were not cross-fitted the validation split alone was not trained on.
+                splits = (TRAIN, VALID) if self.has_folds else (VALID,)
+                rows = np.flatnonzero(np.isin(cohort.split, splits))
+                shares = fit_network_shares(cohort, tasks, of_network, of_trees, rows)
                 own = {task.name: of_network[task.name] for task in tasks}
                 mixed |= mix_predictions(own, of_trees, shares)
             self.predictions[name].append(mixed)

@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 from scipy.stats import spearmanr
 
 from m3h_core import Cohort, TaskSpec
-from m3h_core.data.cohort import TEST, TRAIN
+from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN
 from m3h_core.files import fingerprint
 from m3h_core.metrics import weighted_auroc
 from m3h_pipeline.config import EmbeddingConfig, open_source
@@ -138,13 +138,13 @@ class TablesData(Data):
 
     def cohort(self, seed: int) -> Cohort:
         if self._product_split:
-            return self._base
+            return _train_on_calibration(self._base)
         subjects, subject_of = np.unique(self._base.subjects, return_inverse=True)
         bounds = np.round(np.cumsum(FRACTIONS) * len(subjects)).astype(int)
         split_of_place = np.searchsorted(bounds[:-1], np.arange(len(subjects)), side="right")
         split = np.empty(len(subjects), dtype=np.int8)
         split[shuffled(len(subjects), seed)] = split_of_place
-        return replace(self._base, split=split[subject_of])
+        return _train_on_calibration(replace(self._base, split=split[subject_of]))
 
     def embedded(self, cohort: Cohort) -> Cohort:
         key = fingerprint(cohort.split == TRAIN)
@@ -227,6 +227,11 @@ class TablesData(Data):
         if task.problem == "multiclass":
             return False
         return task.problem == "regression" or _SCARCE_SHARE <= y.mean() <= 1 - _SCARCE_SHARE
+
+
+def _train_on_calibration(cohort: Cohort) -> Cohort:
+    """The cohort whose calibration split is training rows: cross-fitting needs none."""
+    return replace(cohort, split=np.where(cohort.split == CALIBRATION, TRAIN, cohort.split))
 
 
 def _split_table(

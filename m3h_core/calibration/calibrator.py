@@ -21,7 +21,7 @@ from m3h_core.calibration.intervals import (
     fit_spread,
 )
 from m3h_core.calibration.probabilities import fit_map, map_probabilities, pays
-from m3h_core.data.cohort import CALIBRATION, TEST, VALID, Cohort
+from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN, VALID, Cohort
 from m3h_core.data.tasks import Problem, TaskSpec
 from m3h_core.files import read_saved_json, write_json
 
@@ -165,17 +165,22 @@ class Calibrator:
         tasks: Sequence[TaskSpec],
         predictions: Mapping[str, np.ndarray],
         coverage: float = 0.9,
+        rows: np.ndarray | None = None,
     ) -> Calibrator:
         """Fit on predictions {task: [N], or [N, C] for multiclass and clustering} of every row of
         the cohort.
 
         The map and the coverage are fitted on the labelled rows of the calibration split. How the
         width of an interval follows the prediction is fitted on those of the validation split, and
-        an interval is cut at 0 where no label outside of the test split is negative. With fewer
-        than 10 labels in all but one class, or where a map does not pay, the probabilities stay as
-        they are; with fewer than coverage / (1 - coverage) labels (9 at 0.9) the set holds the
-        class always, and the interval is infinite.
+        an interval is cut at 0 where no label outside of the test split is negative. Of a
+        cross-fitted cohort, whose predictions must be those of models that did not see the row's
+        subject, all ``rows`` are read, every row by default; of these the training split says how
+        widths follow the prediction, and the others the coverage of intervals. With fewer than 10
+        labels in all but one class, or where a map does not pay, the probabilities stay as they
+        are; with fewer than coverage / (1 - coverage) labels (9 at 0.9) the set holds the class
+        always, and the interval is infinite.
         """
+        parts = _Rows.of(cohort, rows)
         if not 0 < coverage < 1:
             raise ValueError(f"coverage must lie between 0 and 1, not {coverage}")
         about = {}
@@ -188,7 +193,7 @@ class Calibrator:
                     f"predictions of {task.name!r} have {len(prediction)} rows, the cohort "
                     f"{len(cohort)}"
                 )
-            about[task.name] = _fit_task(cohort, task, prediction, coverage)
+            about[task.name] = _fit_task(cohort, task, prediction, coverage, parts)
         return cls(coverage, about)
 
     def calibrated(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -265,27 +270,47 @@ class Calibrator:
         ]
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Which rows of a cohort are read for what: bool [N] each."""
+
+    classes: np.ndarray
+    intervals: np.ndarray
+    spread: np.ndarray
+    known: np.ndarray
+
+    @classmethod
+    def of(cls, cohort: Cohort, rows: np.ndarray | None) -> _Rows:
+        if cohort.fold is None:
+            calibration = cohort.split == CALIBRATION
+            return cls(calibration, calibration, cohort.split == VALID, known=cohort.split != TEST)
+        is_read = np.isin(np.arange(len(cohort)), np.arange(len(cohort)) if rows is None else rows)
+        is_train = cohort.split == TRAIN
+        return cls(is_read, is_read & ~is_train, is_read & is_train, known=is_read)
+
+
 def _fit_task(
-    cohort: Cohort, task: TaskSpec, prediction: np.ndarray, coverage: float
+    cohort: Cohort, task: TaskSpec, prediction: np.ndarray, coverage: float, parts: _Rows
 ) -> TaskCalibration:
     """Fit on the predictions of every row of the cohort."""
     labelled = np.asarray(cohort.labelled.get(task.name, np.zeros(len(cohort), dtype=bool)))
     labels = np.asarray(cohort.labels.get(task.name, labelled), dtype=np.float64)
 
-    def select(split: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows = np.flatnonzero(labelled & (cohort.split == split))
+    def select(part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows = np.flatnonzero(labelled & part)
         checked = _check_prediction(task.name, task.problem, task.n_outputs, prediction[rows])
         return rows, labels[rows], checked
 
-    rows, target, predicted = select(CALIBRATION)
     if task.problem == "clustering":
         return TaskCalibration(task.problem)
     if task.problem != "regression":
+        rows, target, predicted = select(parts.classes)
         return TaskCalibration.of_classes(task, target, predicted, coverage, cohort.subjects[rows])
-    _, valid_target, valid_predicted = select(VALID)
-    lowest = find_lowest(labels[labelled & (cohort.split != TEST)])
-    centre = _raise_to(lowest, valid_predicted)
-    spread = fit_spread(centre, np.abs(valid_target - centre))
+    _, target, predicted = select(parts.intervals)
+    _, spread_target, spread_predicted = select(parts.spread)
+    lowest = find_lowest(labels[labelled & parts.known])
+    centre = _raise_to(lowest, spread_predicted)
+    spread = fit_spread(centre, np.abs(spread_target - centre))
     return TaskCalibration.of_values(target, predicted, coverage, spread, lowest)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -31,6 +31,11 @@ class Cohort:
     ``groups`` {attribute: strings [N]}, for audits only. A row that is not present or not labelled
     may hold anything: it is never read.
 
+    ``fold`` int8 [N], from 0 to K - 1, where the cohort is cross-fitted (see
+    :mod:`m3h_core.data.folds`): K models are trained, each without the samples of its fold, and
+    every sample is judged by the model that did not see its subject. Without it one model is
+    trained, and the test split is judged.
+
     >>> cohort = Cohort(
     ...     sample_ids=["a", "b"], split=np.array([0, 3]),
     ...     embeddings={"tabular": np.zeros((2, 4))}, present={"tabular": np.array([True, False])},
@@ -47,6 +52,7 @@ class Cohort:
     labelled: Mapping[str, np.ndarray]
     subject_ids: Sequence[str] | None = None
     groups: Mapping[str, Sequence[str]] | None = None
+    fold: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.sample_ids)
@@ -85,6 +91,10 @@ class Cohort:
             _check_length("subject_ids", self.subject_ids, n)
         for key, values in (self.groups or {}).items():
             _check_length(f"groups[{key!r}]", values, n)
+        if self.fold is not None:
+            _check_length("fold", self.fold, n)
+            if n and np.min(self.fold) < 0:
+                raise ValueError("fold must be 0 or more")
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -100,8 +110,32 @@ class Cohort:
         return {name: int(values.shape[1]) for name, values in self.embeddings.items()}
 
     def rows(self, split: int) -> np.ndarray:
-        """Row numbers [n] of one split."""
+        """Row numbers [n] of one split; of the test split all where the cohort is cross-fitted,
+        since each is predicted by a model that did not see its subject.
+        """
+        if split == TEST and self.fold is not None:
+            return np.arange(len(self))
         return np.flatnonzero(self.split == split)
+
+    @property
+    def n_folds(self) -> int:
+        """How many models are trained; 1 where the cohort is not cross-fitted."""
+        if self.fold is None:
+            return 1
+        return int(np.max(self.fold, initial=0)) + 1
+
+    def rows_of_fold(self, fold: int) -> np.ndarray:
+        """Row numbers [n] that are judged by the fold's model: without folds the test split."""
+        return self.rows(TEST) if self.fold is None else np.flatnonzero(self.fold == fold)
+
+    def for_fold(self, fold: int) -> Cohort:
+        """The cohort as the fold's model sees it: its fold is the test split; of the others the
+        validation split stays, and all else is trained on. Without folds it is itself.
+        """
+        if self.fold is None:
+            return self
+        split = np.where(self.split == VALID, VALID, TRAIN)
+        return replace(self, split=np.where(self.fold == fold, TEST, split), fold=None)
 
     def take(self, rows: np.ndarray) -> Cohort:
         """The samples ``rows`` [n] alone, in that order."""
@@ -121,6 +155,7 @@ class Cohort:
             labelled=of_each(self.labelled),
             subject_ids=None if self.subject_ids is None else some(self.subject_ids),
             groups={name: some(values) for name, values in (self.groups or {}).items()} or None,
+            fold=None if self.fold is None else self.fold[rows],
         )
 
     def save(self, folder: str | Path) -> None:
@@ -128,6 +163,8 @@ class Cohort:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {"split": self.split}
+        if self.fold is not None:
+            arrays["fold"] = self.fold
         for name in self.embeddings:
             arrays[f"embeddings/{name}"] = np.ascontiguousarray(
                 self.embeddings[name], dtype=np.float32
@@ -168,6 +205,7 @@ class Cohort:
                 labelled={t: arrays.get_tensor(f"labelled/{t}") for t in about["tasks"]},
                 subject_ids=about["subject_ids"],
                 groups=about["groups"] or None,
+                fold=arrays.get_tensor("fold") if "fold" in arrays.keys() else None,  # noqa: SIM118 (it is no dict)
             )
 
 

@@ -1,18 +1,19 @@
 """How much the network counts in an ensemble with boosted trees, task by task.
 
 Each task's prediction is the mean of both members' weighted by the network's share and the trees'
-rest. Half each is hard to beat while labels are few, and what few validation labels prefer is
-noise. So a share is a maximum a posteriori estimate: the validation labels' log likelihood under
-the mixture, and a normal prior around what the other tasks together say, which in turn has a prior
-around one half. A likelihood grows with what labels tell, a rare diagnosis by its positives: no
-count of rows has to be chosen by which to believe them.
+rest. Half each is hard to beat while labels are few, and what few labels prefer is noise. So a
+share is a maximum a posteriori estimate: the log likelihood of labels that no member has seen,
+under the mixture, and a normal prior around what the other tasks together say, which in turn has a
+prior around one half. A likelihood grows with what labels tell, a rare diagnosis by its positives:
+no count of rows has to be chosen by which to believe them.
 
-Shapes: N samples, n labelled validation rows, C classes, S shares that are tried.
+Shapes: N samples, n labelled rows that are read, C classes, K folds, S shares that are tried.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,38 +28,88 @@ _SHARES_S = np.linspace(0, 1, 101)
 _LEAST = 1e-6
 
 
+@dataclass(frozen=True)
+class FittedShares:
+    """The network's shares: ``of_all`` {task: 0 to 1} for new patients and, where the cohort is
+    cross-fitted, ``by_fold`` [K], each from the labels of the other folds alone, for the patients
+    of its own.
+    """
+
+    of_all: Mapping[str, float]
+    by_fold: tuple[Mapping[str, float], ...]
+
+    @classmethod
+    def fit(
+        cls,
+        cohort: Cohort,
+        tasks: Sequence[TaskSpec],
+        network: Mapping[str, np.ndarray],
+        trees: Mapping[str, np.ndarray],
+    ) -> FittedShares:
+        """Fit on predictions {task: [N] or [N, C]} of every row that no model made of its own
+        training rows: those of the validation split or, of a cross-fitted cohort, all.
+        """
+        if cohort.fold is None:
+            return cls(fit_network_shares(cohort, tasks, network, trees, cohort.rows(VALID)), ())
+        everyone = fit_network_shares(cohort, tasks, network, trees, np.arange(len(cohort)))
+        by_fold = []
+        for fold in range(cohort.n_folds):
+            others = np.flatnonzero(cohort.fold != fold)
+            by_fold.append(fit_network_shares(cohort, tasks, network, trees, others))
+        return cls(everyone, tuple(by_fold))
+
+    def mix_unseen(
+        self,
+        network: Mapping[str, np.ndarray],
+        trees: Mapping[str, np.ndarray],
+        fold: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        """Both members' predictions of every row, mixed by the shares of the row's fold [N]."""
+        if not self.by_fold:
+            return mix_predictions(network, trees, self.of_all)
+        mixed = {name: np.array(values) for name, values in network.items()}
+        for at, shares in enumerate(self.by_fold):
+            of_fold = mix_predictions(network, trees, shares)
+            for name, values in of_fold.items():
+                mixed[name][fold == at] = values[fold == at]
+        return mixed
+
+
 def fit_network_shares(
     cohort: Cohort,
     tasks: Sequence[TaskSpec],
     network: Mapping[str, np.ndarray],
     trees: Mapping[str, np.ndarray],
+    rows: np.ndarray,
 ) -> dict[str, float]:
     """The network's share, from 0 to 1, of each task: 1 where the trees have no prediction.
 
     ``network`` and ``trees`` hold predictions {task: [N], or [N, C]} of every row of the cohort, as
-    ``predict`` returns them; read are the labelled rows of the validation split, which neither
-    member was fitted on.
+    ``predict`` returns them; read are the labelled ones of ``rows`` [n], which neither member may
+    have been fitted on.
 
     >>> y_true = np.random.default_rng(0).normal(size=2000)
     >>> labels = {"stay": y_true}
     >>> labelled = {"stay": np.arange(2000) < 20}
     >>> ids = [str(row) for row in range(2000)]
+    >>> everyone = np.arange(2000)
     >>> few = Cohort(ids, np.full(2000, VALID), {}, {}, labels, labelled)
     >>> stay = TaskSpec("stay", "regression", unit="days")
-    >>> fit_network_shares(few, [stay], {"stay": np.zeros(2000)}, {"stay": y_true / 2})
+    >>> members = {"stay": np.zeros(2000)}, {"stay": y_true / 2}
+    >>> fit_network_shares(few, [stay], *members, everyone)
     {'stay': 0.38}
     >>> many = Cohort(ids, np.full(2000, VALID), {}, {}, labels, {"stay": np.ones(2000, bool)})
-    >>> fit_network_shares(many, [stay], {"stay": np.zeros(2000)}, {"stay": y_true / 2})
+    >>> fit_network_shares(many, [stay], *members, everyone)
     {'stay': 0.0}
     """
     losses = {}
     for task in tasks:
         if task.name not in trees:
             continue
-        rows = np.flatnonzero(cohort.labelled[task.name] & (cohort.split == VALID))
-        y_true = np.asarray(cohort.labels[task.name], dtype=np.float64)[rows]
-        of_network = np.asarray(network[task.name])[rows]
-        of_trees = np.asarray(trees[task.name])[rows]
+        labelled = rows[np.asarray(cohort.labelled[task.name])[rows]]
+        y_true = np.asarray(cohort.labels[task.name], dtype=np.float64)[labelled]
+        of_network = np.asarray(network[task.name])[labelled]
+        of_trees = np.asarray(trees[task.name])[labelled]
         losses[task.name] = _compute_losses(task, y_true, of_network, of_trees)
     total_S = sum(losses.values(), np.zeros(len(_SHARES_S)))
     shares = {task.name: 1.0 for task in tasks}

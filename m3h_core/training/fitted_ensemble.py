@@ -1,28 +1,32 @@
-"""The model that is shipped: a network that learns all tasks jointly, and boosted trees, as one.
+"""The model that is shipped: networks that learn all tasks jointly, and boosted trees, as one.
 
-Unlike learners err unlike: their mean predicts better than either. The network is itself a mixture
+Unlike learners err unlike: their mean predicts better than either. So do models that were trained
+on other parts of the patients, the folds of a cross-fitted cohort. The network is itself a mixture
 with a ridge regression (m3h_core/ensemble/mixing.py), which is folded into it.
 
-Shapes: N samples, C classes or clusters, T tasks.
+Shapes: N samples, C classes or clusters, K folds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from m3h_core.data.cohort import TEST, Cohort
+from m3h_core.data.folds import assign_folds
 from m3h_core.data.tasks import TaskSpec
-from m3h_core.ensemble.shares import fit_network_shares, mix_predictions
+from m3h_core.ensemble.fold_models import FoldModels
+from m3h_core.ensemble.shares import FittedShares, mix_predictions
 from m3h_core.ensemble.trees import TreeModels
 from m3h_core.files import read_saved_json, write_json
 from m3h_core.metrics import Score, evaluate_predictions
 from m3h_core.training.fitted import FittedModel
 
-_FORMAT = 1
+# Format 1 had one network and its trees, of no fold.
+_FORMAT = 2
+_READABLE = (1, _FORMAT)
 _ABOUT = "ensemble.json"
 _NETWORK = "network"
 _TREES = "trees"
@@ -30,51 +34,67 @@ _TREES = "trees"
 
 @dataclass(frozen=True)
 class EnsembleModel:
-    """A network and boosted trees of the same tasks: predicts, scores itself, is saved and loaded
-    as a `FittedModel` is.
+    """Networks and boosted trees of the same tasks, one of each a fold: predicts, scores itself, is
+    saved and loaded as a `FittedModel` is.
 
-    ``shares`` {task: 0 to 1} says how much of a task's prediction is the network's. A task without
-    trees, such as clustering, is the network's alone.
+    ``shares`` say how much of a task's prediction is the network's. A task without trees, such as
+    clustering, is the network's alone.
     """
 
-    network: FittedModel
-    trees: TreeModels
-    shares: Mapping[str, float]
+    network: FoldModels[FittedModel]
+    trees: FoldModels[TreeModels]
+    shares: FittedShares
 
     @classmethod
-    def combine(cls, network: FittedModel, trees: TreeModels, cohort: Cohort) -> EnsembleModel:
-        """Both as one model, with the shares that the cohort's validation split bears out."""
-        shares = fit_network_shares(
-            cohort, network.tasks, network.predict(cohort), trees.predict(cohort)
-        )
-        return cls(network, trees, shares)
+    def combine(
+        cls, network: FoldModels[FittedModel], trees: FoldModels[TreeModels], cohort: Cohort
+    ) -> EnsembleModel:
+        """Both as one model, with the shares that the cohort's labels bear out."""
+        members = network.predict_unseen(cohort), trees.predict_unseen(cohort)
+        return cls(network, trees, FittedShares.fit(cohort, network.tasks, *members))
 
     @property
     def tasks(self) -> tuple[TaskSpec, ...]:
         """The tasks; a clustering task has the number of clusters that was chosen."""
         return self.network.tasks
 
+    @property
+    def n_folds(self) -> int:
+        """How many folds the cohort had that it was trained on; 1 where it was judged on a test
+        split.
+        """
+        return len(self.network.models)
+
     def predict(self, cohort: Cohort) -> dict[str, np.ndarray]:
         """Predictions of every row of a cohort, float64 {task: [N], or [N, C] for multiclass and
-        clustering}.
+        clustering}: for samples of new subjects.
 
         As :meth:`FittedModel.predict`; raises ValueError as both members do, and ImportError where
         LightGBM is not installed.
         """
-        return mix_predictions(
-            self.network.predict(cohort), self.trees.predict(cohort), self.shares
-        )
+        members = self.network.predict(cohort), self.trees.predict(cohort)
+        return mix_predictions(*members, self.shares.of_all)
+
+    def predict_unseen(self, cohort: Cohort) -> dict[str, np.ndarray]:
+        """As :meth:`predict`, but each row by the models and shares that did not see its subject:
+        what the model is judged by.
+
+        Of a model without folds that is true of the rows of its test split alone.
+        """
+        members = self.network.predict_unseen(cohort), self.trees.predict_unseen(cohort)
+        fold = assign_folds(cohort.subjects, self.n_folds)
+        return self.shares.mix_unseen(*members, fold)
 
     def distances(self, cohort: Cohort) -> dict[str, np.ndarray]:
-        """How far every row lies from the centres of each clustering task: the network's."""
-        return self.network.distances(cohort)
+        """How far every row lies from the centres of each clustering task: the first network's."""
+        return self.network.models[0].distances(cohort)
 
     def evaluate(
         self, cohort: Cohort, split: int = TEST, n_bootstrap: int = 1000
     ) -> dict[str, Score]:
         """The score of each task on one split; see :func:`m3h_core.evaluate_predictions`."""
         return evaluate_predictions(
-            cohort, self.tasks, self.predict(cohort), split=split, n_bootstrap=n_bootstrap
+            cohort, self.tasks, self.predict_unseen(cohort), split=split, n_bootstrap=n_bootstrap
         )
 
     def save(self, folder: str | Path) -> None:
@@ -84,15 +104,32 @@ class EnsembleModel:
         folder = Path(folder)
         self.network.save(folder / _NETWORK)
         self.trees.save(folder / _TREES)
-        write_json(folder / _ABOUT, {"format": _FORMAT, "shares": dict(self.shares)})
+        write_json(
+            folder / _ABOUT,
+            {
+                "format": _FORMAT,
+                "shares": dict(self.shares.of_all),
+                "shares by fold": list(map(dict, self.shares.by_fold)),
+            },
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> EnsembleModel:
         """Read what :meth:`save` wrote; no code is run from the files."""
         folder = Path(folder)
-        about = read_saved_json(folder / _ABOUT, "ensemble", [_FORMAT])
+        about = read_saved_json(folder / _ABOUT, "ensemble", _READABLE)
+        network = folder / _NETWORK
+        trees = folder / _TREES
+        if about["format"] == _FORMAT:
+            return cls(
+                FoldModels.load(network, FittedModel.load),
+                FoldModels.load(trees, TreeModels.load),
+                FittedShares(about["shares"], tuple(about["shares by fold"])),
+            )
         return cls(
-            FittedModel.load(folder / _NETWORK), TreeModels.load(folder / _TREES), about["shares"]
+            FoldModels((FittedModel.load(network),)),
+            FoldModels((TreeModels.load(trees),)),
+            FittedShares(about["shares"], ()),
         )
 
 

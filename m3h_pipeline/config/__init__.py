@@ -10,6 +10,7 @@ from m3h_pipeline.config.data import (
 from m3h_pipeline.config.launching import LauncherConfig
 from m3h_pipeline.config.modelling import (
     EmbeddingConfig,
+    EvaluationConfig,
     ModalitiesConfig,
     ModelConfig,
     TimConfig,
@@ -45,6 +46,7 @@ __all__ = [
     "CohortConfig",
     "Config",
     "EmbeddingConfig",
+    "EvaluationConfig",
     "GateConfig",
     "LauncherConfig",
     "ModalitiesConfig",

@@ -113,6 +113,18 @@ class TrainingConfig(Section):
     """How often a set or an interval of the model is to hold the truth."""
 
 
+class EvaluationConfig(Section):
+    """Which patients the model is judged by."""
+
+    folds: int = Field(3, ge=0, le=20)
+    """All: so many models are trained, each without one part of the patients, which it is then
+    judged by, and the mean of them is shipped. Below 2: one model, judged on the test split. So is
+    a cohort whose split the data gives, or which holds out its last months.
+    """
+    most_to_cross_fit: int = Field(20_000, ge=0)
+    """Of more samples than these one model is trained: their test split says enough."""
+
+
 class TimConfig(Section):
     """Task interaction: which task helps which, measured how and at what cost."""
 

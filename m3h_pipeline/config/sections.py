@@ -6,6 +6,7 @@ from m3h_pipeline.config.data import CohortConfig, RetentionConfig, SourceConfig
 from m3h_pipeline.config.launching import LauncherConfig
 from m3h_pipeline.config.modelling import (
     EmbeddingConfig,
+    EvaluationConfig,
     ModalitiesConfig,
     ModelConfig,
     TimConfig,
@@ -29,6 +30,7 @@ class Config(Section):
     embedding: EmbeddingConfig = EmbeddingConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     tim: TimConfig = TimConfig()
     modalities: ModalitiesConfig = ModalitiesConfig()
     launcher: LauncherConfig = LauncherConfig()

@@ -20,6 +20,7 @@ from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.defs.schedules import freshness_policy, load_settings
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.evaluation.scores import load_calibrator
 from m3h_pipeline.features.items import MODALITIES, is_given
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.registry import tracking
@@ -33,7 +34,7 @@ from m3h_pipeline.registry.gate.advice import select_rejecting
 from m3h_pipeline.registry.notify import notify
 from m3h_pipeline.sources.tasks_file import read_tasks
 from m3h_pipeline.state.data_files import read_json, write_json
-from m3h_pipeline.state.layout import PREDICTIONS, SINGLE_TASK
+from m3h_pipeline.state.layout import CALIBRATION, PREDICTIONS, SINGLE_TASK
 from m3h_pipeline.state.steps import Step, code_version
 
 CODE = code_version(
@@ -173,7 +174,7 @@ def _register(
             training=joint.key,
             model=ensemble.folder / "model",
             embedders={name: step.folder / "embedder" for name, step in embedded.items()},
-            calibration=ensemble.folder / "calibration",
+            calibration=ensemble.folder / CALIBRATION,
             reference=to / REFERENCE,
             features=_features(inputs),
             given=[modality for modality in MODALITIES if is_given(modality, inputs.folder)],
@@ -228,12 +229,13 @@ def _judge(
         from mlflow import MlflowClient
         from safetensors.numpy import load_file
 
-        from m3h_core import Calibrator, Cohort
+        from m3h_core import Cohort
         from m3h_pipeline.registry.gate import judge
         from m3h_pipeline.registry.tags import ANCHOR, CHAMPION
         from m3h_pipeline.registry.verdicts import record_verdict
         from m3h_pipeline.registry.versions import RegistryState
 
+        judged = Cohort.load(cohort.folder)
         aliases = RegistryState.fetch(MlflowClient()).aliases
         champion = aliases.get(CHAMPION)
         anchor = aliases.get(ANCHOR)
@@ -243,10 +245,10 @@ def _judge(
                 context, workspace, launcher, candidate, holder, to, is_anchor=holder != champion
             )
         verdict = judge(
-            Cohort.load(cohort.folder),
+            judged,
             read_tasks(cohort.folder),
             load_file(ensemble.folder / PREDICTIONS),
-            Calibrator.load(ensemble.folder / "calibration"),
+            load_calibrator(ensemble.folder, judged),
             applied.get(champion),
             config,
             anchor=applied.get(anchor),
@@ -318,8 +320,8 @@ def _apply(
     folder = to / f"version-{holder}"
     folder.mkdir(exist_ok=True)
     try:
-        launcher.run(context, "champion", job, folder)
-        return ReferenceModel(holder, load_file(folder / FILE))
+        facts = launcher.run(context, "champion", job, folder)
+        return ReferenceModel(holder, load_file(folder / FILE), has_folds=facts["folds"] > 1)
     except InputError as error:
         context.log.warning(f"version {holder} could not be applied: {error}")
     except Exception as error:

@@ -17,7 +17,7 @@ from m3h_pipeline.registry import tracking
 from m3h_pipeline.sources.tasks_file import read_tasks
 from m3h_pipeline.state.steps import Step, code_version
 
-COHORT_CODE = code_version("m3h_core.data.cohort", "m3h_pipeline.features")
+COHORT_CODE = code_version("m3h_core.data.cohort", "m3h_core.data.folds", "m3h_pipeline.features")
 CODE = code_version("m3h_core", "m3h_pipeline.jobs.train")
 # The step of the models that are trained on subsets of the modalities.
 SUBSETS = "modalities"
@@ -63,11 +63,19 @@ def cohort(
 
     embedded = by_modality(embeddings)
     folders = {modality: step.folder for modality, step in embedded.items()}
+    evaluation = workspace.config.evaluation
     step = workspace.produce(
         context,
         "cohort",
-        [COHORT_CODE, *embedded.values(), valid_samples, valid_labels],
-        lambda to: write_cohort(valid_samples.folder, valid_labels.folder, folders, to),
+        [COHORT_CODE, evaluation.model_dump(), *embedded.values(), valid_samples, valid_labels],
+        lambda to: write_cohort(
+            valid_samples.folder,
+            valid_labels.folder,
+            folders,
+            to,
+            evaluation.folds,
+            evaluation.most_to_cross_fit,
+        ),
     )
     return to_materialization(step, step.info)
 

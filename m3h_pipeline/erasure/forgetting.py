@@ -136,7 +136,8 @@ def count_samples(out: Path, subject_id: str) -> dict[str, int]:
 
 
 def _models_that_saw(out: Path, subject_id: str, versions: Sequence[Any]) -> list[dict[str, Any]]:
-    """Registered versions whose training, validation or calibration split held the subject.
+    """Registered versions whose training, validation or calibration split held the subject, or
+    any part of a cross-fitted cohort.
 
     ``certain`` is False where the cohort that a version learned from is no longer there.
     """
@@ -148,7 +149,8 @@ def _models_that_saw(out: Path, subject_id: str, versions: Sequence[Any]) -> lis
         if certain:
             cohort = Cohort.load(folder)
             subjects = cohort.subject_ids if cohort.subject_ids is not None else cohort.sample_ids
-            if subject_id not in np.asarray(subjects)[cohort.split != TEST]:
+            is_seen = (cohort.split != TEST) | (cohort.fold is not None)
+            if subject_id not in np.asarray(subjects)[is_seen]:
                 continue
         models.append(
             {"version": version.version, "aliases": list(version.aliases), "certain": certain}

@@ -1,4 +1,4 @@
-"""Calibration bins, operating points and thresholds of one task, on the test split."""
+"""Calibration bins, operating points and thresholds of one task."""
 
 from __future__ import annotations
 

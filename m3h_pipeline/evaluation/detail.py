@@ -1,5 +1,5 @@
-"""detail.json: what stands behind the one number of a task, and behind the model's, on the test
-split.
+"""detail.json: what stands behind the one number of a task, and behind the model's, on the samples
+that it is judged by.
 
 Curves and thresholds of each task, subgroups, what each modality adds, and whether there are
 phenotypes. Groups of fewer than 10 patients are nowhere described. Intervals are 95%: of scores
@@ -39,17 +39,17 @@ def describe_detail(
 
     ``predictions`` are the model's for every row of the cohort, ``calibrated`` the same after
     calibration; ``retrained``: those of models trained on subsets of the modalities, named as the
-    job "train" does. Curves, subgroups and modalities hold the tasks that have enough test labels
-    to be claimed.
+    job "train" does. Curves, subgroups and modalities hold the tasks that have enough labels to
+    be claimed.
     """
     from m3h_core.metrics import Resamples
 
     phenotypes = [
-        describe_phenotypes(cohort, task, predictions[task.name], tasks)
+        describe_phenotypes(cohort.for_fold(0), task, predictions[task.name], tasks)
         for task in tasks
         if task.problem == "clustering" and explain_no_claim(cohort, task) is None
     ]
-    # From here on only the test split is looked at.
+    # From here on only what is judged is looked at.
     rows = cohort.rows(TEST)
     cohort = cohort.take(rows)
     predictions = _take_rows(predictions, rows)

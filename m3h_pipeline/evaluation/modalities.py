@@ -1,4 +1,4 @@
-"""What each modality adds to the model, on the test split."""
+"""What each modality adds to the model, on the samples that it is judged by."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def describe_modalities(
     if len(modalities) < 2 or not classified:
         return None
     masked = [_mask_modalities(cohort, subset) for subset in subsets]
-    predictions = [model.predict(part) for part in masked]
+    predictions = [model.predict_unseen(part) for part in masked]
     values, replicates = score_variants(masked, tasks, predictions, draws)
     rows = []
     for at, subset in enumerate(subsets):

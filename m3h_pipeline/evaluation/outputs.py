@@ -12,7 +12,7 @@ import polars as pl
 from m3h_pipeline.evaluation import claims
 from m3h_pipeline.evaluation.detail import describe_detail
 from m3h_pipeline.evaluation.quality import compare_arms
-from m3h_pipeline.evaluation.scores import Predictions
+from m3h_pipeline.evaluation.scores import Predictions, load_calibrator
 from m3h_pipeline.evaluation.trust import describe_trust
 from m3h_pipeline.sources.tasks_file import read_tasks
 from m3h_pipeline.state.data_files import write_json
@@ -39,7 +39,7 @@ def write_quality(
     """
     from safetensors.numpy import load_file
 
-    from m3h_core import Calibrator, Cohort, load_model
+    from m3h_core import Cohort, EnsembleModel
 
     loaded = Cohort.load(cohort)
     tasks = read_tasks(cohort)
@@ -50,13 +50,13 @@ def write_quality(
         loaded, tasks, predictions, snapshot=snapshot, bootstrap=bootstrap
     )
     write_json(to / "metrics.json", metrics)
-    calibrator = Calibrator.load(arms["ensemble"] / "calibration")
+    calibrator = load_calibrator(arms["ensemble"], loaded)
     trusted = describe_trust(loaded, tasks, shipped, calibrator)
     write_json(to / "trust.json", {"coverage": calibrator.coverage, "tasks": trusted})
     calibrated = calibrator.calibrated(
         {name: values for name, values in shipped.items() if name in calibrator.about}
     )
-    model = load_model(arms["ensemble"] / "model")
+    model = EnsembleModel.load(arms["ensemble"] / "model")
     retrained = load_file(subsets / PREDICTIONS) if subsets else None
     detail = describe_detail(loaded, tasks, shipped, {**shipped, **calibrated}, model, retrained)
     write_json(to / "detail.json", {"comparisons": comparisons, **detail})
@@ -68,7 +68,14 @@ def write_quality(
 def _to_long_form(
     cohort: Cohort, tasks: Sequence[TaskSpec], predictions: Predictions
 ) -> pl.DataFrame:
-    """A row a sample, task and class: sample_id, task, class, prediction, target, split."""
+    """One row per sample, task and class: sample_id, task, class, prediction, target, split, fold.
+
+    Where the cohort is cross-fitted, a prediction is that of the model of the sample's fold, which
+    did not see its patient; else the fold is null.
+    """
+    fold = pl.Series(
+        "fold", [None] * len(cohort) if cohort.fold is None else cohort.fold, dtype=pl.Int8
+    )
     parts = []
     for task in tasks:
         target = np.full(len(cohort), np.nan)
@@ -83,6 +90,7 @@ def _to_long_form(
                     "prediction": np.asarray(values, dtype=np.float64),
                     "target": target,
                     "split": cohort.split,
+                    "fold": fold,
                 }
             )
             parts.append(part.with_columns(pl.col("target").fill_nan(None)))

@@ -35,7 +35,8 @@ def describe_phenotypes(
     """Whether the clusters are phenotypes; and if so, what is more or less frequent in each than
     outside, on the test split.
 
-    ``cohort`` is the whole: k-means and the nulls learn from the training split.
+    ``cohort`` is the whole, as the model that clusters it saw it: k-means and the nulls learn from
+    the training split.
     """
     from m3h_core.cluster_evidence import judge_clusters
     from m3h_core.clusters import cluster_enrichment

@@ -1,5 +1,5 @@
 """metrics.json: the model that is shipped, the same mixture with single-task networks, the joint
-network and the trees alone, scored on the same test samples.
+network and the trees alone, scored on the same samples.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def compare_arms(
     """The content of metrics.json, and what it comes to: the ``comparisons`` of detail.json.
 
     ``predictions``: {"ensemble" | "joint" | "single_task" | "trees": {task: [N] or [N, classes]}},
-    "ensemble" of the shipped model. Intervals are 95%, from resampling the test split's subjects; a
-    difference is shipped minus the other on the same resamples, and so is the mean of the
-    differences. A task with too few test labels to be scored is not claimed: its values are null
+    "ensemble" of the shipped model. Intervals are 95%, from resampling the subjects that are
+    judged; a difference is shipped minus the other on the same resamples, and so is the mean of the
+    differences. A task with too few labels to be scored is not claimed: its values are null
     and ``reason`` says why.
     """
     from m3h_core.data.cohort import TEST
@@ -113,7 +113,7 @@ def _describe_task(
         "positives": hide_small_count(_count_positives(cohort, task)),
         "claimed": reason is None,
         "reason": reason,
-        "evaluation": "test",
+        "evaluation": "test" if cohort.fold is None else "cross-fitted",
     }
     for name, value in (values | differences).items():
         record[name] = None if reason else round_value(value)

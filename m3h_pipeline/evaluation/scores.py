@@ -5,15 +5,17 @@ comparison of two variants on the same resamples.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from m3h_core.data.cohort import TEST
+from m3h_pipeline.state.layout import CALIBRATION, FOLD_CALIBRATION
 from m3h_pipeline.wording import MIN_GROUP_SIZE
 
 if TYPE_CHECKING:
-    from m3h_core import Cohort, TaskSpec
+    from m3h_core import Calibrator, Cohort, FoldCalibrators, TaskSpec
     from m3h_core.metrics import Resamples
 
 Predictions = Mapping[str, np.ndarray]
@@ -33,16 +35,35 @@ def hide_small_count(count: int | None) -> int | None:
 
 
 def select_test_labels(cohort: Cohort, task: TaskSpec) -> np.ndarray:
-    """The labels of a task on the test split."""
-    mask = cohort.labelled[task.name] & (cohort.split == TEST)
-    return np.asarray(cohort.labels[task.name])[mask]
+    """The labels of a task that the model is judged by."""
+    return np.asarray(cohort.labels[task.name])[find_judged_rows(cohort, task)]
+
+
+def find_judged_rows(cohort: Cohort, task: TaskSpec) -> np.ndarray:
+    """The row numbers [n] that a task is judged by: the labelled ones that the model did not see;
+    of a clustering task all that its one model did not see.
+    """
+    if task.problem == "clustering":
+        return cohort.rows_of_fold(0)
+    rows = cohort.rows(TEST)
+    return rows[np.asarray(cohort.labelled[task.name])[rows]]
+
+
+def load_calibrator(ensemble: Path, cohort: Cohort) -> Calibrator | FoldCalibrators:
+    """What calibrates the predictions of the cohort's rows that are judged, from the folder of the
+    step `ensemble_model`: it has not read their labels.
+    """
+    from m3h_core import Calibrator, FoldCalibrators
+
+    if cohort.fold is None:
+        return Calibrator.load(ensemble / CALIBRATION)
+    return FoldCalibrators.load(ensemble / FOLD_CALIBRATION, cohort)
 
 
 def explain_no_claim(cohort: Cohort, task: TaskSpec) -> str | None:
     """Why nothing can be claimed of a task, or None where it can."""
     if task.problem == "clustering":
-        n_samples = int((cohort.split == TEST).sum())
-        if n_samples < MIN_SAMPLES_TO_SCORE:
+        if len(find_judged_rows(cohort, task)) < MIN_SAMPLES_TO_SCORE:
             return f"fewer than {MIN_SAMPLES_TO_SCORE} test samples"
         return None
     labels = select_test_labels(cohort, task)

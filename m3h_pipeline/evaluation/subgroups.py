@@ -1,4 +1,4 @@
-"""Each group of the audit columns against everybody else, on the test split."""
+"""Each group of the audit columns against everybody else, on the samples that are judged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""trust.json: whether the joint model's scores can be trusted, on the test split."""
+"""trust.json: whether the model's scores can be trusted, on the samples that it is judged by."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from m3h_pipeline.evaluation.scores import (
     Predictions,
     count_patients,
     explain_no_claim,
+    find_judged_rows,
     round_value,
 )
 from m3h_pipeline.wording import MIN_GROUP_SIZE
 
 if TYPE_CHECKING:
-    from m3h_core import Calibrator, Cohort, TaskSpec
+    from m3h_core import Calibrator, Cohort, FoldCalibrators, TaskSpec
 
 
 def describe_trust(
     cohort: Cohort,
     tasks: Sequence[TaskSpec],
     predictions: Predictions,
-    calibrator: Calibrator,
+    calibrator: Calibrator | FoldCalibrators,
 ) -> list[dict[str, Any]]:
-    """A record a task that has enough labels on the test split.
+    """A record a task that has enough labels to be judged.
 
     ``error``: the expected calibration error of its probabilities as predicted and ``calibrated``
     (with few rows above 0 even for a perfect model); ``coverage``: how often sets or intervals held
@@ -76,7 +77,7 @@ def _describe_coverage(cohort: Cohort, task: TaskSpec, regions: np.ndarray) -> d
     """How often a task's sets or intervals held the truth."""
     from m3h_core import ObservedCoverage
 
-    rows = np.flatnonzero(cohort.labelled[task.name] & (cohort.split == TEST))
+    rows = find_judged_rows(cohort, task)
     y_true = np.asarray(cohort.labels[task.name])[rows]
     coverage = ObservedCoverage.of(task, y_true, regions[rows], cohort.subjects[rows])
     is_positive = y_true == 1
@@ -104,7 +105,7 @@ def _describe_thirds(
     """
     from m3h_core import ObservedCoverage
 
-    rows = np.flatnonzero(cohort.labelled[task.name] & (cohort.split == TEST))
+    rows = find_judged_rows(cohort, task)
     rows = rows[np.argsort(np.asarray(prediction)[rows], kind="stable")]
     y_true = np.asarray(cohort.labels[task.name])
     records: list[dict[str, Any] | None] = []

@@ -12,14 +12,24 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load_file
 
-from m3h_core import Cohort
+from m3h_core import Cohort, with_folds
+from m3h_pipeline.sources.splits import split_of
 from m3h_pipeline.sources.tasks_file import read_tasks
 
 
 def write_cohort(
-    samples: Path, labels: Path, embeddings: Mapping[str, Path], to: Path
+    samples: Path,
+    labels: Path,
+    embeddings: Mapping[str, Path],
+    to: Path,
+    folds: int = 0,
+    most_to_cross_fit: int = 0,
 ) -> dict[str, Any]:
     """Write the cohort and ``tasks.json`` into ``to``; return counts.
+
+    It is cross-fitted in ``folds`` where there are 2 or more, unless it has more samples than
+    ``most_to_cross_fit``, or its split is not the one that a hash of the subject decides: one that
+    the data gives, or that holds out the last months, is there to be judged by.
 
     ``samples`` and ``labels`` are folders of the validated tables (with ``columns.json`` and
     ``tasks.json``), ``embeddings`` the folders of the embedding jobs, whose rows lie in the order
@@ -43,6 +53,8 @@ def write_cohort(
         subject_ids=frame["subject_id"].to_list(),
         groups={name: frame[name].cast(pl.String).fill_null("unknown").to_list() for name in audit},
     )
+    if len(cohort) <= most_to_cross_fit and _is_split_by_hash(cohort):
+        cohort = with_folds(cohort, folds)
     cohort.save(to)
     shutil.copy(labels / "tasks.json", to / "tasks.json")
     counts = {
@@ -53,8 +65,14 @@ def write_cohort(
         "samples": len(cohort),
         "subjects": frame["subject_id"].n_unique(),
         **counts,
+        "folds": cohort.n_folds if cohort.fold is not None else "none: judged on the test split",
         "tasks": len(tasks),
     }
+
+
+def _is_split_by_hash(cohort: Cohort) -> bool:
+    split = cohort.split
+    return all(split_of(subject) == split[row] for row, subject in enumerate(cohort.subjects))
 
 
 def _labels(order: pl.Series, label_rows: pl.DataFrame, task: str) -> tuple[np.ndarray, np.ndarray]:

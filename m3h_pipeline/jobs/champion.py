@@ -1,10 +1,11 @@
-"""Predict the test samples of a snapshot with a registered version: its own embedders, its own
-model.
+"""Predict the samples of a snapshot that are judged with a registered version: its own embedders,
+its own model, as far as it did not see their patients.
 
 Configuration: ``mlflow`` {uri, artifacts}, ``version``, ``approved``
 (m3h_pipeline/registry/digests.py), ``inputs`` (folder of the as-of inputs), ``cohort`` (folder),
 ``cache`` (folder of embeddings, which changes no result), ``to``. Writes ``champion.safetensors``:
-{task: [N] or [N, classes]} for every sample of the cohort, NaN outside the test split.
+{task: [N] or [N, classes]} for every sample of the cohort, NaN where it may have seen the patient,
+or where nothing is judged.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry.digests import fetch_approved
 from m3h_pipeline.state.data_files import write_arrays, write_json
 from m3h_pipeline.state.steps import open_scratch_folder
+from m3h_pipeline.wording import pluralize
 
 FILE = "champion.safetensors"
 
@@ -37,21 +39,39 @@ def predict(config: dict[str, Any], log: Log) -> dict[str, Any]:
     inputs = Path(config["inputs"])
     cache = Path(config["cache"])
     cohort = Cohort.load(config["cohort"])
-    rows = cohort.rows(TEST)
     model, embedders = load(version, config["approved"], config["mlflow"], to)
+    rows = find_unseen_rows(cohort, model)
     embeddings = {}
     present = {}
     for name, embedder in embedders.items():
         embedder.cache = cache
-        log(f"version {version}: {name} of {len(rows)} test samples")
+        log(f"version {version}: {name} of {pluralize(len(rows), 'sample')}")
         embeddings[name], present[name] = embedder.transform(_items(name, embedder, inputs, rows))
-    scored = model.predict(replace(cohort.take(rows), embeddings=embeddings, present=present))
+    part = replace(cohort.take(rows), embeddings=embeddings, present=present)
+    scored = model.predict_unseen(part) if isinstance(model, EnsembleModel) else model.predict(part)
     predictions = {}
     for task, values in scored.items():
         predictions[task] = np.full((len(cohort), *values.shape[1:]), np.nan)
         predictions[task][rows] = values
     write_arrays(to / FILE, predictions)
-    return {"version": version, "samples": len(rows), "tasks": len(predictions)}
+    return {
+        "version": version,
+        "samples": len(rows),
+        "tasks": len(predictions),
+        "folds": count_folds(model),
+    }
+
+
+def find_unseen_rows(cohort: Cohort, model: FittedModel | EnsembleModel) -> np.ndarray:
+    """The row numbers [n] that are judged and of which the model has a prediction that did not see
+    the patient: of one without folds those of the test split alone.
+    """
+    return (cohort if count_folds(model) > 1 else replace(cohort, fold=None)).rows(TEST)
+
+
+def count_folds(model: FittedModel | EnsembleModel) -> int:
+    """How many folds the model's cohort had; 1 where it was judged on a test split."""
+    return model.n_folds if isinstance(model, EnsembleModel) else 1
 
 
 def load(

@@ -135,7 +135,8 @@ def main() -> None:
         training = config["training"]
         settings = config["tim"]
         to = Path(config["to"])
-        cohort = Cohort.load(config["cohort"])
+        # Of a cross-fitted cohort as the first fold's models saw it, which are used as they are.
+        cohort = Cohort.load(config["cohort"]).for_fold(0)
         tasks = most_labelled(
             cohort, [TaskSpec.from_dict(record) for record in config["tasks"]], settings["tasks"]
         )
@@ -154,8 +155,8 @@ def main() -> None:
         )
         model_evaluator = evaluator if network == own else evaluator.for_network(own, seeds[:1])
         trained = [
-            Path(config["joint"]) / "model",
-            *(Path(config["single_task"]) / "models" / t.name for t in tasks),
+            Path(config["joint"]) / "model" / "0",
+            *(Path(config["single_task"]) / "models" / task.name / "0" for task in tasks),
         ]
         model_evaluator.reuse(FittedModel.load(folder) for folder in trained)
         record = build_report(evaluator, model_evaluator, settings, log)

@@ -4,8 +4,8 @@ or subsets of the modalities.
 Configuration: ``arm``, ``cohort`` (folder), ``tasks``, ``training`` and ``model`` (sections of
 m3h.toml), ``to``; for the joint model also ``mlflow`` {uri, artifacts, key, name, tags}, for the
 ensemble ``arms`` {arm: folder}. Writes ``predictions.safetensors`` ({task: [N] or [N, classes]} for
-every sample) and the trained models; beside the ensemble
-``calibration/`` and ``single_task.safetensors``.
+every sample, where the cohort is cross-fitted by the model that did not see its patient) and the
+trained models, one a fold; beside the ensemble ``calibration/`` and ``single_task.safetensors``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -22,21 +22,25 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 from safetensors.numpy import load_file
 
-from m3h_core import Calibrator, Cohort, EnsembleModel, FittedModel, TaskSpec, fit, fit_many
+from m3h_core import Calibrator, Cohort, EnsembleModel, FittedModel, FoldCalibrators, TaskSpec
 from m3h_core.data.cohort import proper_subsets
-from m3h_core.ensemble.shares import fit_network_shares, mix_predictions
-from m3h_core.ensemble.trees import TreeModels, fit_trees
+from m3h_core.ensemble.fold_models import FoldModels
+from m3h_core.ensemble.shares import FittedShares
+from m3h_core.ensemble.trees import TreeModels
+from m3h_core.training.cross_fit import cross_fit, cross_fit_many, cross_fit_trees
 from m3h_core.training.trainer import Stopped
 from m3h_pipeline.errors import InputError
+from m3h_pipeline.evaluation.scores import Predictions
 from m3h_pipeline.jobs.curves import CURVES, read_curves
 from m3h_pipeline.jobs.job import FACTS, Log, defer_signals, run_job
 from m3h_pipeline.jobs.progress import Progress, limit_rate
 from m3h_pipeline.jobs.settings import count_workers, fit_config
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.state.data_files import write_arrays, write_json
-from m3h_pipeline.state.layout import PREDICTIONS, SINGLE_TASK
+from m3h_pipeline.state.layout import FOLD_CALIBRATION, PREDICTIONS, SINGLE_TASK
 
 
 @tracking.explain_failures()
@@ -49,7 +53,7 @@ def joint(
     settings = fit_config(config)
     rank = join_processes()
     train = partial(
-        fit, cohort, tasks, settings, resume=to / ".checkpoint", distributed=rank is not None
+        cross_fit, cohort, tasks, settings, resume=to / ".checkpoint", distributed=rank is not None
     )
     if rank:
         with defer_signals() as stop, suppress(Stopped):
@@ -62,25 +66,35 @@ def joint(
     with tracking.start_training_run(run["key"], run["name"], run["tags"]) as active:
         mlflow.log_params({"tasks": len(tasks), "samples": len(cohort), **settings.to_dict()})
         curves = Curves(to / CURVES, active.info.run_id)
-        on_progress = Progress("joint model: epoch", log)
+        progress = _follow_folds(cohort, log)
         show = limit_rate(_LIVE_SECONDS, lambda _: curves.show())
 
-        def on_epoch(state: dict[str, Any]) -> None:
-            curves.add(state)
-            on_progress(state["epoch"] + 1, state["epochs"])
-            show("")
+        def on_epoch(fold: int, state: dict[str, Any]) -> None:
+            progress[fold](state["epoch"] + 1, state["epochs"])
+            if fold == 0:
+                curves.add(state)
+                show("")
 
         try:
             with defer_signals() as stop:
-                model = train(on_epoch=on_epoch, stop=stop)
+                models = train(on_epoch=on_epoch, stop=stop)
         except Stopped:
             log("joint model: stopped; its state is kept, and the next run goes on from there")
             raise
         finally:
             curves.show()
-    model.save(to / "model")
-    write_arrays(to / PREDICTIONS, model.predict(cohort))
-    return {"epochs": len(curves), "mlflow_run": active.info.run_id}
+    models.save(to / "model")
+    write_arrays(to / PREDICTIONS, models.predict_unseen(cohort))
+    return {"epochs": len(curves), "models": cohort.n_folds, "mlflow_run": active.info.run_id}
+
+
+def _follow_folds(cohort: Cohort, log: Log) -> list[Progress]:
+    """What says how far each fold's model is."""
+    n_folds = cohort.n_folds
+    if n_folds == 1:
+        return [Progress("joint model: epoch", log)]
+    names = [f"joint model, fold {fold + 1} of {n_folds}: epoch" for fold in range(n_folds)]
+    return [Progress(name, log) for name in names]
 
 
 def join_processes() -> int | None:
@@ -101,7 +115,7 @@ def single_task(
 ) -> dict[str, Any]:
     """The same network, one model a task: what joint learning is compared with."""
     settings = fit_config(config)
-    models = fit_many(
+    by_task = cross_fit_many(
         cohort,
         [([task], settings) for task in tasks],
         on_progress=Progress("single-task models:", log),
@@ -109,12 +123,12 @@ def single_task(
         workers=count_workers(config),
     )
     predictions = {}
-    for task, model in zip(tasks, models, strict=True):
-        model.save(to / "models" / task.name)
-        predictions |= model.predict(cohort)
+    for task, models in zip(tasks, by_task, strict=True):
+        models.save(to / "models" / task.name)
+        predictions |= models.predict_unseen(cohort)
     write_arrays(to / PREDICTIONS, predictions)
     shutil.rmtree(to / ".chunks")
-    return {"models": len(models)}
+    return {"models": len(by_task) * cohort.n_folds}
 
 
 def modalities(
@@ -141,9 +155,9 @@ def modalities(
                 present={key: cohort.present[key] for key in subset},
             )
             with defer_signals() as stop:
-                network = fit(some, tasks, settings, resume=checkpoint, stop=stop)
+                network = cross_fit(some, tasks, settings, resume=checkpoint, stop=stop)
             boosted = _fit_trees(some, tasks, config, done / f"{name}.trees")
-            write_arrays(file, EnsembleModel.combine(network, boosted, some).predict(some))
+            write_arrays(file, EnsembleModel.combine(network, boosted, some).predict_unseen(some))
         predictions |= {f"{name}/{task}": values for task, values in load_file(file).items()}
     write_arrays(to / PREDICTIONS, predictions)
     shutil.rmtree(done)
@@ -156,9 +170,9 @@ def trees(
     """LightGBM, each task by itself, on the same inputs and splits."""
     models = _fit_trees(cohort, tasks, config, to / ".trees", Progress("boosted trees:", log))
     models.save(to / "models")
-    write_arrays(to / PREDICTIONS, models.predict(cohort))
+    write_arrays(to / PREDICTIONS, models.predict_unseen(cohort))
     shutil.rmtree(to / ".trees")
-    return {"models": len(models.tasks)}
+    return {"models": len(models.tasks) * cohort.n_folds}
 
 
 def _fit_trees(
@@ -167,9 +181,9 @@ def _fit_trees(
     config: dict[str, Any],
     kept: Path,
     on_progress: Callable[[int, int], None] | None = None,
-) -> TreeModels:
+) -> FoldModels[TreeModels]:
     training = config["training"]
-    return fit_trees(
+    return cross_fit_trees(
         cohort,
         tasks,
         rounds=training["tree_rounds"],
@@ -188,21 +202,36 @@ def ensemble(
     """
     folders = {arm: Path(folder) for arm, folder in config["arms"].items()}
     by_arm = {arm: load_file(folder / PREDICTIONS) for arm, folder in folders.items()}
-    network = FittedModel.load(folders["joint"] / "model")
-    trees = TreeModels.load(folders["trees"] / "models")
-    shares = fit_network_shares(cohort, network.tasks, by_arm["joint"], by_arm["trees"])
-    model = EnsembleModel(network, trees, shares)
-    model.save(to / "model")
-    predictions = mix_predictions(by_arm["joint"], by_arm["trees"], shares)
+    network = FoldModels.load(folders["joint"] / "model", FittedModel.load)
+    trees = FoldModels.load(folders["trees"] / "models", TreeModels.load)
+    shares = _fit_shares(cohort, network.tasks, by_arm, "joint")
+    EnsembleModel(network, trees, shares).save(to / "model")
+    predictions = _mix(cohort, by_arm, "joint", shares)
     write_arrays(to / PREDICTIONS, predictions)
     coverage = config["training"]["coverage"]
-    Calibrator.fit(cohort, model.tasks, predictions, coverage).save(to / "calibration")
-    own_shares = fit_network_shares(cohort, tasks, by_arm["single_task"], by_arm["trees"])
-    mixed = mix_predictions(by_arm["single_task"], by_arm["trees"], own_shares)
-    write_arrays(to / SINGLE_TASK, mixed)
-    of_both = [share for name, share in shares.items() if name in by_arm["trees"]]
+    Calibrator.fit(cohort, network.tasks, predictions, coverage).save(to / "calibration")
+    if cohort.fold is not None:
+        unseen = FoldCalibrators.fit(cohort, network.tasks, predictions, coverage)
+        unseen.save(to / FOLD_CALIBRATION)
+    own_shares = _fit_shares(cohort, tasks, by_arm, "single_task")
+    write_arrays(to / SINGLE_TASK, _mix(cohort, by_arm, "single_task", own_shares))
+    of_both = [share for name, share in shares.of_all.items() if name in by_arm["trees"]]
     log(f"ensemble: the network's share is {_describe_shares(of_both)}")
     return {"share of the network": _describe_shares(of_both)}
+
+
+def _fit_shares(
+    cohort: Cohort, tasks: Sequence[TaskSpec], by_arm: Mapping[str, Predictions], arm: str
+) -> FittedShares:
+    return FittedShares.fit(cohort, tasks, by_arm[arm], by_arm["trees"])
+
+
+def _mix(
+    cohort: Cohort, by_arm: Mapping[str, Predictions], arm: str, shares: FittedShares
+) -> dict[str, np.ndarray]:
+    """The predictions of an arm's networks and the trees as one, each row by its own fold."""
+    fold = np.zeros(len(cohort)) if cohort.fold is None else cohort.fold
+    return shares.mix_unseen(by_arm[arm], by_arm["trees"], fold)
 
 
 def _describe_shares(shares: Sequence[float]) -> str:

@@ -16,6 +16,9 @@ LATEST = "latest"
 # that of the ensemble, what the same mixture with single-task networks predicts.
 PREDICTIONS = "predictions.safetensors"
 SINGLE_TASK = "single_task.safetensors"
+CALIBRATION = "calibration"
+# Of a cross-fitted cohort, in the same folder: what calibrates the patients of each fold.
+FOLD_CALIBRATION = "calibration_of_folds"
 _VALID = "valid_"
 
 

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from m3h_core.grouped import effective_count
+from m3h_pipeline.evaluation.scores import find_judged_rows
 from m3h_pipeline.registry.gate.scoring import Predictions
 from m3h_pipeline.registry.gate.verdict import CheckResult, format_first
 from m3h_pipeline.wording import format_number, pluralize
 
 if TYPE_CHECKING:
-    from m3h_core import Calibrator, Cohort, TaskSpec
+    from m3h_core import Calibrator, Cohort, FoldCalibrators, TaskSpec
     from m3h_pipeline.config import GateConfig
 
 _NAME = "calibrated"
@@ -56,7 +57,7 @@ def check_calibration(
     cohort: Cohort,
     tasks: Sequence[TaskSpec],
     candidate: Predictions,
-    calibrator: Calibrator,
+    calibrator: Calibrator | FoldCalibrators,
     config: GateConfig,
 ) -> tuple[CheckResult, list[TaskCalibration]]:
     """The result, and what each task shows."""
@@ -71,7 +72,7 @@ def check_calibration(
         return CheckResult(
             _NAME, False, str(error), advice="look at the log of the training job"
         ), []
-    rows = {task.name: _find_test_rows(cohort, task) for task in supervised}
+    rows = {task.name: find_judged_rows(cohort, task) for task in supervised}
     judged = [task for task in supervised if len(rows[task.name]) >= _FEWEST_LABELS]
     chance = config.level / max(1, len(judged))
     rng = np.random.default_rng(0)
@@ -239,9 +240,3 @@ def _format_estimate(calibration: TaskCalibration, coverage: float) -> str:
 
 def _get_kind(task: TaskSpec) -> Literal["error", "coverage"]:
     return "coverage" if task.problem == "regression" else "error"
-
-
-def _find_test_rows(cohort: Cohort, task: TaskSpec) -> np.ndarray:
-    from m3h_core.data.cohort import TEST
-
-    return np.flatnonzero((cohort.split == TEST) & np.asarray(cohort.labelled[task.name]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m3h_core.data.cohort import TEST
 from m3h_pipeline.evaluation.scores import explain_no_claim
 from m3h_pipeline.registry.gate.rules import compare, compute_mean_bounds
 from m3h_pipeline.registry.gate.scoring import (
@@ -355,7 +356,5 @@ def _format_refuted(comparisons: Sequence[Comparison]) -> str:
 
 
 def _count_patients(cohort: Cohort, inside: np.ndarray) -> int:
-    from m3h_core.data.cohort import TEST
-
-    rows = np.flatnonzero(inside & (cohort.split == TEST))
-    return len(np.unique(cohort.subjects[rows]))
+    rows = cohort.rows(TEST)
+    return len(np.unique(cohort.subjects[rows[inside[rows]]]))

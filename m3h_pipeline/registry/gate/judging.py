@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m3h_core.data.cohort import CALIBRATION, TEST
+from m3h_core.metrics import Resamples
 from m3h_pipeline.evaluation.scores import explain_no_claim
 from m3h_pipeline.registry.gate.calibration import check_calibration
 from m3h_pipeline.registry.gate.comparisons import (
@@ -23,7 +25,7 @@ from m3h_pipeline.registry.gate.verdict import ARMS, CheckResult, ReferenceModel
 from m3h_pipeline.wording import pluralize
 
 if TYPE_CHECKING:
-    from m3h_core import Calibrator, Cohort, TaskSpec
+    from m3h_core import Calibrator, Cohort, FoldCalibrators, TaskSpec
     from m3h_pipeline.config import GateConfig
 
 CHECKS = {
@@ -46,7 +48,7 @@ def judge(
     cohort: Cohort,
     tasks: Sequence[TaskSpec],
     candidate: Predictions,
-    calibrator: Calibrator,
+    calibrator: Calibrator | FoldCalibrators,
     champion: ReferenceModel | None,
     config: GateConfig,
     *,
@@ -64,25 +66,23 @@ def judge(
     ``tasks`` of the result hold each task's comparison with the champion, ``trivial`` those with
     trivial.
     """
-    from m3h_core.data.cohort import TEST
-    from m3h_core.metrics import Resamples
-
     claimed = [task for task in tasks if explain_no_claim(cohort, task) is None]
     finite = _check_finite(cohort, tasks, claimed, candidate)
     sound = [task for task in claimed if finite.passed or _is_finite(cohort, task, candidate)]
     draws = Resamples(cohort, TEST, config.bootstrap, 0)
     scored = Candidate.score(cohort, sound, candidate, draws, config)
     trivial, against_trivial = check_better_than_trivial(scored, intervals or {})
-    shared, not_worse, against_champion = check_not_worse_than_champion(scored, champion)
+    beside_champion = _narrow(scored, champion)
+    shared, not_worse, against_champion = check_not_worse_than_champion(beside_champion, champion)
     calibration, of_tasks = check_calibration(cohort, sound, candidate, calibrator, config)
     checks = [
         finite,
         trivial,
         not_worse,
-        check_not_worse_than_anchor(scored, anchor, champion),
+        check_not_worse_than_anchor(_narrow(scored, anchor), anchor, champion),
         *(check_not_worse_than_arm(scored, arm, (arms or {}).get(arm)) for arm in ARMS),
         calibration,
-        check_no_subgroup_harmed(scored, shared, champion),
+        check_no_subgroup_harmed(beside_champion, shared, champion),
     ]
     return {
         "passed": not any(check.rejects for check in checks),
@@ -96,10 +96,21 @@ def judge(
     }
 
 
-def _is_finite(cohort: Cohort, task: TaskSpec, predictions: Predictions) -> bool:
-    from m3h_core.data.cohort import CALIBRATION, TEST
+def _narrow(candidate: Candidate, other: ReferenceModel | None) -> Candidate:
+    """The candidate on the samples that another version can be judged by: of one that was trained
+    without folds the test split, since it may have seen all others.
+    """
+    cohort = candidate.cohort
+    if cohort.fold is None or other is None or other.has_folds:
+        return candidate
+    narrowed = replace(cohort, fold=None)
+    tasks = [task for task in candidate.tasks if explain_no_claim(narrowed, task) is None]
+    draws = Resamples(narrowed, TEST, candidate.config.bootstrap, 0)
+    return Candidate.score(narrowed, tasks, candidate.predictions, draws, candidate.config)
 
-    rows = np.concatenate([cohort.rows(CALIBRATION), cohort.rows(TEST)])
+
+def _is_finite(cohort: Cohort, task: TaskSpec, predictions: Predictions) -> bool:
+    rows = np.union1d(cohort.rows(CALIBRATION), cohort.rows(TEST))
     if task.name not in predictions:
         return False
     return bool(np.isfinite(np.asarray(predictions[task.name])[rows]).all())

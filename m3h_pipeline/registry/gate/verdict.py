@@ -72,12 +72,15 @@ class Comparison:
 class ReferenceModel:
     """What the candidate is compared with: a version, and its predictions {task: [N] or [N, C]}.
 
-    ``problem`` says why it has none, where it could not be applied to these samples.
+    ``problem`` says why it has none, where it could not be applied to these samples; ``has_folds``
+    whether each prediction is that of a model that did not see the patient, and not those of the
+    test split alone.
     """
 
     version: str
     predictions: Mapping[str, np.ndarray]
     problem: str = ""
+    has_folds: bool = False
 
 
 def format_difference(comparison: Comparison) -> str:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from m3h_core import Calibrator, Cohort, load_model
+from m3h_core import Cohort, load_model
 from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN
+from m3h_pipeline.evaluation.scores import load_calibrator
 from m3h_pipeline.scoring.monitoring.bins import summarise
 from m3h_pipeline.scoring.monitoring.observations import observe, to_one_score
 from m3h_pipeline.state.data_files import write_json
+from m3h_pipeline.state.layout import PREDICTIONS
 
 REFERENCE = "reference.json"
 FORMAT = 1
@@ -30,14 +32,12 @@ def write_reference(
 
     loaded = Cohort.load(cohort)
     tasks = load_model(ensemble / "model").tasks
-    scores = Calibrator.load(ensemble / "calibration").calibrated(
-        load_file(ensemble / "predictions.safetensors")
-    )
+    scores = load_calibrator(ensemble, loaded).calibrated(load_file(ensemble / PREDICTIONS))
     samples = pl.read_parquet(inputs / "samples.parquet")
     train = samples.filter(pl.col("split") == TRAIN)
     train_subjects = train["subject_id"].to_numpy()
     observations = observe(inputs, train["sample_id"])
-    unseen = np.isin(loaded.split, (CALIBRATION, TEST))
+    unseen = np.union1d(loaded.rows(CALIBRATION), loaded.rows(TEST))
     unseen_subjects = loaded.subjects[unseen]
     unseen_scores = {task.name: to_one_score(task, scores[task.name][unseen]) for task in tasks}
     reference = {

@@ -1,0 +1,52 @@
+"""Folds by subject, for cross-fitting.
+
+A cohort is cut into K folds, and K models are trained, each without one of them: every sample is
+predicted once by a model that has seen nothing of its subject. A subject's fold follows from its id
+alone. It never changes as the hospital grows, so that a model of an earlier night has not seen the
+subjects of its fold either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from m3h_core.data.cohort import Cohort
+
+# Makes a subject's place another than the one that decides its split.
+_SALT = "fold:"
+
+
+def assign_folds(subject_ids: Sequence[str] | np.ndarray, n_folds: int) -> np.ndarray:
+    """The fold of each sample, int8 [N] from 0 to ``n_folds`` - 1.
+
+    >>> assign_folds(["10000032", "10001217", "10001725", "10000032"], 3)
+    array([2, 1, 2, 2], dtype=int8)
+    """
+    if not 1 <= n_folds <= 100:
+        raise ValueError(f"there can be 1 to 100 folds, not {n_folds}")
+    subjects, subject_of = np.unique(np.asarray(subject_ids, dtype=str), return_inverse=True)
+    places = np.array([_find_place(subject) for subject in subjects])
+    return (places * n_folds).astype(np.int8)[subject_of]
+
+
+def with_folds(cohort: Cohort, n_folds: int) -> Cohort:
+    """The cohort, to be cross-fitted in so many folds.
+
+    With fewer than 2 it is to be judged on its test split, and so is one of so few subjects that a
+    fold would be empty.
+    """
+    fold = assign_folds(cohort.subjects, n_folds) if n_folds > 1 else None
+    if fold is not None and len(np.unique(fold)) < n_folds:
+        fold = None
+    return replace(cohort, fold=fold)
+
+
+def _find_place(subject: str) -> float:
+    """A number in [0, 1), the same on every machine."""
+    digest = hashlib.sha256(f"{_SALT}{subject}".encode()).digest()
+    # 53 bits: what a float holds exactly, so that it never comes to 1.
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
