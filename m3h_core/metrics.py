@@ -235,6 +235,40 @@ def weighted_auroc(positive: np.ndarray, score: np.ndarray, weights: np.ndarray)
     return result
 
 
+def stratified_auroc(
+    positive: np.ndarray, score: np.ndarray, weights: np.ndarray, fold: np.ndarray | None
+) -> np.ndarray:
+    """AUROC [R] as :func:`weighted_auroc`, over the pairs of rows whose ``fold`` [n] is the same;
+    over all pairs without it.
+
+    Scores of different models can't be ranked together: each starts from the base rate of its own
+    training rows, which is low where that of its fold is high, so that even models that know
+    nothing would be below one half.
+
+    >>> positive = np.array([1, 0, 0, 1, 1, 0])
+    >>> score = np.array([0.4, 0.4, 0.4, 0.3, 0.3, 0.3])
+    >>> fold = np.array([0, 0, 0, 1, 1, 1])
+    >>> stratified_auroc(positive, score, np.ones((1, 6)), fold)
+    array([0.5])
+    >>> weighted_auroc(positive, score, np.ones((1, 6))).round(2)
+    array([0.33])
+    """
+    if fold is None:
+        return weighted_auroc(positive, score, weights)
+    is_positive = np.asarray(positive) == 1
+    won = np.zeros(len(weights))
+    pairs = np.zeros(len(weights))
+    for one in np.unique(fold):
+        rows = np.flatnonzero(fold == one)
+        some = weights[:, rows]
+        of_positives = some[:, is_positive[rows]].sum(1, dtype=np.float64)
+        n_pairs = of_positives * (some.sum(1, dtype=np.float64) - of_positives)
+        auroc = weighted_auroc(is_positive[rows], np.asarray(score)[rows], some)
+        won += np.where(n_pairs > 0, auroc * n_pairs, 0.0)
+        pairs += n_pairs
+    return np.divide(won, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+
+
 def weighted_r2(target: np.ndarray, prediction: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """R2 [R] of n rows under R sets of weights [R, n]; NaN where the targets do not vary.
 
@@ -275,12 +309,15 @@ def _narrow_to_clusters(cohort: Cohort, split: int) -> Cohort:
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """One task's labelled rows of a split, with what was predicted for them."""
+    """One task's labelled rows of a split, with what was predicted for them, and the ``fold`` [n]
+    whose model did, where there are several.
+    """
 
     task: TaskSpec
     rows: np.ndarray
     target: np.ndarray
     prediction: np.ndarray
+    fold: np.ndarray | None = None
 
     @classmethod
     def select(
@@ -309,6 +346,7 @@ class ScoredRows:
             rows,
             np.asarray(cohort.labels[task.name], dtype=np.float64)[rows],
             prediction[rows],
+            cohort.fold[rows] if split == TEST and cohort.fold is not None else None,
         )
 
     def value(self) -> float:
@@ -321,7 +359,7 @@ class ScoredRows:
         if not len(self.rows):
             return np.full(len(weights), np.nan)
         if self.task.problem == "binary":
-            return weighted_auroc(self.target, self.prediction, weights)
+            return stratified_auroc(self.target, self.prediction, weights, self.fold)
         if self.task.problem == "regression":
             return weighted_r2(self.target, self.prediction, weights)
         if self.task.problem == "clustering":
@@ -333,7 +371,7 @@ class ScoredRows:
             )
         per_class = np.stack(
             [
-                weighted_auroc(self.target == c, self.prediction[:, c], weights)
+                stratified_auroc(self.target == c, self.prediction[:, c], weights, self.fold)
                 for c in range(self.prediction.shape[1])
             ]
         )
