@@ -8,10 +8,17 @@ from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 from synthetic import SUPERVISED, TASKS, make_cohort, with_labelled
 
-from m3h_core import compare_predictions, evaluate_predictions
+from m3h_core import compare_predictions, evaluate_predictions, with_folds
 from m3h_core.data.cohort import TEST
 from m3h_core.data.silhouette import input_space
-from m3h_core.metrics import Resamples, calibration_error, weighted_auroc, weighted_r2
+from m3h_core.metrics import (
+    Resamples,
+    calibration_error,
+    primary_metric,
+    stratified_auroc,
+    weighted_auroc,
+    weighted_r2,
+)
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +131,88 @@ def test_subjects_are_resampled_not_rows(cohort):
         subject_weights = weights[:, subjects == subject]
         assert (subject_weights == subject_weights[:, :1]).all()
     np.testing.assert_array_equal(weights, Resamples(cohort, TEST, 50, seed=0).weights(rows))
+
+
+def test_models_of_folds_that_know_nothing_are_at_one_half():
+    """Each predicts the base rate of the other folds, which is low where its fold's is high: ranked
+    together, even such models would be below.
+    """
+    rng = np.random.default_rng(0)
+    pooled = []
+    stratified = []
+    for _ in range(300):
+        positive = rng.random(120) < 0.2
+        fold = rng.integers(0, 3, 120)
+        score = np.array([positive[fold != one].mean() for one in range(3)])[fold]
+        score = score + 1e-9 * rng.normal(size=120)  # no ties, nor knowledge
+        weights = np.ones((1, 120))
+        pooled.append(weighted_auroc(positive, score, weights)[0])
+        stratified.append(stratified_auroc(positive, score, weights, fold)[0])
+    assert np.mean(pooled) < 0.45
+    assert np.mean(stratified) == pytest.approx(0.5, abs=0.015)
+
+
+def test_auroc_of_folds_is_the_share_of_pairs_of_one_fold_that_are_in_order():
+    rng = np.random.default_rng(1)
+    positive = rng.integers(0, 2, 40)
+    score = rng.integers(0, 8, 40) / 8
+    fold = rng.integers(0, 3, 40)
+    weights = rng.integers(0, 4, (20, 40)).astype(np.float32)
+    result = stratified_auroc(positive, score, weights, fold)
+    for r in range(20):
+        won = 0.0
+        pairs = 0.0
+        for one in np.flatnonzero(positive):
+            for other in np.flatnonzero((positive == 0) & (fold == fold[one])):
+                n_pairs = weights[r, one] * weights[r, other]
+                won += n_pairs * ((score[one] > score[other]) + (score[one] == score[other]) / 2)
+                pairs += n_pairs
+        assert result[r] == pytest.approx(won / pairs)
+    expected = weighted_auroc(positive, score, weights)
+    for single in (None, np.zeros(40), np.full(40, 2)):
+        np.testing.assert_allclose(stratified_auroc(positive, score, weights, single), expected)
+
+
+def test_a_fold_with_one_kind_of_label_is_left_out():
+    positive = np.array([1, 0, 1, 1, 1])
+    score = np.array([0.2, 0.9, 0.1, 0.1, 0.1])
+    fold = np.array([0, 0, 1, 1, 1])
+    weights = np.ones((1, 5))
+    assert stratified_auroc(positive, score, weights, fold).tolist() == [0.0]
+    alone = stratified_auroc(positive[2:], score[2:], weights[:, 2:], fold[2:])
+    assert np.isnan(alone).all()
+
+
+def test_a_cross_fitted_cohort_is_scored_on_every_row_and_its_clusters_on_one_fold(
+    cohort, predictions
+):
+    folded = with_folds(cohort, 3)
+    # Each fold's scores lie elsewhere: compared over folds they would say nothing.
+    shifted = predictions | {"death": predictions["death"] + 100.0 * folded.fold}
+    scores = evaluate_predictions(folded, TASKS, shifted, n_bootstrap=100)
+    for task in SUPERVISED:
+        assert scores[task.name].n == cohort.labelled[task.name].sum()
+        assert scores[task.name].low < scores[task.name].value < scores[task.name].high
+    rows = np.flatnonzero(cohort.labelled["death"])
+    label = cohort.labels["death"][rows]
+    by_fold = []
+    n_pairs = []
+    for fold in range(3):
+        is_in_fold = folded.fold[rows] == fold
+        of_fold = label[is_in_fold]
+        by_fold.append(sk.roc_auc_score(of_fold, predictions["death"][rows][is_in_fold]))
+        n_pairs.append((of_fold == 1).sum() * (of_fold == 0).sum())
+    assert scores["death"].value == pytest.approx(np.average(by_fold, weights=n_pairs))
+    expected = sk.r2_score(
+        cohort.labels["stay"][cohort.labelled["stay"]],
+        predictions["stay"][cohort.labelled["stay"]],
+    )
+    assert scores["stay"].value == pytest.approx(expected)
+    clusters = scores["phenotype"]
+    part = folded.for_fold(0)
+    assert clusters.n == (folded.fold == 0).sum()
+    assert clusters.value == primary_metric(part, TASKS[-1], predictions["phenotype"])
+    assert set(clusters.others) >= {"Davies-Bouldin", "clusters"}
 
 
 def test_intervals_cover_the_truth():

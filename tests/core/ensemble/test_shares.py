@@ -41,8 +41,8 @@ def fit_share(task: TaskSpec, y_true: np.ndarray, network: np.ndarray, trees: np
         {task.name: y_true},
         {task.name: np.ones(n, dtype=bool)},
     )
-    shares = fit_network_shares(cohort, [task], {task.name: network}, {task.name: trees})
-    return shares[task.name]
+    members = {task.name: network}, {task.name: trees}
+    return fit_network_shares(cohort, [task], *members, cohort.rows(VALID))[task.name]
 
 
 @pytest.mark.parametrize("task", [BINARY, REGRESSION, MULTICLASS], ids=lambda task: task.problem)
@@ -84,7 +84,7 @@ def test_a_member_that_is_sure_and_wrong_does_not_decide():
     assert np.isfinite(share)
 
 
-def test_only_validation_labels_are_read():
+def test_only_labelled_rows_that_are_named_are_read():
     n = 300
     split = np.repeat([TRAIN, VALID, TEST], n // 3)
     y_true, right, wrong = draw_members(REGRESSION, n, seed=4)
@@ -96,7 +96,8 @@ def test_only_validation_labels_are_read():
         )
         clusters = {"phenotype": np.ones((n, 2)) / 2}
         tasks = [REGRESSION, TaskSpec("phenotype", "clustering", classes=2)]
-        shares = fit_network_shares(cohort, tasks, {"stay": right} | clusters, {"stay": wrong})
+        members = {"stay": right} | clusters, {"stay": wrong}
+        shares = fit_network_shares(cohort, tasks, *members, cohort.rows(VALID))
         assert shares["phenotype"] == 1  # trees find no clusters
         return shares["stay"]
 
@@ -117,9 +118,9 @@ def test_a_task_without_labels_is_weighed_as_the_others_bear_out():
     labelled = {task.name: np.full(n, task.name != "unlabelled") for task in tasks}
     cohort = Cohort([str(i) for i in range(n)], split, {}, {}, labels, labelled)
     trees = dict.fromkeys(labels, wrong)
-    shares = fit_network_shares(cohort, tasks, network, trees)
+    shares = fit_network_shares(cohort, tasks, network, trees, np.arange(n))
     assert shares["unlabelled"] > 0.8
-    alone = fit_network_shares(cohort, tasks[2:], network, trees)
+    alone = fit_network_shares(cohort, tasks[2:], network, trees, np.arange(n))
     assert alone["unlabelled"] == EQUAL
 
 
