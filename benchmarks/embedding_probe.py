@@ -13,7 +13,8 @@ from m3h_core import Cohort, TaskSpec
 from m3h_core.data.cohort import TRAIN
 from m3h_core.embedders import SequenceEmbedder
 from m3h_core.ensemble.ridge import fit_ridge
-from m3h_core.metrics import interval, weighted_auroc
+from m3h_core.metrics import interval
+from m3h_core.weighted_metrics import weighted_auroc
 from m3h_pipeline.features.items import modality_items, take
 from m3h_pipeline.sources.tasks_file import read_tasks
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binom, norm
 
-from m3h_core.metrics import calibration_error, interval, simultaneous_bounds, weighted_auroc
+from m3h_core.metrics import calibration_error, interval, simultaneous_bounds
+from m3h_core.weighted_metrics import weighted_auroc
 from m3h_pipeline.config import GateConfig
 from m3h_pipeline.registry.gate.calibration import compute_coverage_p_value, compute_error_p_value
 from m3h_pipeline.registry.gate.comparisons import compare_with

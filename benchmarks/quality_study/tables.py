@@ -26,7 +26,7 @@ from scipy.stats import spearmanr
 from m3h_core import Cohort, TaskSpec
 from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN
 from m3h_core.files import fingerprint
-from m3h_core.metrics import weighted_auroc
+from m3h_core.weighted_metrics import weighted_auroc
 from m3h_pipeline.config import EmbeddingConfig, open_source
 from m3h_pipeline.contracts.model import TABLES
 from m3h_pipeline.contracts.split import split_rows

@@ -277,16 +277,16 @@ class _Rows:
     classes: np.ndarray
     intervals: np.ndarray
     spread: np.ndarray
-    known: np.ndarray
+    lowest: np.ndarray
 
     @classmethod
     def of(cls, cohort: Cohort, rows: np.ndarray | None) -> _Rows:
         if cohort.fold is None:
             calibration = cohort.split == CALIBRATION
-            return cls(calibration, calibration, cohort.split == VALID, known=cohort.split != TEST)
+            return cls(calibration, calibration, cohort.split == VALID, lowest=cohort.split != TEST)
         is_read = np.isin(np.arange(len(cohort)), np.arange(len(cohort)) if rows is None else rows)
         is_train = cohort.split == TRAIN
-        return cls(is_read, is_read & ~is_train, is_read & is_train, known=is_read)
+        return cls(is_read, is_read & ~is_train, is_read & is_train, lowest=is_read)
 
 
 def _fit_task(
@@ -308,7 +308,7 @@ def _fit_task(
         return TaskCalibration.of_classes(task, target, predicted, coverage, cohort.subjects[rows])
     _, target, predicted = select(parts.intervals)
     _, spread_target, spread_predicted = select(parts.spread)
-    lowest = find_lowest(labels[labelled & parts.known])
+    lowest = find_lowest(labels[labelled & parts.lowest])
     centre = _raise_to(lowest, spread_predicted)
     spread = fit_spread(centre, np.abs(spread_target - centre))
     return TaskCalibration.of_values(target, predicted, coverage, spread, lowest)

@@ -15,10 +15,8 @@ from m3h_core.metrics import (
     Resamples,
     calibration_error,
     primary_metric,
-    stratified_auroc,
-    weighted_auroc,
-    weighted_r2,
 )
+from m3h_core.weighted_metrics import stratified_auroc, weighted_auroc, weighted_r2
 
 
 @pytest.fixture(scope="module")
