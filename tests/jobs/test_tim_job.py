@@ -15,7 +15,8 @@ import polars as pl
 import pytest
 from mlflow import MlflowClient
 
-from m3h_core import Cohort, TaskSpec, fit, fit_many
+from m3h_core import Cohort, TaskSpec, cross_fit, with_folds
+from m3h_core.training.cross_fit import cross_fit_many
 from m3h_pipeline import config as configuration
 from m3h_pipeline import defs
 from m3h_pipeline.config import ModelConfig, TimConfig, TrainingConfig
@@ -37,10 +38,12 @@ TASKS = [TaskSpec(name, "binary") for name in ("sepsis", "shock", "delirium", "r
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """A cohort of 400 with the models of the training step; one task has too few positives to be
-    shown.
-    """
-    folder = tmp_path_factory.mktemp("tim")
+    """One task has too few positives to be shown."""
+    return train_models(tmp_path_factory.mktemp("tim"), n_folds=0)
+
+
+def train_models(folder: Path, n_folds: int) -> Path:
+    """A cohort of 400 with the models of the training step."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 12)).astype(np.float32)
     labels = {
@@ -58,13 +61,13 @@ def trained(tmp_path_factory) -> Path:
         labels,
         all_labelled,
     )
+    cohort = with_folds(cohort, n_folds)
     cohort.save(folder / "cohort")
     config = fit_config(SETTINGS)
-    fit(cohort, TASKS, config).save(folder / "joint" / "model")
-    for task, model in zip(
-        TASKS, fit_many(cohort, [([task], config) for task in TASKS]), strict=True
-    ):
-        model.save(folder / "single_task" / "models" / task.name)
+    cross_fit(cohort, TASKS, config).save(folder / "joint" / "model")
+    by_task = cross_fit_many(cohort, [([task], config) for task in TASKS])
+    for task, models in zip(TASKS, by_task, strict=True):
+        models.save(folder / "single_task" / "models" / task.name)
     return folder
 
 
@@ -120,6 +123,14 @@ def test_the_models_of_the_training_step_are_used_as_they_are(trained, tmp_path)
     assert record["models"] == 6
     assert record["groups"] is None
     assert record["leave_one_out"]["cells"] == 3
+
+
+def test_of_a_cross_fitted_cohort_the_first_fold_is_looked_at(tmp_path):
+    """Its models are used as they are, and it is their test split."""
+    folder = train_models(tmp_path / "trained", n_folds=2)
+    record = run(folder, tmp_path / "to", network="model", seeds=1, groups=0, leave_out=1)
+    assert record["models"] == 6
+    assert record["n"][0] == len(Cohort.load(folder / "cohort").rows_of_fold(0))
 
 
 def test_a_killed_job_goes_on_where_it_was(trained, tmp_path):
