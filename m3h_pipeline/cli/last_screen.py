@@ -39,7 +39,8 @@ def format_run(out: Path, result: dg.ExecuteInProcessResult, snapshot: str) -> s
             "",
             f"Cohort     {cohort['samples'].value:,} samples of {cohort['subjects'].value:,} "
             f"patients, {quality['tasks'].value} tasks, {quality['claimed'].value} with enough "
-            "test labels to be claimed",
+            "labels to be claimed",
+            f"Judged     {cohort['evaluation'].value}",
             "Learning   model against the same with single-task networks: "
             f"{quality['model against the same with single-task networks'].value}",
             "           model against boosted trees alone: "

@@ -102,13 +102,13 @@ class TrainingConfig(Section):
     seed: int = 0
     """Of all that is drawn at random."""
     epochs: int = Field(60, ge=1)
-    """The most passes over the training split or, where it is larger, over 16,384 of its rows that
-    are drawn anew; a network may stop earlier.
+    """The most passes over the training rows or, where they are more, over 16,384 of them that are
+    drawn anew; a network may stop earlier.
     """
     tree_rounds: int = Field(300, ge=1)
     """The most trees that a model of boosted trees may have."""
     bootstrap: int = Field(500, ge=100)
-    """Resamples of the test split that an interval is made of."""
+    """Resamples of the judged patients that an interval is made of."""
     coverage: float = Field(0.9, gt=0, lt=1)
     """How often a set or an interval of the model is to hold the truth."""
 
@@ -117,12 +117,14 @@ class EvaluationConfig(Section):
     """Which patients the model is judged by."""
 
     folds: int = Field(3, ge=0, le=20)
-    """All: so many models are trained, each without one part of the patients, which it is then
-    judged by, and the mean of them is shipped. Below 2: one model, judged on the test split. So is
-    a cohort whose split the data gives, or which holds out its last months.
+    """Into how many parts the patients are cut. So many models are trained, each without one part,
+    by which it is judged; their mean is shipped. Below 2: one model, judged on the test split. So
+    is a cohort whose split is given by the data, or holds out the last months.
     """
     most_to_cross_fit: int = Field(20_000, ge=0)
-    """Of more samples than these one model is trained: their test split says enough."""
+    """With more samples than these one model is trained, and judged on the test split: it is large
+    enough.
+    """
 
 
 class TimConfig(Section):
@@ -169,5 +171,5 @@ class ModalitiesConfig(Section):
 
     retrain: bool = False
     """Also train the model anew on each subset of the modalities: with four of them, 14 more
-    trainings a night.
+    trainings a night and fold.
     """

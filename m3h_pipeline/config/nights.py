@@ -33,10 +33,10 @@ class GateConfig(Section):
     level: float = Field(0.05, gt=0, lt=0.5)
     """The chance that one rule rejects an equally good candidate, all tasks together."""
     bootstrap: int = Field(2000, ge=500)
-    """Resamples of the test split that a check is made of."""
+    """Resamples of the judged patients that a check is made of."""
     strict: bool = False
-    """Each task must be shown to keep its margin, which needs a large test split; else their mean
-    must, and no task may be shown not to.
+    """Each task must be shown to keep its margin, which needs many patients; else their mean must,
+    and no task may be shown not to.
     """
 
 

@@ -294,8 +294,8 @@ def _apply(
     *,
     is_anchor: bool,
 ) -> ReferenceModel:
-    """What a registered version predicts of tonight's test samples, or that it could not be
-    applied.
+    """What a registered version predicts of tonight's samples that are judged, or that it could
+    not be applied.
     """
     from safetensors.numpy import load_file
 

@@ -43,8 +43,8 @@ _SHARED: dict[str, Any] = {"group_name": "reports", "owners": OWNERS, "partition
     kinds={"scikitlearn", "altair"},
     code_version=QUALITY_CODE,
     description=(
-        "Every task's score on the test split: the shipped model, the same with single-task "
-        "networks, the joint network and the trees alone, with intervals."
+        "Every task's score on patients that the model did not see: the shipped model, the same "
+        "with single-task networks, the joint network and the trees alone, with intervals."
     ),
     **_SHARED,
 )
@@ -89,8 +89,9 @@ def quality(
     pool="gpu",
     description=(
         "Task interaction (TIM): how each task's score changes when another task is learned with "
-        "it, which tasks to train together, and what the joint model loses without a task. Each "
-        "cell says whether it was retrained or estimated."
+        "it, which tasks to train together, and what the joint model loses without a task; of a "
+        "cross-fitted cohort with its first fold left out. Each cell says whether it was retrained "
+        "or estimated."
     ),
     **_SHARED,
 )

@@ -11,6 +11,7 @@ from m3h_pipeline.defs.embeddings import ALL_EMBEDDINGS, by_modality
 from m3h_pipeline.defs.metadata import OWNERS, chart_metadata, mlflow_link, to_materialization
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import Workspace, key_of
+from m3h_pipeline.evaluation.method import name_evaluation
 from m3h_pipeline.jobs.curves import CURVES, read_curves
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.registry import tracking
@@ -44,8 +45,8 @@ _SHARED: dict[str, Any] = {"group_name": "training", "owners": OWNERS, "partitio
 @dg.asset(
     ins=ALL_EMBEDDINGS,
     description=(
-        "All embeddings, labels and splits of the snapshot as one set of tensors: what m3h_core "
-        "trains on."
+        "All embeddings, labels, splits and folds of the snapshot as one set of tensors: what "
+        "m3h_core trains on."
     ),
     kinds={"numpy"},
     code_version=COHORT_CODE,
@@ -77,7 +78,8 @@ def cohort(
             evaluation.most_to_cross_fit,
         ),
     )
-    return to_materialization(step, step.info)
+    words = {"evaluation": name_evaluation(step.info["folds"], step.info["judged"])}
+    return to_materialization(step, words, step.info)
 
 
 @dg.asset(
@@ -85,7 +87,8 @@ def cohort(
     code_version=CODE,
     pool="gpu",
     description=(
-        "The same network, one model a task: beside these it is seen what joint learning adds."
+        "The same network, one model a task (and fold): beside these it is seen what joint "
+        "learning adds."
     ),
     **_SHARED,
 )
@@ -101,8 +104,8 @@ def single_task_models(
     kinds={"lightgbm"},
     code_version=CODE,
     description=(
-        "LightGBM's boosted trees, each task by itself, on the same inputs: the bar that tabular "
-        "practice sets."
+        "LightGBM's boosted trees, each task (and fold) by itself, on the same inputs: the bar "
+        "that tabular practice sets."
     ),
     **_SHARED,
 )
@@ -120,7 +123,8 @@ def tree_models(
     pool="gpu",
     description=(
         "M3H, the joint model: one network that learns all tasks from all modalities, with "
-        "cross-task attention. Trained in a job of its own; its losses can be watched in MLflow."
+        "cross-task attention; of a cross-fitted cohort one a fold, trained without it. Trained in "
+        "a job of its own; the first one's losses can be watched in MLflow."
     ),
     **_SHARED,
 )
@@ -149,9 +153,9 @@ def m3h_model(
     kinds={"pytorch", "lightgbm"},
     code_version=CODE,
     description=(
-        "The model that is shipped: the joint model and the boosted trees as one, each task's "
-        "prediction their weighted mean, with its calibration. Beside it the same mixture with "
-        "single-task networks, which shows what joint learning adds."
+        "The model that is shipped: the joint model and the boosted trees, of all folds, as one, "
+        "each task's prediction their weighted mean, with its calibration. Beside it the same "
+        "mixture with single-task networks, which shows what joint learning adds."
     ),
     **_SHARED,
 )

@@ -87,9 +87,7 @@ def write_sentences(
     """
     claimed = [task for task in tasks if task["claimed"]]
     has = "has" if len(claimed) == 1 else "have"
-    first = (
-        f"Of {pluralize(len(tasks), 'task')}, {len(claimed)} {has} enough test labels for a claim."
-    )
+    first = f"Of {pluralize(len(tasks), 'task')}, {len(claimed)} {has} enough labels for a claim."
     single_task = comparisons["single_task"]
     if not count_compared(single_task):
         return [first, "What joint learning adds could not be measured."]

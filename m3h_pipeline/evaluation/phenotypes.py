@@ -1,5 +1,5 @@
-"""Whether the clusters of a phenotyping task are phenotypes, and what sets them apart, on the test
-split.
+"""Whether the clusters of a phenotyping task are phenotypes, and what sets them apart, on patients
+that the model did not see.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def describe_phenotypes(
     outside, on the test split.
 
     ``cohort`` is the whole, as the model that clusters it saw it: k-means and the nulls learn from
-    the training split.
+    its training split, and its test split is the first fold where there are folds.
     """
     from m3h_core.cluster_evidence import judge_clusters
     from m3h_core.clusters import cluster_enrichment

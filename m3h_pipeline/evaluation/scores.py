@@ -64,16 +64,16 @@ def explain_no_claim(cohort: Cohort, task: TaskSpec) -> str | None:
     """Why nothing can be claimed of a task, or None where it can."""
     if task.problem == "clustering":
         if len(find_judged_rows(cohort, task)) < MIN_SAMPLES_TO_SCORE:
-            return f"fewer than {MIN_SAMPLES_TO_SCORE} test samples"
+            return f"fewer than {MIN_SAMPLES_TO_SCORE} samples to judge by"
         return None
     labels = select_test_labels(cohort, task)
     if len(labels) < MIN_SAMPLES_TO_SCORE:
-        return f"fewer than {MIN_SAMPLES_TO_SCORE} labelled test samples"
+        return f"fewer than {MIN_SAMPLES_TO_SCORE} labelled samples to judge by"
     if task.problem in ("binary", "multiclass"):
         n_classes = 2 if task.problem == "binary" else task.n_outputs
         counts = [int((labels == label).sum()) for label in range(n_classes)]
         if sum(count >= MIN_GROUP_SIZE for count in counts) < 2:
-            return f"fewer than {MIN_GROUP_SIZE} positives or negatives among the test samples"
+            return f"fewer than {MIN_GROUP_SIZE} positives or negatives to judge by"
     return None
 
 

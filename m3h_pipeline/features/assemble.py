@@ -13,6 +13,7 @@ import polars as pl
 from safetensors.numpy import load_file
 
 from m3h_core import Cohort, with_folds
+from m3h_core.data.cohort import TEST
 from m3h_pipeline.sources.splits import split_of
 from m3h_pipeline.sources.tasks_file import read_tasks
 
@@ -65,7 +66,8 @@ def write_cohort(
         "samples": len(cohort),
         "subjects": frame["subject_id"].n_unique(),
         **counts,
-        "folds": cohort.n_folds if cohort.fold is not None else "none: judged on the test split",
+        "folds": cohort.n_folds if cohort.fold is not None else 0,
+        "judged": len(cohort.rows(TEST)),
         "tasks": len(tasks),
     }
 

@@ -63,8 +63,8 @@ def build_report(
     settings: dict[str, Any],
     log: Log,
 ) -> dict[str, Any]:
-    """What ``tim.json`` holds; rows of tasks with too few test labels are empty, as their scores
-    are nowhere shown.
+    """What ``tim.json`` holds; rows of tasks with too few labels to be judged are empty, as their
+    scores are nowhere shown.
     """
     try:
         interaction = measure_interaction(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from m3h_pipeline.evaluation import claims
+from m3h_pipeline.evaluation.method import describe_evaluation
 from m3h_pipeline.evaluation.phenotypes import write_verdict
 from m3h_pipeline.reports.page import ReportData
 from m3h_pipeline.wording import (
@@ -28,13 +29,15 @@ _USE = (
 )
 _MODEL = (
     "Each task's prediction is the weighted mean of a network that learns all tasks jointly and of "
-    "boosted trees, each task by itself; the weights are what validation labels bear out."
+    "boosted trees, each task by itself; the weights are what labels bear out that neither was "
+    "trained on."
 )
 
 
 def format_model_card(data: ReportData | Mapping[str, Any]) -> str:
-    """Markdown: intended use, the model, cohort, the gate, the other arms, subgroups, task
-    interaction, limits, each task; whether there are phenotypes, where a task looks for them.
+    """Markdown: intended use, the model, cohort, how it was judged, the gate, the other arms,
+    subgroups, task interaction, limits, each task; whether there are phenotypes, where a task looks
+    for them.
 
     Counts of fewer than 10 patients are hidden. What changes after the card was written, such as
     who is the champion, is said as of then.
@@ -54,6 +57,7 @@ def format_model_card(data: ReportData | Mapping[str, Any]) -> str:
         for name, check in checks.items()
     ]
     tasks = data["metrics"]["tasks"]
+    evaluation = describe_evaluation(len(cohort["folds"]), cohort["judged"])
     sentences = claims.write_sentences(data["detail"]["comparisons"], tasks)
     return "\n".join(
         [
@@ -62,9 +66,10 @@ def format_model_card(data: ReportData | Mapping[str, Any]) -> str:
             f"\n## Model\n\n{_MODEL}",
             f"\n## Cohort\n\nSnapshot {data['snapshot']} of {data['source']}: "
             f"{format_count(cohort['samples'])} samples of {format_count(cohort['subjects'])} "
-            f"patients ({splits}).",
+            f"patients (split: {splits}).",
             "\n| Modality | Samples that have it | Share |\n|---|---:|---:|",
             *coverage,
+            f"\n## Evaluation\n\n{evaluation}",
             f"\n## Gate: {'passed' if verdict['passed'] else 'rejected'}, when this version was "
             "registered\n",
             *outcomes,
@@ -75,7 +80,7 @@ def format_model_card(data: ReportData | Mapping[str, Any]) -> str:
             f"\n## Task interaction\n\n{_describe_interaction(data['tim'])}",
             "\n## Limits\n",
             *(f"- {limit}" for limit in data["limits"]),
-            f"\n## Tasks, on the test split\n\n{_explain_difference(champion)}\n",
+            f"\n## Tasks\n\n{_explain_difference(champion)}\n",
             *_format_task_rows(tasks, verdict, champion),
         ]
     )
@@ -143,7 +148,7 @@ def _format_task_rows(
     reasons: dict[str, list[str]] = {}
     for task in tasks:
         if not task["claimed"]:
-            reasons.setdefault(task["reason"] or "too few test labels", []).append(
+            reasons.setdefault(task["reason"] or "too few labels to judge by", []).append(
                 format_name(task["task"])
             )
     return rows + [

@@ -33,7 +33,7 @@ def describe_grouping(groups: Mapping[str, Any]) -> list[str]:
         f"({format_interval(gain['low'], gain['high'], sign=True)}) against {other}"
         for other, gain in gains.items()
     ]
-    sentences.append(f"On the test split {chosen} scored {join_words(against)}.")
+    sentences.append(f"On patients that no model saw {chosen} scored {join_words(against)}.")
     return [*sentences, _describe_advice(groups, gains)]
 
 
@@ -44,7 +44,7 @@ def _name_models(count: int) -> str:
 def _describe_advice(groups: Mapping[str, Any], gains: Mapping[str, Mapping[str, float]]) -> str:
     """What follows for whoever decides how to train."""
     if groups["advised"]:
-        return "Both splits agree, so training in these groups is advised:"
+        return "Both agree, so training in these groups is advised:"
     lost = [
         f"{format_number(-gain['value'])} against {other}"
         for other, gain in gains.items()
@@ -53,5 +53,5 @@ def _describe_advice(groups: Mapping[str, Any], gains: Mapping[str, Mapping[str,
     if groups["best"] != "groups":
         return "Training in groups is not advised."
     if lost:
-        return f"Training in groups is not advised: on the test split it loses {join_words(lost)}."
-    return "Training in groups is not advised: on the test split no gain over both is shown."
+        return f"Training in groups is not advised: on those patients it loses {join_words(lost)}."
+    return "Training in groups is not advised: on those patients no gain over both is shown."

@@ -11,6 +11,7 @@ from typing import Any, NotRequired, TypedDict
 
 from m3h_pipeline.contracts.checks import STATES, format_states
 from m3h_pipeline.evaluation import claims
+from m3h_pipeline.evaluation.method import describe_evaluation
 from m3h_pipeline.reports import charts, interaction
 from m3h_pipeline.reports.curves import draw_curves
 from m3h_pipeline.reports.environment import build_environment
@@ -28,10 +29,15 @@ class Model(TypedDict):
 
 
 class CohortFacts(TypedDict):
-    """Counts; ``splits``: {split: samples}; ``modalities``: {modality: samples that have it}."""
+    """Counts; ``judged``: the samples that the model is judged by; ``splits``: {split: samples};
+    ``folds``: {fold: samples}, empty where the cohort is not cross-fitted; ``modalities``:
+    {modality: samples that have it}.
+    """
 
     samples: int
     subjects: int
+    judged: int
+    folds: dict[str, int]
     splits: dict[str, int]
     modalities: dict[str, int]
 
@@ -108,6 +114,7 @@ def _render(data: Mapping[str, Any]) -> str:
     environment = build_environment()
     script = environment.get_template("script.js.j2").render()
     tasks = data["metrics"]["tasks"]
+    cohort = data["cohort"]
     states = Counter(check["state"] for check in data["checks"])
     return environment.get_template("report.html.j2").render(
         **data,
@@ -117,7 +124,9 @@ def _render(data: Mapping[str, Any]) -> str:
         # Nothing is fetched, and no script runs but this one, whatever a task's name holds.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         summary=claims.write_sentences(data["detail"]["comparisons"], tasks),
-        split_counts=format_parts(data["cohort"]["splits"]),
+        evaluation=describe_evaluation(len(cohort["folds"]), cohort["judged"]),
+        split_counts=format_parts(cohort["splits"]),
+        fold_counts=format_parts(cohort["folds"]),
         tables=_count_outcomes(data["lineage"]),
         flow_sentences=describe_flow(data["flow"]),
         gate_reasons={check["name"]: check["reason"] for check in data["gate"]["checks"]},
@@ -172,7 +181,7 @@ def _group_by_department(tasks: Iterable[Mapping[str, Any]]) -> dict[str, list[d
             **task,
             "verdict": claims.get_verdict(task) if task["claimed"] else None,
             "trees_verdict": claims.get_verdict(task, "trees") if task["claimed"] else None,
-            "why_not": task.get("reason") or "too few test labels",
+            "why_not": task.get("reason") or "too few labels to judge by",
             "n": format_count(task["n"]),
             "positives": positives,
         }

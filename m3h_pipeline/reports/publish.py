@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from m3h_core.data.cohort import SPLITS, Cohort
+from m3h_core.data.cohort import SPLITS, TEST, Cohort
 from m3h_pipeline.config import Config
 from m3h_pipeline.contracts.checks import get_state
 from m3h_pipeline.contracts.quarantine_csv import write_quarantine_csv
+from m3h_pipeline.evaluation.method import describe_evaluation_limits
 from m3h_pipeline.reports.card import format_model_card
 from m3h_pipeline.reports.findings import select_highlights
 from m3h_pipeline.reports.flow import count_erased, count_sample_flow
@@ -22,7 +24,6 @@ from m3h_pipeline.state.data_files import read_json
 from m3h_pipeline.state.lineage import read_whole_lineage
 from m3h_pipeline.state.permissions import copy_folder_closed
 from m3h_pipeline.state.steps import Step, replace_folder
-from m3h_pipeline.wording import format_count
 
 _COPIED = {
     "quality": ["metrics.json", "trust.json", "detail.json", "predictions.parquet"],
@@ -117,7 +118,10 @@ def _collect_report_data(
             "subjects": len(
                 set(cohort.subject_ids if cohort.subject_ids is not None else cohort.sample_ids)
             ),
-            "splits": {name: len(cohort.rows(split)) for name, split in SPLITS.items()},
+            "judged": len(cohort.rows(TEST)),
+            # Not `rows`: of a cross-fitted cohort all are judged, whatever their split.
+            "splits": {name: int((cohort.split == at).sum()) for name, at in SPLITS.items()},
+            "folds": _count_folds(cohort),
             "modalities": {name: int(present.sum()) for name, present in cohort.present.items()},
         },
         "lineage": rows,
@@ -143,6 +147,14 @@ def _collect_report_data(
         "limits": steps["ingested"].info.get("limits", [])
         + _describe_limits(config, cohort, synthetic, _list_given_modalities(valid)),
     }
+
+
+def _count_folds(cohort: Cohort) -> dict[str, int]:
+    """Samples by fold, counted from 1; nothing where the cohort is not cross-fitted."""
+    if cohort.fold is None:
+        return {}
+    counts = np.bincount(cohort.fold, minlength=cohort.n_folds)
+    return {str(at + 1): int(count) for at, count in enumerate(counts)}
 
 
 def _list_given_modalities(valid: Mapping[str, Step]) -> list[str]:
@@ -179,10 +191,4 @@ def _describe_limits(
     absent = [name for name, present in cohort.present.items() if not present.any()]
     if absent:
         limits.append(f"This hospital delivered no data for: {', '.join(absent)}.")
-    limits += [
-        f"The test split has {format_count(len(cohort.rows(SPLITS['test'])))} samples: intervals "
-        "are wide, and with one interval a task some will exclude zero by chance.",
-        "One training run an arm: intervals come from resampling patients, not from repeated "
-        "training.",
-    ]
-    return limits
+    return limits + describe_evaluation_limits(cohort.n_folds, len(cohort.rows(TEST)))

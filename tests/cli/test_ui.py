@@ -104,7 +104,7 @@ def test_mlflow_shows_the_card_and_the_report_of_a_version(servers, launched, pa
     for part in (
         "Cohort",
         "Gate: passed",
-        "Tasks, on the test split",
+        "Evaluation",
         "Subgroups",
         "Task interaction",
         "Limits",
@@ -112,7 +112,7 @@ def test_mlflow_shows_the_card_and_the_report_of_a_version(servers, launched, pa
         assert page.get_by_role("heading", name=part).is_visible(), part
     assert page.get_by_role("cell", name="Time series").is_visible()
     assert page.get_by_text(
-        "Not claimed, fewer than 30 labelled test samples: Heart failure"
+        "Not claimed, fewer than 30 labelled samples to judge by: Heart failure"
     ).is_visible()
     with page.context.expect_page() as opened:
         page.get_by_role("link", name="The whole report").click()

@@ -152,7 +152,7 @@ def test_with_too_few_labels_nothing_is_judged_and_it_says_so():
     )
     assert all(one["passed"] for one in verdict["checks"])
     assert verdict["judged"] == 0
-    assert "no task has enough test labels" in get_reason(verdict, "finite")
+    assert "no task has enough labels" in get_reason(verdict, "finite")
 
 
 def test_a_task_whose_own_interval_lies_below_a_constant_s_fails():
@@ -272,7 +272,7 @@ def test_calibration_is_judged_from_a_minimum_of_labels_on():
     off = good | {"b2": np.where(cohort.split == 3, 0.02 + 0.01 * good["b2"], good["b2"])}
     verdict = judge_candidate(small, TASKS, off, None, CONFIG)
     assert get_outcomes(verdict)["calibrated"]
-    assert "1 task not judged, fewer than 100 test labels" in get_reason(verdict, "calibrated")
+    assert "1 task not judged, fewer than 100 labels" in get_reason(verdict, "calibrated")
     counts = get_check(verdict, "calibrated")["counts"]
     states = [one["state"] for one in verdict["calibration"]]
     assert counts == {

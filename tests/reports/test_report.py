@@ -91,7 +91,7 @@ def test_summary_counts_what_the_intervals_say(page: str) -> None:
     tasks = [t for t in example()["metrics"]["tasks"] if t["claimed"]]
     better = sum(t["difference_low"] > 0 for t in tasks)
     worse = sum(t["difference_high"] < 0 for t in tasks)
-    assert f"Of 44 tasks, {len(tasks)} have enough test labels for a claim." in page
+    assert f"Of 44 tasks, {len(tasks)} have enough labels for a claim." in page
     assert (
         "against the same with single-task networks, the model was better on "
         f"{better}, worse on {worse}, and showed no clear difference on "
@@ -239,7 +239,7 @@ def test_nothing_claimed_nothing_compared(tmp_path: Path) -> None:
     tim["matrix"][0][1] = tim["single"][2] = None
     page = written(data | {"lineage": [], "checks": [], "limits": []}, tmp_path)
     assert "What joint learning adds could not be measured." in page
-    assert "not claimed: too few test labels" in page
+    assert "not claimed: too few labels to judge by" in page
     assert "No effect survives, so there is no graph of them." in page
     assert 'id="limits"' not in page
     assert not re.search(
@@ -264,7 +264,7 @@ def test_an_interval_beyond_the_scale_ends_in_an_arrow() -> None:
 
 
 def test_all_tasks_interacting_stay_light(tmp_path: Path) -> None:
-    """Of 44 tasks and 5,000 test samples; how fast it opens is measured by benchmarks/report.py."""
+    """Of 44 tasks and 5,000 samples; how fast it opens is measured by benchmarks/report.py."""
     page = written(example(tim_tasks=44, full=True), tmp_path)
     assert len(page.encode()) < 8_000_000
     assert "All 1,892 pairs as a table" in page

@@ -117,11 +117,11 @@ def test_groups_are_compared_with_all_other_ways_to_train(page: str) -> None:
         "with 0.630" in lost
     )
     assert (
-        "not advised: on the test split it loses 0.019 against one model a task and 0.014 against "
+        "not advised: on those patients it loses 0.019 against one model a task and 0.014 against "
         "one model" in lost
     )
     shown = grouping.describe_grouping(GROUPS | {"best": "groups", "advised": True})
-    assert shown[-1] == "Both splits agree, so training in these groups is advised:"
+    assert shown[-1] == "Both agree, so training in these groups is advised:"
     assert "<ol" not in page.partition("Which tasks to train together")[2].partition("<h3>")[0]
 
 

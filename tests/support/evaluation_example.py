@@ -59,7 +59,7 @@ def build_task(
         "n": n,
         "positives": positives if claimed and spec["problem"] == "binary" else None,
         "claimed": claimed,
-        "reason": "fewer than 10 positives or negatives among the test samples",
+        "reason": "fewer than 10 positives or negatives to judge by",
     }
     if claimed:
         record["reason"] = None

@@ -10,6 +10,8 @@ import yaml
 from evaluation_example import build_detail, build_task
 from tim_example import build_tim
 
+from m3h_pipeline.evaluation.method import describe_evaluation_limits
+
 TASKS = Path(__file__).parents[2] / "data_contracts" / "tasks.yaml"
 # Table, file, outcome, reason, rows.
 LINEAGE = [
@@ -31,9 +33,10 @@ LINEAGE = [
 
 
 def example(tim_tasks: int = 8, seed: int = 0, full: bool = False) -> dict[str, Any]:
-    """What `write_report` takes: 36 of 44 tasks claimed, one of them unscored by the trees.
+    """What `write_report` takes of a cross-fitted cohort: 36 of 44 tasks claimed, one of them
+    unscored by the trees.
 
-    ``full``: of a large hospital: all claimed, 5,000 test samples, 40 subgroups, 300 inputs
+    ``full``: of a large hospital: all claimed, 5,000 samples judged, 40 subgroups, 300 inputs
     compared.
     """
     rng = np.random.default_rng(seed)
@@ -54,7 +57,9 @@ def example(tim_tasks: int = 8, seed: int = 0, full: bool = False) -> dict[str, 
         "cohort": {
             "samples": 1391,
             "subjects": 1204,
+            "judged": 1391,
             "splits": {"train": 838, "valid": 207, "calibration": 139, "test": 207},
+            "folds": {"1": 478, "2": 451, "3": 462},
             "modalities": {"tabular": 1391, "timeseries": 1387, "language": 1122, "vision": 864},
         },
         "lineage": [
@@ -113,8 +118,8 @@ def example(tim_tasks: int = 8, seed: int = 0, full: bool = False) -> dict[str, 
         "limits": [
             "The data is synthetic: nothing here says how the model does on patients.",
             "The vision encoder has no pretrained weights: image weights can't be had offline.",
-            "The test split is small (207 samples): most intervals are wider than the differences.",
             "The intervals are not corrected for the number of tasks and pairs looked at.",
+            *describe_evaluation_limits(3, 1391),
         ],
     }
 

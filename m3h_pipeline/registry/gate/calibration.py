@@ -3,8 +3,8 @@ as stated.
 
 A task fails only where it is *shown*, among so many, to be off by more than the bound: where a
 model that is off by just the bound would look as bad with a chance below level / tasks. Judged are
-tasks with enough test labels; those of the calibration split count too, for the coverage of
-intervals is itself only known from them.
+tasks with enough labels; those that the calibrator read count too, for the coverage of intervals
+is itself only known from them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from m3h_pipeline.config import GateConfig
 
 _NAME = "calibrated"
-# From so many test labels on a task is judged: ten in each of the error's ten bins.
+# From so many labels on a task is judged: ten in each of the error's ten bins.
 _FEWEST_LABELS = 100
 _MAX_DRAWS = 10_000
 _MAX_CELLS = 20_000_000
@@ -210,7 +210,7 @@ def _to_result(
     rest = ""
     if counts["not judged"]:
         few = pluralize(counts["not judged"], "task")
-        rest = f"; {few} not judged, fewer than {_FEWEST_LABELS} test labels"
+        rest = f"; {few} not judged, fewer than {_FEWEST_LABELS} labels"
     bound = config.calibration_error
     shown = [calibration for calibration in calibrations if calibration.state == "shown"]
     if shown:
@@ -221,7 +221,7 @@ def _to_result(
         reason = f"not calibrated: {format_first(wrong)}{rest}"
         return CheckResult(_NAME, False, reason, advice=advice, counts=counts)
     if not judged:
-        reason = f"no task has enough test labels to be judged{rest}"
+        reason = f"no task has enough labels to be judged{rest}"
         return CheckResult(_NAME, True, reason, counts=counts)
     reason = (
         f"{pluralize(judged, 'task')} judged: {counts['above']} off by more than {bound} in the "

@@ -262,7 +262,7 @@ def check_no_subgroup_harmed(
             f"; {pluralize(small, 'group')} of fewer than {MIN_GROUP_SIZE} patients not looked at"
         )
     if not tasks:
-        return CheckResult(name, True, f"no subgroup has enough test labels to be judged{hidden}")
+        return CheckResult(name, True, f"no subgroup has enough labels to be judged{hidden}")
     comparisons = compare(
         tasks, np.stack(differences, axis=1), config.subgroup_margin, config.level
     )
@@ -306,7 +306,7 @@ def compare_with(
         problems.append(
             f"not shown to keep within {config.margin} of {who}: {format_first(unsure)}"
         )
-        advice.append("set [gate] strict = false: the test split is too small to show each task")
+        advice.append("set [gate] strict = false: there are too few patients to show each task")
     if high < 0 and mean < -config.mean_margin:
         problems.append(
             f"the mean of {pluralize(len(comparisons), 'task')} is shown to be below "
@@ -319,7 +319,7 @@ def compare_with(
             f"the mean of {pluralize(len(comparisons), 'task')} is not shown to keep within "
             f"{config.margin} of {who} (lower bound {format_number(low, sign=True)})"
         )
-        advice.append("a larger test split can tell; or raise [gate] margin")
+        advice.append("more patients can tell; or raise [gate] margin")
     shown_to_be = f"shown to keep within {config.margin} of {who}"
     return _to_result(name, comparisons, problems, advice, shown_to_be), comparisons
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from m3h_pipeline.config import GateConfig
 
 CHECKS = {
-    "finite": "Every prediction on the test split is a number, so is every claimed task's metric.",
+    "finite": "Every prediction that is judged is a number, so is every claimed task's metric.",
     "better_than_trivial": "Claimed tasks do better than what knows nothing of the patient.",
     "not_worse_than_champion": "No claimed task loses more than the margin against the champion, "
     "on the same patients, and all together lose nothing that can be shown.",
@@ -73,16 +73,19 @@ def judge(
     scored = Candidate.score(cohort, sound, candidate, draws, config)
     trivial, against_trivial = check_better_than_trivial(scored, intervals or {})
     beside_champion = _narrow(scored, champion)
+    beside_anchor = _narrow(scored, anchor)
     shared, not_worse, against_champion = check_not_worse_than_champion(beside_champion, champion)
+    not_drifted = check_not_worse_than_anchor(beside_anchor, anchor, champion)
+    subgroups = check_no_subgroup_harmed(beside_champion, shared, champion)
     calibration, of_tasks = check_calibration(cohort, sound, candidate, calibrator, config)
     checks = [
         finite,
         trivial,
-        not_worse,
-        check_not_worse_than_anchor(_narrow(scored, anchor), anchor, champion),
+        _tell_narrowing(not_worse, scored, beside_champion),
+        _tell_narrowing(not_drifted, scored, beside_anchor),
         *(check_not_worse_than_arm(scored, arm, (arms or {}).get(arm)) for arm in ARMS),
         calibration,
-        check_no_subgroup_harmed(beside_champion, shared, champion),
+        _tell_narrowing(subgroups, scored, beside_champion),
     ]
     return {
         "passed": not any(check.rejects for check in checks),
@@ -107,6 +110,16 @@ def _narrow(candidate: Candidate, other: ReferenceModel | None) -> Candidate:
     tasks = [task for task in candidate.tasks if explain_no_claim(narrowed, task) is None]
     draws = Resamples(narrowed, TEST, candidate.config.bootstrap, 0)
     return Candidate.score(narrowed, tasks, candidate.predictions, draws, candidate.config)
+
+
+def _tell_narrowing(result: CheckResult, whole: Candidate, compared: Candidate) -> CheckResult:
+    """The result, which also says so where fewer samples were compared than the candidate is judged
+    by.
+    """
+    if compared is whole or not result.counts:
+        return result
+    where = "on the test split alone, since that version was trained without folds"
+    return replace(result, reason=f"{result.reason}; {where}")
 
 
 def _is_finite(cohort: Cohort, task: TaskSpec, predictions: Predictions) -> bool:
@@ -136,5 +149,5 @@ def _check_finite(
         return CheckResult("finite", False, "; ".join(problems), advice=advice)
     reason = f"all predictions of {pluralize(len(tasks), 'task')} are numbers"
     if not claimed:
-        reason += "; no task has enough test labels to be judged, so the other checks say nothing"
+        reason += "; no task has enough labels to be judged, so the other checks say nothing"
     return CheckResult("finite", True, reason)

@@ -1,7 +1,7 @@
 """The rules for differences of T tasks, from their estimates [T] and their replicates [R, T].
 
 - A task is *refuted* where its upper bound lies below -margin, and *shown* where its lower bound
-  lies above it; between the two it is *open*: the test split is too small to tell.
+  lies above it; between the two it is *open*: too few patients are judged to tell.
 - The mean of all tasks is *refuted* where its upper bound lies below 0 and its estimate below
   -mean_margin, and *shown* where its lower bound lies above -margin.
 

@@ -1,5 +1,5 @@
-"""Metrics on the test split with their replicates, for one model and for two on the same
-resamples."""
+"""Metrics on the samples that are judged with their replicates, for one model and for two on the
+same resamples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DEFINED = 0.9
 
 @dataclass(frozen=True)
 class ScoredTask:
-    """A task's metric on the test split, and its replicates [R]."""
+    """A task's metric on the samples that are judged, and its replicates [R]."""
 
     metric: str
     value: float
