@@ -63,7 +63,7 @@ def format_model_card(data: ReportData | Mapping[str, Any]) -> str:
         [
             f"# {data['model']['name']}, version {data['model']['version']}",
             f"\n## Intended use\n\n{_USE}",
-            f"\n## Model\n\n{_MODEL}",
+            f"\n## Model\n\n{_describe_model(len(cohort['folds']))}",
             f"\n## Cohort\n\nSnapshot {data['snapshot']} of {data['source']}: "
             f"{format_count(cohort['samples'])} samples of {format_count(cohort['subjects'])} "
             f"patients (split: {splits}).",
@@ -83,6 +83,15 @@ def format_model_card(data: ReportData | Mapping[str, Any]) -> str:
             f"\n## Tasks\n\n{_explain_difference(champion)}\n",
             *_format_task_rows(tasks, verdict, champion),
         ]
+    )
+
+
+def _describe_model(n_folds: int) -> str:
+    if n_folds < 2:
+        return _MODEL
+    return (
+        f"{_MODEL} Of both there are {n_folds}, each trained without the patients of one fold; new "
+        "patients get their mean. Clusters are the first network's."
     )
 
 

@@ -236,7 +236,7 @@ def _draw_rows(rows: list[dict[str, Any]], low: float, high: float) -> alt.Layer
     x = alt.X(
         "low:Q",
         scale=alt.Scale(domain=[low, high], nice=False),
-        title="model minus the same with single-task networks",
+        title="difference of the scores",
         axis=alt.Axis(
             orient="bottom",
             values=[step * k for k in range(math.ceil(low / step), math.floor(high / step) + 1)],
