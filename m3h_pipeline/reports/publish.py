@@ -18,7 +18,7 @@ from m3h_pipeline.evaluation.method import describe_evaluation_limits
 from m3h_pipeline.reports.card import format_model_card
 from m3h_pipeline.reports.findings import select_highlights
 from m3h_pipeline.reports.flow import count_erased, count_sample_flow
-from m3h_pipeline.reports.page import ReportData, write_report
+from m3h_pipeline.reports.page import CohortFacts, ReportData, write_report
 from m3h_pipeline.reports.validation import write_validation
 from m3h_pipeline.state.data_files import read_json
 from m3h_pipeline.state.lineage import read_whole_lineage
@@ -113,17 +113,7 @@ def _collect_report_data(
         "synthetic": synthetic,
         "snapshot": snapshot,
         "model": {"name": version["name"], "version": version["version"], "run_url": run_url},
-        "cohort": {
-            "samples": len(cohort),
-            "subjects": len(
-                set(cohort.subject_ids if cohort.subject_ids is not None else cohort.sample_ids)
-            ),
-            "judged": len(cohort.rows(TEST)),
-            # Not `rows`: of a cross-fitted cohort all are judged, whatever their split.
-            "splits": {name: int((cohort.split == at).sum()) for name, at in SPLITS.items()},
-            "folds": _count_folds(cohort),
-            "modalities": {name: int(present.sum()) for name, present in cohort.present.items()},
-        },
+        "cohort": count_cohort(cohort),
         "lineage": rows,
         "flow": count_sample_flow(
             lineage,
@@ -149,12 +139,21 @@ def _collect_report_data(
     }
 
 
-def _count_folds(cohort: Cohort) -> dict[str, int]:
-    """Samples by fold, counted from 1; nothing where the cohort is not cross-fitted."""
-    if cohort.fold is None:
-        return {}
-    counts = np.bincount(cohort.fold, minlength=cohort.n_folds)
-    return {str(at + 1): int(count) for at, count in enumerate(counts)}
+def count_cohort(cohort: Cohort) -> CohortFacts:
+    """The counts that the page shows; folds are counted from 1."""
+    folds = {}
+    if cohort.fold is not None:
+        counts = np.bincount(cohort.fold, minlength=cohort.n_folds)
+        folds = {str(at + 1): int(count) for at, count in enumerate(counts)}
+    return {
+        "samples": len(cohort),
+        "subjects": len(set(cohort.subjects)),
+        "judged": len(cohort.rows(TEST)),
+        # Not `rows`: of a cross-fitted cohort all are judged, whatever their split.
+        "splits": {name: int((cohort.split == at).sum()) for name, at in SPLITS.items()},
+        "folds": folds,
+        "modalities": {name: int(present.sum()) for name, present in cohort.present.items()},
+    }
 
 
 def _list_given_modalities(valid: Mapping[str, Step]) -> list[str]:

@@ -168,6 +168,12 @@ def test_nothing_is_wider_than_the_window(opened: Callable[..., Page]) -> None:
             assert page.evaluate(FITS), (width, is_open)
 
 
+def test_the_table_of_scores_is_no_wider_than_the_text(opened: Callable[..., Page]) -> None:
+    page = opened(viewport={"width": 1280, "height": 900})
+    right = "(each) => each.getBoundingClientRect().right"
+    assert page.locator("#scores").evaluate(right) <= page.locator("main").evaluate(right)
+
+
 def test_follows_the_theme_but_prints_light(opened: Callable[..., Page]) -> None:
     page = opened(color_scheme="dark")
     ground = "getComputedStyle(document.body).backgroundColor"

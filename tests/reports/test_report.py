@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from evaluation_example import build_phenotypes
-from page_cells import check_numbers, row, rows
+from page_cells import check_numbers, row, rows, table
 from report_example import example
 
 from m3h_pipeline.evaluation import claims
@@ -159,6 +159,7 @@ def test_small_groups_are_never_counted_out(tmp_path: Path) -> None:
     data = example()
     data["cohort"] |= {
         "splits": {"train": 1_184, "valid": 153, "calibration": 47, "test": 7},
+        "folds": {"1": 846, "2": 538, "3": 7},
         "modalities": {"tabular": 1391, "timeseries": 1388, "language": 6, "vision": 0},
     }
     heart, rhythm, ischemia = data["metrics"]["tasks"][:3]
@@ -174,6 +175,7 @@ def test_small_groups_are_never_counted_out(tmp_path: Path) -> None:
         "Calibration",
         "≥10",
     ]  # else the total gives the test split away
+    assert table(page, "Folds")[1:] == [["1", "846"], ["2", "≥10"], ["3", "<10"]]
     assert row(page, "Time series") == ["Time series", ">1,381", ">99%"]
     assert row(page, "Language") == ["Language", "<10", "<1%"]
     assert row(page, "Vision") == ["Vision", "absent"]
