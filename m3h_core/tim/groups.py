@@ -100,7 +100,8 @@ def task_groups(
     judged = [i for i in everything if _is_scored(evaluator, alone, i)]
     if not judged:
         raise ValueError(
-            "no task has labels enough in the validation and test splits to choose groups by"
+            "no task has labels enough to choose groups by, in the validation split and among "
+            "patients that no model saw"
         )
     by_count = {count: _score_groups(evaluator, groups, judged) for count, groups in tried.items()}
     count = max(by_count, key=lambda c: (by_count[c]["valid"], -c))

@@ -151,7 +151,7 @@ def log_scores(
     snapshot = metrics["snapshot"]
     data = Dataset(f"snapshot {snapshot}", cohort, "m3h", json.dumps({"snapshot": snapshot}))
     MlflowClient().log_inputs(
-        run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "test")])]
+        run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "evaluation")])]
     )
     mlflow.log_metrics(
         to_metrics(metrics["tasks"], comparisons), run_id=run_id, model_id=model_id, dataset=data
