@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -75,7 +73,7 @@ def erase_cohort(folder: Path, keys: SubjectKeys) -> None:
     kept = np.array([str(sample) not in keys.samples for sample in cohort.sample_ids])
     if kept.all():
         return
-    smaller = _select_samples(cohort, kept)
+    smaller = cohort.take(np.flatnonzero(kept))
 
     def change(copy: Path) -> None:
         # Not into the files that are there: those are the finished step's own.
@@ -84,23 +82,3 @@ def erase_cohort(folder: Path, keys: SubjectKeys) -> None:
         smaller.save(copy)
 
     revise(folder, change)
-
-
-def _select_samples(cohort: Cohort, kept: np.ndarray) -> Cohort:
-    def select(arrays: Mapping[str, Any] | None) -> dict[str, Any]:
-        return {name: np.asarray(values)[kept] for name, values in (arrays or {}).items()}
-
-    subject_ids = None
-    if cohort.subject_ids is not None:
-        subject_ids = np.asarray(cohort.subject_ids)[kept].tolist()
-    groups = {name: values.tolist() for name, values in select(cohort.groups).items()}
-    return Cohort(
-        sample_ids=np.asarray(cohort.sample_ids)[kept].tolist(),
-        split=cohort.split[kept],
-        embeddings=select(cohort.embeddings),
-        present=select(cohort.present),
-        labels=select(cohort.labels),
-        labelled=select(cohort.labelled),
-        subject_ids=subject_ids,
-        groups=groups or None,
-    )

@@ -14,7 +14,7 @@ from patient_steps import DAY, MODALITIES, keys_of, make_snapshot, read_contents
 from safetensors.numpy import load_file
 from traces import files_with
 
-from m3h_core import Cohort
+from m3h_core import Cohort, with_folds
 from m3h_pipeline.erasure.forgetting import forget
 from m3h_pipeline.erasure.forgotten import FILE, Forgotten
 from m3h_pipeline.erasure.tables import REASON
@@ -194,6 +194,24 @@ def test_a_model_that_only_tested_on_the_patient_has_not_learned_from_them(out):
         "1", (), DAY, read_step(out / "snapshots" / DAY / "cohort").version, True
     )
     assert forget(out, tested, models=lambda: [version]).models == []
+
+
+def test_a_cross_fitted_model_has_learned_from_every_patient(out):
+    folder = out / "snapshots" / DAY / "cohort"
+    cohort = with_folds(Cohort.load(folder), 3)
+    cohort.save(folder)
+    tested = next(
+        s for s, split in zip(cohort.subject_ids or [], cohort.split, strict=True) if split == 3
+    )
+    version = RegisteredVersion("1", ("champion",), DAY, read_step(folder).version, True)
+    (model,) = forget(out, tested, models=lambda: [version]).models
+    assert (model["version"], model["certain"]) == ("1", True)
+    # The folds of the others stay.
+    left = Cohort.load(folder)
+    assert left.fold is not None
+    is_kept = cohort.subjects != tested
+    assert 0 < is_kept.sum() < len(cohort)
+    assert np.array_equal(left.fold, cohort.fold[is_kept])
 
 
 def test_two_patients_in_either_order(out, whole, tmp_path, patient):

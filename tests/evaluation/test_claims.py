@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from report_example import example
 
-from m3h_core import Cohort, TaskSpec, compare_predictions
+from m3h_core import Cohort, TaskSpec, compare_predictions, with_folds
 from m3h_core.data.cohort import TEST
 from m3h_core.metrics import Resamples, interval, primary_metric, primary_replicates
 from m3h_pipeline import wording
@@ -102,6 +102,24 @@ def test_differences_are_those_of_paired_resamples(arms, judged):
     for name in ("trees", "trees_difference", "trees_difference_low", "trees_difference_high"):
         assert records["phenotype"][name] is None  # trees find no clusters
         assert records["rare"][name] is None  # too few to be claimed
+
+
+def test_of_a_cross_fitted_cohort_every_sample_is_judged_and_clusters_by_one_fold(arms, judged):
+    cohort, predictions = arms
+    assert {record["evaluation"] for record in judged[0].values()} == {"test"}
+    # Few are in the test split.
+    folded = with_folds(replace(cohort, split=np.arange(len(cohort)) % 10 // 7 * 3), 3)
+    assert (folded.split == TEST).sum() < len(folded) / 2
+    metrics, _ = compare_arms(folded, TASKS, predictions, snapshot="2026-01-01", bootstrap=20)
+    records = {record["task"]: record for record in metrics["tasks"]}
+    assert {record["evaluation"] for record in records.values()} == {"cross-fitted"}
+    for task in ("death", "shock", "stay", "dose"):
+        assert records[task]["n"] == len(cohort)
+        assert records[task]["low"] < records[task]["value"] < records[task]["high"]
+    assert records["death"]["positives"] == cohort.labels["death"].sum()
+    assert records["phenotype"]["n"] == (folded.fold == 0).sum()
+    assert records["phenotype"]["claimed"]
+    assert not records["rare"]["claimed"]
 
 
 def test_counts_and_means_come_from_the_same_resamples(arms, judged):

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from m3h_core import Cohort, FitConfig, TaskSpec, fit
+from m3h_core import Cohort, EnsembleModel, FitConfig, TaskSpec, cross_fit, with_folds
 from m3h_core.data.cohort import TEST
+from m3h_core.training.cross_fit import cross_fit_trees
 from m3h_pipeline.evaluation.curves import find_operating_points
 from m3h_pipeline.evaluation.detail import describe_detail
 from m3h_pipeline.jobs import train
@@ -24,8 +25,8 @@ TASKS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def detail(tmp_path_factory):
+@pytest.fixture(scope="module", params=[0, 3], ids=["test split", "cross-fitted"])
+def cohort(request) -> Cohort:
     """Labels that follow the series alone; they are noise for one group, and a third group has
     seven patients.
     """
@@ -53,8 +54,15 @@ def detail(tmp_path_factory):
         dict.fromkeys(labels, np.ones(n, bool)),
         groups={"ward": group.tolist()},
     )
-    model = fit(cohort, TASKS, FitConfig(hidden=(32,), members=1, epochs=15))
-    predictions = model.predict(cohort)
+    return with_folds(cohort, request.param)
+
+
+@pytest.fixture(scope="module")
+def detail(cohort, tmp_path_factory):
+    networks = cross_fit(cohort, TASKS, FitConfig(hidden=(32,), members=1, epochs=15))
+    trees = cross_fit_trees(cohort, TASKS, rounds=20, workers=1)
+    model = EnsembleModel.combine(networks, trees, cohort)
+    predictions = model.predict_unseen(cohort)
     return describe_detail(
         cohort,
         TASKS,

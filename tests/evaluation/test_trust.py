@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from m3h_core import Calibrator, Cohort, TaskSpec
+from m3h_core import Calibrator, Cohort, FoldCalibrators, TaskSpec, with_folds
 from m3h_core.data.cohort import CALIBRATION, TEST
 from m3h_pipeline.evaluation.trust import describe_trust
 
@@ -53,3 +53,15 @@ def test_a_third_of_few_patients_is_not_told():
     [stay] = describe_trust(cohort, [STAY], predictions, calibrator)
     assert stay["thirds"][0]["n"] == stay["thirds"][1]["n"] == 20
     assert stay["thirds"][2] is None
+
+
+def test_of_a_cross_fitted_cohort_every_sample_is_counted_with_its_own_fold_s_calibrator():
+    cohort, predictions, _ = make(600)
+    folded = with_folds(cohort, 3)
+    calibrators = FoldCalibrators.fit(folded, [STAY, DEATH], predictions)
+    stay, death = describe_trust(folded, [STAY, DEATH], predictions, calibrators)
+    assert stay["n"] == death["n"] == len(cohort)
+    assert sum(third["n"] for third in stay["thirds"]) == len(cohort)
+    low, high = calibrators.intervals(predictions)["stay"].T
+    is_covered = (low <= cohort.labels["stay"]) & (cohort.labels["stay"] <= high)
+    assert stay["coverage"] == pytest.approx(is_covered.mean(), abs=1e-6)

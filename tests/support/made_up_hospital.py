@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from m3h_core import Calibrator, Cohort, TaskSpec
+from m3h_core import Calibrator, Cohort, FoldCalibrators, TaskSpec
 from m3h_pipeline.config import GateConfig
 from m3h_pipeline.registry import gate
 
@@ -72,8 +72,11 @@ def judge_candidate(
     """The gate's verdict on a candidate that travels with its own calibrator, where one can be
     fitted.
     """
-    calibration = np.flatnonzero(cohort.split == 2)
     sound = [task for task in tasks if np.isfinite(candidate[task.name]).all()]
+    if cohort.fold is not None:
+        calibrators = FoldCalibrators.fit(cohort, sound, candidate)
+        return gate.judge(cohort, tasks, candidate, calibrators, champion, config, **more)
+    calibration = np.flatnonzero(cohort.split == 2)
     predictions = {task.name: candidate[task.name][calibration] for task in sound}
     calibrator = Calibrator.fit(cohort.take(calibration), sound, predictions)
     return gate.judge(cohort, tasks, candidate, calibrator, champion, config, **more)
