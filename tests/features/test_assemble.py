@@ -61,6 +61,7 @@ def split_by_hash(holdout_months: int = 0) -> dict[str, int]:
 def test_a_cohort_that_the_hash_divides_is_cross_fitted(tmp_path, folds):
     cohort, facts = assemble(tmp_path, split_by_hash(), folds)
     assert cohort.n_folds == facts["folds"] == folds
+    assert facts["judged"] == len(cohort)
     np.testing.assert_array_equal(cohort.fold, assign_folds(cohort.subjects, folds))
     # The split stays what it was.
     assert facts["train"] == 2 * list(split_by_hash().values()).count(0)
@@ -70,13 +71,15 @@ def test_a_cohort_that_the_hash_divides_is_cross_fitted(tmp_path, folds):
 def test_below_two_folds_there_are_none(tmp_path, folds):
     cohort, facts = assemble(tmp_path, split_by_hash(), folds)
     assert cohort.fold is None
-    assert facts["folds"] == "none: judged on the test split"
+    assert facts["folds"] == 0
+    assert facts["judged"] == facts["test"]
 
 
 def test_one_sample_too_many_and_there_are_none(tmp_path):
     cohort, facts = assemble(tmp_path, split_by_hash(), most=N_SAMPLES - 1)
     assert cohort.fold is None
-    assert facts["folds"] == "none: judged on the test split"
+    assert facts["folds"] == 0
+    assert facts["judged"] == facts["test"]
 
 
 def test_the_last_months_are_held_out_to_be_judged_by(tmp_path):

@@ -28,6 +28,7 @@ from m3h_pipeline.registry import gate
 from m3h_pipeline.registry.gate import Predictions
 
 B1 = TASKS[1]
+COMPARED = ("not_worse_than_champion", "not_worse_than_anchor", "no_subgroup_harmed")
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,19 @@ def test_a_champion_without_folds_is_still_found_to_be_better(hospital):
     for name, predicted in (("value", candidate), ("other", good)):
         expected = primary_metric(single, B1, predicted["b1"])
         assert compared[name] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("has_folds", [False, True])
+def test_a_comparison_on_the_test_split_alone_says_so(hospital, has_folds):
+    cohort, good = hospital
+    predictions = good if has_folds else hide_seen(cohort, good)
+    other = gate.ReferenceModel("3", predictions, has_folds=has_folds)
+    anchor = replace(other, version="1")
+    verdict = judge_candidate(cohort, TASKS, good, other, CONFIG, anchor=anchor)
+    narrowed = "on the test split alone, since that version was trained without folds"
+    for name in COMPARED:
+        assert (narrowed in get_reason(verdict, name)) is not has_folds
+    assert "test split" not in get_reason(verdict, "better_than_trivial")
 
 
 def test_subgroups_and_the_anchor_are_narrowed_too(hospital):
