@@ -92,8 +92,24 @@ def test_what_latest_holds(latest):
     interaction = json.loads((latest / "tim.json").read_text())
     assert len(interaction["matrix"]) == len(interaction["tasks"]) >= 2
     predictions = pl.read_parquet(latest / "predictions.parquet")
-    assert predictions.columns == ["sample_id", "task", "class", "prediction", "target", "split"]
+    assert predictions.columns == [
+        "sample_id",
+        "task",
+        "class",
+        "prediction",
+        "target",
+        "split",
+        "fold",
+    ]
     assert predictions["prediction"].is_finite().all()
+    # The demo's patients are divided by the hash: three models judge all of them.
+    assert set(predictions["fold"]) == {0, 1, 2}
+    assert {task["evaluation"] for task in metrics["tasks"]} == {"cross-fitted"}
+    labels = predictions.drop_nulls("target").unique(["sample_id", "task"])
+    n_labels = dict(labels["task"].value_counts().iter_rows())
+    for task in metrics["tasks"]:
+        if task["problem"] != "clustering":
+            assert task["n"] == n_labels[task["task"]]
 
 
 def test_every_step_reads_what_its_asset_declares_and_nothing_else(demo_run):
@@ -214,28 +230,37 @@ print(",".join(scores.columns))
 
 
 def test_registered_model_gives_the_run_s_own_predictions(finished, latest):
-    """The model in the registry, fed raw inputs, says what predictions.parquet says, calibrated."""
+    """The model in the registry, fed raw inputs, says what the run's model says of new patients,
+    calibrated; and that model what predictions.parquet says of those that each fold did not see.
+    """
     script = f"""
 from pathlib import Path
 import mlflow, numpy as np, polars as pl
-from m3h_core import Calibrator
+from m3h_core import Calibrator, Cohort, EnsembleModel
 from m3h_pipeline.features.served import raw_inputs
 mlflow.set_tracking_uri("sqlite:///{finished[0]}/mlflow/mlflow.db")
 snapshot = Path("{finished[0]}/snapshots/2026-01-01")
 rows = pl.read_parquet("{latest}/predictions.parquet")
-rows = rows.filter(pl.col("task") == "death_in_hospital")[:20]
-(frame,) = raw_inputs(snapshot / "inputs", rows["sample_id"].to_list())
+rows = rows.filter(pl.col("task") == "death_in_hospital")
+(frame,) = raw_inputs(snapshot / "inputs", rows["sample_id"].to_list()[:20])
 scores = mlflow.pyfunc.load_model("models:/m3h/1").unwrap_python_model().predict(None, frame)
 calibrator = Calibrator.load(snapshot / "ensemble_model" / "calibration")
-predicted = {{"death_in_hospital": rows["prediction"].to_numpy()}}
-expected = calibrator.calibrated(predicted)["death_in_hospital"]
+cohort = Cohort.load(snapshot / "cohort")
+assert rows["sample_id"].to_list() == cohort.sample_ids
+model = EnsembleModel.load(snapshot / "ensemble_model" / "model")
+predicted = {{"death_in_hospital": model.predict(cohort)["death_in_hospital"]}}
+expected = calibrator.calibrated(predicted)["death_in_hospital"][:20]
+unseen = model.predict_unseen(cohort)["death_in_hospital"]
 print(float(np.abs(scores["death_in_hospital"].to_numpy() - expected).max()))
+print(float(np.abs(rows["prediction"].to_numpy() - unseen).max()))
 """
     result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert float(result.stdout) < 1e-4
+    differences = [float(line) for line in result.stdout.split()]
+    assert len(differences) == 2
+    assert max(differences) < 1e-4
 
 
 def test_second_run_takes_everything_as_it_is(finished):

@@ -64,7 +64,7 @@ def test_a_changed_setting_trains_the_networks_anew_and_is_in_mlflow(demo_run, t
     assert {name: in_mlflow[name] for name in changed} == {
         name: str(value) for name, value in changed.items()
     }
-    joint = _config_of(anew["m3h_model"].folder / "model")
-    single = _config_of(next((anew["single_task_models"].folder / "models").iterdir()))
+    joint = _config_of(anew["m3h_model"].folder / "model" / "0")
+    single = _config_of(next((anew["single_task_models"].folder / "models").iterdir()) / "2")
     assert joint.items() >= changed.items()
     assert single == joint

@@ -88,7 +88,7 @@ def main() -> None:
         assert info["present"] == SAMPLES, info
         started = time.monotonic()
         finish(materialize(out, "m3h_model"), out)
-        FittedModel.load(step_of(out, "m3h_model") / "model")
+        FittedModel.load(step_of(out, "m3h_model") / "model" / "0")
         print(f"training: {time.monotonic() - started:.0f} s")
     cluster.shutdown()
     alone = folder / "alone"

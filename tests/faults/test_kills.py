@@ -37,8 +37,9 @@ from launched import (
     worker_of,
 )
 from safetensors import safe_open
+from safetensors.numpy import load_file
 
-from m3h_core import fit
+from m3h_core import cross_fit, fit, with_folds
 from m3h_pipeline.jobs.job import FACTS
 from m3h_pipeline.jobs.settings import fit_config
 from m3h_pipeline.registry import tracking
@@ -126,7 +127,8 @@ def test_a_training_that_is_killed_in_every_way_ends_as_if_it_never_was(out):
         way(run, out)
         assert run.wait(60) != 0, story
         assert not step_of(out, "m3h_model").exists(), story
-        state = step_of(out, ".m3h_model.partial") / ".checkpoint" / "training.safetensors"
+        checkpoint = step_of(out, ".m3h_model.partial") / ".checkpoint"
+        state = checkpoint / "0" / "training.safetensors"
         if (
             way is not kill_dagster
         ):  # after this one the next run starts at once, and waits where it must
@@ -236,6 +238,41 @@ def test_mlflow_that_goes_away_ends_a_training_clearly_and_nothing_is_trained_ag
     assert len(curves.read_text().splitlines()) == epochs
 
 
+def test_a_training_killed_in_its_second_fold_goes_on_there(tmp_path):
+    """The first fold's model is not trained again, and the curves are its own, once."""
+    cohort = with_folds(synthetic(600), 2)
+    cohort.save(tmp_path / "cohort")
+    mlflow_of = {"uri": mlflow_uri(tmp_path), "artifacts": str(tmp_path / "mlflow")}
+    (tmp_path / "mlflow").mkdir()
+    more = {
+        "mlflow": {**mlflow_of, "key": "k", "name": "n", "tags": {}},
+        "training": {"seed": 0, "epochs": 6, "tree_rounds": 20, "coverage": 0.9},
+    }
+    to = tmp_path / "to"
+    epochs = tmp_path / "epochs"
+    log = f"open({str(epochs)!r}, 'a').write(name[18:19] + ' ')"
+    spy = f"train.Progress = lambda name, _: lambda done, total: {log}"
+    kill_there = "name[18:19] == '2' and done == 3 and os.kill(os.getpid(), 9)"
+    suicide = f"import os; train.Progress = lambda name, _: lambda done, total: {kill_there}"
+    job = job_by_hand(tmp_path / "cohort", to, "joint", suicide, more)
+    assert job.wait(120) == -signal.SIGKILL, job.communicate()
+    again = job_by_hand(tmp_path / "cohort", to, "joint", spy, more)
+    assert again.wait(120) == 0, again.communicate()
+    assert set(epochs.read_text().split()) == {"2"}
+    assert 3 <= len(epochs.read_text().split()) < 6
+    settings = {"training": {"seed": 0, "epochs": 6}, "model": {}}
+    whole = cross_fit(cohort, TASKS, fit_config(settings))
+    for fold, model in enumerate(whole.models):
+        state = {name: value.numpy() for name, value in model.model.state_dict().items()}
+        assert same(load_file(to / "model" / str(fold) / "model.safetensors"), state)
+    predicted = load_file(to / "predictions.safetensors")
+    for task, values in whole.predict_unseen(cohort).items():
+        np.testing.assert_array_equal(predicted[task], values)
+    (run,) = runs_in_mlflow(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert steps_of(run, "train_loss") == list(range(6))
+
+
 def test_two_jobs_never_write_into_one_folder(out, tmp_path):
     """The second waits for the first, and both end well."""
     cohort = step_of(out, "cohort")
@@ -251,7 +288,7 @@ def test_single_task_models_go_on_after_a_kill(out, tmp_path):
     whole = job_by_hand(cohort, tmp_path / "whole", "single_task")
     job = job_by_hand(cohort, tmp_path / "killed", "single_task")
     wait_until(
-        lambda: list((tmp_path / "killed" / ".chunks").glob("chunk-*")) or job.poll() is not None
+        lambda: list((tmp_path / "killed" / ".chunks").rglob("chunk-*")) or job.poll() is not None
     )
     kill(job.pid)
     job.communicate()
@@ -260,7 +297,7 @@ def test_single_task_models_go_on_after_a_kill(out, tmp_path):
         assert one.wait(120) == 0
     for task in TASKS:
         files = [
-            tmp_path / name / "models" / task.name / "model.safetensors"
+            tmp_path / name / "models" / task.name / "0" / "model.safetensors"
             for name in ("whole", "killed")
         ]
         assert files[0].read_bytes() == files[1].read_bytes()
@@ -303,7 +340,7 @@ def test_trees_go_on_after_a_kill(out, tmp_path):
         assert one.wait(120) == 0, one.communicate()
     assert set(children.read_text().split()) == {"0"}, "more processes than [launcher] workers"
     files = ["predictions.safetensors"]
-    files += [f"models/{task.name}-{at}.txt" for task in TASKS for at in range(MODELS)]
+    files += [f"models/0/{task.name}-{at}.txt" for task in TASKS for at in range(MODELS)]
     for file in files:
         assert (tmp_path / "whole" / file).read_bytes() == (killed / file).read_bytes()
     finished = Counter(file.name.rpartition("-")[0] for file in kept)

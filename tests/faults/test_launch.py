@@ -313,8 +313,8 @@ def test_a_training_runs_under_slurm_is_cancelled_and_goes_on(slurm, tmp_path, m
     assert run.wait(90) != 0
     wait_until(lambda: not processes_of(out), seconds=30)
     assert command_of(slurm, "squeue", "--noheader") == ""
-    state = step_of(out, ".m3h_model.partial") / ".checkpoint" / "training.safetensors"
+    state = step_of(out, ".m3h_model.partial") / ".checkpoint" / "0" / "training.safetensors"
     assert state.exists()
     finish(materialize(out, **more), out)
-    model = FittedModel.load(step_of(out, "m3h_model") / "model")
+    model = FittedModel.load(step_of(out, "m3h_model") / "model" / "0")
     assert [task.name for task in model.tasks] == [task.name for task in TASKS]

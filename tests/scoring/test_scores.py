@@ -357,7 +357,7 @@ def test_what_nobody_approved_is_a_trial_and_a_fresh_approval_makes_it_count(nig
 
 def test_a_champion_that_can_t_be_loaded_costs_its_scores_and_no_more(nights):
     """Last in this file: the third night has no scores."""
-    (weights,) = nights.out.glob("mlflow/artifacts/**/artifacts/model/network/model.safetensors")
+    (weights,) = nights.out.glob("mlflow/artifacts/**/artifacts/model/network/0/model.safetensors")
     weights.rename(weights.with_suffix(".away"))
     try:
         words = [sys.executable, "-c", _SCORE_NIGHT, str(nights.out), THIRD]

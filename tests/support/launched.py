@@ -130,7 +130,8 @@ def finish(run: subprocess.Popen[str], out: Path) -> None:
 
 
 def weights(out: Path, step: str = "m3h_model") -> dict[str, np.ndarray]:
-    return load_file(step_of(out, step) / "model" / "model.safetensors")
+    """Those of the only model: the cohort has no folds."""
+    return load_file(step_of(out, step) / "model" / "0" / "model.safetensors")
 
 
 def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
