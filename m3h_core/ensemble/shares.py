@@ -32,7 +32,8 @@ _LEAST = 1e-6
 class FittedShares:
     """The network's shares: ``of_all`` {task: 0 to 1} for new patients and, where the cohort is
     cross-fitted, ``by_fold`` [K], each from the labels of the other folds alone, for the patients
-    of its own.
+    of its own. (The members' predictions for those other folds come of models that have learned
+    from these patients: what is left of their labels is that a share rests on such predictions.)
     """
 
     of_all: Mapping[str, float]
