@@ -18,7 +18,7 @@ import numpy as np
 from m3h_core import Cohort, FitConfig, TaskSpec, fit
 from m3h_core.data.cohort import TEST, VALID
 from m3h_core.embedders import TabularEmbedder
-from m3h_core.ensemble.shares import fit_network_shares, mix_predictions
+from m3h_core.ensemble.mixture import Mixture
 from m3h_core.ensemble.trees import fit_trees
 from m3h_core.metrics import Resamples, interval, primary_metric, primary_replicates
 from m3h_pipeline.config import TrainingConfig
@@ -129,9 +129,9 @@ def main() -> None:
 
     of_network = network.predict(cohort)
     of_trees = trees.predict(cohort)
-    shares = fit_network_shares(cohort, tasks, of_network, of_trees, cohort.rows(VALID))
+    mixture = Mixture.fit(cohort, tasks, of_network, of_trees, cohort.rows(VALID))
     # What `EnsembleModel` predicts, without asking its members again.
-    of_model = mix_predictions(of_network, of_trees, shares)
+    of_model = mixture.apply(of_network, of_trees)
     predictions = {"model": of_model, "network": of_network, "trees": of_trees}
     draws = Resamples(cohort, TEST, RESAMPLES, seed=0)
     behind = []
@@ -146,7 +146,7 @@ def main() -> None:
             _, high = interval(gained)
             if high < 0:
                 behind.append(task.name)
-    values = sorted(shares.values())
+    values = sorted(mixture.shares.values())
     print(f"share of the network: {np.median(values):.2f} ({values[0]:.2f} to {values[-1]:.2f})")
     ratio = network_seconds / trees_seconds
     print(

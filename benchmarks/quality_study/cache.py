@@ -21,7 +21,17 @@ from quality_study.arms import Arm, Predictions
 # The library's modules and packages that a network's prediction follows from, and files in these
 # that have no effect here. Embedders need no hash: their vectors have one.
 _OF_NETWORKS = ("config.py", "losses.py", "data", "model", "training", "ensemble")
-_WITHOUT_EFFECT = {"__init__.py", "fitted_ensemble.py", "search.py", "shares.py", "trees.py"}
+_WITHOUT_EFFECT = {
+    "__init__.py",
+    "cross_fit.py",
+    "fitted_ensemble.py",
+    "fold_models.py",
+    "folds.py",
+    "mixture.py",
+    "search.py",
+    "shares.py",
+    "trees.py",
+}
 _SECONDS = "seconds"
 
 

@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score
 
 from m3h_core import Cohort, TaskSpec
 from m3h_core.data.cohort import TEST, TRAIN, VALID
-from m3h_core.ensemble.shares import fit_network_shares, mix_predictions
+from m3h_core.ensemble.mixture import Mixture
 from m3h_core.metrics import Resamples
 from quality_study.arms import Predictions
 from quality_study.statistics import (
@@ -63,17 +63,19 @@ class Results:
         if network not in self.predictions or trees not in self.predictions:
             return
         of_both = zip(self.predictions[network], self.predictions[trees], strict=True)
+        mixtures = []
         for seed, (of_network, of_trees) in enumerate(of_both):
             mixed: Predictions = {}
             for cohort, tasks in self.learned[seed].values():
                 # Of arms that were not cross-fitted the validation split alone was not trained on.
                 splits = (TRAIN, VALID) if self.has_folds else (VALID,)
                 rows = np.flatnonzero(np.isin(cohort.split, splits))
-                shares = fit_network_shares(cohort, tasks, of_network, of_trees, rows)
                 own = {task.name: of_network[task.name] for task in tasks}
-                mixed |= mix_predictions(own, of_trees, shares)
-            self.predictions[name].append(mixed)
-        self.seconds[name] = self.seconds[network] + self.seconds[trees]
+                mixture = Mixture.fit(cohort, tasks, own, of_trees, rows)
+                mixed |= mixture.apply(own, of_trees)
+            mixtures.append(mixed)
+        self.predictions[name] = mixtures
+        self.seconds[name] = sum(self.seconds[arm] for arm in {network, trees})
 
 
 def summarize(

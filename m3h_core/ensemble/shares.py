@@ -7,17 +7,16 @@ under the mixture, and a normal prior around what the other tasks together say, 
 prior around one half. A likelihood grows with what labels tell, a rare diagnosis by its positives:
 no count of rows has to be chosen by which to believe them.
 
-Shapes: N samples, n labelled rows that are read, C classes, K folds, S shares that are tried.
+Shapes: N samples, n labelled rows that are read, C classes, S shares that are tried.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from m3h_core.data.cohort import VALID, Cohort
+from m3h_core.data.cohort import Cohort
 from m3h_core.data.tasks import TaskSpec
 
 EQUAL = 0.5
@@ -26,54 +25,6 @@ PRIOR_SCALE = 0.1
 _SHARES_S = np.linspace(0, 1, 101)
 # A probability below this counts as this much: one row that is sure and wrong must not decide.
 _LEAST = 1e-6
-
-
-@dataclass(frozen=True)
-class FittedShares:
-    """The network's shares: ``of_all`` {task: 0 to 1} for new patients and, where the cohort is
-    cross-fitted, ``by_fold`` [K], each from the labels of the other folds alone, for the patients
-    of its own. (The members' predictions for those other folds come of models that have learned
-    from these patients: what is left of their labels is that a share rests on such predictions.)
-    """
-
-    of_all: Mapping[str, float]
-    by_fold: tuple[Mapping[str, float], ...]
-
-    @classmethod
-    def fit(
-        cls,
-        cohort: Cohort,
-        tasks: Sequence[TaskSpec],
-        network: Mapping[str, np.ndarray],
-        trees: Mapping[str, np.ndarray],
-    ) -> FittedShares:
-        """Fit on predictions {task: [N] or [N, C]} of every row that no model made of its own
-        training rows: those of the validation split or, of a cross-fitted cohort, all.
-        """
-        if cohort.fold is None:
-            return cls(fit_network_shares(cohort, tasks, network, trees, cohort.rows(VALID)), ())
-        everyone = fit_network_shares(cohort, tasks, network, trees, np.arange(len(cohort)))
-        by_fold = []
-        for fold in range(cohort.n_folds):
-            others = np.flatnonzero(cohort.fold != fold)
-            by_fold.append(fit_network_shares(cohort, tasks, network, trees, others))
-        return cls(everyone, tuple(by_fold))
-
-    def mix_unseen(
-        self,
-        network: Mapping[str, np.ndarray],
-        trees: Mapping[str, np.ndarray],
-        fold: np.ndarray,
-    ) -> dict[str, np.ndarray]:
-        """Both members' predictions of every row, mixed by the shares of the row's fold [N]."""
-        if not self.by_fold:
-            return mix_predictions(network, trees, self.of_all)
-        mixed = {name: np.array(values) for name, values in network.items()}
-        for at, shares in enumerate(self.by_fold):
-            of_fold = mix_predictions(network, trees, shares)
-            for name, values in of_fold.items():
-                mixed[name][fold == at] = values[fold == at]
-        return mixed
 
 
 def fit_network_shares(
@@ -94,12 +45,12 @@ def fit_network_shares(
     >>> labelled = {"stay": np.arange(2000) < 20}
     >>> ids = [str(row) for row in range(2000)]
     >>> everyone = np.arange(2000)
-    >>> few = Cohort(ids, np.full(2000, VALID), {}, {}, labels, labelled)
+    >>> few = Cohort(ids, np.zeros(2000, int), {}, {}, labels, labelled)
     >>> stay = TaskSpec("stay", "regression", unit="days")
     >>> members = {"stay": np.zeros(2000)}, {"stay": y_true / 2}
     >>> fit_network_shares(few, [stay], *members, everyone)
     {'stay': 0.38}
-    >>> many = Cohort(ids, np.full(2000, VALID), {}, {}, labels, {"stay": np.ones(2000, bool)})
+    >>> many = Cohort(ids, np.zeros(2000, int), {}, {}, labels, {"stay": np.ones(2000, bool)})
     >>> fit_network_shares(many, [stay], *members, everyone)
     {'stay': 0.0}
     """

@@ -18,13 +18,13 @@ from m3h_core.data.cohort import TEST, Cohort
 from m3h_core.data.folds import assign_folds
 from m3h_core.data.tasks import TaskSpec
 from m3h_core.ensemble.fold_models import FoldModels
-from m3h_core.ensemble.shares import FittedShares, mix_predictions
+from m3h_core.ensemble.mixture import FoldMixtures, Mixture
 from m3h_core.ensemble.trees import TreeModels
 from m3h_core.files import read_saved_json, write_json
 from m3h_core.metrics import Score, evaluate_predictions
 from m3h_core.training.fitted import FittedModel
 
-# Format 1 had one network and its trees, of no fold.
+# Format 1 had one network and its trees, of no fold, and no lines.
 _FORMAT = 2
 _READABLE = (1, _FORMAT)
 _ABOUT = "ensemble.json"
@@ -37,21 +37,21 @@ class EnsembleModel:
     """Networks and boosted trees of the same tasks, one of each a fold: predicts, scores itself, is
     saved and loaded as a `FittedModel` is.
 
-    ``shares`` say how much of a task's prediction is the network's. A task without trees, such as
+    ``mixtures`` say how much of a task's prediction is the network's. A task without trees, such as
     clustering, is the network's alone.
     """
 
     network: FoldModels[FittedModel]
     trees: FoldModels[TreeModels]
-    shares: FittedShares
+    mixtures: FoldMixtures
 
     @classmethod
     def combine(
         cls, network: FoldModels[FittedModel], trees: FoldModels[TreeModels], cohort: Cohort
     ) -> EnsembleModel:
-        """Both as one model, with the shares that the cohort's labels bear out."""
+        """Both as one model, with the mixtures that the cohort's labels bear out."""
         members = network.predict_unseen(cohort), trees.predict_unseen(cohort)
-        return cls(network, trees, FittedShares.fit(cohort, network.tasks, *members))
+        return cls(network, trees, FoldMixtures.fit(cohort, network.tasks, *members))
 
     @property
     def tasks(self) -> tuple[TaskSpec, ...]:
@@ -72,18 +72,17 @@ class EnsembleModel:
         As :meth:`FittedModel.predict`; raises ValueError as both members do, and ImportError where
         LightGBM is not installed.
         """
-        members = self.network.predict(cohort), self.trees.predict(cohort)
-        return mix_predictions(*members, self.shares.of_all)
+        return self.mixtures.of_all.apply(self.network.predict(cohort), self.trees.predict(cohort))
 
     def predict_unseen(self, cohort: Cohort) -> dict[str, np.ndarray]:
-        """As :meth:`predict`, but each row by the models and shares that did not see its subject:
-        what the model is judged by.
+        """As :meth:`predict`, but each row by the models and the mixture that did not see its
+        subject: what the model is judged by.
 
         Of a model without folds that is true of the rows of its test split alone.
         """
         members = self.network.predict_unseen(cohort), self.trees.predict_unseen(cohort)
         fold = assign_folds(cohort.subjects, self.n_folds)
-        return self.shares.mix_unseen(*members, fold)
+        return self.mixtures.apply_unseen(*members, fold)
 
     def distances(self, cohort: Cohort) -> dict[str, np.ndarray]:
         """How far every row lies from the centres of each clustering task: the first network's."""
@@ -108,8 +107,8 @@ class EnsembleModel:
             folder / _ABOUT,
             {
                 "format": _FORMAT,
-                "shares": dict(self.shares.of_all),
-                "shares by fold": list(map(dict, self.shares.by_fold)),
+                "mixture": self.mixtures.of_all.to_dict(),
+                "mixtures by fold": [mixture.to_dict() for mixture in self.mixtures.by_fold],
             },
         )
 
@@ -121,15 +120,16 @@ class EnsembleModel:
         network = folder / _NETWORK
         trees = folder / _TREES
         if about["format"] == _FORMAT:
+            by_fold = [Mixture.from_dict(record) for record in about["mixtures by fold"]]
             return cls(
                 FoldModels.load(network, FittedModel.load),
                 FoldModels.load(trees, TreeModels.load),
-                FittedShares(about["shares"], tuple(about["shares by fold"])),
+                FoldMixtures(Mixture.from_dict(about["mixture"]), tuple(by_fold)),
             )
         return cls(
             FoldModels((FittedModel.load(network),)),
             FoldModels((TreeModels.load(trees),)),
-            FittedShares(about["shares"], ()),
+            FoldMixtures(Mixture(about["shares"])),
         )
 
 

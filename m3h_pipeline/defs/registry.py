@@ -34,7 +34,7 @@ from m3h_pipeline.registry.gate.advice import select_rejecting
 from m3h_pipeline.registry.notify import notify
 from m3h_pipeline.sources.tasks_file import read_tasks
 from m3h_pipeline.state.data_files import read_json, write_json
-from m3h_pipeline.state.layout import CALIBRATION, PREDICTIONS, SINGLE_TASK
+from m3h_pipeline.state.layout import CALIBRATION, PREDICTIONS, SINGLE_TASK, TREES_ALONE
 from m3h_pipeline.state.steps import Step, code_version
 
 CODE = code_version(
@@ -65,7 +65,6 @@ class Candidate:
     cohort: Step
     joint: Step
     ensemble: Step
-    trees: Step
     quality: Step
 
 
@@ -96,7 +95,6 @@ def model_version(
     launcher: JobLauncher,
     cohort: Step,
     m3h_model: Step,
-    tree_models: Step,
     ensemble_model: Step,
     quality: Step,
     **others: Step,
@@ -112,7 +110,6 @@ def model_version(
         cohort=cohort,
         joint=m3h_model,
         ensemble=ensemble_model,
-        trees=tree_models,
         quality=quality,
     )
     workspace.connect()
@@ -254,7 +251,7 @@ def _judge(
             anchor=applied.get(anchor),
             arms={
                 "single_task": load_file(ensemble.folder / SINGLE_TASK),
-                "trees": load_file(candidate.trees.folder / PREDICTIONS),
+                "trees": load_file(ensemble.folder / TREES_ALONE),
             },
             intervals=_intervals(read_json(quality.folder / "metrics.json")["tasks"]),
         )
@@ -268,7 +265,6 @@ def _judge(
         cohort,
         ensemble,
         quality,
-        candidate.trees,
     ]
     step = workspace.produce(context, GATE, decided_by, build)
     if not step.reused:

@@ -54,12 +54,11 @@ def quality(
     cohort: Step,
     ensemble_model: Step,
     m3h_model: Step,
-    tree_models: Step,
 ) -> dg.MaterializeResult:
     """Score the model and what it is compared with on the same samples."""
     config = workspace.config
     bootstrap = config.training.bootstrap
-    arms = {"ensemble": ensemble_model, "joint": m3h_model, "trees": tree_models}
+    arms = {"ensemble": ensemble_model, "joint": m3h_model}
     folders = {arm: step.folder for arm, step in arms.items()}
     subsets = further_step(m3h_model, SUBSETS) if config.modalities.retrain else None
 

@@ -16,7 +16,7 @@ from m3h_pipeline.evaluation.scores import Predictions, load_calibrator
 from m3h_pipeline.evaluation.trust import describe_trust
 from m3h_pipeline.sources.tasks_file import read_tasks
 from m3h_pipeline.state.data_files import write_json
-from m3h_pipeline.state.layout import PREDICTIONS, SINGLE_TASK
+from m3h_pipeline.state.layout import PREDICTIONS, SINGLE_TASK, TREES_ALONE
 
 if TYPE_CHECKING:
     from m3h_core import Cohort, TaskSpec
@@ -32,7 +32,7 @@ def write_quality(
     subsets: Path | None = None,
 ) -> dict[str, Any]:
     """Write metrics.json, trust.json, detail.json and predictions.parquet from the cohort's folder
-    and those of ``arms``: "ensemble", which is shipped, "joint" and "trees".
+    and those of ``arms``: "ensemble", which is shipped, and "joint".
 
     ``subsets``: the folder of the models that were trained on subsets of the modalities, where that
     was asked for.
@@ -45,6 +45,7 @@ def write_quality(
     tasks = read_tasks(cohort)
     predictions = {arm: load_file(folder / PREDICTIONS) for arm, folder in arms.items()}
     predictions["single_task"] = load_file(arms["ensemble"] / SINGLE_TASK)
+    predictions["trees"] = load_file(arms["ensemble"] / TREES_ALONE)
     shipped = predictions["ensemble"]
     metrics, comparisons = compare_arms(
         loaded, tasks, predictions, snapshot=snapshot, bootstrap=bootstrap

@@ -5,7 +5,8 @@ Configuration: ``arm``, ``cohort`` (folder), ``tasks``, ``training`` and ``model
 m3h.toml), ``to``; for the joint model also ``mlflow`` {uri, artifacts, key, name, tags}, for the
 ensemble ``arms`` {arm: folder}. Writes ``predictions.safetensors`` ({task: [N] or [N, classes]} for
 every sample, where the cohort is cross-fitted by the model that did not see its patient) and the
-trained models, one a fold; beside the ensemble ``calibration/`` and ``single_task.safetensors``.
+trained models, one a fold; beside the ensemble ``calibration/`` and what it is compared with,
+``single_task.safetensors`` and ``trees.safetensors``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from safetensors.numpy import load_file
 from m3h_core import Calibrator, Cohort, EnsembleModel, FittedModel, FoldCalibrators, TaskSpec
 from m3h_core.data.cohort import proper_subsets
 from m3h_core.ensemble.fold_models import FoldModels
-from m3h_core.ensemble.shares import FittedShares
+from m3h_core.ensemble.mixture import FoldMixtures
 from m3h_core.ensemble.trees import TreeModels
 from m3h_core.training.cross_fit import cross_fit, cross_fit_many, cross_fit_trees
 from m3h_core.training.trainer import Stopped
@@ -40,7 +41,7 @@ from m3h_pipeline.jobs.progress import Progress, limit_rate
 from m3h_pipeline.jobs.settings import count_workers, fit_config
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.state.data_files import write_arrays, write_json
-from m3h_pipeline.state.layout import FOLD_CALIBRATION, PREDICTIONS, SINGLE_TASK
+from m3h_pipeline.state.layout import FOLD_CALIBRATION, PREDICTIONS, SINGLE_TASK, TREES_ALONE
 
 
 @tracking.explain_failures()
@@ -198,40 +199,44 @@ def ensemble(
     cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log
 ) -> dict[str, Any]:
     """The joint model and the trees as the one model that is shipped, with its calibration; beside
-    it what the single-task models and the same trees say together.
+    it what the single-task models and the same trees say together, and the trees alone.
     """
     folders = {arm: Path(folder) for arm, folder in config["arms"].items()}
     by_arm = {arm: load_file(folder / PREDICTIONS) for arm, folder in folders.items()}
     network = FoldModels.load(folders["joint"] / "model", FittedModel.load)
     trees = FoldModels.load(folders["trees"] / "models", TreeModels.load)
-    shares = _fit_shares(cohort, network.tasks, by_arm, "joint")
-    EnsembleModel(network, trees, shares).save(to / "model")
-    predictions = _mix(cohort, by_arm, "joint", shares)
+    mixtures = _fit_mixtures(cohort, network.tasks, by_arm, "joint")
+    EnsembleModel(network, trees, mixtures).save(to / "model")
+    predictions = _mix(cohort, by_arm, "joint", mixtures)
     write_arrays(to / PREDICTIONS, predictions)
     coverage = config["training"]["coverage"]
     Calibrator.fit(cohort, network.tasks, predictions, coverage).save(to / "calibration")
     if cohort.fold is not None:
         unseen = FoldCalibrators.fit(cohort, network.tasks, predictions, coverage)
         unseen.save(to / FOLD_CALIBRATION)
-    own_shares = _fit_shares(cohort, tasks, by_arm, "single_task")
-    write_arrays(to / SINGLE_TASK, _mix(cohort, by_arm, "single_task", own_shares))
-    of_both = [share for name, share in shares.of_all.items() if name in by_arm["trees"]]
+    # What the model is compared with gets the same lines, so that these are no part of its lead.
+    for arm, file in (("single_task", SINGLE_TASK), ("trees", TREES_ALONE)):
+        own_tasks = [task for task in tasks if task.name in by_arm[arm]]
+        own_mixtures = _fit_mixtures(cohort, own_tasks, by_arm, arm)
+        write_arrays(to / file, _mix(cohort, by_arm, arm, own_mixtures))
+    shares = mixtures.of_all.shares
+    of_both = [share for name, share in shares.items() if name in by_arm["trees"]]
     log(f"ensemble: the network's share is {_describe_shares(of_both)}")
     return {"share of the network": _describe_shares(of_both)}
 
 
-def _fit_shares(
+def _fit_mixtures(
     cohort: Cohort, tasks: Sequence[TaskSpec], by_arm: Mapping[str, Predictions], arm: str
-) -> FittedShares:
-    return FittedShares.fit(cohort, tasks, by_arm[arm], by_arm["trees"])
+) -> FoldMixtures:
+    return FoldMixtures.fit(cohort, tasks, by_arm[arm], by_arm["trees"])
 
 
 def _mix(
-    cohort: Cohort, by_arm: Mapping[str, Predictions], arm: str, shares: FittedShares
+    cohort: Cohort, by_arm: Mapping[str, Predictions], arm: str, mixtures: FoldMixtures
 ) -> dict[str, np.ndarray]:
     """The predictions of an arm's networks and the trees as one, each row by its own fold."""
     fold = np.zeros(len(cohort)) if cohort.fold is None else cohort.fold
-    return shares.mix_unseen(by_arm[arm], by_arm["trees"], fold)
+    return mixtures.apply_unseen(by_arm[arm], by_arm["trees"], fold)
 
 
 def _describe_shares(shares: Sequence[float]) -> str:

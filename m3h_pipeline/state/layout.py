@@ -13,9 +13,11 @@ SCORES = "scores"
 MONITORING = "monitoring"
 LATEST = "latest"
 # Arrays {task: [N] or [N, C]} with a row a sample of the cohort, in the folder of an arm; and, in
-# that of the ensemble, what the same mixture with single-task networks predicts.
+# that of the ensemble, what the same mixture with single-task networks predicts, and the trees
+# alone.
 PREDICTIONS = "predictions.safetensors"
 SINGLE_TASK = "single_task.safetensors"
+TREES_ALONE = "trees.safetensors"
 CALIBRATION = "calibration"
 # Of a cross-fitted cohort, in the same folder: what calibrates the patients of each fold.
 FOLD_CALIBRATION = "calibration_of_folds"

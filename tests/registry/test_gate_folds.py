@@ -20,7 +20,7 @@ from made_up_hospital import (
 from m3h_core import Cohort, EnsembleModel, FitConfig, FittedModel, cross_fit, with_folds
 from m3h_core.data.cohort import TEST
 from m3h_core.ensemble.fold_models import FoldModels
-from m3h_core.ensemble.shares import FittedShares
+from m3h_core.ensemble.mixture import FoldMixtures
 from m3h_core.metrics import primary_metric
 from m3h_core.training.cross_fit import cross_fit_trees
 from m3h_pipeline.jobs.champion import count_folds, find_unseen_rows
@@ -150,7 +150,7 @@ def test_a_version_predicts_what_it_did_not_see(hospital):
     single = EnsembleModel(
         FoldModels(networks.models[:1]),
         FoldModels(trees.models[:1]),
-        FittedShares(model.shares.of_all, ()),
+        FoldMixtures(model.mixtures.of_all),
     )
     network: FittedModel = networks.models[0]
     tested = np.flatnonzero(cohort.split == TEST)

@@ -10,7 +10,7 @@ from synthetic import SMALL, SUPERVISED, TASKS, Killed, assert_same, make_cohort
 
 from m3h_core import Calibrator, Cohort, FoldCalibrators, TaskSpec, cross_fit, fit, with_folds
 from m3h_core.ensemble.fold_models import FoldModels
-from m3h_core.ensemble.shares import FittedShares
+from m3h_core.ensemble.mixture import FoldMixtures
 from m3h_core.ensemble.trees import fit_trees
 from m3h_core.training.cross_fit import cross_fit_many, cross_fit_trees
 from m3h_core.training.trainer import Stopped
@@ -77,7 +77,7 @@ def test_no_trees_either(cohort, trees, other_labels):
     assert_only_others_change(cohort, trees.predict_unseen(cohort), anew.predict_unseen(cohort))
 
 
-def test_nobody_s_share_or_calibration_is_fitted_on_their_labels(
+def test_nobody_s_mixture_or_calibration_is_fitted_on_their_labels(
     cohort, networks, trees, other_labels
 ):
     """What the members predict of others being given: some of these have learned from them."""
@@ -85,8 +85,8 @@ def test_nobody_s_share_or_calibration_is_fitted_on_their_labels(
     mixed = []
     fitted = []
     for labels in (cohort, other_labels):
-        shares = FittedShares.fit(labels, SUPERVISED, *members)
-        mixed.append(shares.mix_unseen(*members, cohort.fold))
+        mixtures = FoldMixtures.fit(labels, SUPERVISED, *members)
+        mixed.append(mixtures.apply_unseen(*members, cohort.fold))
         fitted.append(FoldCalibrators.fit(labels, SUPERVISED, mixed[0], 0.8))
     assert_only_others_change(cohort, *mixed)
     for method in ("calibrated", "sets", "intervals"):

@@ -11,7 +11,7 @@ from synthetic import TASKS, make_cohort
 
 from m3h_core import Cohort, EnsembleModel, FitConfig, FittedModel, load_model, with_folds
 from m3h_core.ensemble.fold_models import FoldModels
-from m3h_core.ensemble.shares import FittedShares
+from m3h_core.ensemble.mixture import FoldMixtures, Line, Mixture
 from m3h_core.training.cross_fit import cross_fit, cross_fit_trees
 
 pytestmark = pytest.mark.slow(8)
@@ -35,19 +35,23 @@ def keep_first_fold(model: EnsembleModel) -> EnsembleModel:
     return EnsembleModel(
         FoldModels(model.network.models[:1]),
         FoldModels(model.trees.models[:1]),
-        FittedShares(model.shares.of_all, ()),
+        FoldMixtures(model.mixtures.of_all),
     )
 
 
 def test_it_predicts_the_weighted_mean_of_its_members(cohort, model):
     # Of the network, of both, of the trees: whatever the labels bore out.
     chosen = dict(zip(SUPERVISED_NAMES, (1, 0.3, 0, 0.5), strict=True)) | {"phenotype": 1}
-    model = replace(model, shares=replace(model.shares, of_all=chosen))
+    line = Line(centre=1.0, slope=1.5, target=2.0)
+    mixture = Mixture(chosen, {"stay": line})
+    model = replace(model, mixtures=FoldMixtures(mixture))
     network = model.network.predict(cohort)
     trees = model.trees.predict(cohort)
     for name, values in model.predict(cohort).items():
         share = chosen[name]
         expected = share * network[name] + (1 - share) * trees.get(name, network[name])
+        if name == "stay":
+            expected = line.apply(expected)
         np.testing.assert_allclose(values, expected)
     assert model.tasks == model.network.tasks
     assert set(model.evaluate(cohort, n_bootstrap=2)) == {task.name for task in TASKS}
@@ -65,8 +69,10 @@ def test_new_patients_get_the_mean_of_all_folds(cohort, model):
 
 def test_a_patient_of_the_cohort_is_judged_by_the_fold_s_members_and_shares(cohort, model):
     by_fold = ({"death": 0.9}, {"death": 0.1}, {"death": 0.6})
-    shares = FittedShares(model.shares.of_all, tuple(model.shares.of_all | one for one in by_fold))
-    predicted = replace(model, shares=shares).predict_unseen(cohort)
+    of_all = model.mixtures.of_all
+    mixtures = tuple(Mixture(of_all.shares | shares) for shares in by_fold)
+    model = replace(model, mixtures=FoldMixtures(of_all, mixtures))
+    predicted = model.predict_unseen(cohort)
     for fold in range(3):
         rows = cohort.rows_of_fold(fold)
         network = model.network.models[fold].predict(cohort)["death"]
@@ -91,7 +97,7 @@ def test_it_travels_without_pickle_and_predicts_the_same(cohort, model, tmp_path
     assert files == {".json", ".safetensors", ".txt"}
     loaded = load_model(tmp_path)
     assert isinstance(loaded, EnsembleModel)
-    assert loaded.shares == model.shares
+    assert loaded.mixtures == model.mixtures
     assert loaded.n_folds == 3
     for name in ("predict", "predict_unseen", "distances"):
         expected = getattr(model, name)(cohort)
@@ -100,11 +106,12 @@ def test_it_travels_without_pickle_and_predicts_the_same(cohort, model, tmp_path
 
 
 def test_a_version_of_before_the_folds_is_read(cohort, model, tmp_path):
-    """Format 1: one network and its trees, directly in their folders."""
-    single = keep_first_fold(model)
+    """Format 1: one network and its trees, directly in their folders, and no lines."""
+    shares = model.mixtures.of_all.shares
+    single = replace(keep_first_fold(model), mixtures=FoldMixtures(Mixture(shares)))
     single.network.models[0].save(tmp_path / "network")
     single.trees.models[0].save(tmp_path / "trees")
-    record = {"format": 1, "shares": dict(model.shares.of_all)}
+    record = {"format": 1, "shares": dict(shares)}
     (tmp_path / "ensemble.json").write_text(json.dumps(record))
     loaded = load_model(tmp_path)
     assert isinstance(loaded, EnsembleModel)
