@@ -8,12 +8,24 @@ import numpy as np
 import pytest
 from synthetic import SMALL, SUPERVISED, TASKS, Killed, assert_same, make_cohort
 
-from m3h_core import Calibrator, Cohort, FoldCalibrators, TaskSpec, cross_fit, fit, with_folds
+from m3h_core import (
+    Calibrator,
+    Cohort,
+    EnsembleModel,
+    FoldCalibrators,
+    TaskSpec,
+    cross_fit,
+    evaluate_predictions,
+    fit,
+    with_folds,
+)
+from m3h_core.data.cohort import VALID
 from m3h_core.ensemble.fold_models import FoldModels
 from m3h_core.ensemble.mixture import FoldMixtures
 from m3h_core.ensemble.trees import fit_trees
 from m3h_core.training.cross_fit import cross_fit_many, cross_fit_trees
 from m3h_core.training.trainer import Stopped
+from m3h_core.weighted_metrics import weighted_auroc
 
 pytestmark = pytest.mark.slow(20)
 CONFIG = replace(SMALL, epochs=3)
@@ -202,3 +214,31 @@ def _kill_at(n: int):
             raise Killed
 
     return kill
+
+
+def test_a_task_of_random_labels_gains_nothing_from_its_near_twins():
+    """A leak is planted: the twins have the same random labels, of many more patients. What the
+    networks, trees and shares say of a patient must not have come of them.
+    """
+    # Of another seed than the cohort, whose causes begin with the same numbers.
+    rng = np.random.default_rng(1)
+    plain = make_cohort(900)
+    noise = rng.integers(0, 2, len(plain)).astype(float)
+    names = ("noise", "twin", "other_twin")
+    few = (np.cumsum(np.ones(len(plain))) % 3 == 0) | (plain.split == VALID)
+    labelled = dict.fromkeys(names, np.ones(len(plain), dtype=bool)) | {"noise": few}
+    cohort = with_folds(
+        replace(plain, labels=dict.fromkeys(names, noise), labelled=labelled),
+        3,
+    )
+    tasks = [TaskSpec(name, "binary") for name in names]
+    network = cross_fit(cohort, tasks, SMALL)
+    # In-sample they do say it: there is something to leak.
+    seen = [model.predict(cohort)["twin"] for model in network.models]
+    everyone = replace(cohort, labelled=dict.fromkeys(names, np.ones(len(plain), dtype=bool)))
+    assert weighted_auroc(noise, np.mean(seen, axis=0), np.ones((1, len(noise))))[0] > 0.55
+    boosted = cross_fit_trees(cohort, tasks, rounds=20, workers=1)
+    model = EnsembleModel.combine(network, boosted, cohort)
+    scores = evaluate_predictions(everyone, tasks, model.predict_unseen(cohort), n_bootstrap=2)
+    for name in names:
+        assert abs(scores[name].value - 0.5) < 0.07
