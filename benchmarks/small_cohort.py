@@ -129,6 +129,13 @@ def describe(
     }
 
 
+def average_records(records: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of each field."""
+    names = list(records[0])
+    means = np.mean([list(record.values()) for record in records], axis=0)
+    return dict(zip(names, means.tolist(), strict=True))
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(
@@ -157,7 +164,7 @@ def main() -> None:
     print(" sets and intervals for 90% hold | said |")
     print("|---|---|---|---|---|---|---|---|---|")
     for metric, records in sorted(by_metric.items()):
-        mean = {name: np.mean([record[name] for record in records]) for name in records[0]}
+        mean = average_records(records)
         print(
             f"| {metric} | {len(records) / options.draws:.1f} | {mean['n']:.0f} | "
             f"{mean['figure']:.3f} | {mean['truth']:.3f} | {mean['holds']:.1%} | "

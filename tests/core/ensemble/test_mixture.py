@@ -25,8 +25,8 @@ def draw(seed: int = 0) -> tuple[Cohort, dict[str, np.ndarray], dict[str, np.nda
     }
     members = []
     for _ in range(2):
-        known = signal + rng.normal(scale=0.2, size=N)
-        members.append({"death": 1 / (1 + np.exp(1 - known)), "stay": 10 + known / 2})
+        noisy = signal + rng.normal(scale=0.2, size=N)
+        members.append({"death": 1 / (1 + np.exp(1 - noisy)), "stay": 10 + noisy / 2})
     cohort = Cohort(
         [f"s{row}" for row in range(N)],
         np.resize([TRAIN, VALID, TEST], N),
