@@ -13,6 +13,7 @@ import numpy as np
 
 from m3h_core.calibration.calibrator import Calibrator, TaskCalibration
 from m3h_core.data.cohort import Cohort
+from m3h_core.data.folds import select_by_fold
 from m3h_core.data.tasks import TaskSpec
 
 
@@ -56,23 +57,15 @@ class FoldCalibrators:
 
     def calibrated(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """See :meth:`Calibrator.calibrated`."""
-        return self._select([one.calibrated(predictions) for one in self.by_fold])
+        return select_by_fold(self.fold, [one.calibrated(predictions) for one in self.by_fold])
 
     def sets(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """See :meth:`Calibrator.sets`."""
-        return self._select([one.sets(predictions) for one in self.by_fold])
+        return select_by_fold(self.fold, [one.sets(predictions) for one in self.by_fold])
 
     def intervals(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """See :meth:`Calibrator.intervals`."""
-        return self._select([one.intervals(predictions) for one in self.by_fold])
-
-    def _select(self, results: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Of results [K] for all rows each row's of its fold."""
-        selected = {name: np.array(values) for name, values in results[0].items()}
-        for fold, result in enumerate(results):
-            for name, values in result.items():
-                selected[name][self.fold == fold] = values[self.fold == fold]
-        return selected
+        return select_by_fold(self.fold, [one.intervals(predictions) for one in self.by_fold])
 
     def save(self, folder: str | Path) -> None:
         """Write a folder a fold, ``0`` and so on, into an existing or new folder."""

@@ -9,7 +9,7 @@ subjects of its fold either.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -43,6 +43,23 @@ def with_folds(cohort: Cohort, n_folds: int) -> Cohort:
     if fold is not None and len(np.unique(fold)) < n_folds:
         fold = None
     return replace(cohort, fold=fold)
+
+
+def select_by_fold(
+    fold: np.ndarray, results: Sequence[Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Of K results {name: [N, ...]} for all rows, each row's of its fold [N].
+
+    >>> results = [{"death": np.array([0.1, 0.2])}, {"death": np.array([0.3, 0.4])}]
+    >>> select_by_fold(np.array([1, 0]), results)
+    {'death': array([0.3, 0.2])}
+    """
+    selected = {name: np.array(values) for name, values in results[0].items()}
+    for at, result in enumerate(results):
+        rows = fold == at
+        for name, values in result.items():
+            selected[name][rows] = values[rows]
+    return selected
 
 
 def _find_place(subject: str) -> float:

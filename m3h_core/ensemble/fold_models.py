@@ -14,7 +14,7 @@ from typing import Generic, Protocol, Self, TypeVar
 import numpy as np
 
 from m3h_core.data.cohort import Cohort
-from m3h_core.data.folds import assign_folds
+from m3h_core.data.folds import assign_folds, select_by_fold
 from m3h_core.data.tasks import TaskSpec
 from m3h_core.files import read_saved_json, write_json
 
@@ -107,11 +107,8 @@ def select_unseen(
     >>> select_unseen([death], np.array([1, 0]), predictions)
     {'death': array([0.3, 0.2])}
     """
-    selected = {}
-    for task in tasks:
-        values = np.array(predictions[0][task.name])
-        if task.problem != "clustering":
-            for at, of_model in enumerate(predictions):
-                values[fold == at] = of_model[task.name][fold == at]
-        selected[task.name] = values
-    return selected
+    clustering = [task.name for task in tasks if task.problem == "clustering"]
+    others = [task.name for task in tasks if task.problem != "clustering"]
+    by_model = [{name: values[name] for name in others} for values in predictions]
+    selected = select_by_fold(fold, by_model) | {name: predictions[0][name] for name in clustering}
+    return {task.name: selected[task.name] for task in tasks}

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from m3h_core.data.cohort import VALID, Cohort
+from m3h_core.data.folds import select_by_fold
 from m3h_core.data.tasks import TaskSpec
 from m3h_core.ensemble.shares import fit_network_shares, mix_predictions
 
@@ -159,9 +160,4 @@ class FoldMixtures:
         """Both members' predictions of every row as one, each by the mixture of its fold [N]."""
         if not self.by_fold:
             return self.of_all.apply(network, trees)
-        mixed = {name: np.array(values) for name, values in network.items()}
-        for at, mixture in enumerate(self.by_fold):
-            of_fold = mixture.apply(network, trees)
-            for name, values in of_fold.items():
-                mixed[name][fold == at] = values[fold == at]
-        return mixed
+        return select_by_fold(fold, [mixture.apply(network, trees) for mixture in self.by_fold])
