@@ -32,6 +32,23 @@ _ABOUT = "trees.json"
 # What each of a task's models has of its own.
 _KINDS: tuple[dict[str, Any], ...] = ({}, {"extra_trees": True})
 _OBJECTIVES = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
+# What all models have: bins follow from it and from the rows, so that models can share them.
+_SHARED: dict[str, Any] = {
+    "learning_rate": 0.05,
+    "num_leaves": 15,
+    "min_child_samples": 10,
+    "feature_fraction": 0.3,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "lambda_l2": 5.0,
+    "max_bin": 63,
+    "num_threads": 1,
+    "deterministic": True,
+    "force_col_wise": True,
+    "verbosity": -1,
+}
+# What this process binned last, by `_Rows.key`: its next model mostly learns from the same rows.
+_BINNED: dict[str, tuple[lightgbm.Dataset, list[lightgbm.Dataset]]] = {}
 
 
 @dataclass(frozen=True)
@@ -130,13 +147,26 @@ def fit_trees(
     labelled = [task for task in tasks if task.problem != "clustering"]
     texts: dict[str, list[str]] = {}
     constants: dict[str, list[float]] = {}
-    work = [(task, kind) for task in labelled for kind in range(len(_KINDS))]
+    inputs = fingerprint(x_NF, cohort.split, rounds, seed)
+    rows = {task.name: _find_rows(cohort, task, inputs) for task in labelled}
+    # Those of the same rows follow one another, so that a process bins their inputs once.
+    ordered = sorted(labelled, key=lambda task: rows[task.name].key)
+    work = [(task, kind) for task in ordered for kind in range(len(_KINDS))]
     # A process a core, not LightGBM's own threads, which gain nothing on cohorts of this size; nor
     # threads of ours: training in several threads at once has crashed inside LightGBM.
     n_jobs = min(workers or cpu_count(), max(1, len(work)))
-    files = _list_kept_files(cohort, x_NF, work, rounds, seed, resume)
+    files = _list_kept_files(cohort, inputs, work, resume)
     fitted = Parallel(n_jobs=n_jobs, return_as="generator", **bound_to_this_process())(
-        delayed(_fit_one)(x_NF, *_rows_and_labels(cohort, task), task, kind, rounds, seed, file)
+        delayed(_fit_one)(
+            x_NF,
+            rows[task.name],
+            np.asarray(cohort.labels[task.name]),
+            task,
+            kind,
+            rounds,
+            seed,
+            file,
+        )
         for (task, kind), file in zip(work, files, strict=True)
     )
     for done, ((task, _), model) in enumerate(zip(work, fitted, strict=True), start=1):
@@ -146,6 +176,7 @@ def fit_trees(
             constants[task.name] = model
         if on_progress:
             on_progress(done, len(work))
+    _BINNED.clear()
     return TreeModels(modalities, tuple(labelled), texts, constants)
 
 
@@ -181,41 +212,47 @@ def stack_inputs(cohort: Cohort, modalities: Mapping[str, int]) -> np.ndarray:
     return np.hstack(parts).astype(np.float32)
 
 
-def _rows_and_labels(cohort: Cohort, task: TaskSpec) -> tuple[dict[int, np.ndarray], np.ndarray]:
-    """A task's labelled rows by split, and its labels [N]."""
+@dataclass(frozen=True)
+class _Rows:
+    """A task's labelled rows: where ``key`` is the same, so are they, the inputs and the seed."""
+
+    train: np.ndarray
+    valid: np.ndarray
+    key: str
+
+
+def _find_rows(cohort: Cohort, task: TaskSpec, inputs: str) -> _Rows:
     labelled = cohort.labelled[task.name]
-    rows = {split: np.flatnonzero(labelled & (cohort.split == split)) for split in (TRAIN, VALID)}
-    return rows, np.asarray(cohort.labels[task.name])
+    train = np.flatnonzero(labelled & (cohort.split == TRAIN))
+    valid = np.flatnonzero(labelled & (cohort.split == VALID))
+    return _Rows(train, valid, fingerprint(inputs, train, valid))
 
 
 def _list_kept_files(
     cohort: Cohort,
-    x_NF: np.ndarray,
+    inputs: str,
     work: Sequence[tuple[TaskSpec, int]],
-    rounds: int,
-    seed: int,
     folder: str | Path | None,
 ) -> list[Path | None]:
     """Where each model is kept, by all that decides it; None where none is.
 
-    ``work``: a task and a kind each.
+    ``inputs``: what decides all of them; ``work``: a task and a kind each.
     """
     if folder is None:
         return [None] * len(work)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    shared = fingerprint(x_NF, cohort.split, rounds, seed)
     files = []
     for task, kind in work:
         labels = cohort.labels[task.name]
-        key = fingerprint(shared, task.to_dict(), _KINDS[kind], labels, cohort.labelled[task.name])
+        key = fingerprint(inputs, task.to_dict(), _KINDS[kind], labels, cohort.labelled[task.name])
         files.append(folder / f"{task.name}-{key}.txt")
     return files
 
 
 def _fit_one(
     x_NF: np.ndarray,
-    rows: dict[int, np.ndarray],
+    rows: _Rows,
     labels: np.ndarray,
     task: TaskSpec,
     kind: int,
@@ -224,7 +261,7 @@ def _fit_one(
     kept: Path | None,
 ) -> str | list[float]:
     """The text of one of a task's models, or the constant that stands for one."""
-    train_labels = labels[rows[TRAIN]]
+    train_labels = labels[rows.train]
     if len(np.unique(train_labels)) < 2:
         return _compute_constant(task, train_labels)
     if kept is not None and kept.exists():
@@ -239,7 +276,7 @@ def _fit_one(
 
 def _train(
     x_NF: np.ndarray,
-    rows: dict[int, np.ndarray],
+    rows: _Rows,
     labels: np.ndarray,
     task: TaskSpec,
     kind: int,
@@ -247,34 +284,41 @@ def _train(
     seed: int,
 ) -> lightgbm.Booster:
     lgb = _import_lightgbm()
-    parameters: dict[str, Any] = {
-        "objective": _OBJECTIVES[task.problem],
-        "learning_rate": 0.05,
-        "num_leaves": 15,
-        "min_child_samples": 10,
-        "feature_fraction": 0.3,
-        "bagging_fraction": 0.8,
-        "bagging_freq": 1,
-        "lambda_l2": 5.0,
-        "max_bin": 63,
-        "num_threads": 1,
-        "seed": seed,
-        "deterministic": True,
-        "force_col_wise": True,
-        "verbosity": -1,
-        **_KINDS[kind],
-    }
+    shared = {**_SHARED, "seed": seed}
+    train_data, valid_sets = _bin_inputs(x_NF, rows, shared)
+    train_data.set_label(labels[rows.train])
+    for valid_data in valid_sets:
+        valid_data.set_label(labels[rows.valid])
+    parameters = {**shared, **_KINDS[kind], "objective": _OBJECTIVES[task.problem]}
     if task.problem == "multiclass":
         parameters["num_class"] = task.n_classes
-    data = lgb.Dataset(x_NF[rows[TRAIN]], labels[rows[TRAIN]], free_raw_data=False)
-    stops = len(rows[VALID]) > 0
     return lgb.train(
         parameters,
-        data,
+        train_data,
         num_boost_round=rounds,
-        valid_sets=[data.create_valid(x_NF[rows[VALID]], labels[rows[VALID]])] if stops else None,
-        callbacks=[lgb.early_stopping(20, verbose=False)] if stops else None,
+        valid_sets=valid_sets,
+        callbacks=[lgb.early_stopping(20, verbose=False)] if valid_sets else None,
+        # Else it is written as text and read again first.
+        keep_training_booster=True,
     )
+
+
+def _bin_inputs(
+    x_NF: np.ndarray, rows: _Rows, parameters: dict[str, Any]
+) -> tuple[lightgbm.Dataset, list[lightgbm.Dataset]]:
+    """The inputs of the training rows and, where there are any, of the validation rows; without
+    labels.
+    """
+    if rows.key not in _BINNED:
+        _BINNED.clear()
+        # Without the raw inputs: LightGBM then refuses parameters that would need other bins.
+        train_data = _import_lightgbm().Dataset(x_NF[rows.train], params=parameters).construct()
+        valid_sets = []
+        if len(rows.valid):
+            valid_data = train_data.create_valid(x_NF[rows.valid], params=parameters)
+            valid_sets.append(valid_data.construct())
+        _BINNED[rows.key] = (train_data, valid_sets)
+    return _BINNED[rows.key]
 
 
 def _compute_constant(task: TaskSpec, train_labels: np.ndarray) -> list[float]:

@@ -2,12 +2,15 @@
 travel.
 """
 
+from dataclasses import replace
+
+import lightgbm
 import numpy as np
 import pytest
 from synthetic import TASKS, make_cohort
 
 from m3h_core import Cohort, TaskSpec
-from m3h_core.data.cohort import TRAIN
+from m3h_core.data.cohort import TRAIN, VALID
 from m3h_core.ensemble.trees import TreeModels, fit_trees
 
 pytestmark = pytest.mark.slow(5)
@@ -46,6 +49,37 @@ def test_they_travel_as_text_and_predict_the_same(cohort, trees, tmp_path):
 
 def test_any_number_of_processes_gives_the_same_trees(cohort, trees):
     assert fit_trees(cohort, TASKS, rounds=10, workers=2).texts == trees.texts
+
+
+def test_a_task_has_the_same_trees_alone_as_among_others_that_share_its_rows(cohort):
+    """Whatever a process keeps from one model to the next is no part of the next."""
+    everyone = np.logical_and.reduce(list(cohort.labelled.values()))
+    labelled = dict.fromkeys(cohort.labelled, everyone)
+    tasks = [task for task in TASKS if task.problem != "clustering"]
+    labelled[tasks[-1].name] = everyone & (cohort.split != VALID)
+    mixed = replace(cohort, labelled=labelled)
+    together = fit_trees(mixed, tasks, rounds=10, workers=1)
+    for task in tasks:
+        alone = fit_trees(mixed, [task], rounds=10, workers=1)
+        assert alone.texts[task.name] == together.texts[task.name]
+
+
+def test_inputs_are_binned_once_for_all_models_of_the_same_rows(cohort, monkeypatch):
+    n_rows = []
+    construct = lightgbm.Dataset.construct
+
+    def count(data):
+        if data._handle is None and data.reference is None:
+            n_rows.append(len(data.data))
+        return construct(data)
+
+    monkeypatch.setattr(lightgbm.Dataset, "construct", count)
+    labels = {name: np.arange(len(cohort)) % 2 for name in ("one", "few", "other")}
+    labelled = dict.fromkeys(labels, np.ones(len(cohort), dtype=bool))
+    labelled["few"] = np.arange(len(cohort)) >= 50
+    shared = replace(cohort, labels=labels, labelled=labelled)
+    fit_trees(shared, [TaskSpec(name, "binary") for name in labels], rounds=2, workers=1)
+    assert len(n_rows) == len(set(n_rows)) == 2
 
 
 def test_a_task_of_one_kind_of_label_is_predicted_by_its_mean(cohort, tmp_path):
