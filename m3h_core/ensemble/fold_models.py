@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, Self, TypeVar
+from typing import ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -23,7 +23,13 @@ _ABOUT = "folds.json"
 
 
 class Model(Protocol):
-    """What is trained on one fold's cohort."""
+    """What is trained on one fold's cohort.
+
+    ``is_rowwise``: what it predicts of a row is the same to the last bit whichever rows are beside
+    it. A network's is not: products of matrices round otherwise among fewer rows.
+    """
+
+    is_rowwise: ClassVar[bool]
 
     @property
     def tasks(self) -> tuple[TaskSpec, ...]: ...
@@ -63,7 +69,11 @@ class FoldModels(Generic[M]):
         who may have been in the cohort that the models were trained on.
         """
         fold = assign_folds(cohort.subjects, len(self.models))
-        return select_unseen(self.tasks, fold, [model.predict(cohort) for model in self.models])
+        predictions = [
+            _predict_some(model, cohort, fold == at) if model.is_rowwise else model.predict(cohort)
+            for at, model in enumerate(self.models)
+        ]
+        return select_unseen(self.tasks, fold, predictions)
 
     def save(self, folder: str | Path) -> None:
         """Write a folder a model, ``0`` and so on, then ``folds.json``."""
@@ -78,6 +88,17 @@ class FoldModels(Generic[M]):
         folder = Path(folder)
         about = read_saved_json(folder / _ABOUT, "models", [_FORMAT])
         return cls(tuple(load_one(folder / str(fold)) for fold in range(about["folds"])))
+
+
+def _predict_some(model: Model, cohort: Cohort, wanted: np.ndarray) -> dict[str, np.ndarray]:
+    """Predictions {task: [N] or [N, C]} of the rows that are ``wanted`` [N]; the others are NaN."""
+    if wanted.all():
+        return model.predict(cohort)
+    predictions = {}
+    for name, values in model.predict(cohort.take(np.flatnonzero(wanted))).items():
+        predictions[name] = np.full((len(cohort), *values.shape[1:]), np.nan)
+        predictions[name][wanted] = values
+    return predictions
 
 
 def average(
@@ -107,8 +128,8 @@ def select_unseen(
     >>> select_unseen([death], np.array([1, 0]), predictions)
     {'death': array([0.3, 0.2])}
     """
-    clustering = [task.name for task in tasks if task.problem == "clustering"]
-    others = [task.name for task in tasks if task.problem != "clustering"]
-    by_model = [{name: values[name] for name in others} for values in predictions]
-    selected = select_by_fold(fold, by_model) | {name: predictions[0][name] for name in clustering}
-    return {task.name: selected[task.name] for task in tasks}
+    selected = select_by_fold(fold, predictions)
+    return {
+        task.name: (predictions[0] if task.problem == "clustering" else selected)[task.name]
+        for task in tasks
+    }

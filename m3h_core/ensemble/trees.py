@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -59,6 +59,7 @@ class TreeModels:
     model}, and ``constants`` {task: [1] or [C]} what stands for a task that has no trees.
     """
 
+    is_rowwise: ClassVar[bool] = True
     modalities: Mapping[str, int]
     tasks: tuple[TaskSpec, ...]
     texts: Mapping[str, Sequence[str]]

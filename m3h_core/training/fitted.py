@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ class FittedModel:
     ``units`` holds {regression task: (mean, standard deviation)} of the training labels.
     """
 
+    is_rowwise: ClassVar[bool] = False
     model: M3H
     units: Mapping[str, tuple[float, float]]
 

@@ -22,7 +22,7 @@ from m3h_core import (
 from m3h_core.data.cohort import VALID
 from m3h_core.ensemble.fold_models import FoldModels
 from m3h_core.ensemble.mixture import FoldMixtures
-from m3h_core.ensemble.trees import fit_trees
+from m3h_core.ensemble.trees import TreeModels, fit_trees
 from m3h_core.training.cross_fit import cross_fit_many, cross_fit_trees
 from m3h_core.training.trainer import Stopped
 from m3h_core.weighted_metrics import weighted_auroc
@@ -82,6 +82,23 @@ def test_no_single_task_network_either(cohort, other_labels):
     after = cross_fit_many(other_labels, jobs)
     for one, other in zip(before, after, strict=True):
         assert_only_others_change(cohort, one.predict_unseen(cohort), other.predict_unseen(cohort))
+
+
+def test_each_fold_s_trees_predict_its_own_rows_alone(cohort, trees, monkeypatch):
+    expected = [model.predict(cohort) for model in trees.models]
+    counts = []
+    predict = TreeModels.predict
+
+    def count(model, part):
+        counts.append(len(part))
+        return predict(model, part)
+
+    monkeypatch.setattr(TreeModels, "predict", count)
+    for name, values in trees.predict_unseen(cohort).items():
+        for fold, of_model in enumerate(expected):
+            rows = cohort.rows_of_fold(fold)
+            assert values[rows].tobytes() == of_model[name][rows].tobytes()
+    assert counts == np.bincount(cohort.fold).tolist()
 
 
 def test_no_trees_either(cohort, trees, other_labels):
