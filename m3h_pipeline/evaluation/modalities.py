@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from m3h_core.data.cohort import proper_subsets
 from m3h_pipeline.evaluation.scores import (
+    Predictions,
     contrast_variants,
     hide_small_count,
     round_value,
@@ -19,6 +21,9 @@ from m3h_pipeline.evaluation.scores import (
 if TYPE_CHECKING:
     from m3h_core import Cohort, EnsembleModel, TaskSpec
     from m3h_core.metrics import Resamples
+
+# Bounds the memory: each has its own copy of the inputs.
+_MOST_THREADS = 4
 
 
 def describe_modalities(
@@ -42,7 +47,7 @@ def describe_modalities(
     if len(modalities) < 2 or not classified:
         return None
     masked = [_mask_modalities(cohort, subset) for subset in subsets]
-    predictions = [model.predict_unseen(part) for part in masked]
+    predictions = predict_side_by_side(model, masked)
     values, replicates = score_variants(masked, tasks, predictions, draws)
     rows = []
     for at, subset in enumerate(subsets):
@@ -76,6 +81,20 @@ def describe_modalities(
             for i, task in enumerate(tasks)
         ],
     }
+
+
+def predict_side_by_side(model: EnsembleModel, cohorts: Sequence[Cohort]) -> list[Predictions]:
+    """The model's predictions of each cohort, a thread a core."""
+    import torch
+
+    n_threads = torch.get_num_threads()
+    # In batches of this size torch's own threads wait for one another most of the time.
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(min(n_threads, _MOST_THREADS)) as pool:
+            return list(pool.map(model.predict_unseen, cohorts))
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def _find_without(subsets: Sequence[tuple[str, ...]], name: str) -> int:

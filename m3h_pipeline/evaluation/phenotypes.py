@@ -38,10 +38,15 @@ def describe_phenotypes(
     ``cohort`` is the whole, as the model that clusters it saw it: k-means and the nulls learn from
     its training split, and its test split is the first fold where there are folds.
     """
+    from threadpoolctl import threadpool_limits
+
     from m3h_core.cluster_evidence import judge_clusters
     from m3h_core.clusters import cluster_enrichment
 
-    evidence = judge_clusters(cohort, task, predictions)
+    # k-means is run a hundred times on few rows: more threads mostly wait for one another, and on
+    # a machine that others use as well for many times as long.
+    with threadpool_limits(1):
+        evidence = judge_clusters(cohort, task, predictions)
     comparisons = [
         one for one in cluster_enrichment(cohort, task, predictions, outcomes) if not one.suppressed
     ]

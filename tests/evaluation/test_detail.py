@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
@@ -14,6 +15,7 @@ from m3h_core.data.cohort import TEST
 from m3h_core.training.cross_fit import cross_fit_trees
 from m3h_pipeline.evaluation.curves import find_operating_points
 from m3h_pipeline.evaluation.detail import describe_detail
+from m3h_pipeline.evaluation.modalities import predict_side_by_side
 from m3h_pipeline.jobs import train
 
 TASKS = [
@@ -104,6 +106,30 @@ def test_the_group_for_which_it_does_not_work_is_seen(detail):
 def test_a_small_group_is_not_described(detail):
     few = next(record for record in detail["subgroups"] if record["group"] == "few")
     assert few == {"attribute": "ward", "group": "few", "n": None, "tasks": []}
+
+
+def test_subsets_are_predicted_in_their_order_each_by_one_thread_of_torch(cohort):
+    """And torch has its threads again for what comes after."""
+    n_threads = torch.get_num_threads()
+    cohorts = [cohort.take(np.arange(n)) for n in (9, 5, 7)]
+
+    class Counts:
+        def predict_unseen(self, part):
+            return {"rows": len(part), "threads": torch.get_num_threads()}
+
+    class Broken:
+        def predict_unseen(self, part):
+            raise ValueError("another width")
+
+    torch.set_num_threads(2)
+    try:
+        predictions = predict_side_by_side(Counts(), cohorts)
+        assert predictions == [{"rows": n, "threads": 1} for n in (9, 5, 7)]
+        with pytest.raises(ValueError, match="another width"):
+            predict_side_by_side(Broken(), cohorts)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def test_what_a_modality_adds(detail):
