@@ -1,18 +1,14 @@
-"""Task interaction: speed of the exact matrix, what cheap estimates are worth, and how often its
-intervals are right.
+"""Task interaction: speed of the exact matrix, what its tests find, and whether it repeats.
 
-    python benchmarks/tim.py [--part speed|estimators|coverage]
-        [--data challenge2012-set-a.csv.gz] [--quick]
+    python benchmarks/tim.py [--part speed|power|patients] [--tables FOLDER] [--quick]
 
 CPU time on one thread. *Speed*: all single-task and pair models of T tasks through `fit_many`,
 against a loop of `fit` over the same models; a loop over more models than LOOPED is timed on so
 many and scaled (*). The share of the roofline is that of the floating-point operations which the
-networks need, over those of a large matrix product in the same time. *Estimators*: the rank
-correlation of cheap estimates with the exact matrix over several seeds, beside the highest that any
-estimate can expect (the square root of the matrix's own reliability, from its halves by seeds).
-*Coverage*: cohorts drawn again and again; the truth of a cell is its mean over other seeds on a
-large test population. A false edge is one called evidence whose truth has the other sign or is
-smaller than NOTHING.
+networks need, over those of a large matrix product in the same time. *Power*: planted tasks drawn
+again and again, of 200, 1,000 and 4,000 stays; the truth of a cell is its mean over others. A false
+effect is one whose truth has the other sign or is smaller than NOTHING. *Patients*: of a folder of
+the tables format; what is found in one half of the patients is looked for in the other.
 """
 
 from __future__ import annotations
@@ -31,16 +27,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from scipy import stats
-from tim_coverage import PLAIN, measure_coverage
+from tim_patients import measure_patients
+from tim_power import measure_power
 from training import ratio, seconds
 
-from m3h_core import Cohort, FitConfig, TaskSpec, fit, fit_many, task_interaction
+from m3h_core import Cohort, FitConfig, TaskSpec, fit, fit_many
 from m3h_core.data.cohort import TEST
-from m3h_core.tim import TaskSetEvaluator, shrink_network
-from m3h_core.tim.affinity import measure_affinity
-from m3h_core.tim.matrix import list_cells
-from m3h_core.tim.pairwise import pair_contrast
-from m3h_core.training.bank import Bank, Job
+from m3h_core.training.bank import Job
 
 LOOPED = 24
 SPEED_LIMIT = 3.0
@@ -54,8 +47,6 @@ SPEED = FitConfig(
     dropout=0.1,
     modality_dropout=0,
 )
-CEILING_SHARE = 0.9
-COST_SHARE = 0.05
 
 
 def planted(
@@ -198,129 +189,15 @@ def measure_gpu() -> None:
     )
 
 
-# Estimators ---------------------------------------------------------------------------------------
-
-
-def matrices(evaluator: TaskSetEvaluator) -> np.ndarray:
-    """The matrix [S, T, T] of every seed; the diagonal is NaN."""
-    n = len(evaluator.tasks)
-    by_seed = np.full((len(evaluator.seeds), n, n), np.nan)
-    for s in range(len(evaluator.seeds)):
-        for i, j in list_cells(n):
-            by_seed[s, i, j] = sum(
-                weight * evaluator.scored[members, s][task].test
-                for (members, task), weight in pair_contrast(i, j).items()
-            )
-    return by_seed
-
-
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's, over the cells that both have."""
-    is_defined = np.isfinite(a) & np.isfinite(b)
-    return float(stats.spearmanr(a[is_defined], b[is_defined]).statistic)
-
-
-def reliability(by_seed: np.ndarray) -> float:
-    """Of the mean over all seeds, from the correlation of halves (Spearman and Brown), over several
-    ways to halve.
-    """
-    rng = np.random.default_rng(0)
-    seeds = len(by_seed)
-    halves = []
-    for _ in range(20):
-        order = rng.permutation(seeds)
-        a = by_seed[order[: seeds // 2]].mean(0)
-        b = by_seed[order[seeds // 2 : 2 * (seeds // 2)]].mean(0)
-        halves.append(rank_correlation(a, b))
-    r = float(np.mean(halves))
-    return max(0.0, 2 * r / (1 + r))
-
-
-def overlap(a: np.ndarray, b: np.ndarray, share: float = 0.05) -> float:
-    """How many of the largest cells of one are among the largest of the other."""
-    is_defined = np.isfinite(a) & np.isfinite(b)
-    count = max(1, round(share * is_defined.sum()))
-    top = [set(np.argsort(-m[is_defined])[:count].tolist()) for m in (a, b)]
-    return len(top[0] & top[1]) / count
-
-
-def measure_estimators(
-    name: str, cohort: Cohort, tasks: Sequence[TaskSpec], config: FitConfig, seeds: int
-) -> None:
-    """Print each estimate's correlation with the exact matrix; estimates use a seed that the matrix
-    has not.
-    """
-    evaluator = TaskSetEvaluator(cohort, tasks, config, range(1, seeds + 1), n_bootstrap=1)
-    n = len(tasks)
-    spent = (
-        seconds(lambda: evaluator.train([*((i,) for i in range(n)), *combinations(range(n), 2)]))
-        / seeds
-    )
-    by_seed = matrices(evaluator)
-    exact = by_seed.mean(0)
-    reliable = reliability(by_seed)
-    ceiling = math.sqrt(reliable)
-    print(f"\nestimators: {name}, {n} tasks; exact over {seeds} seeds: {spent:.0f} CPU s a seed")
-    target = CEILING_SHARE * ceiling
-    print(
-        f"reliability {reliable:.2f}, ceiling {ceiling:.2f}, target {target:.2f} at "
-        f"{COST_SHARE:.0%} of the cost"
-    )
-    print(f"{'estimate':<26}{'Spearman':>9}{'of ceiling':>11}{'top 5%':>8}{'cost':>8}")
-
-    def row(label: str, matrix: np.ndarray, cost: float) -> None:
-        correlation = rank_correlation(matrix, exact)
-        print(
-            f"{label:<26}{correlation:>9.2f}{correlation / max(ceiling, 1e-9):>11.2f}"
-            f"{overlap(matrix, exact):>8.2f}"
-            f"{cost / spent:>8.1%}",
-            flush=True,
-        )
-
-    other = replace(config, seed=0)
-    prepared = Bank(cohort, tasks).prepared(other)
-    off = np.where(np.eye(n, dtype=bool), np.nan, 0)
-    estimates: list[np.ndarray] = []
-    cost = seconds(lambda: estimates.append(measure_affinity(prepared, other)[0]))
-    row("affinity", estimates[0] + off, cost)
-    for label, small in (
-        ("one seed of pairs", other),
-        ("pairs, light network", shrink_network(other)),
-    ):
-        if label != "one seed of pairs" and sum(config.hidden) < 8 * sum(small.hidden):
-            continue
-        single = TaskSetEvaluator(cohort, tasks, small, (0,), n_bootstrap=1)
-        cost = seconds(
-            lambda b=single: b.train([*((i,) for i in range(n)), *combinations(range(n), 2)])
-        )
-        row(label, matrices(single)[0], cost)
-    ground = n + 1
-    for share in (0.05, 0.1, 0.25):
-        budget = ground + round(share * n * (n - 1) / 2)
-        run: list[np.ndarray] = []
-        cost = seconds(lambda m=budget, r=run: r.append(_estimated(cohort, tasks, other, m)))
-        row(f"budget: {share:.0%} of the pairs", run[0] + off, cost)
-
-
-def _estimated(
-    cohort: Cohort, tasks: Sequence[TaskSpec], config: FitConfig, most: int
-) -> np.ndarray:
-    return task_interaction(
-        cohort, tasks, config=config, seeds=(config.seed,), max_models=most, n_bootstrap=1
-    ).matrix_TT
-
-
-# Coverage -----------------------------------------------------------------------------------------
-
-
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--part", choices=["speed", "estimators", "coverage"], help="one part only")
+    parser.add_argument("--part", choices=["speed", "power", "patients"], help="one part only")
+    parser.add_argument("--tables", type=Path, help="a folder of the tables format, for patients")
     parser.add_argument(
-        "--data", type=Path, help="Challenge 2012, set A, for the estimators on real records"
+        "--cache", type=Path, default=Path(".m3h/quality"), help="what is computed from them"
     )
     parser.add_argument("--features", type=int, default=256)
     parser.add_argument("--rows", type=int, default=2000)
@@ -335,33 +212,10 @@ def main() -> None:
             300 if quick else options.rows,
             1 if quick else 3,
         )
-    if options.part in (None, "estimators"):
-        if quick:
-            measure_estimators(
-                "planted", *planted(4, 300, 16, test=200), replace(PLAIN, epochs=3), seeds=2
-            )
-        else:
-            measure_estimators("planted, network of 32", *planted(44, 1500, 64), PLAIN, seeds=6)
-            measure_estimators(
-                "planted, default network", *planted(12, 1500, 64), FitConfig(), seeds=4
-            )
-        if options.data:
-            from quality_study.summary import TASKS, Table, cohort_of, embedded
-
-            table = Table.read(options.data)
-            cohort = embedded(cohort_of(table, 0), table)
-            measure_estimators(
-                "Challenge 2012, network of 32",
-                cohort,
-                list(TASKS),
-                shrink_network(FitConfig()),
-                seeds=6,
-            )
-            measure_estimators(
-                "Challenge 2012, default network", cohort, list(TASKS), FitConfig(), seeds=4
-            )
-    if options.part in (None, "coverage"):
-        measure_coverage(*((1, 2, 2, 100, 200) if quick else (40, 3, 20, 300, 20_000)))
+    if options.part in (None, "power"):
+        measure_power(*(((200,), 1, 1) if quick else ((200, 1000, 4000), 40, 40)))
+    if options.part in (None, "patients") and options.tables:
+        measure_patients(options.tables, options.cache)
 
 
 if __name__ == "__main__":

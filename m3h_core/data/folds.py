@@ -45,6 +45,20 @@ def with_folds(cohort: Cohort, n_folds: int) -> Cohort:
     return replace(cohort, fold=fold)
 
 
+def draw_subjects(subject_ids: Sequence[str] | np.ndarray, most: int) -> np.ndarray:
+    """Rows of whole subjects, in their order, at most so many; the same subjects are drawn of a
+    hospital that has grown.
+
+    >>> draw_subjects(["10000032", "10001217", "10001725", "10000032"], 3)
+    array([1, 2])
+    """
+    subjects, subject_of = np.unique(np.asarray(subject_ids, dtype=str), return_inverse=True)
+    places = np.array([_find_place(f"draw:{subject}") for subject in subjects])
+    order = np.argsort(places)
+    is_fitting = np.bincount(subject_of, minlength=len(subjects))[order].cumsum() <= most
+    return np.flatnonzero(np.isin(subject_of, order[is_fitting]))
+
+
 def select_by_fold(
     fold: np.ndarray, results: Sequence[Mapping[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ TIM explains the output space as feature importance explains the input space. Th
 score; the definitions here are ours (see interaction.py).
 """
 
-from m3h_core.tim.evaluator import TaskSetEvaluator
+from m3h_core.tim.evaluator import Progress, TaskSetEvaluator
 from m3h_core.tim.groups import TaskGroups, task_groups
 from m3h_core.tim.interaction import METHODS, measure_interaction, task_interaction
 from m3h_core.tim.leave_out import LeftOut, leave_one_task_out
@@ -14,6 +14,7 @@ from m3h_core.tim.pairwise import shrink_network
 __all__ = [
     "METHODS",
     "LeftOut",
+    "Progress",
     "TaskGroups",
     "TaskInteraction",
     "TaskSetEvaluator",

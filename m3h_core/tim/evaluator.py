@@ -1,62 +1,80 @@
-"""Task sets: trained, scored, and contrasts of their scores measured with their error.
+"""Task sets: trained in each fold, scored on its patients, and contrasts of their scores measured
+with their error.
 
-Shapes: S seeds, R resamples of the test subjects, T tasks, n contrasts. P_i(A) is the metric of
-task i in a model that was trained on the task set A.
+Shapes: K folds, N rows of the cohort, n contrasts, P subjects of a fold. P_i(A) is the
+score of task i in a model that was trained on the task set A.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from m3h_core.config import FitConfig
 from m3h_core.data.cohort import TEST, VALID, Cohort
+from m3h_core.data.projection import project_inputs
 from m3h_core.data.tasks import TaskSpec
-from m3h_core.metrics import Resamples, primary_metric, primary_replicates
+from m3h_core.tim.luck import TaskSet, TrainingLuck
+from m3h_core.tim.significance import Measured, Variances, combine_freedom, estimate_error
+from m3h_core.tim.subject_scores import SubjectScores, compute_skill, score_subjects
 from m3h_core.training.bank import Bank, OnProgress
 from m3h_core.training.fitted import FittedModel
 
-TaskSet = tuple[int, ...]
 # A sum of scores {(task set, task): weight}, such as P_i({i, j}) - P_i({i}).
 Contrast = Mapping[tuple[TaskSet, int], float]
+# By what a task is scored: its primary metric, or its skill (see subject_scores.py).
+Measure = Literal["metric", "skill"]
 
-# With at most so many cells' worth of its family a cell's own spread over seeds is taken: two seeds
-# say little.
-_PRIOR_CELLS = 10.0
-_CONFIDENCE = 0.95
+
+class Training(NamedTuple):
+    """One model: a task set, in one fold, with one seed (by its place)."""
+
+    members: TaskSet
+    fold: int
+    seed: int
 
 
 class Scored(NamedTuple):
-    """One task in one trained model: its metric on the test and validation split, and on R
-    resamples of the test.
+    """One task in one model, on patients that the model did not see; ``valid``: its skill on the
+    validation split, in the first fold alone, else NaN.
     """
 
-    test: float
+    judged: SubjectScores
     valid: float
-    replicates: np.ndarray
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Contrasts [n] on the test split: value, 95% interval, two-sided p value of being 0 (NaN with
-    a single seed).
+class Fold:
+    """A fold's cohort (its patients are the test split), what trains models on it, the subject [N]
+    of each row that is judged, numbered from 0, and the rows that are judged or validated by:
+    ``seen_rows``, and ``seen``, the cohort of these alone.
     """
 
-    value: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    p: np.ndarray
+    cohort: Cohort
+    bank: Bank
+    subject_of: np.ndarray
+    seen_rows: np.ndarray
+    seen: Cohort
+
+    @classmethod
+    def of(cls, cohort: Cohort, tasks: Sequence[TaskSpec], workers: int) -> Fold:
+        subject_of = np.zeros(len(cohort), dtype=int)
+        judged = cohort.rows(TEST)
+        subject_of[judged] = np.unique(cohort.subjects[judged], return_inverse=True)[1]
+        seen_rows = np.flatnonzero(np.isin(cohort.split, (VALID, TEST)))
+        bank = Bank(cohort, tasks, workers)
+        return cls(cohort, bank, subject_of, seen_rows, cohort.take(seen_rows))
 
 
 class Progress:
     """Models done, out of those planned so far."""
 
-    def __init__(self, tell: OnProgress | None) -> None:
+    def __init__(self, tell: OnProgress | None = None) -> None:
         self.tell = tell
         self.done = 0
         self.planned = 0
@@ -69,7 +87,11 @@ class Progress:
 
 
 class TaskSetEvaluator:
-    """Trains task sets for every seed; a model is dropped once it is scored."""
+    """Trains task sets in every fold for every seed; a model is dropped once it is scored.
+
+    A cohort without folds is one fold, its own test split. ``folds``: only these. With
+    ``n_components`` models read so many principal components in place of the inputs.
+    """
 
     def __init__(
         self,
@@ -77,169 +99,232 @@ class TaskSetEvaluator:
         tasks: Sequence[TaskSpec],
         config: FitConfig,
         seeds: Sequence[int],
-        n_bootstrap: int = 200,
         resume: str | Path | None = None,
-        on_progress: OnProgress | None = None,
+        progress: Progress | None = None,
         workers: int = 1,
+        folds: Sequence[int] | None = None,
+        n_components: int | None = None,
     ) -> None:
         self.cohort = cohort
         self.tasks = tuple(tasks)
         self.seeds = tuple(seeds)
+        self.config = config
         self.resume = resume
-        self.configs = [replace(config, seed=seed) for seed in seeds]
-        self.bank = Bank(cohort, tasks, workers)
-        self.progress = Progress(on_progress)
-        self.draws = Resamples(cohort, TEST, n_bootstrap, config.seed)
-        self.scored: dict[tuple[TaskSet, int], dict[int, Scored]] = {}
+        self.progress = progress or Progress()
+        self.folds = []
+        for at in range(cohort.n_folds) if folds is None else folds:
+            of_fold = cohort.for_fold(at)
+            if n_components is not None:
+                of_fold = project_inputs(of_fold, n_components)
+            self.folds.append(Fold.of(of_fold, tasks, workers))
+        # Models of equal seeds in different folds would share their luck.
+        apart = max(self.seeds) - min(self.seeds) + 1
+        self.fold_offsets = [at * apart for at in range(len(self.folds))]
+        self.scored: dict[Training, dict[int, Scored]] = {}
         self.trained = 0
 
-    def for_network(self, config: FitConfig, seeds: Sequence[int]) -> TaskSetEvaluator:
-        """One for another network or other seeds; what was prepared of the cohort and the progress
-        are shared.
-        """
-        other = TaskSetEvaluator(
-            self.cohort, self.tasks, config, seeds, len(self.draws), self.resume
-        )
-        other.bank = self.bank
-        other.progress = self.progress
-        return other
-
     def reuse(self, models: Iterable[FittedModel]) -> None:
-        """Take models that were trained before on some of these tasks with one of these
-        configurations.
+        """Take models that were trained before in the first fold, on some of these tasks, with one
+        of these configurations.
         """
         at = {task.name: i for i, task in enumerate(self.tasks)}
         for model in models:
             members = tuple(at.get(task.name, -1) for task in model.tasks)
             if min(members) < 0 or list(members) != sorted(members):
                 continue
-            for s, config in enumerate(self.configs):
-                if model.config == config and (members, s) not in self.scored:
-                    self._score((members, s), model)
+            for seed in range(len(self.seeds)):
+                training = Training(members, 0, seed)
+                if model.config == self._configure(training) and training not in self.scored:
+                    self._score(training, model)
 
-    def lacking(self, sets: Iterable[TaskSet]) -> list[tuple[TaskSet, int]]:
-        """The task sets and seeds that are still to be trained, each once."""
-        wanted = [(members, s) for s in range(len(self.seeds)) for members in dict.fromkeys(sets)]
-        return [key for key in wanted if key not in self.scored]
+    def lacking(
+        self,
+        sets: Iterable[TaskSet],
+        folds: Sequence[int] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> list[Training]:
+        """What is still to be trained of these sets, each once; ``folds`` and ``seeds``: only in
+        these, by their places.
+        """
+        distinct = list(dict.fromkeys(sets))
+        wanted = [
+            Training(members, fold, seed)
+            for fold in (range(len(self.folds)) if folds is None else folds)
+            for seed in (range(len(self.seeds)) if seeds is None else seeds)
+            for members in distinct
+        ]
+        return [training for training in wanted if training not in self.scored]
 
     def plan(self, models: int) -> None:
         """Say that so many more models will be trained: what progress is out of."""
         self.progress.planned += models
 
-    def train(self, sets: Iterable[TaskSet]) -> None:
-        """Train these sets for every seed, where that is not done yet, and score them."""
-        missing = self.lacking(sets)
-        before = self.progress.done
+    def train(
+        self,
+        sets: Iterable[TaskSet],
+        folds: Sequence[int] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> None:
+        """Train these sets where that is not done yet, as for `lacking`, and score them."""
+        missing = self.lacking(sets, folds, seeds)
+        for at, fold in enumerate(self.folds):
+            of_fold = [training for training in missing if training.fold == at]
+            before = self.progress.done
 
-        def progress(done: int, _: int) -> None:
-            self.progress.advance(before + done - self.progress.done)
+            def tell(done: int, _: int, before: int = before) -> None:
+                self.progress.advance(before + done - self.progress.done)
 
-        jobs = [(self._select_tasks(members), self.configs[s]) for members, s in missing]
-        for at, model in self.bank.train(jobs, on_progress=progress, resume=self.resume):
-            self._score(missing[at], model)
+            jobs = [(self._select_tasks(t.members), self._configure(t)) for t in of_fold]
+            for place, model in fold.bank.train(jobs, on_progress=tell, resume=self.resume):
+                self._score(of_fold[place], model)
         self.trained += len(missing)
 
     def names_of(self, members: TaskSet) -> tuple[str, ...]:
         """The names of a set's tasks."""
         return tuple(self.tasks[i].name for i in members)
 
-    def _select_tasks(self, members: TaskSet) -> list[TaskSpec]:
-        return [self.tasks[i] for i in members]
-
     def is_trained(self, members: TaskSet) -> bool:
-        """Whether a task set was trained for every seed."""
-        return all((members, s) in self.scored for s in range(len(self.seeds)))
+        """Whether a task set was trained in every fold for every seed."""
+        return not self.lacking([members])
 
-    def values(self, contrasts: Sequence[Contrast], split: int = TEST) -> np.ndarray:
-        """The contrasts [n] on the test or the validation split, means over the seeds."""
-        return self._by_seed(contrasts, split).mean(1)
+    def values(self, contrasts: Sequence[Contrast], measure: Measure = "metric") -> np.ndarray:
+        """The contrasts [n], means over the folds and seeds in which they were trained."""
+        by_fold_nK = self._collect(contrasts, measure)
+        is_defined = np.isfinite(by_fold_nK)
+        total = np.where(is_defined, by_fold_nK, 0).sum(1)
+        folds = is_defined.sum(1)
+        return np.divide(total, folds, out=np.full(len(contrasts), np.nan), where=folds > 0)
+
+    def valid_values(self, contrasts: Sequence[Contrast]) -> np.ndarray:
+        """The contrasts [n] of skill on the validation split of the first fold: what choices are
+        made by. The others' validation splits are among the patients who are judged in it.
+        """
+        values = np.zeros(len(contrasts))
+        for at, contrast in enumerate(contrasts):
+            for (members, i), weight in contrast.items():
+                skills = [of_seed.valid for of_seed in self._list_scored(members, 0, i)]
+                values[at] += weight * (np.mean(skills) if skills else np.nan)
+        return values
 
     def measure(
         self,
         contrasts: Sequence[Contrast],
         families: Sequence[int],
-        sampling: np.ndarray | None = None,
+        measure: Measure = "skill",
+        orders: np.ndarray | None = None,
     ) -> Measured:
-        """Contrasts on the test split with their error, from resampled subjects and from the spread
-        over seeds.
-
-        Seeds are few, so each contrast's variance over them is moderated by the mean over its
-        family (the cells of one task), as in a moderated t test. ``sampling``: a further standard
-        error [n], of sets that were drawn. With one seed the interval is that of the subjects
-        alone, and there is no p value.
+        """Contrasts on the patients that the models did not see, with their error (see
+        `estimate_error`); ``orders``: a further variance [n], of orders that were drawn.
         """
-        by_seed = self._by_seed(contrasts, TEST)
-        value = by_seed.mean(1)
-        n_seeds = len(self.seeds)
-        subjects = np.array(
-            [_variance(self._replicates(contrast)) for contrast in contrasts]
-        ).reshape(len(contrasts))
-        freedom_subjects = max(1, self.draws.n_subjects - 1)
-        seeds = np.zeros(len(contrasts))
-        freedom_seeds = np.full(len(contrasts), np.inf)
-        if n_seeds > 1:
-            own = by_seed.var(1, ddof=1)
-            family = np.asarray(families)
-            pooled, size = np.transpose([_mean_and_count(own[family == f]) for f in family])
-            # A family's cells share their single-task models: two of them say about as much as one
-            # apart.
-            prior = np.minimum(_PRIOR_CELLS, size / 2)
-            seeds = (prior * pooled + own) / (prior + 1) / n_seeds
-            freedom_seeds = (prior + 1) * (n_seeds - 1)
-        drawn = np.zeros(len(contrasts)) if sampling is None else np.square(sampling)
-        total = subjects + seeds + drawn
-        with np.errstate(invalid="ignore", divide="ignore"):
-            # Satterthwaite: the degrees of freedom of a sum of variances.
-            freedom = total**2 / (
-                subjects**2 / freedom_subjects + (seeds + drawn) ** 2 / freedom_seeds
-            )
-            freedom = np.where(np.isfinite(freedom), freedom, freedom_subjects)
-            error = np.sqrt(total)
-            reach = stats.t.ppf(0.5 + _CONFIDENCE / 2, freedom) * error
-            p = np.where(error > 0, 2 * stats.t.sf(np.abs(value) / error, freedom), 1.0)
-        p = np.where(np.isfinite(value) & (n_seeds > 1), p, np.nan)
-        return Measured(value, value - reach, value + reach, p)
+        patients_nK, luck_nK, freedom = self._collect_variances(contrasts, measure)
+        variances = Variances(patients_nK, luck_nK, freedom, orders)
+        return estimate_error(self._collect(contrasts, measure), variances, families)
 
-    def _by_seed(self, contrasts: Sequence[Contrast], split: int) -> np.ndarray:
-        """The contrasts [n, S] of each seed."""
-        field = {TEST: 0, VALID: 1}[split]
-        values = np.zeros((len(contrasts), len(self.seeds)))
+    def project_errors(self, contrasts: Sequence[Contrast]) -> np.ndarray:
+        """The standard errors [n] that contrasts of skill would have if all models were trained in
+        all folds and seeds.
+        """
+        patients_nK, _, _ = self._collect_variances(contrasts, "skill")
+        luck = self._estimate_luck("skill")
+        trainings = len(self.folds) * len(self.seeds)
+        of_seeds = np.zeros(len(contrasts))
         for at, contrast in enumerate(contrasts):
-            for s in range(len(self.seeds)):
-                values[at, s] = sum(
-                    weight * self.scored[members, s][i][field]
-                    for (members, i), weight in contrast.items()
-                )
+            for (members, i), weight in contrast.items():
+                of_seeds[at] += weight**2 * luck.variance(members, i) / trainings
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of a contrast that has no score
+            patients = np.nanmean(patients_nK, axis=1) / len(self.folds)
+        return np.sqrt(patients + of_seeds)
+
+    def count_judged(self, task: int) -> int:
+        """The rows of all folds by which a task is judged."""
+        count = 0
+        for fold in self.folds:
+            rows = fold.cohort.rows(TEST)
+            is_clustering = self.tasks[task].problem == "clustering"
+            labelled = fold.cohort.labelled.get(self.tasks[task].name)
+            count += len(rows) if is_clustering or labelled is None else int(labelled[rows].sum())
+        return count
+
+    def _list_scored(self, members: TaskSet, fold: int, i: int) -> list[Scored]:
+        """One task's scores in the models of a task set, those seeds that were trained."""
+        trainings = [Training(members, fold, seed) for seed in range(len(self.seeds))]
+        return [self.scored[training][i] for training in trainings if training in self.scored]
+
+    def _collect(self, contrasts: Sequence[Contrast], measure: Measure) -> np.ndarray:
+        """The contrasts [n, K] in each fold, each score the mean over its seeds; NaN where a model
+        was not trained.
+        """
+        values = np.zeros((len(contrasts), len(self.folds)))
+        for at, contrast in enumerate(contrasts):
+            for fold in range(len(self.folds)):
+                for (members, i), weight in contrast.items():
+                    scored = self._list_scored(members, fold, i)
+                    scores = [getattr(of_seed.judged, measure) for of_seed in scored]
+                    values[at, fold] += weight * (np.mean(scores) if scores else np.nan)
         return values
 
-    def _replicates(self, contrast: Contrast) -> np.ndarray:
-        """A contrast [R] on each resample of the subjects, mean over the seeds."""
-        parts = [
-            w * self.scored[a, s][i].replicates
-            for (a, i), w in contrast.items()
-            for s in range(len(self.seeds))
-        ]
-        return np.sum(parts, axis=0) / len(self.seeds)
+    def _collect_variances(
+        self, contrasts: Sequence[Contrast], measure: Measure
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The variances [n, K] of contrasts that come from patients and from the luck of training,
+        NaN where a model was not trained, and the degrees of freedom [n] of the latter.
+        """
+        patients_nK = np.full((len(contrasts), len(self.folds)), np.nan)
+        luck_nK = np.full((len(contrasts), len(self.folds)), np.nan)
+        freedom = np.zeros(len(contrasts))
+        luck = self._estimate_luck(measure)
+        for at, contrast in enumerate(contrasts):
+            of_models = np.zeros((len(contrast), len(self.folds)))
+            for fold in range(len(self.folds)):
+                repeats = [len(self._list_scored(members, fold, i)) for members, i in contrast]
+                if not all(repeats):
+                    continue
+                patients_nK[at, fold] = self._sum_patients(contrast, fold, measure)
+                variances = [weight**2 * luck.variance(*key) for key, weight in contrast.items()]
+                of_models[:, fold] = np.array(variances) / repeats
+                luck_nK[at, fold] = of_models[:, fold].sum()
+            degrees = np.array([luck.freedom(*key) for key in contrast])
+            freedom[at] = combine_freedom(of_models.sum(1), degrees)
+        return patients_nK, luck_nK, freedom
 
-    def _score(self, key: tuple[TaskSet, int], model: FittedModel) -> None:
-        predicted = model.predict(self.cohort)
+    def _sum_patients(self, contrast: Contrast, fold: int, measure: Measure) -> float:
+        """The variance of a contrast in a fold that comes from its patients."""
+        parts = []
+        for (members, i), weight in contrast.items():
+            scored = self._list_scored(members, fold, i)
+            of_seeds = [getattr(of_seed.judged, f"{measure}_P") for of_seed in scored]
+            parts.append(weight * np.mean(of_seeds, axis=0, dtype=np.float64))
+        total_P = np.sum(np.array(parts), axis=0)
+        return float(total_P @ total_P)
+
+    def _estimate_luck(self, measure: Measure) -> TrainingLuck:
+        """How much scores vary from seed to seed."""
+        luck = TrainingLuck()
+        for members, fold in dict.fromkeys((t.members, t.fold) for t in self.scored):
+            for i in members:
+                scored = self._list_scored(members, fold, i)
+                luck.add(members, i, [getattr(of_seed.judged, measure) for of_seed in scored])
+        return luck
+
+    def _configure(self, training: Training) -> FitConfig:
+        seed = self.seeds[training.seed] + self.fold_offsets[training.fold]
+        return replace(self.config, seed=seed)
+
+    def _select_tasks(self, members: TaskSet) -> list[TaskSpec]:
+        return [self.tasks[i] for i in members]
+
+    def _score(self, training: Training, model: FittedModel) -> None:
+        fold = self.folds[training.fold]
+        predicted = model.predict(fold.seen)
         scores = {}
-        for i in key[0]:
+        for i in training.members:
             task = self.tasks[i]
-            prediction = predicted[self.tasks[i].name]
-            scores[i] = Scored(
-                primary_metric(self.cohort, task, prediction, TEST),
-                primary_metric(self.cohort, task, prediction, VALID),
-                primary_replicates(self.cohort, task, prediction, self.draws).astype(np.float32),
-            )
-        self.scored[key] = scores
-
-
-def _variance(replicates: np.ndarray) -> float:
-    defined = replicates[np.isfinite(replicates)]
-    return float(defined.var(ddof=1)) if len(defined) > 1 else float("nan")
-
-
-def _mean_and_count(values: np.ndarray) -> tuple[float, int]:
-    defined = values[np.isfinite(values)]
-    return (float(defined.mean()), len(defined)) if len(defined) else (0.0, 0)
+            of_rows = predicted[task.name]
+            prediction = np.zeros((len(fold.cohort), *of_rows.shape[1:]))
+            prediction[fold.seen_rows] = of_rows
+            judged = score_subjects(fold.cohort, task, prediction, fold.subject_of)
+            is_first = training.fold == 0
+            valid = compute_skill(fold.cohort, task, prediction, VALID) if is_first else np.nan
+            scores[i] = Scored(judged, valid)
+        self.scored[training] = scores

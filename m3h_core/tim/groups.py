@@ -1,5 +1,8 @@
 """From scores to action: which tasks to train together, in a few models.
 
+What is compared is the mean skill over the tasks (1 - loss / loss of the best constant): unlike
+AUROC and R2 it means the same for every task.
+
 Shapes: T tasks, m groups.
 """
 
@@ -11,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from m3h_core.data.cohort import VALID
 from m3h_core.tim.evaluator import Contrast, TaskSet, TaskSetEvaluator
 from m3h_core.tim.matrix import TaskInteraction
 
@@ -20,7 +22,7 @@ _STARTS = 20
 
 @dataclass(frozen=True)
 class Gain:
-    """A difference of the mean metric over the tasks on the test split, with its 95% interval."""
+    """A difference of the mean skill over the tasks on the test split, with its 95% interval."""
 
     value: float
     low: float
@@ -32,7 +34,7 @@ class TaskGroups:
     """The number of groups that was best on the validation split, and what it gains on the test
     split.
 
-    ``tried`` holds for each number of models its mean metric over the tasks {"models", "valid",
+    ``tried`` holds for each number of models its mean skill over the tasks {"models", "valid",
     "test"}; 1 is all tasks in one model. ``single`` is that of the single-task models, the other
     way to train them. ``gain`` is against these, ``gain_over_joint`` against one model of all.
     """
@@ -163,8 +165,8 @@ def _sum_gains(gain_TT: np.ndarray, group_T: np.ndarray) -> float:
     return float(((gain_TT * same_TT).sum(1) / np.maximum(others_T, 1)).sum())
 
 
-def _mean_metric(groups: Sequence[TaskSet], judged: Sequence[int]) -> Contrast:
-    """The mean over tasks of each task's metric in the model of its group."""
+def _mean_skill(groups: Sequence[TaskSet], judged: Sequence[int]) -> Contrast:
+    """The mean over tasks of each task's skill in the model of its group."""
     home = {i: group for group in groups for i in group}
     return {(home[i], i): 1 / len(judged) for i in judged}
 
@@ -177,18 +179,17 @@ def _subtract(a: Contrast, b: Contrast) -> Contrast:
 def _score_groups(
     evaluator: TaskSetEvaluator, groups: Sequence[TaskSet], judged: Sequence[int]
 ) -> dict[str, float]:
-    contrast = [_mean_metric(groups, judged)]
+    contrast = [_mean_skill(groups, judged)]
     return {
-        "valid": float(evaluator.values(contrast, VALID)[0]),
-        "test": float(evaluator.values(contrast)[0]),
+        "valid": float(evaluator.valid_values(contrast)[0]),
+        "test": float(evaluator.values(contrast, "skill")[0]),
     }
 
 
 def _is_scored(evaluator: TaskSetEvaluator, alone: Sequence[TaskSet], task: int) -> bool:
-    """Whether a task's single-task models have a metric on both splits."""
-    contrast = [_mean_metric(alone, [task])]
-    splits = (evaluator.values(contrast), evaluator.values(contrast, VALID))
-    return bool(np.isfinite(splits).all())
+    """Whether a task's single-task models have a score on both splits."""
+    scores = _score_groups(evaluator, alone, [task])
+    return bool(np.isfinite(list(scores.values())).all())
 
 
 def _measure_gain(
@@ -198,6 +199,6 @@ def _measure_gain(
     judged: Sequence[int],
 ) -> Gain:
     """What these groups gain over other ones, mean over the tasks."""
-    contrast = _subtract(_mean_metric(groups, judged), _mean_metric(other, judged))
+    contrast = _subtract(_mean_skill(groups, judged), _mean_skill(other, judged))
     measured = evaluator.measure([contrast], [0])
     return Gain(float(measured.value[0]), float(measured.low[0]), float(measured.high[0]))

@@ -15,14 +15,16 @@ from scipy import stats
 
 from m3h_core.tim.evaluator import Contrast, TaskSetEvaluator
 from m3h_core.tim.matrix import TaskInteraction, to_lists
+from m3h_core.tim.significance import adjust_p_values
 
 
 @dataclass(frozen=True)
 class LeftOut:
     """``matrix_TL[i, l]``: the metric of task i in the joint model, minus that in the joint model
-    without task l.
+    without task l, with its 95% interval; ``evidence_TL``: where the change of its skill survives
+    the control of the false discovery rate over all cells.
 
-    ``spearman`` and ``same_sign`` compare these cells with the matrix of pairs (NaN where they
+    ``spearman`` and ``same_sign`` compare the changes of skill with those of pairs (NaN where they
     can't be compared); ``cells`` counts them.
     """
 
@@ -30,6 +32,8 @@ class LeftOut:
     matrix_TL: np.ndarray
     low_TL: np.ndarray
     high_TL: np.ndarray
+    gain_TL: np.ndarray
+    evidence_TL: np.ndarray
     spearman: float
     same_sign: float
     cells: int
@@ -41,6 +45,8 @@ class LeftOut:
             "matrix": to_lists(self.matrix_TL),
             "low": to_lists(self.low_TL),
             "high": to_lists(self.high_TL),
+            "gain": to_lists(self.gain_TL),
+            "evidence": self.evidence_TL.tolist(),
             "spearman": self.spearman if math.isfinite(self.spearman) else None,
             "same_sign": self.same_sign if math.isfinite(self.same_sign) else None,
             "cells": self.cells,
@@ -53,38 +59,39 @@ def leave_one_task_out(
     """Train the joint model without each of ``count`` tasks, from those that help others most to
     those that do least.
 
-    ``evaluator`` is the one that ``interaction`` was measured on. Cells are compared where the pair
-    was retrained.
+    ``evaluator`` is the one that ``interaction`` was measured on.
     """
     n = len(evaluator.tasks)
     everything = tuple(range(n))
-    by_help = np.argsort(-np.nan_to_num(interaction.matrix_TT).mean(0), kind="stable")
+    by_help = np.argsort(-np.nan_to_num(interaction.gain_TT).mean(0), kind="stable")
     picked = sorted({int(by_help[round(at)]) for at in np.linspace(0, n - 1, min(count, n))})
     without = {j: (*everything[:j], *everything[j + 1 :]) for j in picked}
-    evaluator.plan(len(evaluator.lacking([everything, *without.values()])))
-    evaluator.train([everything, *without.values()])
+    sets = [everything, *without.values()]
+    # One seed: how much that says is known from smaller models.
+    evaluator.plan(len(evaluator.lacking(sets, None, [0])))
+    evaluator.train(sets, None, [0])
     cells = [(i, j) for j in picked for i in everything if i != j]
     contrasts: list[Contrast] = [{(everything, i): 1.0, (without[j], i): -1.0} for i, j in cells]
-    measured = evaluator.measure(contrasts, [i for i, _ in cells])
-    shape = (n, len(picked))
-    matrix = np.full(shape, np.nan)
-    low = np.full(shape, np.nan)
-    high = np.full(shape, np.nan)
+    families = [i for i, _ in cells]
+    gain = evaluator.measure(contrasts, families)
+    change = evaluator.measure(contrasts, families, "metric")
     at = tuple(np.transpose([(i, picked.index(j)) for i, j in cells]))
-    matrix[at] = measured.value
-    low[at] = measured.low
-    high[at] = measured.high
-    is_retrained_TT = interaction.source_TT == "retrained"
-    pair_TT = np.where(is_retrained_TT, interaction.matrix_TT, np.nan)
-    pairs = [pair_TT[cell] for cell in cells]
-    both = np.array([measured.value, pairs])
+
+    def to_matrix(values: np.ndarray) -> np.ndarray:
+        matrix = np.full((n, len(picked)), np.nan)
+        matrix[at] = values
+        return matrix
+
+    both = np.array([gain.value, [interaction.gain_TT[cell] for cell in cells]])
     both = both[:, np.isfinite(both).all(0)]
     comparable = both.shape[1] > 2 and (np.ptp(both, axis=1) > 0).all()
     return LeftOut(
         tuple(evaluator.tasks[j].name for j in picked),
-        matrix,
-        low,
-        high,
+        to_matrix(change.value),
+        to_matrix(change.low),
+        to_matrix(change.high),
+        to_matrix(gain.value),
+        np.nan_to_num(to_matrix(adjust_p_values(gain.p)), nan=1.0) <= interaction.fdr,
         float(stats.spearmanr(*both).statistic) if comparable else math.nan,
         float((np.sign(both[0]) == np.sign(both[1])).mean()) if both.shape[1] else math.nan,
         both.shape[1],

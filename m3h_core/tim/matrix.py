@@ -1,36 +1,68 @@
 """The matrix of task interaction with its error, assembled from measured cells.
 
-Shapes: T tasks; rows are the tasks that are helped or harmed, columns those that are learned too.
+Shapes: T tasks; rows are the tasks that are helped or harmed, columns those that are learned too;
+n cells.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from m3h_core.tim.evaluator import Measured, TaskSet, TaskSetEvaluator
+from m3h_core.tim.evaluator import Contrast, TaskSet, TaskSetEvaluator
+from m3h_core.tim.significance import Measured, adjust_p_values
+
+
+@dataclass(frozen=True)
+class JointLearning:
+    """What each task [T] gains in the model of all tasks, against its own; as in `TaskInteraction`.
+
+    The false discovery rate is controlled over the T tasks.
+    """
+
+    change_T: np.ndarray
+    low_T: np.ndarray
+    high_T: np.ndarray
+    gain_T: np.ndarray
+    q_T: np.ndarray
+    fdr: float
+
+    @property
+    def evidence_T(self) -> np.ndarray:
+        """Whether each gain or loss survives the control of the false discovery rate."""
+        return np.nan_to_num(self.q_T, nan=1.0) <= self.fdr
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form: lists, null where a number is not defined."""
+        return {
+            "change": to_lists(self.change_T),
+            "low": to_lists(self.low_T),
+            "high": to_lists(self.high_T),
+            "gain": to_lists(self.gain_T),
+            "q": to_lists(self.q_T),
+            "evidence": self.evidence_T.tolist(),
+        }
 
 
 @dataclass(frozen=True)
 class TaskInteraction:
-    """The interaction of T tasks; ``matrix_TT[i, j]`` is the change of task i's metric when j is
-    learned too.
+    """The interaction of T tasks; cell [i, j] is what task i gains when j is learned too.
 
-    Absolute changes with 95% intervals (seeds and subjects); the diagonal is 0. ``single_T`` and
-    ``joint_T`` are the metrics of each task learned alone and with all others. ``source_TT`` says
-    "retrained" or "estimated".
+    By two measures, the diagonal 0: ``matrix_TT`` is the change of task i's metric, with the 95%
+    interval ``low_TT`` to ``high_TT`` (patients and training), and ``gain_TT`` that of its skill (1
+    - loss / loss of the best constant), by which cells are tested. ``single_T`` and ``joint_T`` are
+    the metrics of each task learned alone and with all others. ``stopped_TT``: measured in the
+    first fold alone, where it was hopeless.
 
-    ``q_TT`` are p values adjusted for the false discovery rate over all retrained cells (Benjamini
-    and Hochberg): NaN where estimated, or where a single seed tells nothing of training's own
-    doubt. ``evidence_TT`` is where these lie within ``fdr``; no other cell should be read as an
-    effect. ``valid_TT`` is the matrix on the validation split: what choices are made by.
-    ``agreement`` is the rank correlation of the estimates with retrained cells that they were not
-    fitted on, where there are both. ``unit`` is "metric" unless the method has a unit of its own.
+    ``q_TT`` are p values adjusted for the false discovery rate over all cells (Benjamini and
+    Hochberg): NaN where a single model tells nothing of training's own luck. ``evidence_TT`` is
+    where these lie within ``fdr``; no other cell should be read as an effect. ``valid_TT`` is the
+    gain on the validation split: what choices are made by. ``joint`` is what all tasks together do
+    for each.
     """
 
     tasks: tuple[str, ...]
@@ -38,16 +70,17 @@ class TaskInteraction:
     matrix_TT: np.ndarray
     low_TT: np.ndarray
     high_TT: np.ndarray
-    single_T: np.ndarray
-    joint_T: np.ndarray
-    source_TT: np.ndarray
+    gain_TT: np.ndarray
     q_TT: np.ndarray
     valid_TT: np.ndarray
-    fdr: float = 0.05
-    seeds: int = 1
-    models: int = 0
-    agreement: float = math.nan
-    unit: str = field(default="metric")
+    stopped_TT: np.ndarray
+    single_T: np.ndarray
+    joint_T: np.ndarray
+    joint: JointLearning
+    fdr: float
+    folds: int
+    seeds: int
+    models: int
 
     @property
     def evidence_TT(self) -> np.ndarray:
@@ -59,26 +92,21 @@ class TaskInteraction:
         return {
             "tasks": list(self.tasks),
             "method": self.method,
-            "unit": self.unit,
             "matrix": to_lists(self.matrix_TT),
             "low": to_lists(self.low_TT),
             "high": to_lists(self.high_TT),
-            "single": to_lists(self.single_T),
-            "joint": to_lists(self.joint_T),
-            "source": self.source_TT.tolist(),
+            "gain": to_lists(self.gain_TT),
             "q": to_lists(self.q_TT),
             "evidence": self.evidence_TT.tolist(),
+            "stopped": self.stopped_TT.tolist(),
+            "single": to_lists(self.single_T),
+            "joint": to_lists(self.joint_T),
+            "joint_learning": self.joint.to_dict(),
             "fdr": self.fdr,
+            "folds": self.folds,
             "seeds": self.seeds,
             "models": self.models,
-            "estimator": self._describe_estimator(),
         }
-
-    def _describe_estimator(self) -> dict[str, float | None] | None:
-        """How good the estimates are; None where every cell was retrained."""
-        if not (self.source_TT == "estimated").any():
-            return None
-        return {"agreement": self.agreement if math.isfinite(self.agreement) else None}
 
 
 def to_lists(values: np.ndarray) -> Any:
@@ -93,72 +121,61 @@ def list_cells(n_tasks: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(n_tasks) for j in range(n_tasks) if i != j]
 
 
-def list_base_sets(n_tasks: int) -> list[TaskSet]:
-    """What every matrix stands on: each task alone, and all together."""
-    return [*((i,) for i in range(n_tasks)), tuple(range(n_tasks))]
-
-
-def count_affordable(evaluator: TaskSetEvaluator, max_models: int | None) -> int | None:
-    """Models that may be trained beyond the base sets; None: as many as it takes."""
-    if max_models is None:
-        return None
-    first = len(evaluator.lacking(list_base_sets(len(evaluator.tasks))))
-    if max_models < first:
-        raise ValueError(
-            f"max_models is {max_models}, but {first} single-task and joint models come first"
-        )
-    return max_models - first
+def list_single_sets(n_tasks: int) -> list[TaskSet]:
+    """Each task alone."""
+    return [(i,) for i in range(n_tasks)]
 
 
 def assemble_interaction(
     evaluator: TaskSetEvaluator,
     method: str,
     fdr: float,
-    cells: Sequence[tuple[int, int]],
-    measured: Measured,
-    valid: np.ndarray,
+    contrasts: Sequence[Contrast],
+    gain: Measured,
+    change: Measured,
 ) -> TaskInteraction:
-    """The matrix of these cells; the others stay 0 and "estimated" until they are completed."""
+    """The matrix of all cells, in the order of `list_cells`; ``gain`` [n] is by skill, ``change``
+    [n] by the metric.
+    """
     n = len(evaluator.tasks)
-    at = tuple(np.transpose(cells).reshape(2, -1).astype(int))
-    matrix = np.zeros((n, n))
-    low = np.zeros((n, n))
-    high = np.zeros((n, n))
-    on_valid = np.zeros((n, n))
-    matrix[at] = measured.value
-    low[at] = measured.low
-    high[at] = measured.high
-    on_valid[at] = valid
-    source = np.full((n, n), "estimated")
-    source[at] = "retrained"
-    np.fill_diagonal(source, "retrained")
-    q = np.full((n, n), np.nan)
-    q[at] = _adjust_p_values(measured.p)
     every = tuple(range(n))
-    single = evaluator.values([{((i,), i): 1.0} for i in every])
-    joint = evaluator.values([{(every, i): 1.0} for i in every])
-    names = tuple(task.name for task in evaluator.tasks)
+    is_stopped = []
+    for contrast in contrasts:
+        sets = [members for members, _ in contrast]
+        is_stopped.append(bool(evaluator.lacking(sets)))
     return TaskInteraction(
-        names,
-        method,
-        matrix,
-        low,
-        high,
-        single,
-        joint,
-        source,
-        q,
-        on_valid,
-        fdr,
-        len(evaluator.seeds),
-        evaluator.trained,
+        tasks=evaluator.names_of(every),
+        method=method,
+        matrix_TT=_to_matrix(n, change.value),
+        low_TT=_to_matrix(n, change.low),
+        high_TT=_to_matrix(n, change.high),
+        gain_TT=_to_matrix(n, gain.value),
+        q_TT=_to_matrix(n, adjust_p_values(gain.p), diagonal=np.nan),
+        valid_TT=_to_matrix(n, evaluator.valid_values(contrasts)),
+        stopped_TT=_to_matrix(n, np.array(is_stopped)).astype(bool),
+        single_T=evaluator.values([{((i,), i): 1.0} for i in every]),
+        joint_T=evaluator.values([{(every, i): 1.0} for i in every]),
+        joint=_measure_joint_learning(evaluator, fdr),
+        fdr=fdr,
+        folds=len(evaluator.folds),
+        seeds=len(evaluator.seeds),
+        models=evaluator.trained,
     )
 
 
-def _adjust_p_values(p: np.ndarray) -> np.ndarray:
-    """P values adjusted for the false discovery rate, NaN where there is none."""
-    adjusted = np.full(len(p), np.nan)
-    defined = np.isfinite(p)
-    if defined.any():
-        adjusted[defined] = stats.false_discovery_control(p[defined], method="bh")
-    return adjusted
+def _measure_joint_learning(evaluator: TaskSetEvaluator, fdr: float) -> JointLearning:
+    every = tuple(range(len(evaluator.tasks)))
+    contrasts: list[Contrast] = [{(every, i): 1.0, ((i,), i): -1.0} for i in every]
+    one_family = [0] * len(every)
+    gain = evaluator.measure(contrasts, one_family)
+    change = evaluator.measure(contrasts, one_family, "metric")
+    return JointLearning(
+        change.value, change.low, change.high, gain.value, adjust_p_values(gain.p), fdr
+    )
+
+
+def _to_matrix(n_tasks: int, values: np.ndarray, diagonal: float = 0.0) -> np.ndarray:
+    """Cells [n] in the order of `list_cells` as [T, T]."""
+    matrix = np.full((n_tasks, n_tasks), diagonal, dtype=np.float64)
+    matrix[~np.eye(n_tasks, dtype=bool)] = values
+    return matrix

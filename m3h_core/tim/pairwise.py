@@ -1,8 +1,6 @@
 """TIM by pairs: TIM(j -> i) = P_i({i, j}) - P_i({i}).
 
-Where not all pairs can be trained, the other cells are estimated.
-
-Shapes: T tasks, m retrained cells, F numbers that describe a cell.
+Shapes: T tasks.
 """
 
 from __future__ import annotations
@@ -16,27 +14,22 @@ import numpy as np
 from scipy import stats
 
 from m3h_core.config import FitConfig
-from m3h_core.data.cohort import VALID
-from m3h_core.ensemble.ridge import fit_ridge
 from m3h_core.tim.evaluator import Contrast, TaskSet, TaskSetEvaluator
-from m3h_core.tim.matrix import (
-    TaskInteraction,
-    assemble_interaction,
-    count_affordable,
-    list_base_sets,
-    list_cells,
-)
+from m3h_core.tim.matrix import TaskInteraction, assemble_interaction, list_cells, list_single_sets
 
-_FOLDS = 5
+# Of how many effects, a hundred tested, the first survives: what decides how large it must be.
+_SURVIVING = 0.01
 
 
 def shrink_network(config: FitConfig) -> FitConfig:
     """The same training of a small network: where the network itself is too dear for every pair.
 
+    It learns in larger steps and is stopped sooner, which costs it nothing.
+
     >>> shrink_network(FitConfig(seed=3)).hidden
     (32,)
     """
-    return replace(config, hidden=(32,), members=1)
+    return replace(config, hidden=(32,), members=1, learning_rate=1e-2, patience=4)
 
 
 def pair_contrast(i: int, j: int) -> Contrast:
@@ -44,156 +37,56 @@ def pair_contrast(i: int, j: int) -> Contrast:
     return {((min(i, j), max(i, j)), i): 1.0, ((i,), i): -1.0}
 
 
-def measure_pairwise(
-    evaluator: TaskSetEvaluator, max_models: int | None, fdr: float
-) -> TaskInteraction:
-    """All pairs, or those that tell most within the bound and an estimate of the others."""
-    n = len(evaluator.tasks)
-    seeds = len(evaluator.seeds)
-    pairs: list[tuple[int, int]] = list(itertools.combinations(range(n), 2))
-    left = count_affordable(evaluator, max_models)
-    if left is None or left >= len(pairs) * seeds:
-        evaluator.plan(len(evaluator.lacking([*list_base_sets(n), *pairs])))
-        evaluator.train(list_base_sets(n))
-        evaluator.train(pairs)
-        return _build_interaction(evaluator, "pairwise", fdr, pairs, None)
-    budget = left // seeds
-    evaluator.plan(len(evaluator.lacking(list_base_sets(n))) + budget * seeds)
-    evaluator.train(list_base_sets(n))
-    clue_TT = _measure_small_network(evaluator, budget * seeds)
-    drawn_TT = np.random.default_rng(evaluator.configs[0].seed).normal(size=(n, n))
-    chosen = _select_pairs(drawn_TT if clue_TT is None else clue_TT, budget)
-    evaluator.train(chosen)
-    # Cells with nothing that tells them apart are estimated from their row and column alone.
-    estimates_TT = np.zeros((n, n)) if clue_TT is None else clue_TT
-    return _build_interaction(evaluator, "pairwise", fdr, chosen, estimates_TT)
+def measure_pairwise(evaluator: TaskSetEvaluator, fdr: float) -> TaskInteraction:
+    """All pairs in the first fold with one seed; those that may survive in all folds; and of these
+    those that still may with all seeds.
 
-
-def _measure_small_network(evaluator: TaskSetEvaluator, models: int) -> np.ndarray | None:
-    """The matrix by pair models of a small network, where that costs less than half of what so many
-    models do.
+    A pair that is stopped counts as tested with a p value of 1. That is never less than what it
+    would have had, so the false discovery rate is kept.
     """
-    config = shrink_network(evaluator.configs[0])
     n = len(evaluator.tasks)
-    sets: list[TaskSet] = [*((i,) for i in range(n)), *itertools.combinations(range(n), 2)]
-    # Nearly all weights lie in the first layer, which members share.
-    if len(sets) * sum(config.hidden) / sum(evaluator.configs[0].hidden or (1,)) > models / 2:
-        return None
-    small = evaluator.for_network(config, evaluator.seeds[:1])
-    small.plan(len(sets))
-    small.train(sets)
-    matrix = np.zeros((n, n))
-    matrix[tuple(np.transpose(list_cells(n)))] = np.nan_to_num(
-        small.values([pair_contrast(*c) for c in list_cells(n)])
-    )
-    return matrix
+    pairs: list[TaskSet] = list(itertools.combinations(range(n), 2))
+    # Each single-task model is in many differences, so that its luck would be in all of them.
+    _train(evaluator, list_single_sets(n))
+    _train(evaluator, [tuple(range(n))], None, [0])
+    _train(evaluator, pairs, [0], [0])
+    if len(evaluator.folds) > 1:
+        pairs = _select_promising(evaluator, pairs, fdr)
+        _train(evaluator, pairs, None, [0])
+    if len(evaluator.seeds) > 1:
+        pairs = _select_promising(evaluator, pairs, fdr)
+        _train(evaluator, pairs)
+    cells = list_cells(n)
+    contrasts = [pair_contrast(i, j) for i, j in cells]
+    families = [i for i, _ in cells]
+    gain = evaluator.measure(contrasts, families)
+    change = evaluator.measure(contrasts, families, "metric")
+    is_stopped = np.array([not evaluator.is_trained((min(cell), max(cell))) for cell in cells])
+    gain = replace(gain, p=np.where(is_stopped & np.isfinite(gain.value), 1.0, gain.p))
+    return assemble_interaction(evaluator, "pairwise", fdr, contrasts, gain, change)
 
 
-def _select_pairs(clue_TT: np.ndarray, count: int) -> list[tuple[int, int]]:
-    """Pairs in rounds: in each, every task that has none yet has the one left that stands out most
-    from its row.
-    """
-    others = np.where(np.eye(len(clue_TT), dtype=bool), np.nan, np.nan_to_num(clue_TT))
-    apart = np.abs(others - np.nanmean(others, axis=1, keepdims=True))
-    size = np.where(np.eye(len(clue_TT), dtype=bool), -1, np.maximum(apart, apart.T))
-    chosen: dict[tuple[int, int], None] = {}
-    while len(chosen) < count:
-        reached: set[int] = set()
-        for i in np.argsort(-size.max(1), kind="stable").tolist():
-            j = int(size[i].argmax())
-            if size[i, j] >= 0 and i not in reached and len(chosen) < count:
-                chosen[min(i, j), max(i, j)] = None
-                size[i, j] = size[j, i] = -1
-                reached |= {i, j}
-    return list(chosen)
-
-
-def _build_interaction(
+def _train(
     evaluator: TaskSetEvaluator,
-    method: str,
-    fdr: float,
-    pairs: Sequence[tuple[int, int]],
-    clue_TT: np.ndarray | None,
-) -> TaskInteraction:
+    sets: Sequence[TaskSet],
+    folds: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> None:
+    evaluator.plan(len(evaluator.lacking(sets, folds, seeds)))
+    evaluator.train(sets, folds, seeds)
+
+
+def _select_promising(
+    evaluator: TaskSetEvaluator, pairs: Sequence[TaskSet], fdr: float
+) -> list[TaskSet]:
+    """The pairs of which an effect would survive with all folds and seeds if it were as large as
+    seen so far plus one standard error.
+    """
+    n_cells = 2 * math.comb(len(evaluator.tasks), 2)
+    needed = stats.norm.isf(fdr * max(1, _SURVIVING * n_cells) / n_cells / 2)
     cells = [cell for i, j in pairs for cell in ((i, j), (j, i))]
     contrasts = [pair_contrast(i, j) for i, j in cells]
-    measured = evaluator.measure(contrasts, [i for i, _ in cells])
-    interaction = assemble_interaction(
-        evaluator, method, fdr, cells, measured, evaluator.values(contrasts, VALID)
-    )
-    return interaction if clue_TT is None else _fill_estimates(interaction, cells, clue_TT)
-
-
-def _fill_estimates(
-    interaction: TaskInteraction, retrained: Sequence[tuple[int, int]], clue_TT: np.ndarray
-) -> TaskInteraction:
-    """Fill the cells that were not retrained: a ridge regression on the clue, the row and the
-    column.
-
-    A row's cells share the luck of its single-task model and how much the task needs help; left-out
-    cells say how much of this to believe.
-    """
-    n = len(interaction.tasks)
-    unknown = [cell for cell in list_cells(n) if interaction.source_TT[cell] == "estimated"]
-    fitted = [
-        cell
-        for cell in retrained
-        if np.isfinite(interaction.matrix_TT[cell]) and np.isfinite(interaction.valid_TT[cell])
-    ]
-    clue_TT = np.nan_to_num(clue_TT / (clue_TT.std() or 1))
-
-    def describe(cells: Sequence[tuple[int, int]]) -> np.ndarray:
-        rows, columns = np.transpose(cells)
-        return np.hstack([clue_TT[rows, columns, None], np.eye(n)[rows], np.eye(n)[columns]])
-
-    matrix, low, high, valid = (
-        part.copy()
-        for part in (
-            interaction.matrix_TT,
-            interaction.low_TT,
-            interaction.high_TT,
-            interaction.valid_TT,
-        )
-    )
-    at = tuple(np.transpose(unknown))
-    if len(fitted) < 3:
-        matrix[at] = low[at] = high[at] = valid[at] = np.nan
-        return replace(interaction, matrix_TT=matrix, low_TT=low, high_TT=high, valid_TT=valid)
-    targets = np.array(
-        [[interaction.matrix_TT[cell], interaction.valid_TT[cell]] for cell in fitted]
-    )
-    ridge = fit_ridge(describe(fitted), targets)
-    estimate = ridge(describe(unknown))
-    doubt = 1.96 * float(np.sqrt(np.mean((targets - ridge.left_out_mO)[:, 0] ** 2)))
-    matrix[at], valid[at] = estimate.T
-    low[at] = matrix[at] - doubt
-    high[at] = matrix[at] + doubt
-    # Where a task has no metric, neither has any cell of its row.
-    lost = ~np.isfinite(interaction.single_T)
-    for part in (matrix, low, high, valid):
-        part[lost] = np.nan
-    agreement = _measure_agreement(describe(fitted), targets[:, :1])
-    return replace(
-        interaction, matrix_TT=matrix, low_TT=low, high_TT=high, valid_TT=valid, agreement=agreement
-    )
-
-
-def _measure_agreement(described_mF: np.ndarray, targets_m1: np.ndarray) -> float:
-    """Mean rank correlation of cells with their estimates within folds that these were not fitted
-    on.
-
-    Within, because an estimate that knows nothing is the mean of the other folds, which is low
-    where a fold is high.
-    """
-    fold_m = np.random.default_rng(0).permutation(len(targets_m1)) % _FOLDS
-    if len(targets_m1) < 4 * _FOLDS:
-        return math.nan
-    correlations = []
-    for fold in range(_FOLDS):
-        out = fold_m == fold
-        estimate = fit_ridge(described_mF[~out], targets_m1[~out])(described_mF[out])[:, 0]
-        varies = np.ptp(estimate) > 1e-12 and np.ptp(targets_m1[out]) > 0
-        correlations.append(
-            float(stats.spearmanr(estimate, targets_m1[out, 0]).statistic) if varies else 0.0
-        )
-    return float(np.mean(correlations))
+    gain = evaluator.measure(contrasts, [i for i, _ in cells])
+    may_survive = np.abs(gain.value) + gain.error >= needed * evaluator.project_errors(contrasts)
+    kept = {(min(cell), max(cell)) for cell, may in zip(cells, may_survive, strict=True) if may}
+    return [pair for pair in pairs if pair in kept]

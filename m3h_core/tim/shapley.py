@@ -12,53 +12,48 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from m3h_core.data.cohort import VALID
-from m3h_core.tim.evaluator import Contrast, TaskSet, TaskSetEvaluator
-from m3h_core.tim.matrix import (
-    TaskInteraction,
-    assemble_interaction,
-    count_affordable,
-    list_base_sets,
-    list_cells,
-)
+from m3h_core.tim.evaluator import Contrast, Measure, TaskSet, TaskSetEvaluator
+from m3h_core.tim.matrix import TaskInteraction, assemble_interaction, list_cells, list_single_sets
 
 # Up to so many tasks every subset is trained: 63 models a seed.
 _EXACT_SHAPLEY = 6
 _ORDERS = 10
-_MOST_ORDERS = 1000
 
 
-def measure_shapley(
-    evaluator: TaskSetEvaluator, max_models: int | None, fdr: float
-) -> TaskInteraction:
-    """Exact where the bound allows it and the tasks are few, else over sampled orders."""
+def measure_shapley(evaluator: TaskSetEvaluator, fdr: float) -> TaskInteraction:
+    """Exact where the tasks are few, else over sampled orders."""
     n = len(evaluator.tasks)
-    left = count_affordable(evaluator, max_models)
-    subsets: list[TaskSet] = []
-    if n <= _EXACT_SHAPLEY:
-        for size in range(1, n + 1):
-            subsets += itertools.combinations(range(n), size)
     cells = list_cells(n)
-    beyond = len(evaluator.lacking(subsets)) - len(evaluator.lacking(list_base_sets(n)))
-    if n <= _EXACT_SHAPLEY and (left is None or beyond <= left):
-        draws = [{cell: _exact_contrast(n, *cell) for cell in cells}]
-    else:
-        draws = _sample_orders(evaluator, left)
-    sets = dict.fromkeys(list_base_sets(n))
+    draws = (
+        [{cell: _exact_contrast(n, *cell) for cell in cells}]
+        if n <= _EXACT_SHAPLEY
+        else _sample_orders(evaluator)
+    )
+    sets = dict.fromkeys([*list_single_sets(n), tuple(range(n))])
     for draw in draws:
         sets |= _list_task_sets(draw)
     evaluator.plan(len(evaluator.lacking(sets)))
     evaluator.train(sets)
     contrasts_of_draws = [list(map(draw.__getitem__, cells)) for draw in draws]
     contrasts = [_average(of_cell) for of_cell in zip(*contrasts_of_draws, strict=True)]
-    sampling = None
-    if len(draws) > 1:
-        by_draw = np.array([evaluator.values(of_draw) for of_draw in contrasts_of_draws])
-        sampling = by_draw.std(0, ddof=1) / math.sqrt(len(draws))
-    measured = evaluator.measure(contrasts, [i for i, _ in cells], sampling)
-    return assemble_interaction(
-        evaluator, "shapley", fdr, cells, measured, evaluator.values(contrasts, VALID)
+    families = [i for i, _ in cells]
+    gain, change = (
+        evaluator.measure(
+            contrasts, families, measure, _estimate_drawing(evaluator, contrasts_of_draws, measure)
+        )
+        for measure in ("skill", "metric")
     )
+    return assemble_interaction(evaluator, "shapley", fdr, contrasts, gain, change)
+
+
+def _estimate_drawing(
+    evaluator: TaskSetEvaluator, contrasts_of_draws: Sequence[list[Contrast]], measure: Measure
+) -> np.ndarray | None:
+    """The variance [n] that comes from the orders that were drawn; None where all were."""
+    if len(contrasts_of_draws) == 1:
+        return None
+    by_draw = np.array([evaluator.values(of_draw, measure) for of_draw in contrasts_of_draws])
+    return by_draw.var(0, ddof=1) / len(by_draw)
 
 
 def _exact_contrast(n: int, i: int, j: int) -> Contrast:
@@ -75,36 +70,15 @@ def _exact_contrast(n: int, i: int, j: int) -> Contrast:
     return contrast
 
 
-def _sample_orders(
-    evaluator: TaskSetEvaluator, left: int | None
-) -> list[dict[tuple[int, int], Contrast]]:
-    """The gain of each cell in orders of the tasks, each order averaged with its reverse; as many
-    as fit.
-    """
-    n = len(evaluator.tasks)
-    seeds = len(evaluator.seeds)
-    rng = np.random.default_rng(evaluator.configs[0].seed)
+def _sample_orders(evaluator: TaskSetEvaluator) -> list[dict[tuple[int, int], Contrast]]:
+    """The gain of each cell in orders of the tasks, each order averaged with its reverse."""
+    rng = np.random.default_rng(evaluator.seeds[0])
     draws: list[dict[tuple[int, int], Contrast]] = []
-    sets: dict[TaskSet, None] = {}
-    ground = len(evaluator.lacking(list_base_sets(n)))
-    while len(draws) < _ORDERS // 2 or left is not None:
-        order = rng.permutation(n).tolist()
+    for _ in range(_ORDERS // 2):
+        order = rng.permutation(len(evaluator.tasks)).tolist()
         forward = _list_gains(order)
         backward = _list_gains(order[::-1])
-        draw = {cell: _average([forward[cell], backward[cell]]) for cell in forward}
-        more = sets | _list_task_sets(draw)
-        if left is not None and (
-            len(evaluator.lacking([*list_base_sets(n), *more])) - ground > left
-            or len(draws) == _MOST_ORDERS
-        ):
-            break
-        sets = more
-        draws.append(draw)
-    if len(draws) < 2:
-        raise ValueError(
-            f"max_models leaves {left} models; two sampled orders of {n} tasks and their reverses "
-            f"need up to {2 * n * (n - 1) * seeds}"
-        )
+        draws.append({cell: _average([forward[cell], backward[cell]]) for cell in forward})
     return draws
 
 

@@ -130,20 +130,23 @@ class EvaluationConfig(Section):
 class TimConfig(Section):
     """Task interaction: which task helps which, measured how and at what cost."""
 
-    method: Literal["pairwise", "shapley", "affinity"] = "pairwise"
-    """pairwise and shapley train models anew; affinity reads the joint model's gradients, which is
-    cheap and no evidence.
+    method: Literal["pairwise", "shapley"] = "pairwise"
+    """What a task is added to: the other task alone, or all sets of the others (Shapley values),
+    which takes many more models.
     """
     network: Literal["light", "model"] = "light"
-    """What the matrix is measured with: a small network of which every pair can be trained, or the
-    trained model's own, whose single-task and joint models are then used as they are.
+    """What the matrix is measured with: a small network on the leading principal components of the
+    inputs, of which every pair can be trained, or the trained model's own, whose single-task and
+    joint models are then used as they are.
     """
     tasks: int = Field(0, ge=0)
     """How many tasks, those with most labels first; 0: all."""
-    seeds: int = Field(2, ge=1)
-    """How often each model is trained, from another start."""
-    max_models: int = Field(0, ge=0)
-    """The most models that are trained for the matrix; 0: no bound."""
+    samples: int = Field(20_000, ge=100)
+    """The most samples that it is measured on; of more, so many are drawn by patient."""
+    seeds: int = Field(3, ge=1)
+    """How often a single-task model, and a pair that may survive, is trained in each fold, from
+    another start.
+    """
     fdr: float = Field(0.05, gt=0, lt=1)
     """The false discovery rate of the effects that survive."""
     groups: int = Field(2, ge=0)
@@ -158,10 +161,10 @@ class TimConfig(Section):
     @field_validator("method", mode="before")
     @classmethod
     def _was_removed(cls, method: object) -> object:
-        if method in ("projection", "attention"):
+        if method in ("projection", "attention", "affinity"):
             raise ValueError(
-                f"{method!r} was removed: it agreed with retrained pairs no better than chance "
-                "(docs/decisions/0027-settings.md); write pairwise, shapley or affinity"
+                f"{method!r} was removed: it agreed with retrained pairs hardly better than chance "
+                "(docs/decisions/0037-tim.md); write pairwise or shapley"
             )
         return method
 

@@ -22,6 +22,11 @@ REMOVED: dict[str, dict[str, RemovedSetting]] = {
     "monitoring": {
         "fewest": RemovedSetting(50, f"fewer samples show no change that matters ({_DECISION})")
     },
+    "tim": {
+        "max_models": RemovedSetting(
+            0, "hopeless pairs are stopped; bound the tasks (docs/decisions/0037-tim.md)"
+        )
+    },
 }
 
 

@@ -88,9 +88,8 @@ def quality(
     pool="gpu",
     description=(
         "Task interaction (TIM): how each task's score changes when another task is learned with "
-        "it, which tasks to train together, and what the joint model loses without a task; of a "
-        "cross-fitted cohort with its first fold left out. Each cell says whether it was retrained "
-        "or estimated."
+        "it, what all tasks together do for it, which tasks to train together, and what the joint "
+        "model loses without a task; on patients that the models did not see."
     ),
     **_SHARED,
 )
@@ -114,6 +113,7 @@ def tim_report(
         "training": config.training.model_dump(),
         "model": config.model.model_dump(),
         "tim": config.tim.model_dump(),
+        "folds": config.evaluation.folds,
     }
 
     def build(to: Path):

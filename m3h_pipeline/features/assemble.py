@@ -54,7 +54,7 @@ def write_cohort(
         subject_ids=frame["subject_id"].to_list(),
         groups={name: frame[name].cast(pl.String).fill_null("unknown").to_list() for name in audit},
     )
-    if len(cohort) <= most_to_cross_fit and _is_split_by_hash(cohort):
+    if len(cohort) <= most_to_cross_fit and is_split_by_hash(cohort):
         cohort = with_folds(cohort, folds)
     cohort.save(to)
     shutil.copy(labels / "tasks.json", to / "tasks.json")
@@ -72,7 +72,8 @@ def write_cohort(
     }
 
 
-def _is_split_by_hash(cohort: Cohort) -> bool:
+def is_split_by_hash(cohort: Cohort) -> bool:
+    """Whether the hash of the subject decides the split, not the data or the last months."""
     split = cohort.split
     return all(split_of(subject) == split[row] for row, subject in enumerate(cohort.subjects))
 

@@ -1,16 +1,17 @@
-"""Task interaction: how the metric of one task changes when another is learned with it, and what
+"""Task interaction: how the score of one task changes when another is learned with it, and what
 follows from that.
 
-Configuration: ``cohort``, ``single_task`` and ``joint`` (folders), ``tasks``, ``training``,
-``model`` and ``tim`` (sections of m3h.toml), ``to``. The models of the training seed are used as
-they are. Writes ``tim.json`` and, a row a cell, ``tim.parquet``.
+Configuration: ``cohort``, ``single_task`` and ``joint`` (folders), ``tasks``, ``folds`` (of samples
+that are drawn), ``training``, ``model`` and ``tim`` (sections of m3h.toml), ``to``. The models of
+the training step's first fold are used as they are. Writes ``tim.json`` and, a row a cell,
+``tim.parquet``.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ import numpy as np
 import polars as pl
 import torch
 
-from m3h_core import Cohort, FittedModel, TaskSpec
-from m3h_core.data.cohort import TEST, TRAIN
+from m3h_core import Cohort, FittedModel, TaskSpec, with_folds
+from m3h_core.data.cohort import TRAIN
+from m3h_core.data.folds import draw_subjects
 from m3h_core.tim import (
+    Progress,
     TaskSetEvaluator,
     leave_one_task_out,
     measure_interaction,
@@ -29,10 +32,16 @@ from m3h_core.tim import (
 )
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.evaluation.scores import explain_no_claim
+from m3h_pipeline.features.assemble import is_split_by_hash
+from m3h_pipeline.jobs import progress
 from m3h_pipeline.jobs.job import FACTS, Log, run_job
-from m3h_pipeline.jobs.progress import Progress
 from m3h_pipeline.jobs.settings import count_workers, fit_config
 from m3h_pipeline.state.data_files import write_json
+
+_CHUNKS = ".chunks"
+# What a small network reads of the inputs: on real series as good as all 1,500 of them, for a third
+# of the time.
+_COMPONENTS = 256
 
 
 def most_labelled(cohort: Cohort, tasks: Sequence[TaskSpec], count: int) -> list[TaskSpec]:
@@ -57,6 +66,14 @@ def _count_effective(cohort: Cohort, task: TaskSpec) -> int:
     )
 
 
+def select_samples(cohort: Cohort, most: int, folds: int) -> Cohort:
+    """At most so many samples, of whole patients. What was too large to be cross-fitted then is."""
+    if len(cohort) <= most:
+        return cohort
+    drawn = cohort.take(draw_subjects(cohort.subjects, most))
+    return with_folds(drawn, folds) if is_split_by_hash(drawn) else drawn
+
+
 def build_report(
     evaluator: TaskSetEvaluator,
     model_evaluator: TaskSetEvaluator,
@@ -67,62 +84,61 @@ def build_report(
     scores are nowhere shown.
     """
     try:
-        interaction = measure_interaction(
-            evaluator, settings["method"], settings["max_models"] or None, settings["fdr"]
-        )
+        interaction = measure_interaction(evaluator, settings["method"], settings["fdr"])
     except ValueError as error:
         raise InputError(f"m3h.toml: [tim] {error}") from error
     groups = None
     left_out = None
-    if interaction.unit == "metric" and settings["groups"] > 1:
+    if settings["groups"] > 1:
         log("task interaction: the tasks in groups")
         groups = task_groups(model_evaluator, interaction, settings["groups"]).to_dict()
-    if interaction.unit == "metric" and settings["leave_out"]:
+    if settings["leave_out"]:
         log("task interaction: the joint model without single tasks")
         left_out = leave_one_task_out(evaluator, interaction, settings["leave_out"]).to_dict()
-    hidden = [
-        i for i, task in enumerate(evaluator.tasks) if explain_no_claim(evaluator.cohort, task)
-    ]
     record: dict[str, Any] = interaction.to_dict() | {
         "network": settings["network"],
-        "n": [
-            None if i in hidden else _count_scored(evaluator.cohort, task)
-            for i, task in enumerate(evaluator.tasks)
-        ],
+        "n": [evaluator.count_judged(i) for i in range(len(evaluator.tasks))],
+        "groups": groups,
+        "leave_one_out": left_out,
     }
-    for part in filter(None, (record, left_out)):
-        for name in ("matrix", "low", "high", "q"):
-            for i in hidden if name in part else ():
-                part[name][i] = [None] * len(part["tasks"])
-    for i in hidden:
-        record["evidence"][i] = [False] * len(evaluator.tasks)
-        record["single"][i] = record["joint"][i] = None
-    return record | {"groups": groups, "leave_one_out": left_out}
+    for i, task in enumerate(evaluator.tasks):
+        if explain_no_claim(evaluator.cohort, task):
+            _hide_task(record, i)
+    return record
 
 
-def _count_scored(cohort: Cohort, task: TaskSpec) -> int:
-    rows = cohort.split == TEST
-    return int((rows if task.problem == "clustering" else rows & cohort.labelled[task.name]).sum())
+def _hide_task(record: dict[str, Any], i: int) -> None:
+    """Take out all that is said of how well a task was predicted."""
+    size = len(record["tasks"])
+    for name in ("matrix", "low", "high", "gain", "q"):
+        record[name][i] = [None] * size
+    record["evidence"][i] = [False] * size
+    for name in ("single", "joint", "n"):
+        record[name][i] = None
+    joint_learning = record["joint_learning"]
+    for name in ("change", "low", "high", "gain", "q"):
+        joint_learning[name][i] = None
+    joint_learning["evidence"][i] = False
+    left_out = record["leave_one_out"]
+    if left_out:
+        for name in ("matrix", "low", "high", "gain"):
+            left_out[name][i] = [None] * len(left_out["tasks"])
+        left_out["evidence"][i] = [False] * len(left_out["tasks"])
 
 
 def cell_table(record: dict[str, Any]) -> pl.DataFrame:
     """The matrix as a table, a row a cell off the diagonal."""
     names = record["tasks"]
-    per_cell = ("matrix", "low", "high", "q", "evidence", "source")
+    per_cell = ("matrix", "low", "high", "gain", "q", "evidence", "stopped")
     rows = []
     for i, task in enumerate(names):
         of_task = {name: record[name][i] for name in ("single", "joint", "n")}
         for j, other in enumerate(names):
             if i != j:
-                row = {
-                    "task": task,
-                    "other": other,
-                    "method": record["method"],
-                    "unit": record["unit"],
-                }
+                row = {"task": task, "other": other, "method": record["method"]}
                 of_cell = {name: record[name][i][j] for name in per_cell}
                 rows.append(row | of_cell | of_task)
-    numbers = dict.fromkeys(("matrix", "low", "high", "q", "single", "joint"), pl.Float64)
+    numbers = dict.fromkeys(("matrix", "low", "high", "gain", "q", "single", "joint"), pl.Float64)
     return pl.DataFrame(rows, schema_overrides={**numbers, "n": pl.Int64}).rename(
         {"matrix": "value"}
     )
@@ -132,51 +148,64 @@ def main() -> None:
     """Entry point."""
     with run_job() as (config, log):
         started = time.monotonic()
-        training = config["training"]
         settings = config["tim"]
         to = Path(config["to"])
-        # Of a cross-fitted cohort as the first fold's models saw it, which are used as they are.
-        cohort = Cohort.load(config["cohort"]).for_fold(0)
+        cohort = Cohort.load(config["cohort"])
         tasks = most_labelled(
-            cohort, [TaskSpec.from_dict(record) for record in config["tasks"]], settings["tasks"]
+            cohort.for_fold(0),
+            [TaskSpec.from_dict(record) for record in config["tasks"]],
+            settings["tasks"],
         )
-        seeds = [training["seed"] + i for i in range(settings["seeds"])]
-        chunks = to / ".chunks"
-        own = fit_config(config)
-        network = shrink_network(own) if settings["network"] == "light" else own
-        on_progress = Progress("task interaction: models", log)
-        workers = count_workers(config)
-        if workers > 1:
+        if count_workers(config) > 1:
             # Beside busy workers a second thread of this process, which scores, only stands in
             # their way.
             torch.set_num_threads(1)
-        evaluator = TaskSetEvaluator(
-            cohort, tasks, network, seeds, resume=chunks, on_progress=on_progress, workers=workers
-        )
-        model_evaluator = evaluator if network == own else evaluator.for_network(own, seeds[:1])
-        trained = [
-            Path(config["joint"]) / "model" / "0",
-            *(Path(config["single_task"]) / "models" / task.name / "0" for task in tasks),
-        ]
-        model_evaluator.reuse(FittedModel.load(folder) for folder in trained)
+        evaluator, model_evaluator = build_evaluators(config, cohort, tasks, log)
         record = build_report(evaluator, model_evaluator, settings, log)
         write_json(to / "tim.json", record)
         cell_table(record).write_parquet(to / "tim.parquet")
-        shutil.rmtree(chunks, ignore_errors=True)
-        off = [
-            source
-            for i, row in enumerate(record["source"])
-            for j, source in enumerate(row)
-            if i != j
-        ]
+        shutil.rmtree(to / _CHUNKS, ignore_errors=True)
         facts = {
             "tasks": len(tasks),
             "models": evaluator.trained,
-            "retrained cells": off.count("retrained"),
-            "estimated cells": off.count("estimated"),
+            "pairs stopped early": sum(map(sum, record["stopped"])) // 2,
             "effects that survive": sum(map(sum, record["evidence"])),
         }
         write_json(to / FACTS, facts | {"seconds": round(time.monotonic() - started, 1)})
+
+
+def build_evaluators(
+    config: dict[str, Any], cohort: Cohort, tasks: Sequence[TaskSpec], log: Log
+) -> tuple[TaskSetEvaluator, TaskSetEvaluator]:
+    """What measures the matrix, and what trains groups: the model's own network, in the first
+    fold.
+    """
+    settings = config["tim"]
+    own = fit_config(config)
+    seeds = [own.seed + i for i in range(settings["seeds"])]
+    shared: dict[str, Any] = {
+        "resume": Path(config["to"]) / _CHUNKS,
+        "progress": Progress(progress.Progress("task interaction: models", log)),
+        "workers": count_workers(config),
+    }
+    model_evaluator = TaskSetEvaluator(cohort, tasks, own, seeds[:1], folds=[0], **shared)
+    model_evaluator.reuse(_load_models(config, tasks))
+    if settings["network"] == "model":
+        evaluator = TaskSetEvaluator(cohort, tasks, own, seeds, **shared)
+        evaluator.reuse(_load_models(config, tasks))
+        return evaluator, model_evaluator
+    samples = select_samples(cohort, settings["samples"], config["folds"])
+    evaluator = TaskSetEvaluator(
+        samples, tasks, shrink_network(own), seeds, n_components=_COMPONENTS, **shared
+    )
+    return evaluator, model_evaluator
+
+
+def _load_models(config: dict[str, Any], tasks: Sequence[TaskSpec]) -> Iterator[FittedModel]:
+    """The joint and the single-task models of the training step's first fold."""
+    yield FittedModel.load(Path(config["joint"]) / "model" / "0")
+    for task in tasks:
+        yield FittedModel.load(Path(config["single_task"]) / "models" / task.name / "0")
 
 
 if __name__ == "__main__":

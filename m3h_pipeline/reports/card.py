@@ -178,10 +178,10 @@ def _describe_interaction(tim: Mapping[str, Any] | None) -> str:
         return "It was not measured for this version."
     names = tim["tasks"]
     effects = sorted(
-        (tim["matrix"][i][j], i, j)
+        (tim["gain"][i][j], i, j)
         for i in range(len(names))
         for j in range(len(names))
-        if i != j and tim["evidence"][i][j] and tim["matrix"][i][j] is not None
+        if i != j and tim["evidence"][i][j] and tim["gain"][i][j] is not None
     )
     n_pairs = len(names) * (len(names) - 1)
     verb = "survives" if len(effects) < 2 else "survive"
@@ -202,8 +202,8 @@ def _describe_interaction(tim: Mapping[str, Any] | None) -> str:
 def _describe_effect(what: str, names: Sequence[str], effect: tuple[float, int, int]) -> str:
     value, i, j = effect
     return (
-        f"{what}: {format_name(names[i])} changes by {format_number(value, sign=True)} with "
-        f"{format_name(names[j])}."
+        f"{what}: the skill of {format_name(names[i])} changes by "
+        f"{format_number(value, sign=True)} with {format_name(names[j])}."
     )
 
 

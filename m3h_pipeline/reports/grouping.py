@@ -21,8 +21,8 @@ def describe_grouping(groups: Mapping[str, Any]) -> list[str]:
     best = "one model a task" if groups["best"] == "single" else chosen
     second = next(option for option in by_valid if option != best)
     sentences = [
-        f"Of {join_words(list(scores))}, {best} did best on the validation split: mean score "
-        f"{format_number(scores[best]['valid'])}, then {second} with "
+        f"Of {join_words(list(scores))}, {best} did best on the validation split: mean skill "
+        f"{format_number(scores[best]['valid'])} (a constant's is 0), then {second} with "
         f"{format_number(scores[second]['valid'])}."
     ]
     gains = {"one model a task": groups["gain"]}

@@ -1,4 +1,4 @@
-"""Task interaction on the page: the pictures, the pairs, and what helps each task.
+"""Task interaction on the page: what all tasks do for each, the pairs, and what helps each task.
 
 ``tim`` is the content of tim.json: T tasks, rows are helped or harmed, columns are learned too.
 """
@@ -20,12 +20,21 @@ from m3h_pipeline.reports.interaction_charts import (
     draw_heat_map,
 )
 from m3h_pipeline.reports.interaction_order import arrange_tasks
-from m3h_pipeline.wording import is_number
+from m3h_pipeline.reports.interaction_words import (
+    describe_effect,
+    describe_joint_learning,
+    describe_no_effect,
+    explain_pairs,
+    is_shown_in_metric,
+)
+from m3h_pipeline.wording import format_name, is_number
 
 _PHONE = 358 - 152  # Pixels beside the labels.
-_MOST_HELPERS = 3
+_MOST_GUESSES = 3
+# More sentences than these are not read; each task's own are a choice away.
+_MOST_SENTENCES = 6
 # What the page shows as tim.json holds it.
-_COPIED = ("method", "unit", "network", "models", "seeds", "fdr", "groups", "estimator")
+_COPIED = ("method", "network", "models", "folds", "seeds", "fdr", "groups")
 
 
 def build_section(tim: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -36,24 +45,30 @@ def build_section(tim: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) ->
     size = len(tim["tasks"])
     pairs = [_describe_pair(tim, i, j, metrics) for i in range(size) for j in range(size) if i != j]
     of_tasks = [_describe_task(tim, i, metrics, pairs) for i in range(size)]
+    of_tasks.sort(key=_rank_by_verdict)
+    effects = sorted((pair for pair in pairs if pair["evidence"]), key=_rank_by_gain)
     step = compute_shade_step(tim)
-    edges = sum(pair["evidence"] for pair in pairs)
     section = {name: tim[name] for name in _COPIED}
     return section | {
-        "grouping": describe_grouping(tim["groups"]) if tim["groups"] else [],
         "size": size,
+        "joint_sentence": describe_joint_learning(of_tasks, tim["fdr"]),
+        "no_effect": describe_no_effect(pairs, tim["fdr"]),
+        "sentences": [describe_effect(pair) for pair in effects[:_MOST_SENTENCES]],
+        "about_pairs": explain_pairs(effects),
         "plots": _draw_heat_maps(tim, metrics),
         "shade": f"{step:g}",
         "beyond": f"{step * (LEVELS - 1):g}",
         "legend": build_legend(step),
         "graph": _draw_graph(tim, metrics),
-        "edges": edges,
-        "drawn_edges": min(edges, MOST_EDGES),
+        "edges": len(effects),
+        "drawn_edges": min(len(effects), MOST_EDGES),
         "tested": sum(pair["tested"] for pair in pairs),
-        "retrained": sum(pair["source"] == "retrained" for pair in pairs),
+        "stopped": sum(pair["stopped"] for pair in pairs),
         "pairs": pairs,
-        "tasks": sorted(of_tasks, key=_rank_by_largest_effect),
-        "leave_one_out": _describe_left_out(tim["leave_one_out"], tim["tasks"]),
+        "tasks": of_tasks,
+        "helped": sorted(of_tasks, key=_rank_by_largest_effect),
+        "grouping": describe_grouping(tim["groups"]) if tim["groups"] else [],
+        "leave_one_out": _describe_left_out(tim["leave_one_out"], tim["tasks"], metrics),
     }
 
 
@@ -77,7 +92,7 @@ def _draw_graph(tim: Mapping[str, Any], metrics: Mapping[str, str]) -> str | Non
     graph = draw_graph(tim, metrics)
     if graph is None:
         return None
-    return charts.to_svg(graph, "Effects that survive, as arrows; the list holds the same.")
+    return charts.to_svg(graph, "Effects that survive, as arrows; the tables hold the same.")
 
 
 def _describe_pair(
@@ -86,78 +101,111 @@ def _describe_pair(
     """TIM(j -> i) as the tables and the sentences show it."""
     value = tim["matrix"][i][j]
     single = tim["single"][i]
+    is_stopped = bool(tim["stopped"][i][j])
     pair = None
-    relative = None
-    if is_number(value) and is_number(single) and tim["unit"] == "metric":
-        if tim["method"] == "pairwise":
-            pair = single + value
-        # Against a score near 0 a relative change is large and says nothing.
-        if abs(single) >= 0.1:
-            relative = f"{100 * value / abs(single):+.1f}%".replace("-", "−")
+    # What was stopped was measured in one fold, and alone a task's score is that of all.
+    if is_number(value) and is_number(single) and tim["method"] == "pairwise" and not is_stopped:
+        pair = single + value
+    gain = tim["gain"][i][j]
+    ends = (tim["low"][i][j], tim["high"][i][j])
+    evidence = bool(tim["evidence"][i][j])
     return {
         "task": tim["tasks"][i],
         "other": tim["tasks"][j],
         "metric": metrics.get(tim["tasks"][i], "score"),
         "value": value,
-        "low": tim["low"][i][j],
-        "high": tim["high"][i][j],
+        "low": ends[0],
+        "high": ends[1],
+        "gain": gain,
         "single": single,
         "pair": pair,
-        "joint": tim["joint"][i],
-        "relative": relative,
-        "evidence": bool(tim["evidence"][i][j]),
+        "evidence": evidence,
+        "is_in_metric": evidence and is_shown_in_metric(*ends, gain),
         "tested": is_number(tim["q"][i][j]),
-        "source": tim["source"][i][j],
+        "stopped": is_stopped,
     }
 
 
 def _describe_task(
     tim: Mapping[str, Any], i: int, metrics: Mapping[str, str], pairs: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """What helps one task: its effects that survive, and the largest helpers whatever they are
-    worth.
+    """One task: what the model of all tasks does for it, its effects that survive as sentences, and
+    the largest helpers whatever they are worth.
     """
     name = tim["tasks"][i]
-    effects = [pair for pair in pairs if pair["task"] == name and is_number(pair["value"])]
-    effects.sort(key=lambda pair: -pair["value"])
-    helps = [pair for pair in effects if pair["evidence"] and pair["value"] > 0]
-    harms = [pair for pair in reversed(effects) if pair["evidence"] and pair["value"] < 0]
-    guesses = [pair for pair in effects if pair["value"] > 0 and not pair["evidence"]]
+    joint = tim["joint_learning"]
+    gain = joint["gain"][i]
+    verdict = None
+    if is_number(gain):
+        verdict = "no difference shown" if is_number(joint["q"][i]) else "not tested"
+        if joint["evidence"][i]:
+            verdict = "gains" if gain > 0 else "loses"
+    own = [pair for pair in pairs if pair["task"] == name and is_number(pair["value"])]
+    effects = sorted((pair for pair in own if pair["evidence"]), key=_rank_by_gain)
+    # The numbers of what was stopped come from few models: the largest are luck.
+    guesses = [
+        pair for pair in own if pair["value"] > 0 and not pair["evidence"] and not pair["stopped"]
+    ]
+    guesses.sort(key=lambda pair: -pair["value"])
     return {
         "task": name,
         "metric": metrics.get(name, "score"),
         "n": tim["n"][i],
         "single": tim["single"][i],
         "joint": tim["joint"][i],
-        "helps": helps[:_MOST_HELPERS],
-        "harms": harms[:_MOST_HELPERS],
-        "effects": len(helps) + len(harms),
-        "helpers": guesses[:_MOST_HELPERS],
+        "change": joint["change"][i],
+        "low": joint["low"][i],
+        "high": joint["high"][i],
+        "gain": gain,
+        "tested": is_number(joint["q"][i]),
+        "verdict": verdict,
+        "effects": [describe_effect(pair, names_task=False) for pair in effects],
+        "largest": max((abs(pair["gain"]) for pair in effects), default=0.0),
+        "guesses": guesses[:_MOST_GUESSES],
     }
 
 
-def _rank_by_largest_effect(task: Mapping[str, Any]) -> float:
-    return -max((abs(pair["value"]) for pair in (*task["helps"], *task["harms"])), default=0.0)
+def _rank_by_gain(pair: Mapping[str, Any]) -> float:
+    """The largest first, by skill: it means the same for every task."""
+    return -abs(pair["gain"])
+
+
+def _rank_by_verdict(task: Mapping[str, Any]) -> tuple[int, float]:
+    """Gains, losses, the rest, and who is not judged; the largest change of skill first."""
+    verdicts = ("gains", "loses", "no difference shown", "not tested", None)
+    return verdicts.index(task["verdict"]), -abs(task["gain"] or 0.0)
+
+
+def _rank_by_largest_effect(task: Mapping[str, Any]) -> tuple[float, str]:
+    return (-task["largest"], format_name(task["task"]))
 
 
 def _describe_left_out(
-    left_out: Mapping[str, Any] | None, tasks: Sequence[str]
+    left_out: Mapping[str, Any] | None, tasks: Sequence[str], metrics: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """For each task left out, whom the joint model misses it for most; None where it was not
-    measured.
+    """For each task left out, how others change without it where that survives; None where it was
+    not measured.
     """
     if not left_out:
         return None
     losses = []
     for at, other in enumerate(left_out["tasks"]):
-        cells: list[dict[str, Any]] = []
-        for i, task in enumerate(tasks):
-            value = left_out["matrix"][i][at]
-            if is_number(value):
-                low = left_out["low"][i][at]
-                high = left_out["high"][i][at]
-                cells.append({"task": task, "low": low, "high": high, "value": value})
+        cells: list[dict[str, Any]] = [
+            {
+                "task": task,
+                "metric": metrics.get(task, "score"),
+                "value": -left_out["matrix"][i][at],
+                "low": -left_out["high"][i][at],
+                "high": -left_out["low"][i][at],
+                "is_in_metric": left_out["low"][i][at] * left_out["high"][i][at] > 0,
+            }
+            for i, task in enumerate(tasks)
+            if left_out["evidence"][i][at]
+        ]
         cells.sort(key=lambda cell: -abs(cell["value"]))
-        losses.append((other, cells[:_MOST_HELPERS]))
+        losses.append((other, cells))
     facts = {name: left_out[name] for name in ("spearman", "same_sign", "cells")}
-    return facts | {"losses": losses}
+    return facts | {
+        "tasks": left_out["tasks"],
+        "losses": [(other, cells) for other, cells in losses if cells],
+    }

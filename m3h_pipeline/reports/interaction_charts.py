@@ -31,6 +31,7 @@ FEW_TASKS = 10
 MOST_EDGES = 40  # More arrows than these hide each other.
 _GAP = 0.5  # Cells between departments.
 _GRAPH = 380  # Pixels of the circle's square.
+_GRAPH_OF_TWO = 220  # With the names beside it still legible on a phone.
 # Pixels around, for a reader's font that is wider than the one that was measured.
 _ROOM = {"left": 18, "top": 22, "right": 44, "bottom": 14}
 
@@ -47,8 +48,8 @@ def draw_heat_map(
 
     ``metrics``: the metric of each task, for the tooltips; ``cell``: pixels. Filled is what
     survives the control of the false discovery rate; measured without surviving is an outline;
-    estimated is a small outline. With ``departments`` in ``tim`` these stand a little apart. Cells
-    lie in row order, the diagonal included.
+    stopped early is a small outline. With ``departments`` in ``tim`` these stand a little apart.
+    Cells lie in row order, the diagonal included.
     """
     import altair as alt
 
@@ -117,7 +118,9 @@ def _build_cells(
     for i, top in enumerate(places):
         for j, left in enumerate(places):
             style = _style_cell(tim, i, j, step)
-            text = "" if i == j or not numbers else _format_short(tim["matrix"][i][j])
+            # A number is wider than the small outline of what was stopped.
+            is_written = numbers and i != j and not tim["stopped"][i][j]
+            text = _format_short(tim["matrix"][i][j]) if is_written else ""
             cells.append(
                 {
                     "x": left + style.margin,
@@ -150,18 +153,22 @@ def _style_cell(tim: Mapping[str, Any], i: int, j: int, step: float) -> _CellSty
     survives = bool(tim["evidence"][i][j])
     text_fill = "muted"
     # A pale outline would vanish: outlines begin at the second shade.
-    lightest = 1 if survives else 2
-    shade = _get_shade(tim["matrix"][i][j], step, lightest)
+    shade = _get_shade(tim["matrix"][i][j], step, 2)
+    if survives:
+        # The side is that of the skill, which was tested; where the metric went the other way, its
+        # size says nothing of it.
+        gain = tim["gain"][i][j]
+        value = tim["matrix"][i][j]
+        agrees = is_number(value) and value * gain > 0
+        shade = _get_shade(value if agrees else math.copysign(step, gain), step, 1)
+        text_fill = "paper" if shade.endswith("4") else "ink"
     if i == j:
         shade = "panel"
-    if survives:
-        text_fill = "paper" if shade.endswith("4") else "ink"
-    is_small = i != j and tim["source"][i][j] == "estimated"
     return _CellStyle(
         shade=shade,
         fill=shade if survives or i == j else "paper",
         text_fill=text_fill,
-        margin=0.32 if is_small else 0.06,
+        margin=0.32 if tim["stopped"][i][j] else 0.06,
     )
 
 
@@ -198,8 +205,8 @@ def draw_graph(
     """The effects that survive as arrows from the task that is learned too; None where there is
     none.
 
-    Only tasks with an arrow, around a circle in the order of ``tim``; the width is the size of the
-    effect.
+    Only tasks with an arrow, around a circle in the order of ``tim``; the width is the change of
+    skill, which means the same for every task.
     """
     import altair as alt
 
@@ -207,22 +214,30 @@ def draw_graph(
     if not edges:
         return None
     shown = sorted({i for edge in edges for i in edge})
-    angles = {i: 2 * math.pi * place / len(shown) for place, i in enumerate(shown)}
+    # Two stand side by side.
+    first = -math.pi / 2 if len(shown) == 2 else 0
+    angles = {
+        i: (first + 2 * math.pi * place / len(shown)) % (2 * math.pi)
+        for place, i in enumerate(shown)
+    }
     lines = _build_arrows(tim, edges, angles, metrics or {})
     nodes = [_build_node(tim["tasks"][i], angle) for i, angle in angles.items()]
-    plane: dict[str, Any] = {"scale": alt.Scale(domain=[-1.1, 1.1], nice=False), "axis": None}
-    x = alt.X("x:Q", **plane)
-    y = alt.Y("y:Q", **plane)
+    heights = [node["y"] for node in nodes]
+    ends = (min(heights) - 0.1, max(heights) + 0.1)
+    across: dict[str, Any] = {"scale": alt.Scale(domain=[-1.1, 1.1], nice=False), "axis": None}
+    down: dict[str, Any] = {"scale": alt.Scale(domain=ends, nice=False), "axis": None}
+    x = alt.X("x:Q", **across)
+    y = alt.Y("y:Q", **down)
     colour = charts.encode_colour("colour:N")
-    width = alt.StrokeWidth("width:Q", scale=None, legend=None)
+    stroke = alt.StrokeWidth("width:Q", scale=None, legend=None)
     arrows = charts.chart_rows(lines)
     angle = alt.Angle("angle:Q", scale=None)
     layers = [
         arrows.mark_rule(opacity=1).encode(
-            x=x, y=y, x2="x2:Q", y2="y2:Q", color=colour, strokeWidth=width, description="tip:N"
+            x=x, y=y, x2="x2:Q", y2="y2:Q", color=colour, strokeWidth=stroke, description="tip:N"
         ),
         arrows.mark_point(shape="triangle", filled=True, size=110, opacity=1, aria=False).encode(
-            x=alt.X("x2:Q", **plane), y=alt.Y("y2:Q", **plane), angle=angle, color=colour
+            x=alt.X("x2:Q", **across), y=alt.Y("y2:Q", **down), angle=angle, color=colour
         ),
         charts.chart_rows(nodes)
         .mark_circle(size=50, color=charts.PALETTE["ink"][0], opacity=1, aria=False)
@@ -234,20 +249,22 @@ def draw_graph(
         )
         layers.append(
             named.encode(
-                x=alt.X("label_x:Q", **plane),
-                y=alt.Y("label_y:Q", **plane),
+                x=alt.X("label_x:Q", **across),
+                y=alt.Y("label_y:Q", **down),
                 text="text:N",
                 angle=angle,
             )
         )
-    return charts.apply_style(alt.layer(*layers).properties(width=_GRAPH, height=_GRAPH), _ROOM)
+    width = _GRAPH if len(shown) > 2 else _GRAPH_OF_TWO
+    height = width * (ends[1] - ends[0]) / 2.2
+    return charts.apply_style(alt.layer(*layers).properties(width=width, height=height), _ROOM)
 
 
 def _select_edges(tim: Mapping[str, Any]) -> list[tuple[int, int]]:
     """The effects that survive, the largest first, up to `MOST_EDGES`."""
     size = len(tim["tasks"])
     edges = [(i, j) for i in range(size) for j in range(size) if i != j and tim["evidence"][i][j]]
-    edges.sort(key=lambda edge: -abs(tim["matrix"][edge[0]][edge[1]]))
+    edges.sort(key=lambda edge: -abs(tim["gain"][edge[0]][edge[1]]))
     return edges[:MOST_EDGES]
 
 
@@ -263,7 +280,7 @@ def _build_arrows(
 ) -> list[dict[str, Any]]:
     """An arrow an edge, from the task that is learned too; ``angles``: where each task stands."""
     places = {i: _place_on_circle(angle) for i, angle in angles.items()}
-    strongest = max(abs(tim["matrix"][i][j]) for i, j in edges)
+    strongest = max(abs(tim["gain"][i][j]) for i, j in edges)
     arrows = []
     for i, j in edges:
         along = (places[i] - places[j]) / np.linalg.norm(places[i] - places[j])
@@ -271,7 +288,7 @@ def _build_arrows(
         aside = 0.02 * np.array([along[1], -along[0]])
         start = (places[j] + 0.06 * along + aside).tolist()
         stop = (places[i] - 0.08 * along + aside).tolist()
-        value = tim["matrix"][i][j]
+        gain = tim["gain"][i][j]
         arrows.append(
             {
                 "x": start[0],
@@ -279,8 +296,8 @@ def _build_arrows(
                 "x2": stop[0],
                 "y2": stop[1],
                 "angle": math.degrees(math.atan2(along[0], along[1])),
-                "width": 1.2 + 3.8 * abs(value) / strongest,
-                "colour": "help-4" if value > 0 else "harm-4",
+                "width": 1.2 + 3.8 * abs(gain) / strongest,
+                "colour": "help-4" if gain > 0 else "harm-4",
                 "tip": describe_cell(tim, i, j, metrics),
             }
         )
@@ -319,13 +336,13 @@ def describe_cell(tim: Mapping[str, Any], i: int, j: int, metrics: Mapping[str, 
     if not is_number(value):
         return f"{column} → {row}: not measured."
     brackets = f" ({ends})" if ends else ""
-    if tim["unit"] != "metric":
-        return f"{column} → {row}: {tim['unit']} {format_number(value, sign=True)}{brackets}."
-    paired = tim["method"] == "pairwise" and is_number(tim["single"][i])
+    is_stopped = tim["stopped"][i][j]
+    paired = tim["method"] == "pairwise" and is_number(tim["single"][i]) and not is_stopped
     pair = [f"with {column} {format_number(tim['single'][i] + value)}"] if paired else []
-    estimated = " Estimated, not retrained." if tim["source"][i][j] == "estimated" else ""
-    change = f"{metric} {format_number(value, sign=True)}{brackets}"
-    return f"{column} → {row}: {change}. {row} alone {', '.join([alone, *pair, whole])}.{estimated}"
+    stopped = " Stopped early." if is_stopped else ""
+    skill = format_number(tim["gain"][i][j], sign=True)
+    change = f"{metric} {format_number(value, sign=True)}{brackets}, skill {skill}"
+    return f"{column} → {row}: {change}. {row} alone {', '.join([alone, *pair, whole])}.{stopped}"
 
 
 def compute_shade_step(tim: Mapping[str, Any]) -> float:

@@ -9,8 +9,10 @@ import numpy as np
 
 from m3h_pipeline.wording import is_number
 
-_BY_PAIR = ("matrix", "low", "high", "q", "evidence", "source")
+_BY_PAIR = ("matrix", "low", "high", "gain", "q", "evidence", "stopped")
 _BY_TASK = ("single", "joint", "n")
+_OF_JOINT = ("change", "low", "high", "gain", "q", "evidence")
+_OF_LEFT_OUT = ("matrix", "low", "high", "evidence")
 
 
 def arrange_tasks(tim: Mapping[str, Any], departments: Mapping[str, str]) -> dict[str, Any]:
@@ -30,10 +32,10 @@ def arrange_tasks(tim: Mapping[str, Any], departments: Mapping[str, str]) -> dic
         arranged[name] = [_take(row, order) for row in _take(tim[name], order)]
     for name in _BY_TASK:
         arranged[name] = _take(tim[name], order)
-    if tim["leave_one_out"]:
-        arranged["leave_one_out"] = dict(tim["leave_one_out"])
-        for name in ("matrix", "low", "high"):
-            arranged["leave_one_out"][name] = _take(tim["leave_one_out"][name], order)
+    for part, of_part in (("joint_learning", _OF_JOINT), ("leave_one_out", _OF_LEFT_OUT)):
+        if tim[part]:
+            in_order = {name: _take(tim[part][name], order) for name in of_part}
+            arranged[part] = tim[part] | in_order
     return arranged
 
 

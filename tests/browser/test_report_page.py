@@ -16,6 +16,7 @@ from m3h_pipeline.reports.page import write_report
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+HEAT_MAP = "figure:has(.legend) .chart:visible"
 FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
 
 
@@ -114,7 +115,8 @@ def test_heat_map_by_mouse_and_by_keyboard(opened: Callable[..., Page]) -> None:
             tim, i, j, {task["task"]: task["metric"] for task in tasks}
         )
 
-    chart = page.locator(".map figure:first-child .chart:visible")
+    page.get_by_text("Heat map of all pairs").click()
+    chart = page.locator(HEAT_MAP)
     tip = page.locator("#tip")
     assert chart.count() == 1
     chart.locator(".mark").nth(1).hover()
@@ -140,10 +142,41 @@ def test_arrows_of_the_graph_by_keyboard(opened: Callable[..., Page]) -> None:
     assert page.locator("#tip").inner_text() not in ("", first)
 
 
+def test_a_task_is_picked_by_keyboard(opened: Callable[..., Page]) -> None:
+    page = opened(viewport={"width": 1200, "height": 900})
+    picker = page.locator(".picker")
+    select = page.get_by_label("What helps this task?")
+    options = select.locator("option").all_inner_texts()
+    assert len(options) == 8
+    select.focus()
+    for key, option in (("ArrowDown", options[1]), ("End", options[-1])):
+        page.keyboard.press(key)
+        picked = select.evaluate("(each) => each.selectedOptions[0].textContent")
+        assert picked == option
+        row = page.locator(f"#{select.input_value()}")
+        assert row.locator("th").text_content() == option
+        for part in ("effects", "guesses"):
+            shown = picker.locator(f"[data-part={part}]").inner_html()
+            assert shown == row.locator(f"[data-part={part}]").inner_html()
+            assert shown
+    page.get_by_text("What helps each task, as a table").click()
+    page.locator("[aria-label='What helps each task'] thead button").first.click()
+    select.select_option(options[0])
+    assert " AUROC " in picker.locator("[data-part=effects]").inner_text()
+
+
+def test_without_a_script_the_table_says_what_helps(opened: Callable[..., Page]) -> None:
+    page = opened(viewport={"width": 1200, "height": 900}, java_script_enabled=False)
+    assert not page.locator(".picker").is_visible()
+    page.get_by_text("What helps each task, as a table").click()
+    assert page.locator("[data-part=effects] li").filter(visible=True).count() == 8
+
+
 def test_fits_a_phone(opened: Callable[..., Page]) -> None:
     page = opened(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     assert page.evaluate(FITS)
-    chart = page.locator(".map figure:first-child .chart:visible")
+    page.get_by_text("Heat map of all pairs").click()
+    chart = page.locator(HEAT_MAP)
     assert chart.count() == 1
     assert chart.evaluate("e => e.scrollWidth <= e.clientWidth")
     chart.locator(".mark").nth(7).tap()
@@ -154,7 +187,10 @@ def test_fits_a_phone(opened: Callable[..., Page]) -> None:
 
 
 @pytest.mark.parametrize(
-    "report", [{}, {"tim_tasks": 44, "full": True}], indirect=True, ids=["demo", "full"]
+    "report",
+    [{}, {"surviving": 0}, {"surviving": 1}, {"tim_tasks": 44, "full": True, "surviving": 60}],
+    indirect=True,
+    ids=["demo", "none", "one", "full"],
 )
 def test_nothing_is_wider_than_the_window(opened: Callable[..., Page]) -> None:
     """Folded up and opened; what is wide scrolls in a box of its own."""

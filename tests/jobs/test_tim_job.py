@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -14,6 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 from mlflow import MlflowClient
+from report_example import example
 
 from m3h_core import Cohort, TaskSpec, cross_fit, with_folds
 from m3h_core.training.cross_fit import cross_fit_many
@@ -21,10 +23,13 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline import defs
 from m3h_pipeline.config import ModelConfig, TimConfig, TrainingConfig
 from m3h_pipeline.defs.io_manager import step_io_manager
+from m3h_pipeline.defs.reports import _chart_interaction
 from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.jobs.settings import fit_config
+from m3h_pipeline.jobs.tim import select_samples
 from m3h_pipeline.registry import tracking
+from m3h_pipeline.sources.splits import split_of
 from m3h_pipeline.state.steps import produce
 
 pytestmark = pytest.mark.slow(30)
@@ -77,6 +82,7 @@ def start(trained: Path, to: Path, **settings: object) -> subprocess.Popen:
         "tasks": [task.to_dict() for task in TASKS],
         **SETTINGS,
         "tim": TimConfig.model_validate(settings).model_dump(),
+        "folds": 3,
         "to": str(to),
     }
     (to / "job.json").write_text(json.dumps(job))
@@ -95,16 +101,17 @@ def run(trained: Path, to: Path, **settings: object) -> dict:
     return json.loads((to / "tim.json").read_text())
 
 
-def test_every_cell_is_marked_and_small_groups_are_hidden(trained, tmp_path):
+def test_every_cell_is_there_and_small_groups_are_hidden(trained, tmp_path):
     record = run(trained, tmp_path)
     assert record["tasks"] == [task.name for task in TASKS]
-    assert record["unit"] == "metric"
-    assert {source for row in record["source"] for source in row} == {"retrained"}
     assert record["n"][3] is None
     assert record["n"][0] > 10
     assert record["matrix"][3] == [None] * 4
     assert record["single"][3] is None
     assert record["joint"][3] is None
+    assert record["gain"][3] == [None] * 4
+    assert record["joint_learning"]["gain"][3] is None
+    assert record["joint_learning"]["gain"][0] is not None
     assert record["leave_one_out"]["matrix"][3] == [None, None]
     table = pl.read_parquet(tmp_path / "tim.parquet")
     assert len(table) == 4 * 3
@@ -125,12 +132,25 @@ def test_the_models_of_the_training_step_are_used_as_they_are(trained, tmp_path)
     assert record["leave_one_out"]["cells"] == 3
 
 
-def test_of_a_cross_fitted_cohort_the_first_fold_is_looked_at(tmp_path):
-    """Its models are used as they are, and it is their test split."""
+def test_all_patients_of_a_cross_fitted_cohort_judge(tmp_path):
+    """The first fold's models are used as they are."""
     folder = train_models(tmp_path / "trained", n_folds=2)
-    record = run(folder, tmp_path / "to", network="model", seeds=1, groups=0, leave_out=1)
-    assert record["models"] == 6
-    assert record["n"][0] == len(Cohort.load(folder / "cohort").rows_of_fold(0))
+    record = run(folder, tmp_path / "to", network="model", seeds=1, groups=0, leave_out=0)
+    stopped = sum(map(sum, record["stopped"])) // 2
+    assert record["models"] == 6 + 4 + 1 + 6 - stopped
+    assert record["n"][0] == len(Cohort.load(folder / "cohort"))
+
+
+def test_of_a_large_cohort_so_many_samples_are_drawn_and_cross_fitted(trained):
+    cohort = Cohort.load(trained / "cohort")
+    split = np.array([split_of(subject) for subject in cohort.subjects])
+    by_hash = replace(cohort, split=split)
+    drawn = select_samples(by_hash, 300, 3)
+    assert 250 < len(drawn) <= 300
+    assert drawn.n_folds == 3
+    assert select_samples(by_hash, 400, 3) is by_hash
+    # A split that the data gives is there to be judged by.
+    assert select_samples(cohort, 300, 3).fold is None
 
 
 def test_a_killed_job_goes_on_where_it_was(trained, tmp_path):
@@ -149,19 +169,24 @@ def test_a_killed_job_goes_on_where_it_was(trained, tmp_path):
     assert run(trained, tmp_path / "killed", seeds=3) == whole
 
 
-def test_a_budget_that_is_too_small_is_said_in_one_line(trained, tmp_path):
-    job = start(trained, tmp_path, max_models=2)
+def test_a_single_task_is_refused_in_one_line(trained, tmp_path):
+    job = start(trained, tmp_path, tasks=1)
     _, errors = job.communicate(timeout=60)
     assert job.returncode == 1
-    assert (
-        "m3h.toml: [tim] max_models is 2, but 10 single-task and joint models come first" in errors
-    )
+    assert "m3h.toml: [tim] task interaction needs at least two tasks, got 1" in errors
     assert "Traceback" not in errors
 
 
-def test_the_asset_shows_the_effects_that_survive(trained, tmp_path):
-    """A lenient false discovery rate lets effects survive among these few samples."""
-    tim = TimConfig(seeds=2, groups=0, leave_out=0, fdr=0.99)
+def test_the_effects_that_survive_are_drawn_for_the_asset():
+    tasks = [TaskSpec(task["task"], "binary") for task in example()["metrics"]["tasks"]]
+    for surviving, drawn in ((0, False), (3, True)):
+        charts = _chart_interaction(example(surviving=surviving)["tim"], tasks)
+        assert ("effects that survive, drawn" in charts) == drawn
+        assert all(chart.value.startswith("![") for chart in charts.values())
+
+
+def test_the_asset_says_what_was_measured(trained, tmp_path):
+    tim = TimConfig(seeds=2, groups=0, leave_out=0)
     config = configuration.Config(training=TrainingConfig(epochs=6), tim=tim)
     configuration.save(config, tmp_path)
     workspace = Workspace(out=str(tmp_path))
@@ -192,5 +217,7 @@ def test_the_asset_shows_the_effects_that_survive(trained, tmp_path):
         instance=instance,
     )
     metadata = result.asset_materializations_for_node("tim_report")[0].metadata
-    assert metadata["effects that survive"].value > 0
-    assert metadata["effects that survive, drawn"].value.startswith("![")
+    assert metadata["effects that survive"].value <= 4 * 3
+    assert 0 <= metadata["pairs stopped early"].value <= 6
+    assert metadata["models"].value >= 4 * 2 + 1 + 6
+    assert metadata["task interaction"].value.startswith("![")

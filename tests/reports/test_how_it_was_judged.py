@@ -41,6 +41,7 @@ def judged_on_test_split() -> dict[str, Any]:
     data = example()
     data["cohort"] |= {"judged": 207, "folds": {}}
     data["limits"] = describe_evaluation_limits(0, 207)
+    data["tim"]["folds"] = 1
     return data
 
 

@@ -32,12 +32,14 @@ LINEAGE = [
 ]
 
 
-def example(tim_tasks: int = 8, seed: int = 0, full: bool = False) -> dict[str, Any]:
+def example(
+    tim_tasks: int = 8, seed: int = 0, full: bool = False, surviving: int | None = None
+) -> dict[str, Any]:
     """What `write_report` takes of a cross-fitted cohort: 36 of 44 tasks claimed, one of them
     unscored by the trees.
 
-    ``full``: of a large hospital: all claimed, 5,000 samples judged, 40 subgroups, 300 inputs
-    compared.
+    ``surviving``: so many effects of task interaction do, else as many as it has tasks. ``full``:
+    of a large hospital: all claimed, 5,000 samples judged, 40 subgroups, 300 inputs compared.
     """
     rng = np.random.default_rng(seed)
     tasks = [
@@ -111,7 +113,9 @@ def example(tim_tasks: int = 8, seed: int = 0, full: bool = False) -> dict[str, 
             }
         ],
         "metrics": {"snapshot": "2026-11-01", "tasks": tasks},
-        "tim": build_tim(rng, tasks, tim_tasks),
+        "tim": build_tim(
+            rng.spawn(1)[0], tasks, tim_tasks, tim_tasks if surviving is None else surviving
+        ),
         "detail": build_detail(rng, tasks, full),
         "trust": {"coverage": 0.9, "tasks": _trust(tasks)},
         "drift": _drift(tasks, 300 if full else 3),
