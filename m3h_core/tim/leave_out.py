@@ -56,15 +56,17 @@ class LeftOut:
 def leave_one_task_out(
     evaluator: TaskSetEvaluator, interaction: TaskInteraction, count: int = 4
 ) -> LeftOut:
-    """Train the joint model without each of ``count`` tasks, from those that help others most to
-    those that do least.
+    """Train the joint model without each of ``count`` tasks, those that matter: whose surviving
+    effects on others add up to most, then those with the largest mean effect.
 
     ``evaluator`` is the one that ``interaction`` was measured on.
     """
     n = len(evaluator.tasks)
     everything = tuple(range(n))
-    by_help = np.argsort(-np.nan_to_num(interaction.gain_TT).mean(0), kind="stable")
-    picked = sorted({int(by_help[round(at)]) for at in np.linspace(0, n - 1, min(count, n))})
+    effect_TT = np.abs(np.nan_to_num(interaction.gain_TT))
+    surviving_T = (effect_TT * interaction.evidence_TT).sum(0)
+    order = np.lexsort((-effect_TT.mean(0), -surviving_T))
+    picked = sorted(order[:count].tolist())
     without = {j: (*everything[:j], *everything[j + 1 :]) for j in picked}
     sets = [everything, *without.values()]
     # One seed: how much that says is known from smaller models.

@@ -19,6 +19,8 @@ from m3h_core.tim.matrix import TaskInteraction, assemble_interaction, list_cell
 
 # Of how many effects, a hundred tested, the first survives: what decides how large it must be.
 _SURVIVING = 0.01
+# In standard errors: by how much an effect may turn out larger than it was seen.
+_HOPE = 0.5
 
 
 def shrink_network(config: FitConfig) -> FitConfig:
@@ -80,13 +82,14 @@ def _select_promising(
     evaluator: TaskSetEvaluator, pairs: Sequence[TaskSet], fdr: float
 ) -> list[TaskSet]:
     """The pairs of which an effect would survive with all folds and seeds if it were as large as
-    seen so far plus one standard error.
+    seen so far plus half a standard error.
     """
     n_cells = 2 * math.comb(len(evaluator.tasks), 2)
     needed = stats.norm.isf(fdr * max(1, _SURVIVING * n_cells) / n_cells / 2)
     cells = [cell for i, j in pairs for cell in ((i, j), (j, i))]
     contrasts = [pair_contrast(i, j) for i, j in cells]
     gain = evaluator.measure(contrasts, [i for i, _ in cells])
-    may_survive = np.abs(gain.value) + gain.error >= needed * evaluator.project_errors(contrasts)
+    largest = np.abs(gain.value) + _HOPE * gain.error
+    may_survive = largest >= needed * evaluator.project_errors(contrasts)
     kept = {(min(cell), max(cell)) for cell, may in zip(cells, may_survive, strict=True) if may}
     return [pair for pair in pairs if pair in kept]

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from m3h_core.data.cohort import TEST, Cohort
 from m3h_core.data.tasks import TaskSpec
@@ -116,14 +115,22 @@ def _influence_on_auroc(is_positive: np.ndarray, score: np.ndarray) -> np.ndarra
     n_negative = n - n_positive
     if not n_positive or not n_negative:
         return np.full(n, np.nan)
-    rank = rankdata(score)
+    negative = np.sort(score[~is_positive])
+    positive = np.sort(score[is_positive])
     influence = np.empty(n)
     # The share of the other kind that each row is ranked above, ties counting half.
-    below = (rank[is_positive] - rankdata(score[is_positive])) / n_negative
-    above = (rank[~is_positive] - rankdata(score[~is_positive])) / n_positive
+    below = _count_below(negative, score[is_positive]) / n_negative
+    above = 1 - _count_below(positive, score[~is_positive]) / n_positive
     influence[is_positive] = (below - below.mean()) * n / n_positive
-    influence[~is_positive] = (above.mean() - above) * n / n_negative
+    influence[~is_positive] = (above - above.mean()) * n / n_negative
     return influence
+
+
+def _count_below(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """How many of the ordered numbers lie below each value, ties counting half."""
+    return (
+        np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
+    ) / 2
 
 
 def _influence_on_r2(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:

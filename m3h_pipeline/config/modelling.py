@@ -150,12 +150,12 @@ class TimConfig(Section):
     fdr: float = Field(0.05, gt=0, lt=1)
     """The false discovery rate of the effects that survive."""
     groups: int = Field(2, ge=0)
-    """The most models that the tasks are tried in, with the model's own network; below 2: not
-    tried.
+    """The most models that the tasks are tried in, with the model's own network, where an effect
+    survives; below 2: not tried.
     """
     leave_out: int = Field(2, ge=0)
-    """How many tasks are left out of the joint model in turn, with the network of the pairs, so
-    that the two can be compared.
+    """How many tasks, those with the largest effects that survive, are left out of the joint model
+    in turn, with the network of the pairs, so that the two can be compared.
     """
 
     @field_validator("method", mode="before")

@@ -89,10 +89,12 @@ def build_report(
         raise InputError(f"m3h.toml: [tim] {error}") from error
     groups = None
     left_out = None
-    if settings["groups"] > 1:
+    # Where no task acts on another there is nothing to group by and none to miss.
+    is_any = bool(interaction.evidence_TT.any())
+    if is_any and settings["groups"] > 1:
         log("task interaction: the tasks in groups")
         groups = task_groups(model_evaluator, interaction, settings["groups"]).to_dict()
-    if settings["leave_out"]:
+    if is_any and settings["leave_out"]:
         log("task interaction: the joint model without single tasks")
         left_out = leave_one_task_out(evaluator, interaction, settings["leave_out"]).to_dict()
     record: dict[str, Any] = interaction.to_dict() | {

@@ -1,5 +1,6 @@
 """The task interaction job, run by hand as a launcher runs it."""
 
+import itertools
 import json
 import os
 import shutil
@@ -17,7 +18,8 @@ import pytest
 from mlflow import MlflowClient
 from report_example import example
 
-from m3h_core import Cohort, TaskSpec, cross_fit, with_folds
+from m3h_core import Cohort, FitConfig, TaskInteraction, TaskSpec, cross_fit, with_folds
+from m3h_core.tim import TaskSetEvaluator
 from m3h_core.training.cross_fit import cross_fit_many
 from m3h_pipeline import config as configuration
 from m3h_pipeline import defs
@@ -27,7 +29,7 @@ from m3h_pipeline.defs.reports import _chart_interaction
 from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.jobs.settings import fit_config
-from m3h_pipeline.jobs.tim import select_samples
+from m3h_pipeline.jobs.tim import build_report, select_samples
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.sources.splits import split_of
 from m3h_pipeline.state.steps import produce
@@ -112,7 +114,8 @@ def test_every_cell_is_there_and_small_groups_are_hidden(trained, tmp_path):
     assert record["gain"][3] == [None] * 4
     assert record["joint_learning"]["gain"][3] is None
     assert record["joint_learning"]["gain"][0] is not None
-    assert record["leave_one_out"]["matrix"][3] == [None, None]
+    assert record["groups"] is None  # no effect survives
+    assert record["leave_one_out"] is None
     table = pl.read_parquet(tmp_path / "tim.parquet")
     assert len(table) == 4 * 3
     cell = table.filter((pl.col("task") == "sepsis") & (pl.col("other") == "shock")).row(
@@ -126,10 +129,27 @@ def test_every_cell_is_there_and_small_groups_are_hidden(trained, tmp_path):
 
 def test_the_models_of_the_training_step_are_used_as_they_are(trained, tmp_path):
     """With the model's own network and seed, only pairs, groups and left-out models are trained."""
-    record = run(trained, tmp_path, network="model", seeds=1, groups=0, leave_out=1)
+    record = run(trained, tmp_path, network="model", seeds=1)
     assert record["models"] == 6
-    assert record["groups"] is None
-    assert record["leave_one_out"]["cells"] == 3
+
+
+def test_where_an_effect_survives_groups_are_tried_and_tasks_left_out(trained, monkeypatch):
+    """Of a task with too few labels nothing is said there either."""
+    every_cell = property(lambda self: ~np.eye(4, dtype=bool))
+    monkeypatch.setattr(TaskInteraction, "evidence_TT", every_cell)
+    cohort = Cohort.load(trained / "cohort")
+    network = FitConfig(hidden=(8,), members=1, epochs=3)
+    evaluator = TaskSetEvaluator(cohort, TASKS, network, [0])
+    settings = TimConfig(leave_out=2).model_dump()
+    record = build_report(evaluator, evaluator, settings, lambda _: None)
+    grouped = itertools.chain.from_iterable(record["groups"]["tasks"])
+    assert sorted(grouped) == sorted(task.name for task in TASKS)
+    left_out = record["leave_one_out"]
+    assert len(left_out["tasks"]) == 2
+    for name in ("matrix", "low", "high", "gain"):
+        assert left_out[name][3] == [None, None]
+    assert left_out["evidence"][3] == [False, False]
+    assert record["evidence"][3] == [False] * 4
 
 
 def test_all_patients_of_a_cross_fitted_cohort_judge(tmp_path):
