@@ -8,12 +8,12 @@
 inputs and embedders; ``--data``: the Challenge 2012's set A as one row a patient, on the tasks
 whose label is no input.
 
-Settings: ``main``, all training rows; ``curve``, few training rows; ``scarce``, one task with few
-labels beside tasks with many, its near-twins cut like it; ``ablation``, the joint model with one
-part changed. A split has a training seed of its own. Validation rows serve early stopping and
-choices, test rows the scores alone. Predictions are kept in the cache folder, so that a run can be
-stopped at any time, and that changed library code trains the networks anew and leaves the trees.
-Prints markdown tables; ``--json`` writes all numbers.
+Settings: ``main``, all training rows; ``curve``, few training rows; ``scarce``, up to five tasks at
+once with few labels beside tasks with many, their near-twins cut like them; ``ablation``, the joint
+model with one part changed. A split has a training seed of its own. Validation rows serve early
+stopping and choices, test rows the scores alone. Predictions are kept in the cache folder, so that
+a run can be stopped at any time, and that changed library code trains the networks anew and leaves
+the trees. Prints markdown tables; ``--json`` writes all numbers.
 """
 
 from __future__ import annotations
@@ -146,15 +146,13 @@ def cells(setting: str, arms: Sequence[Arm], data: Data, seed: int) -> Iterator[
     learned = [*data.tasks, *data.helpers]
     if setting == "scarce":
         network = data.embedded(raw)
-        for task in data.tasks:
-            if task.name not in data.scarce_tasks:
-                continue
-            twins = data.near_twins(task.name)
+        for group in data.scarce_groups:
+            kept = [task for task in data.tasks if task.name in group]
             for arm in arms:
                 cohort = raw if arm.raw else network
-                cohort = scarce(cohort, task.name, twins, *SCARCE_LABELS, seed)
-                tasks = [task] if arm.alone else learned
-                yield Cell("scarce", arm, seed, cohort, tasks, [task])
+                for name in group:
+                    cohort = scarce(cohort, name, data.near_twins(name), *SCARCE_LABELS, seed)
+                yield Cell("scarce", arm, seed, cohort, kept if arm.alone else learned, kept)
         return
     parts = {setting: raw}
     if setting == "curve":
@@ -182,7 +180,7 @@ def compute(options: argparse.Namespace, data: Data) -> dict[str, Results]:
                 )
                 learned = (cell.cohort, cell.keep)
                 results[cell.part].add(cell.arm.name, seed, learned, predictions, seconds)
-                task = f" {cell.keep[0].name}" if setting == "scarce" else ""
+                task = f" {cell.keep[0].name} ..." if setting == "scarce" else ""
                 print(
                     f"{cell.part} {cell.arm.name} split {seed}{task} {seconds:.1f} s",
                     file=sys.stderr,

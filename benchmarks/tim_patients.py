@@ -12,7 +12,12 @@ from scipy import stats
 
 from m3h_core import Cohort, FitConfig, with_folds
 from m3h_core.data.folds import assign_folds
-from m3h_core.tim import TaskSetEvaluator, measure_interaction, shrink_network
+from m3h_core.tim import (
+    TaskSetEvaluator,
+    measure_interaction,
+    measure_joint_learning,
+    shrink_network,
+)
 from m3h_core.tim.matrix import list_cells
 from m3h_core.tim.pairwise import pair_contrast
 
@@ -47,10 +52,10 @@ def measure_patients(folder: Path, cache: Path) -> None:
         interactions[name] = interaction
         up = int((interaction.evidence_TT & (interaction.gain_TT > 0)).sum())
         down = int(interaction.evidence_TT.sum()) - up
-        together = interaction.joint
+        together = measure_joint_learning(evaluator)
         print(
             f"{name}: {up} effects that help and {down} that harm survive of "
-            f"{len(list_cells(len(tasks)))}; all tasks together help "
+            f"{len(list_cells(len(tasks)))}; all tasks in one such network help "
             f"{int((together.evidence_T & (together.gain_T > 0)).sum())} and harm "
             f"{int((together.evidence_T & (together.gain_T < 0)).sum())} of {len(tasks)}; "
             f"{interaction.models} models, {time.process_time() - started:.0f} s",

@@ -15,7 +15,7 @@ import numpy as np
 
 from m3h_core import Cohort, FitConfig, TaskSpec, fit, fit_many
 from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN, VALID
-from m3h_core.data.folds import assign_folds
+from m3h_core.data.folds import assign_folds, seed_of_fold
 from m3h_core.ensemble.trees import fit_trees, stack_inputs
 from m3h_core.metrics import primary_metric
 from m3h_pipeline.config import TrainingConfig
@@ -97,7 +97,7 @@ def cross_fitted(arm: Arm, n_folds: int) -> Arm:
         parts = []
         for at in range(n_folds):
             split = np.where(fold == at, CALIBRATION, cohort.split)
-            parts.append(arm.fit(replace(cohort, split=split), tasks, seed))
+            parts.append(arm.fit(replace(cohort, split=split), tasks, seed_of_fold(seed, at)))
         predictions = {}
         for name in parts[0]:
             if len({part[name].shape for part in parts}) > 1:
@@ -108,7 +108,7 @@ def cross_fitted(arm: Arm, n_folds: int) -> Arm:
             predictions[name] = values
         return predictions
 
-    settings = {**arm.settings, "folds": n_folds}
+    settings = {**arm.settings, "folds": n_folds, "seeds": "by fold"}
     return replace(arm, settings=settings, fit=fitted)
 
 

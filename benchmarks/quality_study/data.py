@@ -16,6 +16,9 @@ import numpy as np
 from m3h_core import Cohort, TaskSpec
 from m3h_core.data.cohort import CALIBRATION, TRAIN, VALID
 
+# So many tasks have few labels at once: one model of all tasks then serves as many of them.
+_SCARCE_AT_ONCE = 5
+
 
 class Data(ABC):
     """Patients and their tasks, all that are ``declared``; with ``only``, these tasks alone."""
@@ -34,6 +37,25 @@ class Data(ABC):
     @abstractmethod
     def scarce_tasks(self) -> Sequence[str]:
         """The tasks that are tried with few labels."""
+
+    @cached_property
+    def scarce_groups(self) -> list[list[str]]:
+        """These in groups that have few labels at once: at most `_SCARCE_AT_ONCE`, none of them
+        another's near-twin.
+        """
+        groups: list[list[str]] = []
+        for task in self.scarce_tasks:
+            twins = self.near_twins(task)
+            fitting = [
+                group
+                for group in groups
+                if len(group) < _SCARCE_AT_ONCE and not twins.intersection(group)
+            ]
+            if fitting:
+                fitting[0].append(task)
+            else:
+                groups.append([task])
+        return groups
 
     @property
     def notes(self) -> Sequence[str]:

@@ -18,6 +18,8 @@ from m3h_core.data.cohort import Cohort
 
 # Makes a subject's place another than the one that decides its split.
 _SALT = "fold:"
+# Seeds that a user counts up from theirs are in no other fold.
+_SEEDS_APART = 1000
 
 
 def assign_folds(subject_ids: Sequence[str] | np.ndarray, n_folds: int) -> np.ndarray:
@@ -43,6 +45,11 @@ def with_folds(cohort: Cohort, n_folds: int) -> Cohort:
     if fold is not None and len(np.unique(fold)) < n_folds:
         fold = None
     return replace(cohort, fold=fold)
+
+
+def seed_of_fold(seed: int, fold: int) -> int:
+    """The seed of a fold's models: with one seed in all folds, they would share their luck."""
+    return seed + _SEEDS_APART * fold
 
 
 def draw_subjects(subject_ids: Sequence[str] | np.ndarray, most: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,6 +18,7 @@ import numpy as np
 
 from m3h_core.config import FitConfig
 from m3h_core.data.cohort import TEST, VALID, Cohort
+from m3h_core.data.folds import seed_of_fold
 from m3h_core.data.projection import project_inputs
 from m3h_core.data.tasks import TaskSpec
 from m3h_core.tim.luck import TaskSet, TrainingLuck
@@ -50,11 +52,12 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class Fold:
-    """A fold's cohort (its patients are the test split), what trains models on it, the subject [N]
-    of each row that is judged, numbered from 0, and the rows that are judged or validated by:
-    ``seen_rows``, and ``seen``, the cohort of these alone.
+    """A fold: its place among all, its cohort (its patients are the test split), what trains models
+    on it, the subject [N] of each row that is judged, numbered from 0, and the rows that are judged
+    or validated by: ``seen_rows``, and ``seen``, the cohort of these alone.
     """
 
+    place: int
     cohort: Cohort
     bank: Bank
     subject_of: np.ndarray
@@ -62,13 +65,13 @@ class Fold:
     seen: Cohort
 
     @classmethod
-    def of(cls, cohort: Cohort, tasks: Sequence[TaskSpec], workers: int) -> Fold:
+    def of(cls, place: int, cohort: Cohort, tasks: Sequence[TaskSpec], workers: int) -> Fold:
         subject_of = np.zeros(len(cohort), dtype=int)
         judged = cohort.rows(TEST)
         subject_of[judged] = np.unique(cohort.subjects[judged], return_inverse=True)[1]
         seen_rows = np.flatnonzero(np.isin(cohort.split, (VALID, TEST)))
         bank = Bank(cohort, tasks, workers)
-        return cls(cohort, bank, subject_of, seen_rows, cohort.take(seen_rows))
+        return cls(place, cohort, bank, subject_of, seen_rows, cohort.take(seen_rows))
 
 
 class Progress:
@@ -116,16 +119,24 @@ class TaskSetEvaluator:
             of_fold = cohort.for_fold(at)
             if n_components is not None:
                 of_fold = project_inputs(of_fold, n_components)
-            self.folds.append(Fold.of(of_fold, tasks, workers))
-        # Models of equal seeds in different folds would share their luck.
-        apart = max(self.seeds) - min(self.seeds) + 1
-        self.fold_offsets = [at * apart for at in range(len(self.folds))]
+            self.folds.append(Fold.of(at, of_fold, tasks, workers))
         self.scored: dict[Training, dict[int, Scored]] = {}
         self.trained = 0
 
-    def reuse(self, models: Iterable[FittedModel]) -> None:
-        """Take models that were trained before in the first fold, on some of these tasks, with one
-        of these configurations.
+    def narrow(self, fold: int) -> TaskSetEvaluator:
+        """One for this fold alone, with what was trained in it so far."""
+        other = copy(self)
+        other.folds = [self.folds[fold]]
+        other.scored = {
+            training._replace(fold=0): scores
+            for training, scores in self.scored.items()
+            if training.fold == fold
+        }
+        return other
+
+    def reuse(self, models: Iterable[FittedModel], fold: int = 0) -> None:
+        """Take models that were trained before in this fold, on some of these tasks, with one of
+        these configurations.
         """
         at = {task.name: i for i, task in enumerate(self.tasks)}
         for model in models:
@@ -133,7 +144,7 @@ class TaskSetEvaluator:
             if min(members) < 0 or list(members) != sorted(members):
                 continue
             for seed in range(len(self.seeds)):
-                training = Training(members, 0, seed)
+                training = Training(members, fold, seed)
                 if model.config == self._configure(training) and training not in self.scored:
                     self._score(training, model)
 
@@ -220,12 +231,14 @@ class TaskSetEvaluator:
         variances = Variances(patients_nK, luck_nK, freedom, orders)
         return estimate_error(self._collect(contrasts, measure), variances, families)
 
-    def project_errors(self, contrasts: Sequence[Contrast]) -> np.ndarray:
-        """The standard errors [n] that contrasts of skill would have if all models were trained in
-        all folds and seeds.
+    def project_errors(
+        self, contrasts: Sequence[Contrast], measure: Measure = "skill"
+    ) -> np.ndarray:
+        """The standard errors [n] that contrasts would have if all models were trained in all folds
+        and seeds, by patients and seeds.
         """
-        patients_nK, _, _ = self._collect_variances(contrasts, "skill")
-        luck = self._estimate_luck("skill")
+        patients_nK, _, _ = self._collect_variances(contrasts, measure)
+        luck = self._estimate_luck(measure)
         trainings = len(self.folds) * len(self.seeds)
         of_seeds = np.zeros(len(contrasts))
         for at, contrast in enumerate(contrasts):
@@ -308,7 +321,7 @@ class TaskSetEvaluator:
         return luck
 
     def _configure(self, training: Training) -> FitConfig:
-        seed = self.seeds[training.seed] + self.fold_offsets[training.fold]
+        seed = seed_of_fold(self.seeds[training.seed], self.folds[training.fold].place)
         return replace(self.config, seed=seed)
 
     def _select_tasks(self, members: TaskSet) -> list[TaskSpec]:

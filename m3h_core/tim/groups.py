@@ -22,7 +22,7 @@ _STARTS = 20
 
 @dataclass(frozen=True)
 class Gain:
-    """A difference of the mean skill over the tasks on the test split, with its 95% interval."""
+    """A difference of the mean skill over tasks, on patients not seen, with its 95% interval."""
 
     value: float
     low: float
@@ -86,9 +86,12 @@ def task_groups(
 
     For each number the groups are those of the largest sum over the tasks of a task's mean TIM in
     its group, by the matrix of the validation split (as TAG groups tasks). One model of all tasks
-    is always tried. ``evaluator`` is the one that ``interaction`` was measured on: its single-task
-    and joint models are not trained again.
+    is always tried. Everything is trained and judged in the first fold of ``evaluator``; its
+    single-task and joint models are not trained again.
     """
+    # Chosen on its validation split, judged on its patients: other folds' validation splits are
+    # among these.
+    evaluator = evaluator.narrow(0)
     n = len(evaluator.tasks)
     everything: TaskSet = tuple(range(n))
     tried: dict[int, list[TaskSet]] = {1: [everything]}

@@ -18,51 +18,19 @@ from m3h_core.tim.significance import Measured, adjust_p_values
 
 
 @dataclass(frozen=True)
-class JointLearning:
-    """What each task [T] gains in the model of all tasks, against its own; as in `TaskInteraction`.
-
-    The false discovery rate is controlled over the T tasks.
-    """
-
-    change_T: np.ndarray
-    low_T: np.ndarray
-    high_T: np.ndarray
-    gain_T: np.ndarray
-    q_T: np.ndarray
-    fdr: float
-
-    @property
-    def evidence_T(self) -> np.ndarray:
-        """Whether each gain or loss survives the control of the false discovery rate."""
-        return np.nan_to_num(self.q_T, nan=1.0) <= self.fdr
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready form: lists, null where a number is not defined."""
-        return {
-            "change": to_lists(self.change_T),
-            "low": to_lists(self.low_T),
-            "high": to_lists(self.high_T),
-            "gain": to_lists(self.gain_T),
-            "q": to_lists(self.q_T),
-            "evidence": self.evidence_T.tolist(),
-        }
-
-
-@dataclass(frozen=True)
 class TaskInteraction:
     """The interaction of T tasks; cell [i, j] is what task i gains when j is learned too.
 
     By two measures, the diagonal 0: ``matrix_TT`` is the change of task i's metric, with the 95%
     interval ``low_TT`` to ``high_TT`` (patients and training), and ``gain_TT`` that of its skill (1
     - loss / loss of the best constant), by which cells are tested. ``single_T`` and ``joint_T`` are
-    the metrics of each task learned alone and with all others. ``stopped_TT``: measured in the
-    first fold alone, where it was hopeless.
+    the metrics of each task learned alone and with all others, NaN where that was not trained.
+    ``stopped_TT``: not measured in all folds with all seeds, since it was hopeless.
 
     ``q_TT`` are p values adjusted for the false discovery rate over all cells (Benjamini and
     Hochberg): NaN where a single model tells nothing of training's own luck. ``evidence_TT`` is
     where these lie within ``fdr``; no other cell should be read as an effect. ``valid_TT`` is the
-    gain on the validation split: what choices are made by. ``joint`` is what all tasks together do
-    for each.
+    gain on the validation split: what choices are made by.
     """
 
     tasks: tuple[str, ...]
@@ -76,7 +44,6 @@ class TaskInteraction:
     stopped_TT: np.ndarray
     single_T: np.ndarray
     joint_T: np.ndarray
-    joint: JointLearning
     fdr: float
     folds: int
     seeds: int
@@ -100,8 +67,6 @@ class TaskInteraction:
             "evidence": self.evidence_TT.tolist(),
             "stopped": self.stopped_TT.tolist(),
             "single": to_lists(self.single_T),
-            "joint": to_lists(self.joint_T),
-            "joint_learning": self.joint.to_dict(),
             "fdr": self.fdr,
             "folds": self.folds,
             "seeds": self.seeds,
@@ -155,22 +120,10 @@ def assemble_interaction(
         stopped_TT=_to_matrix(n, np.array(is_stopped)).astype(bool),
         single_T=evaluator.values([{((i,), i): 1.0} for i in every]),
         joint_T=evaluator.values([{(every, i): 1.0} for i in every]),
-        joint=_measure_joint_learning(evaluator, fdr),
         fdr=fdr,
         folds=len(evaluator.folds),
         seeds=len(evaluator.seeds),
         models=evaluator.trained,
-    )
-
-
-def _measure_joint_learning(evaluator: TaskSetEvaluator, fdr: float) -> JointLearning:
-    every = tuple(range(len(evaluator.tasks)))
-    contrasts: list[Contrast] = [{(every, i): 1.0, ((i,), i): -1.0} for i in every]
-    one_family = [0] * len(every)
-    gain = evaluator.measure(contrasts, one_family)
-    change = evaluator.measure(contrasts, one_family, "metric")
-    return JointLearning(
-        change.value, change.low, change.high, gain.value, adjust_p_values(gain.p), fdr
     )
 
 

@@ -50,7 +50,6 @@ def measure_pairwise(evaluator: TaskSetEvaluator, fdr: float) -> TaskInteraction
     pairs: list[TaskSet] = list(itertools.combinations(range(n), 2))
     # Each single-task model is in many differences, so that its luck would be in all of them.
     _train(evaluator, list_single_sets(n))
-    _train(evaluator, [tuple(range(n))], None, [0])
     _train(evaluator, pairs, [0], [0])
     if len(evaluator.folds) > 1:
         pairs = _select_promising(evaluator, pairs, fdr)

@@ -1,18 +1,20 @@
 """Cross-fitting: `fit`, `fit_many` and `fit_trees` once a fold of the cohort.
 
-Each model learns from the subjects of all other folds; a clustering task has as many clusters in
-all as the first model chose. A cohort without folds gets a single model. All can be resumed, fold
-by fold, as the functions that they call.
+Each model learns from the subjects of all other folds, with a seed of its own; a clustering task
+has as many clusters in all as the first model chose. A cohort without folds gets a single model.
+All can be resumed, fold by fold, as the functions that they call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from m3h_core.config import FitConfig
 from m3h_core.data.cohort import Cohort
+from m3h_core.data.folds import seed_of_fold
 from m3h_core.data.tasks import TaskSpec
 from m3h_core.ensemble.fold_models import FoldModels
 from m3h_core.ensemble.trees import TreeModels, fit_trees
@@ -42,7 +44,8 @@ def cross_fit(
     models = []
     for fold in range(cohort.n_folds):
         kept = None if resume is None else Path(resume) / str(fold)
-        model = fit(cohort.for_fold(fold), tasks, config, report_of(fold), kept, stop, distributed)
+        own = _with_own_seed(config, fold)
+        model = fit(cohort.for_fold(fold), tasks, own, report_of(fold), kept, stop, distributed)
         tasks = model.tasks
         models.append(model)
     return FoldModels(tuple(models))
@@ -60,7 +63,8 @@ def cross_fit_many(
     for fold in range(cohort.n_folds):
         kept = None if resume is None else Path(resume) / str(fold)
         report = _count_on(on_progress, fold, cohort.n_folds)
-        models = fit_many(cohort.for_fold(fold), jobs, report, kept, workers)
+        own = [(tasks, _with_own_seed(config, fold)) for tasks, config in jobs]
+        models = fit_many(cohort.for_fold(fold), own, report, kept, workers)
         jobs = [(model.tasks, config) for model, (_, config) in zip(models, jobs, strict=True)]
         by_fold.append(models)
     return [FoldModels(models) for models in zip(*by_fold, strict=True)]
@@ -83,13 +87,18 @@ def cross_fit_trees(
             cohort.for_fold(fold),
             tasks,
             rounds=rounds,
-            seed=seed,
+            seed=seed_of_fold(seed, fold),
             resume=resume,
             on_progress=_count_on(on_progress, fold, cohort.n_folds),
             workers=workers,
         )
         models.append(model)
     return FoldModels(tuple(models))
+
+
+def _with_own_seed(config: FitConfig | None, fold: int) -> FitConfig:
+    config = config or FitConfig()
+    return replace(config, seed=seed_of_fold(config.seed, fold))
 
 
 def _count_on(on_progress: OnProgress | None, fold: int, n_folds: int) -> OnProgress | None:

@@ -3,7 +3,7 @@ follows from that.
 
 Configuration: ``cohort``, ``single_task`` and ``joint`` (folders), ``tasks``, ``folds`` (of samples
 that are drawn), ``training``, ``model`` and ``tim`` (sections of m3h.toml), ``to``. The models of
-the training step's first fold are used as they are. Writes ``tim.json`` and, a row a cell,
+the training step are used as they are. Writes ``tim.json`` and, a row a cell,
 ``tim.parquet``.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from m3h_core.tim import (
     TaskSetEvaluator,
     leave_one_task_out,
     measure_interaction,
+    measure_joint_learning,
     shrink_network,
     task_groups,
 )
@@ -99,6 +100,7 @@ def build_report(
         left_out = leave_one_task_out(evaluator, interaction, settings["leave_out"]).to_dict()
     record: dict[str, Any] = interaction.to_dict() | {
         "network": settings["network"],
+        "joint_learning": measure_joint_learning(model_evaluator, settings["fdr"]).to_dict(),
         "n": [evaluator.count_judged(i) for i in range(len(evaluator.tasks))],
         "groups": groups,
         "leave_one_out": left_out,
@@ -115,10 +117,10 @@ def _hide_task(record: dict[str, Any], i: int) -> None:
     for name in ("matrix", "low", "high", "gain", "q"):
         record[name][i] = [None] * size
     record["evidence"][i] = [False] * size
-    for name in ("single", "joint", "n"):
+    for name in ("single", "n"):
         record[name][i] = None
     joint_learning = record["joint_learning"]
-    for name in ("change", "low", "high", "gain", "q"):
+    for name in ("single", "joint", "change", "low", "high", "gain", "q"):
         joint_learning[name][i] = None
     joint_learning["evidence"][i] = False
     left_out = record["leave_one_out"]
@@ -134,13 +136,13 @@ def cell_table(record: dict[str, Any]) -> pl.DataFrame:
     per_cell = ("matrix", "low", "high", "gain", "q", "evidence", "stopped")
     rows = []
     for i, task in enumerate(names):
-        of_task = {name: record[name][i] for name in ("single", "joint", "n")}
+        of_task = {name: record[name][i] for name in ("single", "n")}
         for j, other in enumerate(names):
             if i != j:
                 row = {"task": task, "other": other, "method": record["method"]}
                 of_cell = {name: record[name][i][j] for name in per_cell}
                 rows.append(row | of_cell | of_task)
-    numbers = dict.fromkeys(("matrix", "low", "high", "gain", "q", "single", "joint"), pl.Float64)
+    numbers = dict.fromkeys(("matrix", "low", "high", "gain", "q", "single"), pl.Float64)
     return pl.DataFrame(rows, schema_overrides={**numbers, "n": pl.Int64}).rename(
         {"matrix": "value"}
     )
@@ -179,8 +181,8 @@ def main() -> None:
 def build_evaluators(
     config: dict[str, Any], cohort: Cohort, tasks: Sequence[TaskSpec], log: Log
 ) -> tuple[TaskSetEvaluator, TaskSetEvaluator]:
-    """What measures the matrix, and what trains groups: the model's own network, in the first
-    fold.
+    """What measures the matrix, and what compares joint models, groups and single-task models: the
+    model's own network, with the models of the training step.
     """
     settings = config["tim"]
     own = fit_config(config)
@@ -190,11 +192,11 @@ def build_evaluators(
         "progress": Progress(progress.Progress("task interaction: models", log)),
         "workers": count_workers(config),
     }
-    model_evaluator = TaskSetEvaluator(cohort, tasks, own, seeds[:1], folds=[0], **shared)
-    model_evaluator.reuse(_load_models(config, tasks))
+    model_evaluator = TaskSetEvaluator(cohort, tasks, own, seeds[:1], **shared)
+    _reuse_models(config, model_evaluator, tasks)
     if settings["network"] == "model":
         evaluator = TaskSetEvaluator(cohort, tasks, own, seeds, **shared)
-        evaluator.reuse(_load_models(config, tasks))
+        _reuse_models(config, evaluator, tasks)
         return evaluator, model_evaluator
     samples = select_samples(cohort, settings["samples"], config["folds"])
     evaluator = TaskSetEvaluator(
@@ -203,11 +205,15 @@ def build_evaluators(
     return evaluator, model_evaluator
 
 
-def _load_models(config: dict[str, Any], tasks: Sequence[TaskSpec]) -> Iterator[FittedModel]:
-    """The joint and the single-task models of the training step's first fold."""
-    yield FittedModel.load(Path(config["joint"]) / "model" / "0")
-    for task in tasks:
-        yield FittedModel.load(Path(config["single_task"]) / "models" / task.name / "0")
+def _reuse_models(
+    config: dict[str, Any], evaluator: TaskSetEvaluator, tasks: Sequence[TaskSpec]
+) -> None:
+    """Take the joint and the single-task models of the training step."""
+    singles = Path(config["single_task"]) / "models"
+    for fold in range(len(evaluator.folds)):
+        folders = [Path(config["joint"]) / "model" / str(fold)]
+        folders += [singles / task.name / str(fold) for task in tasks]
+        evaluator.reuse((FittedModel.load(folder) for folder in folders), fold)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,9 @@ def build_section(tim: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) ->
     section = {name: tim[name] for name in _COPIED}
     return section | {
         "size": size,
-        "joint_sentence": describe_joint_learning(of_tasks, tim["fdr"]),
+        "joint_sentence": describe_joint_learning(
+            of_tasks, tim["joint_learning"]["mean"], tim["fdr"]
+        ),
         "no_effect": describe_no_effect(pairs, tim["fdr"]),
         "sentences": [describe_effect(pair) for pair in effects[:_MOST_SENTENCES]],
         "about_pairs": explain_pairs(effects),
@@ -151,8 +153,8 @@ def _describe_task(
         "task": name,
         "metric": metrics.get(name, "score"),
         "n": tim["n"][i],
-        "single": tim["single"][i],
-        "joint": tim["joint"][i],
+        "single": joint["single"][i],
+        "joint": joint["joint"][i],
         "change": joint["change"][i],
         "low": joint["low"][i],
         "high": joint["high"][i],

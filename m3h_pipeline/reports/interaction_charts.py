@@ -327,10 +327,8 @@ def describe_cell(tim: Mapping[str, Any], i: int, j: int, metrics: Mapping[str, 
     column = format_name(tim["tasks"][j])
     metric = format_metric(metrics.get(tim["tasks"][i], "score"))
     alone = format_number(tim["single"][i])
-    together = format_number(tim["joint"][i])
-    whole = f"with all {len(tim['tasks'])} tasks {together}"
     if i == j:
-        return f"{row}: {metric} alone {alone}, {whole}."
+        return f"{row}: {metric} alone {alone}."
     value = tim["matrix"][i][j]
     ends = format_interval(tim["low"][i][j], tim["high"][i][j], sign=True)
     if not is_number(value):
@@ -342,7 +340,7 @@ def describe_cell(tim: Mapping[str, Any], i: int, j: int, metrics: Mapping[str, 
     stopped = " Stopped early." if is_stopped else ""
     skill = format_number(tim["gain"][i][j], sign=True)
     change = f"{metric} {format_number(value, sign=True)}{brackets}, skill {skill}"
-    return f"{column} → {row}: {change}. {row} alone {', '.join([alone, *pair, whole])}.{stopped}"
+    return f"{column} → {row}: {change}. {row} alone {', '.join([alone, *pair])}.{stopped}"
 
 
 def compute_shade_step(tim: Mapping[str, Any]) -> float:

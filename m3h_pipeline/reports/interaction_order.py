@@ -10,8 +10,8 @@ import numpy as np
 from m3h_pipeline.wording import is_number
 
 _BY_PAIR = ("matrix", "low", "high", "gain", "q", "evidence", "stopped")
-_BY_TASK = ("single", "joint", "n")
-_OF_JOINT = ("change", "low", "high", "gain", "q", "evidence")
+_BY_TASK = ("single", "n")
+_OF_JOINT = ("single", "joint", "change", "low", "high", "gain", "q", "evidence")
 _OF_LEFT_OUT = ("matrix", "low", "high", "evidence")
 
 

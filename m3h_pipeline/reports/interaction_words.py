@@ -26,13 +26,17 @@ _MOST_NAMES = 6
 _PAIRS = 1000
 
 
-def describe_joint_learning(tasks: Sequence[Mapping[str, Any]], fdr: float) -> str:
-    """How many tasks gain and lose in the model of all tasks, and which."""
+def describe_joint_learning(
+    tasks: Sequence[Mapping[str, Any]], mean: Mapping[str, Any], fdr: float
+) -> str:
+    """How many tasks gain and lose in the model of all tasks, and which; ``mean``: the mean change
+    of skill.
+    """
     judged = [task for task in tasks if is_number(task["gain"])]
     if not any(task["tested"] for task in judged):
         return (
-            "A single model of each tells nothing of training's own luck, so it could not be "
-            "tested what the model of all tasks does for each."
+            "A single network of each tells nothing of training's own luck, so it could not be "
+            "tested what the network of all tasks does for each."
         )
     gains = [format_name(task["task"]) for task in judged if task["verdict"] == "gains"]
     losses = [format_name(task["task"]) for task in judged if task["verdict"] == "loses"]
@@ -43,8 +47,10 @@ def describe_joint_learning(tasks: Sequence[Mapping[str, Any]], fdr: float) -> s
         f"for {'the other ' if gains or losses else ''}{others} no difference is shown",
     ]
     return (
-        f"In the model of all {len(tasks)} tasks, against each task's own model, "
-        f"{join_words(parts if others else parts[:2])} (false discovery rate {100 * fdr:g}%)."
+        f"In the network of all {len(tasks)} tasks, against a network of each task alone, "
+        f"{join_words(parts if others else parts[:2])} (false discovery rate {100 * fdr:g}%). "
+        f"On average over the tasks, skill changes by {format_number(mean['value'], sign=True)} "
+        f"({format_interval(mean['low'], mean['high'], sign=True)})."
     )
 
 

@@ -75,6 +75,7 @@ def test_graph_has_an_arrow_for_each_effect_that_survives(page: str) -> None:
 
 def test_what_all_tasks_do_for_each_comes_first(page: str) -> None:
     joint = example()["tim"]["joint_learning"]
+    del joint["mean"]
     named = dict(zip(example()["tim"]["tasks"], zip(*joint.values(), strict=True), strict=True))
     fields = list(joint)
     shown = {cells[0]: cells for cells in table(page, "What learning all tasks together does")[1:]}
@@ -91,10 +92,11 @@ def test_what_all_tasks_do_for_each_comes_first(page: str) -> None:
     assert verdicts.count("gains") == 2
     assert verdicts.count("loses") == 1
     section = section_of(page)
-    sentence = "In the model of all 8 tasks, against each task's own model, 2 tasks gain ("
+    sentence = "In the network of all 8 tasks, against a network of each task alone, 2 tasks gain ("
     assert sentence in html.unescape(section)
     assert "and for the other 5 no difference is shown" in section
-    assert section.index("In the model of all 8") < section.index("Which task helps which")
+    assert "skill changes by +0.014 (+0.006 to +0.021)." in section
+    assert section.index("In the network of all 8") < section.index("Which task helps which")
 
 
 def test_each_task_says_what_helps_it_and_what_is_only_a_guess(page: str) -> None:
@@ -265,9 +267,11 @@ def test_tasks_lie_by_department_and_likes_are_neighbours() -> None:
     helper = new["tasks"].index(tim["tasks"][2])
     assert new["matrix"][i][helper] == 0.02
     assert new["leave_one_out"]["matrix"][i] == tim["leave_one_out"]["matrix"][0]
-    for name in ("single", "joint", "n"):
+    for name in ("single", "n"):
         assert new[name][i] == tim[name][0]
-    for name, values in tim["joint_learning"].items():
+    joint = tim["joint_learning"]
+    assert new["joint_learning"]["mean"] == joint.pop("mean")
+    for name, values in joint.items():
         assert new["joint_learning"][name][i] == values[0]
     for name in ("gain", "stopped"):
         assert new[name][i][helper] == tim[name][0][2]
@@ -279,7 +283,7 @@ def test_a_single_model_tests_nothing(tmp_path: Path) -> None:
     data["tim"]["joint_learning"] |= {"q": [None] * 8, "evidence": [False] * 8}
     page = html.unescape(section_of(written(data, tmp_path)))
     assert "A single model of each pair tells nothing of training's own luck" in page
-    assert "it could not be tested what the model of all tasks does for each" in page
+    assert "it could not be tested what the network of all tasks does for each" in page
     assert "no difference is shown" not in page
     assert "no difference shown" not in page
     assert "survives a false discovery rate" not in page
@@ -303,7 +307,6 @@ def test_cell_words_hold_all_that_is_known() -> None:
         "tasks": ["sepsis", "copd"],
         "method": "pairwise",
         "single": [0.78, 0.7],
-        "joint": [0.795, 0.71],
         "matrix": [[0, 0.012], [None, 0]],
         "low": [[0, 0.003], [None, 0]],
         "high": [[0, 0.021], [None, 0]],
@@ -312,13 +315,13 @@ def test_cell_words_hold_all_that_is_known() -> None:
     }
     assert interaction_charts.describe_cell(tim, 0, 1, {"sepsis": "AUROC"}) == (
         "COPD → Sepsis: AUROC +0.012 (+0.003 to +0.021), skill +0.018. Sepsis alone 0.780, with "
-        "COPD 0.792, with all 2 tasks 0.795."
+        "COPD 0.792."
     )
     assert interaction_charts.describe_cell(tim, 1, 0, {}) == "Sepsis → COPD: not measured."
     # What was stopped was measured on other patients than the score alone: they don't add up.
     tim["stopped"] = [[False, True], [True, False]]
     stopped = interaction_charts.describe_cell(tim, 0, 1, {"sepsis": "AUROC"})
-    assert stopped.endswith("Sepsis alone 0.780, with all 2 tasks 0.795. Stopped early.")
+    assert stopped.endswith("Sepsis alone 0.780. Stopped early.")
 
 
 def test_pictures_for_metadata() -> None:

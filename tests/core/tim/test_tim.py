@@ -14,17 +14,19 @@ import pytest
 import torch
 from synthetic import SUPERVISED, TASKS, make_cohort
 
-from m3h_core import Cohort, FitConfig, TaskSpec, fit_many, task_interaction, with_folds
+from m3h_core import Cohort, FitConfig, TaskSpec, cross_fit, fit_many, task_interaction, with_folds
 from m3h_core.tim import (
     METHODS,
     TaskSetEvaluator,
     leave_one_task_out,
     measure_interaction,
+    measure_joint_learning,
     task_groups,
 )
 from m3h_core.tim.evaluator import Training
 from m3h_core.tim.groups import Gain, TaskGroups
 from m3h_core.tim.matrix import list_cells
+from m3h_core.training.cross_fit import cross_fit_many
 
 THREE = SUPERVISED[:3]
 QUICK = FitConfig(hidden=(12,), width=4, members=1, epochs=4)
@@ -134,7 +136,6 @@ def test_groups_are_advised_only_where_both_splits_say_so(
 @pytest.mark.slow(3)
 def test_groups_keep_the_learner_with_its_teacher(structure):
     evaluator, interaction = structure
-    before = evaluator.trained
     chosen = task_groups(evaluator, interaction, most=3)
     home = {task: group for group in chosen.groups for task in group}
     assert sorted(home) == sorted(task.name for task in evaluator.tasks)
@@ -144,8 +145,6 @@ def test_groups_keep_the_learner_with_its_teacher(structure):
     assert len(chosen.groups) == best["models"]
     assert chosen.gain.value == pytest.approx(best["test"] - chosen.single["test"])
     assert chosen.gain.low <= chosen.gain.value <= chosen.gain.high
-    # Single-task models are there already, and so is the joint model of the first of six seeds.
-    assert evaluator.trained - before <= 6 * (2 + 3) + 5
     assert json.dumps(chosen.to_dict())
 
 
@@ -203,10 +202,10 @@ def test_matrix_holds_the_changes(cohort, tmp_path):
         resume=tmp_path,
         on_progress=lambda done, total: seen.append((done, total)),
     )
-    # Of two seeds: single-task models with both, the joint model and each pair with one, and a pair
-    # that may survive with the other.
+    # Of two seeds: single-task models with both, each pair with one, and a pair that may survive
+    # with the other.
     stopped = int(interaction.stopped_TT.sum()) // 2
-    assert seen[-1] == (6 + 1 + 3 + 3 - stopped,) * 2
+    assert seen[-1] == (6 + 3 + 3 - stopped,) * 2
     assert interaction.tasks == ("death", "shock", "stay")
     assert (np.diag(interaction.matrix_TT) == 0).all()
     single = fit_many(cohort, [([task], QUICK) for task in THREE])
@@ -219,8 +218,8 @@ def test_matrix_holds_the_changes(cohort, tmp_path):
         single_models=single,
         on_progress=lambda done, total: trained.append((done, total)),
     )
-    assert trained[-1] == (4, 4)
-    assert reused.models == 4
+    assert trained[-1] == (3, 3)
+    assert reused.models == 3
     fresh = task_interaction(cohort, THREE, config=QUICK, seeds=(0,))
     np.testing.assert_allclose(reused.matrix_TT, fresh.matrix_TT, atol=1e-6)
     assert np.isnan(fresh.q_TT).all()  # one seed tells nothing of training's own doubt
@@ -245,7 +244,6 @@ def test_a_task_without_test_labels_has_no_number(cohort):
     assert record["matrix"][1][0] is None
     assert record["single"][1] is None
     assert record["q"][1][0] is None
-    assert record["joint_learning"]["gain"][1] is None
     assert record["matrix"][0][1] is not None
 
 
@@ -270,17 +268,24 @@ def test_every_patient_of_a_cross_fitted_cohort_judges(cohort):
     assert len(seeds) == 6
 
 
-def test_models_of_the_first_fold_are_used_as_they_are(cohort):
+def test_what_all_tasks_together_do_is_told_by_the_models_of_cross_fitting(cohort):
     folds = with_folds(cohort, 2)
-    single = fit_many(folds.for_fold(0), [([task], QUICK) for task in THREE])
     evaluator = TaskSetEvaluator(folds, THREE, QUICK, (0,))
-    evaluator.reuse(single)
-    evaluator.train([(0,), (1,), (2,)])
-    assert evaluator.trained == 3
-    fresh = TaskSetEvaluator(folds, THREE, QUICK, (0,))
-    fresh.train([(0,), (1,), (2,)])
-    contrasts = [{((i,), i): 1.0} for i in range(3)]
-    np.testing.assert_allclose(evaluator.values(contrasts), fresh.values(contrasts), atol=1e-6)
+    singles = cross_fit_many(folds, [([task], QUICK) for task in THREE])
+    joint = cross_fit(folds, THREE, QUICK)
+    for fold in range(2):
+        evaluator.reuse([joint.models[fold], *(single.models[fold] for single in singles)], fold)
+    measured = measure_joint_learning(evaluator)
+    assert evaluator.trained == 0
+    np.testing.assert_allclose(measured.change_T, measured.joint_T - measured.single_T)
+    assert measured.mean.value == pytest.approx(measured.gain_T.mean())
+    assert measured.mean.low < measured.mean.value < measured.mean.high
+    assert np.isfinite(measured.q_T).all()  # folds tell of training's luck
+    fresh = measure_joint_learning(TaskSetEvaluator(folds, THREE, QUICK, (0,)))
+    np.testing.assert_allclose(measured.gain_T, fresh.gain_T, atol=1e-6)
+    first = evaluator.narrow(0)
+    assert len(first.folds) == 1
+    assert not first.lacking([(0,), (1,), (2,), (0, 1, 2)])
 
 
 def test_wrong_arguments_are_refused(cohort):

@@ -20,6 +20,7 @@ from m3h_core import (
     with_folds,
 )
 from m3h_core.data.cohort import VALID
+from m3h_core.data.folds import seed_of_fold
 from m3h_core.ensemble.fold_models import FoldModels
 from m3h_core.ensemble.mixture import FoldMixtures
 from m3h_core.ensemble.trees import TreeModels, fit_trees
@@ -128,8 +129,9 @@ def test_nobody_s_mixture_or_calibration_is_fitted_on_their_labels(
 
 def test_a_fold_s_model_is_that_of_its_cohort(cohort, networks, trees):
     part = cohort.for_fold(FOLD)
-    assert_same(networks.models[FOLD], fit(part, SUPERVISED, CONFIG))
-    alone = fit_trees(part, SUPERVISED, rounds=5, workers=1)
+    config = replace(CONFIG, seed=seed_of_fold(CONFIG.seed, FOLD))
+    assert_same(networks.models[FOLD], fit(part, SUPERVISED, config))
+    alone = fit_trees(part, SUPERVISED, rounds=5, seed=config.seed, workers=1)
     assert trees.models[FOLD].texts == alone.texts
 
 
