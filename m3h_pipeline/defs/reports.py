@@ -131,6 +131,7 @@ def tim_report(
         job["training"],
         job["model"],
         job["tim"],
+        job["folds"],
     ]
     step = workspace.produce(context, "tim_report", decided_by, build)
     workspace.connect()
