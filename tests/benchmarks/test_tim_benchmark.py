@@ -4,6 +4,9 @@ import sys
 
 import pytest
 import tim
+import tim_power
+
+from m3h_core.tim.matrix import list_cells
 
 
 @pytest.mark.slow(14)
@@ -11,23 +14,13 @@ def test_every_part_prints_its_table(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["tim.py", "--quick"])
     tim.main()
     printed = capsys.readouterr().out
-    for line in (
-        "speed: 256 inputs",
-        "estimators: planted",
-        "budget: 25%",
-        "coverage: 1 cohorts",
-        "set: 5%",
-    ):
+    for line in ("speed: 256 inputs", "200 stays: the teacher is found in", "set: 5%"):
         assert line in printed
 
 
-def test_reliability_of_noise_is_nothing_and_of_copies_is_all():
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    cells = rng.normal(size=(12, 12))
-    assert tim.reliability(np.stack([cells] * 4)) > 0.999
-    assert tim.reliability(rng.normal(size=(4, 12, 12))) < 0.4
-    np.fill_diagonal(cells, np.nan)
-    assert tim.overlap(cells, cells) == 1
-    assert tim.overlap(cells, -cells) == 0
+def test_a_learner_has_few_labels_and_its_teacher_all():
+    cohort, tasks = tim_power.draw_classroom(0, 1000)
+    assert [task.name for task in tasks] == list(tim_power.NAMES)
+    assert 150 < cohort.labelled["learner"].sum() < 250
+    assert cohort.labelled["teacher"].all()
+    assert len(list_cells(len(tasks))) == 20
