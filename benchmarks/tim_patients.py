@@ -13,6 +13,7 @@ from scipy import stats
 from m3h_core import Cohort, FitConfig, with_folds
 from m3h_core.data.folds import assign_folds
 from m3h_core.tim import (
+    N_COMPONENTS,
     TaskSetEvaluator,
     measure_interaction,
     measure_joint_learning,
@@ -20,10 +21,10 @@ from m3h_core.tim import (
 )
 from m3h_core.tim.matrix import list_cells
 from m3h_core.tim.pairwise import pair_contrast
+from m3h_pipeline.config import EvaluationConfig, TimConfig
 
-FOLDS = 3
-SEEDS = range(3)
-COMPONENTS = 256
+FOLDS = EvaluationConfig().folds
+SEEDS = range(TimConfig().seeds)
 # Of so many of the clearest cells, whether they survive or not, the signs are compared.
 CLEAREST = 40
 
@@ -62,9 +63,11 @@ def measure_patients(folder: Path, cache: Path) -> None:
             flush=True,
         )
     first = interactions["one half"]
-    z_TT = np.nan_to_num(np.abs(first.gain_TT)) * ~np.eye(len(tasks), dtype=bool)
     surviving = [cell for cell in list_cells(len(tasks)) if first.evidence_TT[cell]]
-    order = np.argsort(-np.where(np.isfinite(first.q_TT), 1 - first.q_TT, -1) - 1e-6 * z_TT, None)
+    # By q; among those of equal q, as all that were stopped, by the size of the effect.
+    q = np.nan_to_num(first.q_TT, nan=np.inf).ravel()
+    size = np.nan_to_num(np.abs(first.gain_TT)).ravel()
+    order = np.lexsort((-size, q))
     clearest = [divmod(int(place), len(tasks)) for place in order[:CLEAREST]]
     other = evaluators["the other half"]
     for label, cells in (("that survive", surviving), (f"{CLEAREST} clearest", clearest)):
@@ -88,4 +91,4 @@ def measure_patients(folder: Path, cache: Path) -> None:
 def _start_evaluator(cohort: Cohort, tasks: list) -> TaskSetEvaluator:
     network = shrink_network(FitConfig())
     folds = with_folds(cohort, FOLDS)
-    return TaskSetEvaluator(folds, tasks, network, SEEDS, n_components=COMPONENTS)
+    return TaskSetEvaluator(folds, tasks, network, SEEDS, n_components=N_COMPONENTS)

@@ -48,7 +48,7 @@ def with_folds(cohort: Cohort, n_folds: int) -> Cohort:
 
 
 def seed_of_fold(seed: int, fold: int) -> int:
-    """The seed of a fold's models: with one seed in all folds, they would share their luck."""
+    """The seed of a fold's models: with one seed in all folds, what it is off would be in all."""
     return seed + _SEEDS_APART * fold
 
 

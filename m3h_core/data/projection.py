@@ -13,7 +13,7 @@ from m3h_core.data.cohort import TRAIN, Cohort
 from m3h_core.data.silhouette import standardize_modalities
 
 
-def project_inputs(cohort: Cohort, n_components: int = 256, seed: int = 0) -> Cohort:
+def project_inputs(cohort: Cohort, n_components: int, seed: int = 0) -> Cohort:
     """The cohort with one modality, "components" [N, C], in place of its own; unchanged where it
     has no more inputs than that.
 

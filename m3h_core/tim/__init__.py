@@ -10,10 +10,11 @@ from m3h_core.tim.interaction import METHODS, measure_interaction, task_interact
 from m3h_core.tim.joint_learning import JointLearning, measure_joint_learning
 from m3h_core.tim.leave_out import LeftOut, leave_one_task_out
 from m3h_core.tim.matrix import TaskInteraction
-from m3h_core.tim.pairwise import shrink_network
+from m3h_core.tim.pairwise import N_COMPONENTS, shrink_network
 
 __all__ = [
     "METHODS",
+    "N_COMPONENTS",
     "JointLearning",
     "LeftOut",
     "Progress",

@@ -8,11 +8,11 @@ score of task i in a model that was trained on the task set A.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,16 +21,12 @@ from m3h_core.data.cohort import TEST, VALID, Cohort
 from m3h_core.data.folds import seed_of_fold
 from m3h_core.data.projection import project_inputs
 from m3h_core.data.tasks import TaskSpec
-from m3h_core.tim.luck import TaskSet, TrainingLuck
+from m3h_core.tim.contrasts import Contrast, Measure, TaskSet
+from m3h_core.tim.seed_variance import SeedVariance
 from m3h_core.tim.significance import Measured, Variances, combine_freedom, estimate_error
 from m3h_core.tim.subject_scores import SubjectScores, compute_skill, score_subjects
 from m3h_core.training.bank import Bank, OnProgress
 from m3h_core.training.fitted import FittedModel
-
-# A sum of scores {(task set, task): weight}, such as P_i({i, j}) - P_i({i}).
-Contrast = Mapping[tuple[TaskSet, int], float]
-# By what a task is scored: its primary metric, or its skill (see subject_scores.py).
-Measure = Literal["metric", "skill"]
 
 
 class Training(NamedTuple):
@@ -53,25 +49,26 @@ class Scored(NamedTuple):
 @dataclass(frozen=True)
 class Fold:
     """A fold: its place among all, its cohort (its patients are the test split), what trains models
-    on it, the subject [N] of each row that is judged, numbered from 0, and the rows that are judged
-    or validated by: ``seen_rows``, and ``seen``, the cohort of these alone.
+    on it, the subject [N] of each row that is judged, numbered from 0, and the rows that its models
+    are scored by, of the validation and the test split: ``scored_rows``, and ``scored_cohort`` of
+    these alone.
     """
 
     place: int
     cohort: Cohort
     bank: Bank
     subject_of: np.ndarray
-    seen_rows: np.ndarray
-    seen: Cohort
+    scored_rows: np.ndarray
+    scored_cohort: Cohort
 
     @classmethod
     def of(cls, place: int, cohort: Cohort, tasks: Sequence[TaskSpec], workers: int) -> Fold:
         subject_of = np.zeros(len(cohort), dtype=int)
         judged = cohort.rows(TEST)
         subject_of[judged] = np.unique(cohort.subjects[judged], return_inverse=True)[1]
-        seen_rows = np.flatnonzero(np.isin(cohort.split, (VALID, TEST)))
+        scored_rows = np.flatnonzero(np.isin(cohort.split, (VALID, TEST)))
         bank = Bank(cohort, tasks, workers)
-        return cls(place, cohort, bank, subject_of, seen_rows, cohort.take(seen_rows))
+        return cls(place, cohort, bank, subject_of, scored_rows, cohort.take(scored_rows))
 
 
 class Progress:
@@ -92,8 +89,8 @@ class Progress:
 class TaskSetEvaluator:
     """Trains task sets in every fold for every seed; a model is dropped once it is scored.
 
-    A cohort without folds is one fold, its own test split. ``folds``: only these. With
-    ``n_components`` models read so many principal components in place of the inputs.
+    A cohort without folds is one fold, its own test split. With ``n_components`` models read so
+    many principal components in place of the inputs.
     """
 
     def __init__(
@@ -105,7 +102,6 @@ class TaskSetEvaluator:
         resume: str | Path | None = None,
         progress: Progress | None = None,
         workers: int = 1,
-        folds: Sequence[int] | None = None,
         n_components: int | None = None,
     ) -> None:
         self.cohort = cohort
@@ -115,7 +111,7 @@ class TaskSetEvaluator:
         self.resume = resume
         self.progress = progress or Progress()
         self.folds = []
-        for at in range(cohort.n_folds) if folds is None else folds:
+        for at in range(cohort.n_folds):
             of_fold = cohort.for_fold(at)
             if n_components is not None:
                 of_fold = project_inputs(of_fold, n_components)
@@ -166,10 +162,6 @@ class TaskSetEvaluator:
         ]
         return [training for training in wanted if training not in self.scored]
 
-    def plan(self, models: int) -> None:
-        """Say that so many more models will be trained: what progress is out of."""
-        self.progress.planned += models
-
     def train(
         self,
         sets: Iterable[TaskSet],
@@ -178,6 +170,7 @@ class TaskSetEvaluator:
     ) -> None:
         """Train these sets where that is not done yet, as for `lacking`, and score them."""
         missing = self.lacking(sets, folds, seeds)
+        self.progress.planned += len(missing)
         for at, fold in enumerate(self.folds):
             of_fold = [training for training in missing if training.fold == at]
             before = self.progress.done
@@ -227,8 +220,9 @@ class TaskSetEvaluator:
         """Contrasts on the patients that the models did not see, with their error (see
         `estimate_error`); ``orders``: a further variance [n], of orders that were drawn.
         """
-        patients_nK, luck_nK, freedom = self._collect_variances(contrasts, measure)
-        variances = Variances(patients_nK, luck_nK, freedom, orders)
+        patients_nK = self._collect_patient_variances(contrasts, measure)
+        seeds_nK, freedom = self._collect_seed_variances(contrasts, measure)
+        variances = Variances(patients_nK, seeds_nK, freedom, orders)
         return estimate_error(self._collect(contrasts, measure), variances, families)
 
     def project_errors(
@@ -237,13 +231,13 @@ class TaskSetEvaluator:
         """The standard errors [n] that contrasts would have if all models were trained in all folds
         and seeds, by patients and seeds.
         """
-        patients_nK, _, _ = self._collect_variances(contrasts, measure)
-        luck = self._estimate_luck(measure)
+        patients_nK = self._collect_patient_variances(contrasts, measure)
+        seed_variance = self._estimate_seed_variance(measure)
         trainings = len(self.folds) * len(self.seeds)
         of_seeds = np.zeros(len(contrasts))
         for at, contrast in enumerate(contrasts):
             for (members, i), weight in contrast.items():
-                of_seeds[at] += weight**2 * luck.variance(members, i) / trainings
+                of_seeds[at] += weight**2 * seed_variance.variance(members, i) / trainings
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of a contrast that has no score
             patients = np.nanmean(patients_nK, axis=1) / len(self.folds)
@@ -277,29 +271,42 @@ class TaskSetEvaluator:
                     values[at, fold] += weight * (np.mean(scores) if scores else np.nan)
         return values
 
-    def _collect_variances(
+    def _collect_patient_variances(
         self, contrasts: Sequence[Contrast], measure: Measure
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The variances [n, K] of contrasts that come from patients and from the luck of training,
-        NaN where a model was not trained, and the degrees of freedom [n] of the latter.
+    ) -> np.ndarray:
+        """The variances [n, K] of contrasts that come from patients, NaN where a model was not
+        trained.
         """
-        patients_nK = np.full((len(contrasts), len(self.folds)), np.nan)
-        luck_nK = np.full((len(contrasts), len(self.folds)), np.nan)
+        variances = np.full((len(contrasts), len(self.folds)), np.nan)
+        for at, contrast in enumerate(contrasts):
+            for fold in range(len(self.folds)):
+                if all(self._list_scored(members, fold, i) for members, i in contrast):
+                    variances[at, fold] = self._sum_patients(contrast, fold, measure)
+        return variances
+
+    def _collect_seed_variances(
+        self, contrasts: Sequence[Contrast], measure: Measure
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The variances [n, K] of contrasts that come from seeds, NaN where a model was not
+        trained, and their degrees of freedom [n].
+        """
+        variances_nK = np.full((len(contrasts), len(self.folds)), np.nan)
         freedom = np.zeros(len(contrasts))
-        luck = self._estimate_luck(measure)
+        seed_variance = self._estimate_seed_variance(measure)
         for at, contrast in enumerate(contrasts):
             of_models = np.zeros((len(contrast), len(self.folds)))
             for fold in range(len(self.folds)):
                 repeats = [len(self._list_scored(members, fold, i)) for members, i in contrast]
                 if not all(repeats):
                     continue
-                patients_nK[at, fold] = self._sum_patients(contrast, fold, measure)
-                variances = [weight**2 * luck.variance(*key) for key, weight in contrast.items()]
-                of_models[:, fold] = np.array(variances) / repeats
-                luck_nK[at, fold] = of_models[:, fold].sum()
-            degrees = np.array([luck.freedom(*key) for key in contrast])
+                of_one_seed = [
+                    weight**2 * seed_variance.variance(*key) for key, weight in contrast.items()
+                ]
+                of_models[:, fold] = np.array(of_one_seed) / repeats
+                variances_nK[at, fold] = of_models[:, fold].sum()
+            degrees = np.array([seed_variance.freedom(*key) for key in contrast])
             freedom[at] = combine_freedom(of_models.sum(1), degrees)
-        return patients_nK, luck_nK, freedom
+        return variances_nK, freedom
 
     def _sum_patients(self, contrast: Contrast, fold: int, measure: Measure) -> float:
         """The variance of a contrast in a fold that comes from its patients."""
@@ -311,14 +318,15 @@ class TaskSetEvaluator:
         total_P = np.sum(np.array(parts), axis=0)
         return float(total_P @ total_P)
 
-    def _estimate_luck(self, measure: Measure) -> TrainingLuck:
+    def _estimate_seed_variance(self, measure: Measure) -> SeedVariance:
         """How much scores vary from seed to seed."""
-        luck = TrainingLuck()
+        seed_variance = SeedVariance()
         for members, fold in dict.fromkeys((t.members, t.fold) for t in self.scored):
             for i in members:
                 scored = self._list_scored(members, fold, i)
-                luck.add(members, i, [getattr(of_seed.judged, measure) for of_seed in scored])
-        return luck
+                scores = [getattr(of_seed.judged, measure) for of_seed in scored]
+                seed_variance.add(members, i, scores)
+        return seed_variance
 
     def _configure(self, training: Training) -> FitConfig:
         seed = seed_of_fold(self.seeds[training.seed], self.folds[training.fold].place)
@@ -329,13 +337,13 @@ class TaskSetEvaluator:
 
     def _score(self, training: Training, model: FittedModel) -> None:
         fold = self.folds[training.fold]
-        predicted = model.predict(fold.seen)
+        predicted = model.predict(fold.scored_cohort)
         scores = {}
         for i in training.members:
             task = self.tasks[i]
             of_rows = predicted[task.name]
             prediction = np.zeros((len(fold.cohort), *of_rows.shape[1:]))
-            prediction[fold.seen_rows] = of_rows
+            prediction[fold.scored_rows] = of_rows
             judged = score_subjects(fold.cohort, task, prediction, fold.subject_of)
             is_first = training.fold == 0
             valid = compute_skill(fold.cohort, task, prediction, VALID) if is_first else np.nan

@@ -8,13 +8,15 @@ Shapes: T tasks, m groups.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from m3h_core.tim.evaluator import Contrast, TaskSet, TaskSetEvaluator
+from m3h_core.tim.contrasts import Contrast, TaskSet
+from m3h_core.tim.evaluator import TaskSetEvaluator
 from m3h_core.tim.matrix import TaskInteraction
 
 _STARTS = 20
@@ -27,6 +29,12 @@ class Gain:
     value: float
     low: float
     high: float
+
+    def to_dict(self) -> dict[str, float | None]:
+        """A JSON-ready form, null where a number is not defined."""
+        return {
+            name: number if math.isfinite(number) else None for name, number in vars(self).items()
+        }
 
 
 @dataclass(frozen=True)
@@ -73,8 +81,8 @@ class TaskGroups:
             "advised": self.advised,
             "tried": list(self.tried),
             "single": self.single,
-            "gain": vars(self.gain),
-            "gain_over_joint": vars(self.gain_over_joint),
+            "gain": self.gain.to_dict(),
+            "gain_over_joint": self.gain_over_joint.to_dict(),
         }
 
 
@@ -100,7 +108,6 @@ def task_groups(
         tried.setdefault(len(groups), groups)
     sets = [group for groups in tried.values() for group in groups]
     alone: list[TaskSet] = [(i,) for i in everything]
-    evaluator.plan(len(evaluator.lacking([*sets, *alone])))
     evaluator.train([*sets, *alone])
     judged = [i for i in everything if _is_scored(evaluator, alone, i)]
     if not judged:
@@ -110,8 +117,9 @@ def task_groups(
         )
     by_count = {count: _score_groups(evaluator, groups, judged) for count, groups in tried.items()}
     count = max(by_count, key=lambda c: (by_count[c]["valid"], -c))
-    gain = _measure_gain(evaluator, tried[count], alone, judged)
-    over_joint = _measure_gain(evaluator, tried[count], [everything], judged)
+    best = _mean_skill(tried[count], judged)
+    gain = measure_gain(evaluator, _subtract(best, _mean_skill(alone, judged)))
+    over_joint = measure_gain(evaluator, _subtract(best, _mean_skill([everything], judged)))
     names = [evaluator.names_of(group) for group in tried[count]]
     table = tuple({"models": c, **scores} for c, scores in sorted(by_count.items()))
     return TaskGroups(
@@ -195,13 +203,7 @@ def _is_scored(evaluator: TaskSetEvaluator, alone: Sequence[TaskSet], task: int)
     return bool(np.isfinite(list(scores.values())).all())
 
 
-def _measure_gain(
-    evaluator: TaskSetEvaluator,
-    groups: Sequence[TaskSet],
-    other: Sequence[TaskSet],
-    judged: Sequence[int],
-) -> Gain:
-    """What these groups gain over other ones, mean over the tasks."""
-    contrast = _subtract(_mean_skill(groups, judged), _mean_skill(other, judged))
+def measure_gain(evaluator: TaskSetEvaluator, contrast: Contrast) -> Gain:
+    """A contrast of skill with its interval."""
     measured = evaluator.measure([contrast], [0])
     return Gain(float(measured.value[0]), float(measured.low[0]), float(measured.high[0]))

@@ -51,7 +51,7 @@ def task_interaction(
     (single-task or joint) of the first fold and of the same tasks, seed and configuration are not
     trained again. With ``n_components`` all models read so many principal components of the inputs.
 
-    What is tested is tested by the luck of training too, which takes two folds or two seeds. Raises
+    Tests take into account that training itself varies: two folds or seeds tell how much. Raises
     ValueError for an unknown method or fewer than two tasks.
     """
     evaluator = TaskSetEvaluator(

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from m3h_core.tim.evaluator import Contrast, Measure, TaskSetEvaluator
-from m3h_core.tim.groups import Gain
-from m3h_core.tim.luck import TaskSet
+from m3h_core.tim.contrasts import Contrast, Measure, average_contrasts
+from m3h_core.tim.evaluator import TaskSetEvaluator
+from m3h_core.tim.groups import Gain, measure_gain
 from m3h_core.tim.matrix import to_lists
-from m3h_core.tim.significance import Measured, adjust_p_values
+from m3h_core.tim.significance import Measured, adjust_p_values, find_survivors
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class JointLearning:
     @property
     def evidence_T(self) -> np.ndarray:
         """Whether each gain or loss survives the control of the false discovery rate."""
-        return np.nan_to_num(self.q_T, nan=1.0) <= self.fdr
+        return find_survivors(self.q_T, self.fdr)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form: lists, null where a number is not defined."""
@@ -53,7 +53,7 @@ class JointLearning:
             "gain": to_lists(self.gain_T),
             "q": to_lists(self.q_T),
             "evidence": self.evidence_T.tolist(),
-            "mean": vars(self.mean),
+            "mean": self.mean.to_dict(),
         }
 
 
@@ -63,7 +63,6 @@ def measure_joint_learning(evaluator: TaskSetEvaluator, fdr: float = 0.05) -> Jo
     """
     every = tuple(range(len(evaluator.tasks)))
     sets = [*((i,) for i in every), every]
-    evaluator.plan(len(evaluator.lacking(sets, None, [0])))
     evaluator.train(sets, None, [0])
     contrasts: list[Contrast] = [{(every, i): 1.0, ((i,), i): -1.0} for i in every]
     gain = _measure_in_units_of_error(evaluator, contrasts, "skill")
@@ -84,17 +83,13 @@ def measure_joint_learning(evaluator: TaskSetEvaluator, fdr: float = 0.05) -> Jo
 def _measure_mean(evaluator: TaskSetEvaluator, contrasts: Sequence[Contrast]) -> Gain:
     if not contrasts:
         return Gain(math.nan, math.nan, math.nan)
-    mean: dict[tuple[TaskSet, int], float] = {}
-    for contrast in contrasts:
-        mean |= {key: weight / len(contrasts) for key, weight in contrast.items()}
-    measured = evaluator.measure([mean], [0])
-    return Gain(float(measured.value[0]), float(measured.low[0]), float(measured.high[0]))
+    return measure_gain(evaluator, average_contrasts(contrasts))
 
 
 def _measure_in_units_of_error(
     evaluator: TaskSetEvaluator, contrasts: Sequence[Contrast], measure: Measure
 ) -> Measured:
-    """Contrasts of different tasks, with the luck of training estimated from all of them: what has
+    """Contrasts of different tasks, with what training adds estimated from all of them: what has
     few labels varies more in every way, so they are made alike before and scaled back after.
     """
     error = evaluator.project_errors(contrasts, measure)

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from m3h_core.tim.evaluator import Contrast, TaskSetEvaluator
+from m3h_core.tim.contrasts import Contrast
+from m3h_core.tim.evaluator import TaskSetEvaluator
 from m3h_core.tim.matrix import TaskInteraction, to_lists
-from m3h_core.tim.significance import adjust_p_values
+from m3h_core.tim.significance import adjust_p_values, find_survivors
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,6 @@ def leave_one_task_out(
     without = {j: (*everything[:j], *everything[j + 1 :]) for j in picked}
     sets = [everything, *without.values()]
     # One seed: how much that says is known from smaller models.
-    evaluator.plan(len(evaluator.lacking(sets, None, [0])))
     evaluator.train(sets, None, [0])
     cells = [(i, j) for j in picked for i in everything if i != j]
     contrasts: list[Contrast] = [{(everything, i): 1.0, (without[j], i): -1.0} for i, j in cells]
@@ -93,7 +93,7 @@ def leave_one_task_out(
         to_matrix(change.low),
         to_matrix(change.high),
         to_matrix(gain.value),
-        np.nan_to_num(to_matrix(adjust_p_values(gain.p)), nan=1.0) <= interaction.fdr,
+        find_survivors(to_matrix(adjust_p_values(gain.p)), interaction.fdr),
         float(stats.spearmanr(*both).statistic) if comparable else math.nan,
         float((np.sign(both[0]) == np.sign(both[1])).mean()) if both.shape[1] else math.nan,
         both.shape[1],

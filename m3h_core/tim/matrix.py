@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from m3h_core.tim.evaluator import Contrast, TaskSet, TaskSetEvaluator
-from m3h_core.tim.significance import Measured, adjust_p_values
+from m3h_core.tim.contrasts import Contrast, TaskSet
+from m3h_core.tim.evaluator import TaskSetEvaluator
+from m3h_core.tim.significance import Measured, adjust_p_values, find_survivors
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class TaskInteraction:
     ``stopped_TT``: not measured in all folds with all seeds, since it was hopeless.
 
     ``q_TT`` are p values adjusted for the false discovery rate over all cells (Benjamini and
-    Hochberg): NaN where a single model tells nothing of training's own luck. ``evidence_TT`` is
+    Hochberg): NaN where a single model doesn't tell how much training varies. ``evidence_TT`` is
     where these lie within ``fdr``; no other cell should be read as an effect. ``valid_TT`` is the
     gain on the validation split: what choices are made by.
     """
@@ -52,7 +53,7 @@ class TaskInteraction:
     @property
     def evidence_TT(self) -> np.ndarray:
         """Whether each cell survives the control of the false discovery rate."""
-        return np.nan_to_num(self.q_TT, nan=1.0) <= self.fdr
+        return find_survivors(self.q_TT, self.fdr)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form: lists, null where a number is not defined."""

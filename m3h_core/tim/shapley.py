@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from m3h_core.tim.evaluator import Contrast, Measure, TaskSet, TaskSetEvaluator
+from m3h_core.tim.contrasts import Contrast, Measure, TaskSet, average_contrasts
+from m3h_core.tim.evaluator import TaskSetEvaluator
 from m3h_core.tim.matrix import TaskInteraction, assemble_interaction, list_cells, list_single_sets
 
 # Up to so many tasks every subset is trained: 63 models a seed.
@@ -32,10 +33,9 @@ def measure_shapley(evaluator: TaskSetEvaluator, fdr: float) -> TaskInteraction:
     sets = dict.fromkeys([*list_single_sets(n), tuple(range(n))])
     for draw in draws:
         sets |= _list_task_sets(draw)
-    evaluator.plan(len(evaluator.lacking(sets)))
     evaluator.train(sets)
     contrasts_of_draws = [list(map(draw.__getitem__, cells)) for draw in draws]
-    contrasts = [_average(of_cell) for of_cell in zip(*contrasts_of_draws, strict=True)]
+    contrasts = [average_contrasts(of_cell) for of_cell in zip(*contrasts_of_draws, strict=True)]
     families = [i for i, _ in cells]
     gain, change = (
         evaluator.measure(
@@ -78,7 +78,7 @@ def _sample_orders(evaluator: TaskSetEvaluator) -> list[dict[tuple[int, int], Co
         order = rng.permutation(len(evaluator.tasks)).tolist()
         forward = _list_gains(order)
         backward = _list_gains(order[::-1])
-        draws.append({cell: _average([forward[cell], backward[cell]]) for cell in forward})
+        draws.append({cell: average_contrasts([forward[cell], backward[cell]]) for cell in forward})
     return draws
 
 
@@ -101,12 +101,3 @@ def _list_gains(order: Sequence[int]) -> dict[tuple[int, int], Contrast]:
 def _list_task_sets(draw: dict[tuple[int, int], Contrast]) -> dict[TaskSet, None]:
     """The task sets that a draw's contrasts read, in their order."""
     return {key[0]: None for contrast in draw.values() for key in contrast}
-
-
-def _average(contrasts: Sequence[Contrast]) -> Contrast:
-    """The mean of contrasts; scores that cancel are left out."""
-    total: dict[tuple[TaskSet, int], float] = {}
-    for contrast in contrasts:
-        for key, weight in contrast.items():
-            total[key] = total.get(key, 0.0) + weight / len(contrasts)
-    return {key: weight for key, weight in total.items() if abs(weight) > 1e-12}

@@ -20,7 +20,7 @@ _CONFIDENCE = 0.95
 @dataclass(frozen=True)
 class Variances:
     """What is uncertain of contrasts in each fold: ``patients`` [n, K], who is judged; ``seeds``
-    [n, K], the luck of training, with its ``freedom`` [n]: degrees of freedom, 0 where nothing was
+    [n, K], the seed of training, with its ``freedom`` [n]: degrees of freedom, 0 where nothing was
     trained twice. ``orders`` [n]: of the mean over folds, where orders of tasks were drawn.
     """
 
@@ -33,7 +33,7 @@ class Variances:
 @dataclass(frozen=True)
 class Measured:
     """Contrasts [n]: value, standard error, 95% interval, two-sided p value of being 0 (NaN where
-    nothing tells training's own luck; the error is then that of the patients alone).
+    nothing tells how much training itself varies; the error is then that of the patients alone).
     """
 
     value: np.ndarray
@@ -90,6 +90,11 @@ def combine_freedom(variances: np.ndarray, freedom: np.ndarray) -> float:
     if not total:
         return float(freedom.sum())
     return float(total**2 / (variances**2 / freedom).sum())
+
+
+def find_survivors(q: np.ndarray, fdr: float) -> np.ndarray:
+    """Where adjusted p values lie within the false discovery rate; not where there is none."""
+    return np.nan_to_num(q, nan=1.0) <= fdr
 
 
 def adjust_p_values(p: np.ndarray) -> np.ndarray:

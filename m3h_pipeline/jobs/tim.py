@@ -23,6 +23,7 @@ from m3h_core import Cohort, FittedModel, TaskSpec, with_folds
 from m3h_core.data.cohort import TRAIN
 from m3h_core.data.folds import draw_subjects
 from m3h_core.tim import (
+    N_COMPONENTS,
     Progress,
     TaskSetEvaluator,
     leave_one_task_out,
@@ -40,9 +41,6 @@ from m3h_pipeline.jobs.settings import count_workers, fit_config
 from m3h_pipeline.state.data_files import write_json
 
 _CHUNKS = ".chunks"
-# What a small network reads of the inputs: on real series as good as all 1,500 of them, for a third
-# of the time.
-_COMPONENTS = 256
 
 
 def most_labelled(cohort: Cohort, tasks: Sequence[TaskSpec], count: int) -> list[TaskSpec]:
@@ -91,11 +89,11 @@ def build_report(
     groups = None
     left_out = None
     # Where no task acts on another there is nothing to group by and none to miss.
-    is_any = bool(interaction.evidence_TT.any())
-    if is_any and settings["groups"] > 1:
+    has_effects = bool(interaction.evidence_TT.any())
+    if has_effects and settings["groups"] > 1:
         log("task interaction: the tasks in groups")
         groups = task_groups(model_evaluator, interaction, settings["groups"]).to_dict()
-    if is_any and settings["leave_out"]:
+    if has_effects and settings["leave_out"]:
         log("task interaction: the joint model without single tasks")
         left_out = leave_one_task_out(evaluator, interaction, settings["leave_out"]).to_dict()
     record: dict[str, Any] = interaction.to_dict() | {
@@ -200,7 +198,7 @@ def build_evaluators(
         return evaluator, model_evaluator
     samples = select_samples(cohort, settings["samples"], config["folds"])
     evaluator = TaskSetEvaluator(
-        samples, tasks, shrink_network(own), seeds, n_components=_COMPONENTS, **shared
+        samples, tasks, shrink_network(own), seeds, n_components=N_COMPONENTS, **shared
     )
     return evaluator, model_evaluator
 

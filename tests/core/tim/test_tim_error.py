@@ -7,7 +7,7 @@ from scipy.stats import false_discovery_control
 from m3h_core import Cohort, TaskSpec
 from m3h_core.data.cohort import TEST
 from m3h_core.metrics import Resamples, primary_replicates
-from m3h_core.tim.luck import TrainingLuck
+from m3h_core.tim.seed_variance import SeedVariance
 from m3h_core.tim.significance import Measured, Variances, estimate_error
 from m3h_core.tim.subject_scores import score_subjects
 
@@ -29,13 +29,13 @@ def measure_null(seed: int, repeats: int, effect: float = 0.0) -> Measured:
     variances = np.zeros((CELLS, FOLDS))
     freedom = np.zeros(CELLS)
     if repeats > 1:
-        luck = TrainingLuck()
+        seed_variance = SeedVariance()
         for cell in range(CELLS):
             for _ in range(FOLDS):
-                luck.add((0, cell), 0, (deviation * rng.normal(size=repeats)).tolist())
+                seed_variance.add((0, cell), 0, (deviation * rng.normal(size=repeats)).tolist())
         for cell in range(CELLS):
-            variances[cell] = luck.variance((0, cell), 0) / repeats
-            freedom[cell] = luck.freedom((0, cell), 0)
+            variances[cell] = seed_variance.variance((0, cell), 0) / repeats
+            freedom[cell] = seed_variance.freedom((0, cell), 0)
     return estimate_error(value, Variances(patients, variances, freedom), [0] * CELLS)
 
 

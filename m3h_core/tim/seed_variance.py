@@ -1,4 +1,4 @@
-"""The luck of training: by how much a model's score varies from seed to seed."""
+"""By how much a model's score varies from seed to seed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-TaskSet = tuple[int, ...]
+from m3h_core.tim.contrasts import TaskSet
 
 # What is known of a task from all its task sets counts so many degrees of freedom for each of them:
 # a variance of three or six numbers alone would be too small too often.
 _PRIOR_FREEDOM = 3
 
 
-class TrainingLuck:
+class SeedVariance:
     """Variances of a score over seeds, by task set and task: those of the set's own repetitions,
     moderated by the mean over all sets with the task.
     """
