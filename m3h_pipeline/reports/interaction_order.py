@@ -12,7 +12,7 @@ from m3h_pipeline.wording import is_number
 _BY_PAIR = ("matrix", "low", "high", "gain", "q", "evidence", "stopped")
 _BY_TASK = ("single", "n")
 _OF_JOINT = ("single", "joint", "change", "low", "high", "gain", "q", "evidence")
-_OF_LEFT_OUT = ("matrix", "low", "high", "evidence")
+_OF_LEFT_OUT = ("matrix", "low", "high", "gain", "evidence")
 
 
 def arrange_tasks(tim: Mapping[str, Any], departments: Mapping[str, str]) -> dict[str, Any]:

@@ -103,6 +103,7 @@ def _leave_out(rng: np.random.Generator, names: list[str], is_judged: np.ndarray
         "matrix": _to_cells(changes, is_measured),
         "low": _to_cells((changes - spread).round(6), is_measured),
         "high": _to_cells((changes + spread).round(6), is_measured),
+        "gain": _to_cells((1.5 * changes).round(6), is_measured),
         "evidence": evidence.tolist(),
         "spearman": 0.12,
         "same_sign": 0.54,
