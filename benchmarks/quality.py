@@ -47,6 +47,7 @@ from quality_study.tables import TablesData
 # What each ablation changes of the default configuration. Not to share at all is the arm "single".
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no-attention": {"attention": False},
+    "learned-attention": {"normalization": "learned"},
     "paper-identity": {"self_bias": "paper"},
     "paper-normalisation": {"normalization": "paper"},
     "one-member": {"members": 1},
@@ -64,7 +65,7 @@ MIXTURES = {"joint+trees": ("joint", "trees"), "single+trees": ("single", "trees
 _ABLATION = ("joint", *ABLATIONS, "single")
 # Of a folder of tables: the pipeline's three arms first.
 ARMS_OF_TABLES: dict[str, tuple[str, ...]] = {
-    "main": ("joint", "single", "trees", *MIXTURES, "tuned-trees", "no-attention", "linear"),
+    "main": ("joint", "single", "trees", *MIXTURES, "tuned-trees", "no-attention", "learned-attention", "linear"),
     "curve": ("joint", "single", "trees", *MIXTURES),
     "scarce": ("joint", "no-attention", "single", "single-own-rows", "trees", *MIXTURES, "linear"),
     "ablation": _ABLATION,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 if TYPE_CHECKING:
     import torch
 
-Normalization = Literal["stable", "paper"]
+Normalization = Literal["stable", "paper", "learned"]
 SelfBias = Literal["scaled", "paper"]
 Weighting = Literal["equal", "uncertainty"]
 Precision = Literal["float32", "float64", "bfloat16"]
@@ -134,11 +134,13 @@ class FitConfig:
     """
     normalization: Normalization = "stable"
     """What attention's scores are divided by. stable: their largest magnitude. paper: their largest
-    value, which may be negative.
+    value, which may be negative. learned: a temperature that is learned, as each task's bias for
+    itself then is too; nothing caps what a task takes from another.
     """
     self_bias: SelfBias = "scaled"
     """A task's bias for itself in attention. scaled: 1 + the logarithm of the number of tasks, so
-    that a task keeps its weight however many there are. paper: 1.
+    that a task keeps its weight however many there are. paper: 1. Where it is learned, it starts
+    there.
     """
     cluster_start: int = 5
     """The epoch at which clusters start, counted from 0."""

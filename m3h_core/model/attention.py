@@ -1,8 +1,8 @@
 """Cross-task attention: each task looks at itself (self-exploitation) and at the others
 (cross-exploration).
 
-The formulas follow second-hand descriptions of M3H (arXiv 2404.18975); the stable normalisation and
-the scaled self bias are ours. Shapes: B batch, T tasks, S tasks as sources (the same tasks), D
+The formulas follow second-hand descriptions of M3H (arXiv 2404.18975); the stable normalisation,
+the scaled self bias and the learned form are ours. Shapes: B batch, T tasks, S tasks as sources (the same tasks), D
 width of a task's embedding, R linear readers of it. The batch lies last inside, first outside.
 """
 
@@ -65,6 +65,10 @@ class CrossTaskAttention(nn.Module):
     side, with a leading dimension in every parameter, in what is read and in what comes out; their
     parameters are drawn by who makes them.
 
+    With the normalization "learned" A is the softmax over the sources of ``diag(own_bias) + alpha M
+    / (temperature sqrt(D))``, which caps nothing: ``own_bias`` [T] is a parameter that starts at
+    the value of ``self_bias``, and ``log_temperature`` [1, 1] one that starts at 0.
+
     >>> _ = torch.manual_seed(0)
     >>> o_BTD, weights_BTT = CrossTaskAttention(n_tasks=3, width=4)(torch.randn(2, 3, 4))
     >>> o_BTD.shape, bool(torch.allclose(weights_BTT.sum(-1), torch.ones(2, 3)))
@@ -93,6 +97,10 @@ class CrossTaskAttention(nn.Module):
         self.w_key = nn.Parameter(torch.empty(*leading, width, width, dtype=dtype))
         self.w_value = nn.Parameter(torch.empty(*leading, width, width, dtype=dtype))
         self.w_task = nn.Parameter(torch.empty(*leading, n_tasks, width, dtype=dtype))
+        if normalization == "learned":
+            start = torch.full((*leading, n_tasks), own_bias(n_tasks, self_bias), dtype=dtype)
+            self.own_bias = nn.Parameter(start)
+            self.log_temperature = nn.Parameter(torch.zeros(*leading, 1, 1, dtype=dtype))
         if networks is None:
             with torch.no_grad():
                 self.w_task.normal_()
@@ -132,10 +140,17 @@ class CrossTaskAttention(nn.Module):
         """
         tasks, width = self.w_task.shape[-2:]
         tokens_TD = (self.w_task @ self.w_query) @ self.w_key.transpose(-1, -2)
+        is_learned = self.normalization == "learned"
+        if is_learned:
+            # Of the tokens, not of the scores, of which there are T x B times as many numbers.
+            tokens_TD = tokens_TD * (self.alpha / math.sqrt(width) * (-self.log_temperature).exp())
         both = torch.cat([tokens_TD, readers_RD], dim=-2)
         rows = both.shape[-2]
         both = both.unsqueeze(-3).expand(*both.shape[:-2], tasks, rows, width)
         scores_STB, seen_SRB = torch.matmul(both, x_TDB).split([tasks, rows - tasks], dim=-2)
+        if is_learned:
+            own_STB = torch.diag_embed(self.own_bias).unsqueeze(-1)
+            return torch.softmax(scores_STB + own_STB, dim=-3), seen_SRB
         weights_STB = attention_weights(
             scores_STB,
             alpha=self.alpha,

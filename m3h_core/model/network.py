@@ -27,7 +27,7 @@ from m3h_core.model.layout import Layout
 from m3h_core.model.trunk import Trunk, drop_units
 
 # Parts and parameters that belong to one task each.
-_OF_TASKS = ("maps.", "attention.w_task", "heads.")
+_OF_TASKS = ("maps.", "attention.w_task", "attention.own_bias", "heads.")
 
 
 class Activations(NamedTuple):

@@ -9,6 +9,18 @@ from m3h_core import M3H, CrossTaskAttention, FitConfig, TaskSpec
 from m3h_core.model.attention import attention_weights
 
 
+FORMS = ["stable", "paper", "learned"]
+
+
+def _leave_the_start(attention: CrossTaskAttention) -> None:
+    """Move what is learned away from where it starts."""
+    generator = torch.Generator().manual_seed(7)
+    for name in ("own_bias", "log_temperature"):
+        if hasattr(attention, name):
+            value = getattr(attention, name).data
+            value += torch.randn(value.shape, generator=generator, dtype=value.dtype)
+
+
 def _formula(
     attention: CrossTaskAttention, x_TD: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -18,13 +30,19 @@ def _formula(
     value = x_TD @ attention.w_value
     m = query @ key.T
     tasks = len(x_TD)
-    n = m / m.max() if attention.normalization == "paper" else m / (m.abs().max() + 1e-8)
-    own = 1.0 if attention.self_bias == "paper" else 1.0 + math.log(tasks)
-    weights = torch.softmax(own * torch.eye(tasks, dtype=m.dtype) + attention.alpha * n, dim=-1)
+    own = torch.full((tasks,), 1.0, dtype=m.dtype)
+    if attention.self_bias == "scaled":
+        own += math.log(tasks)
+    if attention.normalization == "learned":
+        own = attention.own_bias
+        n = m / (attention.log_temperature.exp() * math.sqrt(x_TD.shape[1]))
+    else:
+        n = m / m.max() if attention.normalization == "paper" else m / (m.abs().max() + 1e-8)
+    weights = torch.softmax(own.diag() + attention.alpha * n, dim=-1)
     return weights @ value, weights
 
 
-@pytest.mark.parametrize("normalization", ["stable", "paper"])
+@pytest.mark.parametrize("normalization", FORMS)
 @pytest.mark.parametrize("self_bias", ["paper", "scaled"])
 @pytest.mark.parametrize("tasks", [1, 2, 7])
 def test_equals_the_formula_in_float64(normalization, self_bias, tasks):
@@ -32,6 +50,7 @@ def test_equals_the_formula_in_float64(normalization, self_bias, tasks):
     attention = CrossTaskAttention(
         tasks, 5, alpha=1.7, normalization=normalization, self_bias=self_bias
     ).double()
+    _leave_the_start(attention)
     x_BTD = torch.randn(9, tasks, 5, dtype=torch.float64)
     o_BTD, weights_BTT = attention(x_BTD)
     for b in range(9):
@@ -40,7 +59,7 @@ def test_equals_the_formula_in_float64(normalization, self_bias, tasks):
         torch.testing.assert_close(weights_BTT[b], weights, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("normalization", ["stable", "paper"])
+@pytest.mark.parametrize("normalization", FORMS)
 @pytest.mark.parametrize("self_bias", ["paper", "scaled"])
 def test_networks_side_by_side_equal_the_formula(normalization, self_bias):
     generator = torch.Generator().manual_seed(0)
@@ -49,6 +68,7 @@ def test_networks_side_by_side_equal_the_formula(normalization, self_bias):
     )
     attention.draw_maps_(generator)
     attention.draw_tokens_(generator)
+    _leave_the_start(attention)
     x_KBTD = torch.randn(3, 9, 4, 5, generator=generator, dtype=torch.float64)
     o_KBTD, weights_KBTT = attention(x_KBTD)
     for k in range(3):
@@ -83,7 +103,7 @@ def test_the_model_attends_with_it(monkeypatch):
         torch.testing.assert_close(state.outputs[:, output], expected, atol=1e-9, rtol=1e-9)
 
 
-@pytest.mark.parametrize("normalization", ["stable", "paper"])
+@pytest.mark.parametrize("normalization", FORMS)
 def test_gradients(normalization):
     torch.manual_seed(0)
     attention = CrossTaskAttention(3, 4, normalization=normalization).double()
@@ -98,8 +118,9 @@ def test_gradients(normalization):
 
 @pytest.mark.parametrize("scale", [0.0, 1e-12, 1e4, -1e4])
 @pytest.mark.parametrize("self_bias", ["paper", "scaled"])
-def test_stable_form_is_finite_for_extreme_inputs(scale, self_bias):
-    attention = CrossTaskAttention(6, 4, self_bias=self_bias)
+@pytest.mark.parametrize("normalization", ["stable", "learned"])
+def test_our_forms_are_finite_for_extreme_inputs(scale, self_bias, normalization):
+    attention = CrossTaskAttention(6, 4, normalization=normalization, self_bias=self_bias)
     x_BTD = (torch.rand(5, 6, 4) * scale).requires_grad_()
     o_BTD, weights_BTT = attention(x_BTD)
     o_BTD.square().mean().backward()
@@ -117,8 +138,28 @@ def test_stable_form_keeps_the_order_where_all_scores_are_negative():
     assert off["stable"][1, 0, 0] > without[1, 0, 0] > off["paper"][1, 0, 0]
 
 
-def test_one_task_attends_to_itself_exactly():
-    attention = CrossTaskAttention(1, 4, normalization="paper")
+def test_the_learned_form_starts_at_the_self_bias_and_caps_nothing():
+    """What "stable" leaves a task to take from another is a few percent; here it is all."""
+    tasks = 44
+    x_BTD = torch.randn(50, tasks, 8, generator=torch.Generator().manual_seed(0))
+    capped = CrossTaskAttention(tasks, 8, self_bias="scaled")
+    learned = CrossTaskAttention(tasks, 8, normalization="learned", self_bias="scaled")
+    learned.load_state_dict(capped.state_dict(), strict=False)
+    assert torch.all(learned.own_bias == 1.0 + math.log(tasks))
+    others = ~torch.eye(tasks, dtype=torch.bool)
+    learned.log_temperature.data.fill_(10.0)
+    even = math.e / (math.e + (tasks - 1) / tasks)
+    torch.testing.assert_close(
+        learned(x_BTD)[1][:, ~others], torch.full((50, tasks), even), atol=1e-3, rtol=0
+    )
+    assert capped(x_BTD)[1][:, others].max() < 0.06
+    learned.log_temperature.data.fill_(-4.0)
+    assert learned(x_BTD)[1][:, others].max() > 0.99
+
+
+@pytest.mark.parametrize("normalization", ["paper", "learned"])
+def test_one_task_attends_to_itself_exactly(normalization):
+    attention = CrossTaskAttention(1, 4, normalization=normalization)
     x_BTD = torch.randn(3, 1, 4)
     o_BTD, weights_BTT = attention(x_BTD)
     assert (weights_BTT == 1).all()

@@ -33,7 +33,10 @@ def test_an_ensemble_of_layers_equals_each_layer():
         torch.testing.assert_close(layers(x_KIB[0].T)[k], alike)
 
 
-@pytest.mark.parametrize("changes", [{}, {"hidden": ()}, {"members": 1}, {"attention": False}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"hidden": ()}, {"members": 1}, {"attention": False}, {"normalization": "learned"}],
+)
 def test_models_side_by_side_are_the_models(changes):
     models = [_model(seed, linear_path=False, **changes) for seed in range(3)]
     wide = Network.side_by_side([model.network for model in models])
@@ -71,3 +74,17 @@ def test_every_parameter_is_shared_or_of_a_task():
     of_tasks = {"maps.weight", "maps.bias", "attention.w_task", "heads.weight", "heads.bias"}
     assert names - network.shared_parameters().keys() - of_tasks == {"heads.centres.4"}
     assert of_tasks <= names - network.shared_parameters().keys()
+    learned = _model(0, normalization="learned").network
+    assert {name for name, _ in learned.named_parameters()} - names == {
+        "attention.own_bias",
+        "attention.log_temperature",
+    }
+    of_all = learned.shared_parameters().keys() - network.shared_parameters().keys()
+    assert of_all == {"attention.log_temperature"}
+
+
+def test_the_learned_form_draws_what_the_others_draw():
+    """So that its arm differs from theirs by its form alone."""
+    parameters = dict(_model(0, normalization="learned").network.named_parameters())
+    for name, value in _model(0).network.named_parameters():
+        assert torch.equal(parameters[name], value)

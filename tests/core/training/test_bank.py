@@ -37,7 +37,12 @@ def test_equals_looped_fits_in_float64(cohort):
     sums.
     """
     config = replace(SMALL, precision="float64", epochs=4, patience=99)
-    configs = [config, replace(config, seed=3), replace(config, hidden=(16,), attention=False)]
+    configs = [
+        config,
+        replace(config, seed=3),
+        replace(config, hidden=(16,), attention=False),
+        replace(config, normalization="learned"),
+    ]
     jobs = [(tasks, c) for tasks in JOBS for c in configs]
     for (tasks, c), model in zip(jobs, fit_many(cohort, jobs), strict=True):
         alone = fit(cohort, tasks, c)

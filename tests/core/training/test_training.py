@@ -109,6 +109,20 @@ def test_asked_to_stop_in_an_epoch_it_goes_on_from_that_batch(cohort, tmp_path, 
     assert len(whole) - len(batches) == batch + 1
 
 
+def test_learned_attention_is_trained_resumed_and_saved(cohort, tmp_path):
+    config = replace(SMALL, normalization="learned", self_bias="paper")
+    asked = iter([False] * 18 + [True])
+    with pytest.raises(Stopped):
+        fit(cohort, TASKS, config, resume=tmp_path, stop=lambda: next(asked))
+    resumed = fit(cohort, TASKS, config, resume=tmp_path)
+    assert_same(resumed, fit(cohort, TASKS, config))
+    attention = resumed.model.network.attention
+    assert not torch.any(attention.log_temperature == 0)
+    assert torch.unique(attention.own_bias).numel() == attention.own_bias.numel()
+    resumed.save(tmp_path / "model")
+    assert_same(FittedModel.load(tmp_path / "model"), resumed)
+
+
 def test_an_epoch_of_a_large_cohort_reads_other_rows_each_time(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(state, "_MOST_ROWS", 50)
     read: list[list[int]] = []
