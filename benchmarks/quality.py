@@ -65,7 +65,16 @@ MIXTURES = {"joint+trees": ("joint", "trees"), "single+trees": ("single", "trees
 _ABLATION = ("joint", *ABLATIONS, "single")
 # Of a folder of tables: the pipeline's three arms first.
 ARMS_OF_TABLES: dict[str, tuple[str, ...]] = {
-    "main": ("joint", "single", "trees", *MIXTURES, "tuned-trees", "no-attention", "learned-attention", "linear"),
+    "main": (
+        "joint",
+        "single",
+        "trees",
+        *MIXTURES,
+        "tuned-trees",
+        "no-attention",
+        "learned-attention",
+        "linear",
+    ),
     "curve": ("joint", "single", "trees", *MIXTURES),
     "scarce": ("joint", "no-attention", "single", "single-own-rows", "trees", *MIXTURES, "linear"),
     "ablation": _ABLATION,

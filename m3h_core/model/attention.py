@@ -2,8 +2,9 @@
 (cross-exploration).
 
 The formulas follow second-hand descriptions of M3H (arXiv 2404.18975); the stable normalisation,
-the scaled self bias and the learned form are ours. Shapes: B batch, T tasks, S tasks as sources (the same tasks), D
-width of a task's embedding, R linear readers of it. The batch lies last inside, first outside.
+the scaled self bias and the learned form are ours. Shapes: B batch, T tasks, S tasks as sources
+(the same tasks), D width of a task's embedding, R linear readers of it. The batch lies last inside,
+first outside.
 """
 
 from __future__ import annotations

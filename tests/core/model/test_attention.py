@@ -8,7 +8,6 @@ import torch
 from m3h_core import M3H, CrossTaskAttention, FitConfig, TaskSpec
 from m3h_core.model.attention import attention_weights
 
-
 FORMS = ["stable", "paper", "learned"]
 
 
