@@ -126,7 +126,7 @@ def arm_of(name: str, changes: Mapping[str, Any], n_folds: int = 0) -> Arm:
         "linear": lambda: ways.linear(name),
         "trees": lambda: ways.trees(name),
         "lightgbm": lambda: ways.lightgbm(name),
-        "tuned-trees": lambda: ways.tuned_trees(name),
+        "tuned-trees": lambda: ways.tuned_trees(name, n_folds),
         "xgboost": lambda: ways.xgboost(name),
         "lightgbm-4": lambda: ways.lightgbm(name, averaged=4),
         "xgboost-4": lambda: ways.xgboost(name, averaged=4),
@@ -201,7 +201,8 @@ def compute(options: argparse.Namespace, data: Data) -> dict[str, Results]:
             if name in options.arms:
                 of_part.mix(name, *parts)
         # As in the pipeline, which gives the trees that it compares with the same lines.
-        of_part.mix("trees", "trees", "trees")
+        for name in ("trees", "tuned-trees"):
+            of_part.mix(name, name, name)
     print(f"{store.misses} fitted, {store.hits} from the cache", file=sys.stderr)
     return results
 

@@ -92,24 +92,41 @@ def cross_fitted(arm: Arm, n_folds: int) -> Arm:
         return arm
 
     def fitted(cohort: Cohort, tasks: Sequence[TaskSpec], seed: int) -> Predictions:
-        is_learned = np.isin(cohort.split, (TRAIN, VALID))
-        fold = np.where(is_learned, assign_folds(cohort.subjects, n_folds), -1)
-        parts = []
-        for at in range(n_folds):
-            split = np.where(fold == at, CALIBRATION, cohort.split)
-            parts.append(arm.fit(replace(cohort, split=split), tasks, seed_of_fold(seed, at)))
-        predictions = {}
-        for name in parts[0]:
-            if len({part[name].shape for part in parts}) > 1:
-                continue  # clusters, of which each model found as many as it liked
-            values = np.mean([part[name] for part in parts], axis=0)
-            for at, part in enumerate(parts):
-                values[fold == at] = part[name][fold == at]
-            predictions[name] = values
-        return predictions
+        fold = find_folds(cohort, n_folds)
+        parts = [
+            arm.fit(without_fold(cohort, fold, at), tasks, seed_of_fold(seed, at))
+            for at in range(n_folds)
+        ]
+        return average_folds(fold, parts)
 
     settings = {**arm.settings, "folds": n_folds, "seeds": "by fold"}
     return replace(arm, settings=settings, fit=fitted)
+
+
+def find_folds(cohort: Cohort, n_folds: int) -> np.ndarray:
+    """The fold of each training and validation row [N], -1 of the others."""
+    is_learned = np.isin(cohort.split, (TRAIN, VALID))
+    return np.where(is_learned, assign_folds(cohort.subjects, n_folds), -1)
+
+
+def without_fold(cohort: Cohort, fold: np.ndarray, at: int) -> Cohort:
+    """The cohort in which the rows of fold ``at`` serve nothing."""
+    return replace(cohort, split=np.where(fold == at, CALIBRATION, cohort.split))
+
+
+def average_folds(fold: np.ndarray, parts: Sequence[Predictions]) -> Predictions:
+    """The mean of the predictions of each fold's model; a fold's own rows get that of the model
+    without them.
+    """
+    predictions = {}
+    for name in parts[0]:
+        if len({part[name].shape for part in parts}) > 1:
+            continue  # clusters, of which each model found as many as it liked
+        values = np.mean([part[name] for part in parts], axis=0)
+        for at, part in enumerate(parts):
+            values[fold == at] = part[name][fold == at]
+        predictions[name] = values
+    return predictions
 
 
 def single_own_rows(name: str, changes: Mapping[str, Any]) -> Arm:
@@ -178,13 +195,37 @@ def lightgbm(name: str = "lightgbm", averaged: int = 1) -> Arm:
     return _trees(name, _fit_lightgbm, averaged, "lightgbm")
 
 
-def tuned_trees(name: str = "tuned-trees") -> Arm:
-    """The same on the inputs of the networks and of the pipeline's trees."""
+def tuned_trees(name: str = "tuned-trees", n_folds: int = 0) -> Arm:
+    """The same on the inputs of the networks and of the pipeline's trees.
+
+    Cross-fitted as these are, with ``n_folds``: settings are chosen in the first fold, for all.
+    """
     raw = lightgbm(name)
-    settings = {**raw.settings, "kind": "lightgbm, embedded"}
-    return replace(
-        raw, settings=settings, fit=by_task_best(_fit_lightgbm, SEARCH, stack), raw=False
-    )
+    fitted = by_task_best(_fit_lightgbm, SEARCH, stack)
+    if n_folds > 1:
+        fitted = _tune_in_first_fold(n_folds)
+    settings = {**raw.settings, "kind": "lightgbm, embedded", "folds": n_folds}
+    return replace(raw, settings=settings, fit=fitted, raw=False)
+
+
+def _tune_in_first_fold(
+    n_folds: int,
+) -> Callable[[Cohort, Sequence[TaskSpec], int], Predictions]:
+    def fitted(cohort: Cohort, tasks: Sequence[TaskSpec], seed: int) -> Predictions:
+        x = stack(cohort)
+        fold = find_folds(cohort, n_folds)
+        predictions = {}
+        for task in tasks:
+            first = without_fold(cohort, fold, 0)
+            choice, of_first = choose_best(_fit_lightgbm, SEARCH, first, task, x, seed)
+            parts = [{task.name: of_first}]
+            for at in range(1, n_folds):
+                rows = TaskRows.of(without_fold(cohort, fold, at), task, x)
+                parts.append({task.name: _fit_lightgbm(rows, choice, seed_of_fold(seed, at))})
+            predictions |= average_folds(fold, parts)
+        return predictions
+
+    return fitted
 
 
 def stack(cohort: Cohort) -> np.ndarray:
@@ -328,15 +369,31 @@ def by_task_best(
         if len(np.unique(rows.y_train)) < 2:
             shape = (len(cohort), task.n_outputs) if task.problem == "multiclass" else len(cohort)
             return np.full(shape, rows.y_train.mean() if len(rows.y_train) else 0.0)
-        tried = [one(rows, choice, seed) for choice in choices]
-        worth = [primary_metric(cohort, task, prediction, VALID) for prediction in tried]
-        at = int(np.argmax(np.nan_to_num(worth, nan=-np.inf)))
+        choice, prediction = choose_best(one, choices, cohort, task, x, seed)
         # Seeds of their own, far from those of the splits.
-        more = [one(rows, choices[at], 1000 * (i + 1) + seed) for i in range(averaged - 1)]
-        return np.mean([tried[at], *more], axis=0)
+        more = [one(rows, choice, 1000 * (i + 1) + seed) for i in range(averaged - 1)]
+        return np.mean([prediction, *more], axis=0)
 
     def fitted(cohort: Cohort, tasks: Sequence[TaskSpec], seed: int) -> Predictions:
         x = inputs(cohort)
         return {task.name: best(cohort, task, x, seed) for task in tasks}
 
     return fitted
+
+
+def choose_best(
+    one: Callable[[TaskRows, Any, int], np.ndarray],
+    choices: Sequence[Any],
+    cohort: Cohort,
+    task: TaskSpec,
+    x: np.ndarray,
+    seed: int,
+) -> tuple[Any, np.ndarray]:
+    """The choice with the best primary metric on the validation split, and its predictions of all
+    rows.
+    """
+    rows = TaskRows.of(cohort, task, x)
+    tried = [one(rows, choice, seed) for choice in choices]
+    worth = [primary_metric(cohort, task, prediction, VALID) for prediction in tried]
+    at = int(np.argmax(np.nan_to_num(worth, nan=-np.inf)))
+    return choices[at], tried[at]
