@@ -1,6 +1,6 @@
 """Task interaction: speed of the exact matrix, what its tests find, and whether it repeats.
 
-    python benchmarks/tim.py [--part speed|power|patients] [--tables FOLDER] [--quick]
+    python benchmarks/tim.py [--part speed|power|patients|attention] [--tables FOLDER] [--quick]
 
 CPU time on one thread. *Speed*: all single-task and pair models of T tasks through `fit_many`,
 against a loop of `fit` over the same models; a loop over more models than LOOPED is timed on so
@@ -9,6 +9,7 @@ networks need, over those of a large matrix product in the same time. *Power*: p
 again and again, of 200, 1,000 and 4,000 stays; the truth of a cell is its mean over others. A false
 effect is one whose truth has the other sign or is smaller than NOTHING. *Patients*: of a folder of
 the tables format; what is found in one half of the patients is looked for in the other.
+*Attention*, of the same folder: whether what a task reads is what it gains in pairs.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from scipy import stats
+from tim_attention import compare_attention
 from tim_patients import measure_patients
 from tim_power import measure_power
 from training import ratio, seconds
@@ -194,8 +196,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--part", choices=["speed", "power", "patients"], help="one part only")
-    parser.add_argument("--tables", type=Path, help="a folder of the tables format, for patients")
+    parts = ["speed", "power", "patients", "attention"]
+    parser.add_argument("--part", choices=parts, help="one part only")
+    parser.add_argument(
+        "--tables", type=Path, help="a folder of the tables format, for patients and attention"
+    )
     parser.add_argument(
         "--cache", type=Path, default=Path(".m3h/quality"), help="what is computed from them"
     )
@@ -216,6 +221,8 @@ def main() -> None:
         measure_power(*(((200,), 1, 1) if quick else ((200, 1000, 4000), 40, 40)))
     if options.part in (None, "patients") and options.tables:
         measure_patients(options.tables, options.cache)
+    if options.part in (None, "attention") and options.tables:
+        compare_attention(options.tables, options.cache)
 
 
 if __name__ == "__main__":

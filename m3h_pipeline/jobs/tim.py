@@ -20,7 +20,7 @@ import polars as pl
 import torch
 
 from m3h_core import Cohort, FittedModel, TaskSpec, with_folds
-from m3h_core.data.cohort import TRAIN
+from m3h_core.data.cohort import TEST, TRAIN
 from m3h_core.data.folds import draw_subjects
 from m3h_core.tim import (
     N_COMPONENTS,
@@ -33,7 +33,7 @@ from m3h_core.tim import (
     task_groups,
 )
 from m3h_pipeline.errors import InputError
-from m3h_pipeline.evaluation.scores import explain_no_claim
+from m3h_pipeline.evaluation.scores import explain_no_claim, hide_small_count
 from m3h_pipeline.features.assemble import is_split_by_hash
 from m3h_pipeline.jobs import progress
 from m3h_pipeline.jobs.job import FACTS, Log, run_job
@@ -109,6 +109,32 @@ def build_report(
     return record
 
 
+def average_attention(joint: Path, cohort: Cohort) -> dict[str, Any] | None:
+    """What each task reads from each in the joint model of the training step, ``weights`` [T, T]:
+    its share of attention, averaged over the patients that a fold's model did not see. None where
+    tasks don't attend to each other or too few patients are judged.
+
+    Of a task with too few labels to be judged nothing is said here either.
+    """
+    total = 0.0
+    judged: list[str] = []
+    for fold in range(cohort.n_folds):
+        model = FittedModel.load(joint / "model" / str(fold))
+        if not model.config.attention:
+            return None
+        of_fold = cohort.for_fold(fold)
+        rows = of_fold.rows(TEST)
+        total = total + model.attention(of_fold, rows) * len(rows)
+        judged += of_fold.subjects[rows].tolist()
+    if hide_small_count(len(set(judged))) is None:
+        return None
+    weights = np.round(total / len(judged), 6).tolist()
+    for i, task in enumerate(model.tasks):
+        if explain_no_claim(cohort, task):
+            weights[i] = [None] * len(model.tasks)
+    return {"tasks": [task.name for task in model.tasks], "weights": weights}
+
+
 def _hide_task(record: dict[str, Any], i: int) -> None:
     """Take out all that is said of how well a task was predicted."""
     size = len(record["tasks"])
@@ -164,6 +190,7 @@ def main() -> None:
             torch.set_num_threads(1)
         evaluator, model_evaluator = build_evaluators(config, cohort, tasks, log)
         record = build_report(evaluator, model_evaluator, settings, log)
+        record["attention"] = average_attention(Path(config["joint"]), cohort)
         write_json(to / "tim.json", record)
         cell_table(record).write_parquet(to / "tim.parquet")
         shutil.rmtree(to / _CHUNKS, ignore_errors=True)

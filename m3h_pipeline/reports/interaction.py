@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ from m3h_pipeline.wording import format_name, is_number
 
 _PHONE = 358 - 152  # Pixels beside the labels.
 _MOST_GUESSES = 3
+_MOST_SOURCES = 3
 # More sentences than these are not read; each task's own are a choice away.
 _MOST_SENTENCES = 6
 # What the page shows as tim.json holds it.
@@ -71,6 +73,7 @@ def build_section(tim: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) ->
         "helped": sorted(of_tasks, key=_rank_by_largest_effect),
         "grouping": describe_grouping(tim["groups"]) if tim["groups"] else [],
         "leave_one_out": _describe_left_out(tim["leave_one_out"], tim["tasks"], metrics),
+        "attention": _describe_attention(tim["attention"]),
     }
 
 
@@ -211,3 +214,21 @@ def _describe_left_out(
         "tasks": left_out["tasks"],
         "losses": [(other, cells) for other, cells in losses if cells],
     }
+
+
+def _describe_attention(attention: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """For each task of the joint model the share of attention that is its own, and the others that
+    it reads most; who reads most from others first, and last of whom nothing is said.
+    """
+    if not attention:
+        return []
+    names = attention["tasks"]
+    rows: list[dict[str, Any]] = []
+    for task, weights in zip(names, attention["weights"], strict=True):
+        own = weights[names.index(task)]
+        sources = []
+        if is_number(own):
+            by_weight = sorted(zip(weights, names, strict=True), reverse=True)
+            sources = [(other, weight) for weight, other in by_weight if other != task]
+        rows.append({"task": task, "own": own, "sources": sources[:_MOST_SOURCES]})
+    return sorted(rows, key=lambda row: row["own"] if is_number(row["own"]) else math.inf)

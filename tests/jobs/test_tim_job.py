@@ -18,7 +18,15 @@ import pytest
 from mlflow import MlflowClient
 from report_example import example
 
-from m3h_core import Cohort, FitConfig, TaskInteraction, TaskSpec, cross_fit, with_folds
+from m3h_core import (
+    Cohort,
+    FitConfig,
+    FittedModel,
+    TaskInteraction,
+    TaskSpec,
+    cross_fit,
+    with_folds,
+)
 from m3h_core.tim import TaskSetEvaluator
 from m3h_core.training.cross_fit import cross_fit_many
 from m3h_pipeline import config as configuration
@@ -29,7 +37,7 @@ from m3h_pipeline.defs.reports import _chart_interaction
 from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.jobs.settings import fit_config
-from m3h_pipeline.jobs.tim import build_report, select_samples
+from m3h_pipeline.jobs.tim import average_attention, build_report, select_samples
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.sources.splits import split_of
 from m3h_pipeline.state.steps import produce
@@ -49,8 +57,8 @@ def trained(tmp_path_factory) -> Path:
     return train_models(tmp_path_factory.mktemp("tim"), n_folds=0)
 
 
-def train_models(folder: Path, n_folds: int) -> Path:
-    """A cohort of 400 with the models of the training step."""
+def train_models(folder: Path, n_folds: int, **model: object) -> Path:
+    """A cohort of 400 with the models of the training step; ``model``: settings of theirs."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 12)).astype(np.float32)
     labels = {
@@ -70,7 +78,7 @@ def train_models(folder: Path, n_folds: int) -> Path:
     )
     cohort = with_folds(cohort, n_folds)
     cohort.save(folder / "cohort")
-    config = fit_config(SETTINGS)
+    config = replace(fit_config(SETTINGS), **model)
     cross_fit(cohort, TASKS, config).save(folder / "joint" / "model")
     by_task = cross_fit_many(cohort, [([task], config) for task in TASKS])
     for task, models in zip(TASKS, by_task, strict=True):
@@ -115,6 +123,7 @@ def test_every_cell_is_there_and_small_groups_are_hidden(trained, tmp_path):
     assert record["joint_learning"]["gain"][0] is not None
     assert record["groups"] is None  # no effect survives
     assert record["leave_one_out"] is None
+    assert (record["attention"] is not None) == fit_config(SETTINGS).attention
     table = pl.read_parquet(tmp_path / "tim.parquet")
     assert len(table) == 4 * 3
     cell = table.filter((pl.col("task") == "sepsis") & (pl.col("other") == "shock")).row(
@@ -124,6 +133,33 @@ def test_every_cell_is_there_and_small_groups_are_hidden(trained, tmp_path):
     assert cell["evidence"] == record["evidence"][0][1]
     assert table.filter(pl.col("task") == "rare")["value"].null_count() == 3
     assert not (tmp_path / ".chunks").exists()
+
+
+def test_what_the_joint_model_reads_is_averaged_over_who_is_judged(tmp_path):
+    """In each fold by its own model; nothing is said of a task with too few labels."""
+    folder = train_models(tmp_path, n_folds=2, attention=True, normalization="learned")
+    cohort = Cohort.load(folder / "cohort")
+    attention = average_attention(folder / "joint", cohort)
+    assert attention["tasks"] == [task.name for task in TASKS]
+    total = np.zeros((4, 4))
+    for fold in range(2):
+        model = FittedModel.load(folder / "joint" / "model" / str(fold))
+        rows = np.flatnonzero(cohort.fold == fold)
+        total += sum(model.attention(cohort, np.array([row])) for row in rows)
+    np.testing.assert_allclose(attention["weights"][:3], total[:3] / len(cohort), atol=1e-5)
+    np.testing.assert_allclose(np.sum(attention["weights"][:3], axis=1), 1, atol=1e-5)
+
+
+def test_nothing_is_said_of_what_few_patients_read_or_without_attention(tmp_path):
+    folder = train_models(tmp_path / "on", n_folds=0, attention=True)
+    cohort = Cohort.load(folder / "cohort")
+    attention = average_attention(folder / "joint", cohort)
+    assert attention["weights"][3] == [None] * 4
+    judged = np.flatnonzero(cohort.split == 3)
+    few = np.concatenate([np.flatnonzero(cohort.split != 3), judged[:9]])
+    assert average_attention(folder / "joint", cohort.take(few)) is None
+    without = train_models(tmp_path / "off", n_folds=0, attention=False)
+    assert average_attention(without / "joint", cohort) is None
 
 
 def test_the_models_of_the_training_step_are_used_as_they_are(trained, tmp_path):

@@ -99,6 +99,39 @@ def test_what_all_tasks_do_for_each_comes_first(page: str) -> None:
     assert section.index("In the network of all 8") < section.index("Which task helps which")
 
 
+def test_what_each_task_reads_is_a_folded_table(page: str) -> None:
+    attention = example()["tim"]["attention"]
+    names = [wording.format_name(task) for task in attention["tasks"]]
+    label = "What each task reads from the others"
+    shown = {cells[0]: cells[1:] for cells in table(page, label)[1:]}
+    assert sorted(shown) == sorted(names)
+    owns = []
+    for i, weights in enumerate(attention["weights"]):
+        if weights[i] is None:
+            assert shown[names[i]] == [wording.NO_VALUE, "too few labels"]
+            continue
+        others = sorted((j for j in range(len(names)) if j != i), key=lambda j: -weights[j])
+        shares = [f"{names[j]} {100 * weights[j]:.1f}%" for j in others[:3]]
+        own, sources = shown[names[i]]
+        assert own == f"{100 * weights[i]:.1f}%"
+        assert sources == ", ".join(shares)
+        owns.append(weights[i])
+    assert 0 < len(owns) < len(names)
+    in_order = [float(own.rstrip("%")) for own, _ in shown.values() if own != wording.NO_VALUE]
+    assert in_order == sorted(in_order)
+    last = [own for own, _ in shown.values()][len(owns) :]
+    assert last == [wording.NO_VALUE] * (len(names) - len(owns))
+    before = section_of(page).partition(f'aria-label="{label}"')[0]
+    folded = before.rpartition("<details")[2]
+    assert "not what a task gains from another" in folded
+
+
+def test_without_attention_there_is_no_such_table(tmp_path: Path) -> None:
+    data = example()
+    data["tim"]["attention"] = None
+    assert "(attention)" not in section_of(written(data, tmp_path))
+
+
 def test_each_task_says_what_helps_it_and_what_is_only_a_guess(page: str) -> None:
     tim = example()["tim"]
     names = [wording.format_name(task) for task in tim["tasks"]]

@@ -16,6 +16,7 @@ def build_tim(
     claimed = [task for task in tasks if task["claimed"]]
     chosen = claimed[:count] if count <= len(claimed) else tasks[:count]
     is_judged = np.array([task["claimed"] for task in chosen])
+    is_claimed = [task["claimed"] for task in tasks]
     gain = rng.normal(0.004, 0.012, (count, count))
     spread = rng.uniform(0.006, 0.03, (count, count))
     matrix = 0.6 * gain + rng.normal(0, 0.002, (count, count))
@@ -69,6 +70,7 @@ def build_tim(
         "n": [task["n"] if task["claimed"] else None for task in chosen],
         "groups": _build_groups([task["task"] for task in chosen]),
         "leave_one_out": _leave_out(rng, [task["task"] for task in chosen], is_judged),
+        "attention": _build_attention([task["task"] for task in tasks], is_claimed),
     }
 
 
@@ -87,6 +89,15 @@ def _build_groups(names: list[str]) -> dict[str, Any]:
         "gain": {"value": 0.005, "low": 0.001, "high": 0.009},
         "gain_over_joint": {"value": -0.001, "low": -0.004, "high": 0.002},
     }
+
+
+def _build_attention(names: list[str], is_claimed: list[bool]) -> dict[str, Any]:
+    """Of all tasks of the joint model; draws of its own, so that the rest stays as it is."""
+    scores = np.random.default_rng(1).normal(size=(len(names), len(names)))
+    scores += np.eye(len(names)) * (1 + np.log(len(names)))
+    weights = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    is_shown = np.repeat(np.array(is_claimed)[:, None], len(names), axis=1)
+    return {"tasks": names, "weights": _to_cells(weights.round(6), is_shown)}
 
 
 def _leave_out(rng: np.random.Generator, names: list[str], is_judged: np.ndarray) -> dict[str, Any]:
