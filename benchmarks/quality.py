@@ -47,7 +47,7 @@ from quality_study.tables import TablesData
 # What each ablation changes of the default configuration. Not to share at all is the arm "single".
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no-attention": {"attention": False},
-    "learned-attention": {"normalization": "learned"},
+    "stable-attention": {"normalization": "stable"},
     "paper-identity": {"self_bias": "paper"},
     "paper-normalisation": {"normalization": "paper"},
     "one-member": {"members": 1},
@@ -72,7 +72,7 @@ ARMS_OF_TABLES: dict[str, tuple[str, ...]] = {
         *MIXTURES,
         "tuned-trees",
         "no-attention",
-        "learned-attention",
+        "stable-attention",
         "linear",
     ),
     "curve": ("joint", "single", "trees", *MIXTURES),

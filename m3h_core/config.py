@@ -132,10 +132,10 @@ class FitConfig:
     """The weight, 0 or more, of what tasks see in each other beside what each sees in itself; at 0
     attention is the same for every patient.
     """
-    normalization: Normalization = "stable"
-    """What attention's scores are divided by. stable: their largest magnitude. paper: their largest
-    value, which may be negative. learned: a temperature that is learned, as each task's bias for
-    itself then is too; nothing caps what a task takes from another.
+    normalization: Normalization = "learned"
+    """What attention's scores are divided by. learned: a temperature that is learned, as each
+    task's bias for itself then is too; nothing caps what a task takes from another. stable: their
+    largest magnitude. paper: their largest value, which may be negative.
     """
     self_bias: SelfBias = "scaled"
     """A task's bias for itself in attention. scaled: 1 + the logarithm of the number of tasks, so

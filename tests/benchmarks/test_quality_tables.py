@@ -163,11 +163,11 @@ def test_all_settings_come_out_and_the_second_run_fits_nothing(
     monkeypatch.setattr(quality, "RESAMPLES", 50)
     monkeypatch.setattr(quality, "CURVE", (100,))
     monkeypatch.setattr(quality, "SCARCE_LABELS", (60, 20))
-    kept = {name: quality.ABLATIONS[name] for name in ("no-attention", "learned-attention")}
+    kept = {name: quality.ABLATIONS[name] for name in ("no-attention", "stable-attention")}
     monkeypatch.setattr(quality, "ABLATIONS", kept)
     options = ["--tables", folder, "--cache", cache, "--json", tmp_path / "all.json"]
     options += ["--splits", 2, "--epochs", 2, "--tasks", "death,lactate_next,place,copied"]
-    options += ["--arms", "joint,single,no-attention,learned-attention,trees,joint+trees,linear"]
+    options += ["--arms", "joint,single,no-attention,stable-attention,trees,joint+trees,linear"]
     arguments = [str(part) for part in options]
     quality.main(arguments)
     first = capsys.readouterr()
@@ -190,16 +190,16 @@ def test_all_settings_come_out_and_the_second_run_fits_nothing(
         "joint",
         "single",
         "no-attention",
-        "learned-attention",
+        "stable-attention",
         "trees",
         "linear",
     }
     assert record["main"]["tasks"]["linear"]["lactate_next"][0] > 0.5
     assert set(record["scarce"]["tasks"]["trees"]) == {"death", "lactate_next"}
     assert record["main"]["cpu seconds"]["joint"] > 0
-    assert record["main"]["cpu seconds"]["learned-attention"] > 0
-    settings = quality.arm_of("learned-attention", {}).settings
-    assert (settings["attention"], settings["normalization"]) == (True, "learned")
+    assert record["main"]["cpu seconds"]["stable-attention"] > 0
+    settings = quality.arm_of("stable-attention", {}).settings
+    assert (settings["attention"], settings["normalization"]) == (True, "stable")
 
     scores = read_scores(tmp_path / "all.json")
     # A run that was killed: some files are not there yet.

@@ -33,7 +33,8 @@ def _to_format_2(state: dict[str, torch.Tensor], tasks: int) -> dict[str, torch.
 
 def test_a_model_of_format_2_is_the_same_model(tmp_path):
     cohort = make_cohort()
-    model = fit(cohort, TASKS, SMALL)
+    # The form of attention that such models have.
+    model = fit(cohort, TASKS, replace(SMALL, normalization="stable"))
     model.save(tmp_path)
     file = tmp_path / "model.safetensors"
     state, _ = read_tensors(file)

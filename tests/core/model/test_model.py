@@ -61,7 +61,7 @@ def _plain(model: M3H, x_BF: torch.Tensor, member: int) -> tuple[torch.Tensor, t
             "members": 1,
         },
         {"members": 3},
-        {"normalization": "learned"},
+        {"normalization": "stable"},
         {"attention": False},
         {"hidden": (9,), "alpha": 0.3},
     ],

@@ -35,7 +35,7 @@ def test_an_ensemble_of_layers_equals_each_layer():
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"hidden": ()}, {"members": 1}, {"attention": False}, {"normalization": "learned"}],
+    [{}, {"hidden": ()}, {"members": 1}, {"attention": False}, {"normalization": "stable"}],
 )
 def test_models_side_by_side_are_the_models(changes):
     models = [_model(seed, linear_path=False, **changes) for seed in range(3)]
@@ -71,20 +71,21 @@ def test_starting_weights_are_no_draw_of_pytorch_and_alike_in_every_precision():
 def test_every_parameter_is_shared_or_of_a_task():
     network = _model(0).network
     names = {name for name, _ in network.named_parameters()}
-    of_tasks = {"maps.weight", "maps.bias", "attention.w_task", "heads.weight", "heads.bias"}
+    of_tasks = {"maps.weight", "maps.bias", "heads.weight", "heads.bias"}
+    of_tasks |= {"attention.w_task", "attention.own_bias"}
     assert names - network.shared_parameters().keys() - of_tasks == {"heads.centres.4"}
     assert of_tasks <= names - network.shared_parameters().keys()
-    learned = _model(0, normalization="learned").network
-    assert {name for name, _ in learned.named_parameters()} - names == {
+    stable = _model(0, normalization="stable").network
+    assert names - {name for name, _ in stable.named_parameters()} == {
         "attention.own_bias",
         "attention.log_temperature",
     }
-    of_all = learned.shared_parameters().keys() - network.shared_parameters().keys()
+    of_all = network.shared_parameters().keys() - stable.shared_parameters().keys()
     assert of_all == {"attention.log_temperature"}
 
 
 def test_the_learned_form_draws_what_the_others_draw():
     """So that its arm differs from theirs by its form alone."""
-    parameters = dict(_model(0, normalization="learned").network.named_parameters())
-    for name, value in _model(0).network.named_parameters():
+    parameters = dict(_model(0).network.named_parameters())
+    for name, value in _model(0, normalization="stable").network.named_parameters():
         assert torch.equal(parameters[name], value)

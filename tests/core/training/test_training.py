@@ -110,7 +110,7 @@ def test_asked_to_stop_in_an_epoch_it_goes_on_from_that_batch(cohort, tmp_path, 
 
 
 def test_learned_attention_is_trained_resumed_and_saved(cohort, tmp_path):
-    config = replace(SMALL, normalization="learned", self_bias="paper")
+    config = replace(SMALL, self_bias="paper")
     asked = iter([False] * 18 + [True])
     with pytest.raises(Stopped):
         fit(cohort, TASKS, config, resume=tmp_path, stop=lambda: next(asked))
