@@ -22,7 +22,7 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from quality_study.markdown import NOTES, show
 from quality_study.results import Results, summarize
 from quality_study.statistics import draws_of
 from quality_study.summary import SummaryData
-from quality_study.tables import TablesData
+from quality_study.tables import STEPS, TablesData
 
 # What each ablation changes of the default configuration. Not to share at all is the arm "single".
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -59,8 +59,29 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 # Hard parameter sharing as in the multitask literature: a common trunk, then a head a task.
 SHARED_BOTTOM = {"attention": False, "linear_path": False, "borrowing": False}
 
+# What a recurrent trunk needs: no linear path, since no column of a step by itself says much, and
+# a decay for weights that are used at every step.
+RECURRENT: dict[str, Any] = {
+    "steps": STEPS,
+    "hidden": (384,),
+    "members": 1,
+    "dropout": 0.5,
+    "weight_decay": 0.05,
+    "batch_size": 64,
+    "modality_dropout": 0.0,
+    "linear_path": False,
+    "borrowing": False,
+    "attention": False,
+}
+# Networks of which the mean counts as one.
+MEANS = {"joint+recurrent": ("joint", "recurrent")}
 # Ensembles of a network and trees, weighted as the pipeline does; the first is what it ships.
-MIXTURES = {"joint+trees": ("joint", "trees"), "single+trees": ("single", "trees")}
+MIXTURES = {
+    "joint+trees": ("joint", "trees"),
+    "single+trees": ("single", "trees"),
+    "recurrent+trees": ("recurrent", "trees"),
+    "joint+recurrent+trees": ("joint+recurrent", "trees"),
+}
 
 _ABLATION = ("joint", *ABLATIONS, "single")
 # Of a folder of tables: the pipeline's three arms first.
@@ -68,6 +89,8 @@ ARMS_OF_TABLES: dict[str, tuple[str, ...]] = {
     "main": (
         "joint",
         "single",
+        "recurrent",
+        "recurrent-single",
         "trees",
         *MIXTURES,
         "tuned-trees",
@@ -75,8 +98,17 @@ ARMS_OF_TABLES: dict[str, tuple[str, ...]] = {
         "stable-attention",
         "linear",
     ),
-    "curve": ("joint", "single", "trees", *MIXTURES),
-    "scarce": ("joint", "no-attention", "single", "single-own-rows", "trees", *MIXTURES, "linear"),
+    "curve": ("joint", "single", "recurrent", "trees", *MIXTURES),
+    "scarce": (
+        "joint",
+        "no-attention",
+        "single",
+        "single-own-rows",
+        "recurrent",
+        "trees",
+        *MIXTURES,
+        "linear",
+    ),
     "ablation": _ABLATION,
 }
 ARMS_OF_SUMMARY: dict[str, tuple[str, ...]] = {
@@ -121,6 +153,10 @@ def arm_of(name: str, changes: Mapping[str, Any], n_folds: int = 0) -> Arm:
     """
     others: dict[str, Callable[[], Arm]] = {
         "single": lambda: ways.single(name, changes),
+        "recurrent": lambda: replace(ways.joint(name, {**changes, **RECURRENT}), series=True),
+        "recurrent-single": lambda: replace(
+            ways.single(name, {**changes, **RECURRENT}), series=True
+        ),
         "single-own-rows": lambda: ways.single_own_rows(name, changes),
         "shared-bottom": lambda: ways.joint(name, {**changes, **SHARED_BOTTOM}),
         "linear": lambda: ways.linear(name),
@@ -142,7 +178,12 @@ def arm_of(name: str, changes: Mapping[str, Any], n_folds: int = 0) -> Arm:
 def fitted_arms(setting: str, options: argparse.Namespace) -> list[str]:
     """The arms of a setting that are to be fitted, those of wanted mixtures among them."""
     wanted = [name for name in options.arms_of[setting] if name in options.arms]
-    parts = {part for name in wanted for part in MIXTURES.get(name, ())}
+    parts = {
+        part
+        for name in wanted
+        for mixed in MIXTURES.get(name, ())
+        for part in MEANS.get(mixed, (mixed,))
+    }
     return [
         name
         for name in options.arms_of[setting]
@@ -155,11 +196,10 @@ def cells(setting: str, arms: Sequence[Arm], data: Data, seed: int) -> Iterator[
     raw = data.cohort(seed)
     learned = [*data.tasks, *data.helpers]
     if setting == "scarce":
-        network = data.embedded(raw)
         for group in data.scarce_groups:
             kept = [task for task in data.tasks if task.name in group]
             for arm in arms:
-                cohort = raw if arm.raw else network
+                cohort = inputs_of(arm, data, raw)
                 for name in group:
                     cohort = scarce(cohort, name, data.near_twins(name), *SCARCE_LABELS, seed)
                 yield Cell("scarce", arm, seed, cohort, kept if arm.alone else learned, kept)
@@ -170,10 +210,17 @@ def cells(setting: str, arms: Sequence[Arm], data: Data, seed: int) -> Iterator[
         parts = {f"curve {n}": fewer_rows(raw, n, seed) for n in CURVE if n < n_train}
         parts["curve, all rows"] = raw
     for part, cohort in parts.items():
-        network = data.embedded(cohort)
         for arm in arms:
             tasks = data.tasks if arm.alone else learned
-            yield Cell(part, arm, seed, cohort if arm.raw else network, tasks, data.tasks)
+            yield Cell(part, arm, seed, inputs_of(arm, data, cohort), tasks, data.tasks)
+
+
+def inputs_of(arm: Arm, data: Data, cohort: Cohort) -> Cohort:
+    """The cohort with the inputs that an arm reads."""
+    if arm.raw:
+        return cohort
+    embedded = data.embedded(cohort)
+    return data.with_series(embedded) if arm.series else embedded
 
 
 def compute(options: argparse.Namespace, data: Data) -> dict[str, Results]:
@@ -197,6 +244,8 @@ def compute(options: argparse.Namespace, data: Data) -> dict[str, Results]:
                     flush=True,
                 )
     for of_part in results.values():
+        for name, parts in MEANS.items():
+            of_part.average(name, parts)
         for name, parts in MIXTURES.items():
             if name in options.arms:
                 of_part.mix(name, *parts)

@@ -112,6 +112,10 @@ class FitConfig:
     """Units of each layer of the shared trunk. Empty: the paper's form, in which each task's map
     reads the fused embeddings themselves.
     """
+    steps: int = 0
+    """Time steps of the modality `series`, which a recurrent trunk reads one after the other; its
+    state has half of `hidden` units. 0: no such trunk.
+    """
     width: int = 16
     """Numbers in a task's embedding, 1 or more, between which attention mixes."""
     members: int = 4
@@ -170,6 +174,8 @@ class FitConfig:
         self._need("learning_rate", 0 < self.learning_rate < math.inf, "be a number above 0")
         self._need("balance", 0 <= self.balance <= 1, "lie in [0, 1]")
         self._need("max_clusters", self.max_clusters >= 2, "be at least 2")
+        is_state = len(self.hidden) == 1 and self.hidden[0] % 2 == 0
+        self._need("hidden", not self.steps or is_state, "be one even size beside steps")
         self._need("hidden", all(size >= 1 for size in self.hidden), "hold sizes of at least 1")
 
     def _need(self, name: str, holds: bool, rule: str) -> None:

@@ -48,15 +48,16 @@ class Arm:
     """A way to predict tasks: ``settings`` are JSON-ready and say all that shapes it, ``fit`` does
     it.
 
-    ``raw`` inputs or embedded ones; ``alone`` where each task is fitted by itself, and ``by_task``
-    where its predictions are also kept by themselves; ``network`` where the predictions follow the
-    library's code.
+    ``raw`` inputs or embedded ones, of these with ``series`` the series step by step; ``alone``
+    where each task is fitted by itself, and ``by_task`` where its predictions are also kept by
+    themselves; ``network`` where the predictions follow the library's code.
     """
 
     name: str
     settings: Mapping[str, Any]
     fit: Callable[[Cohort, Sequence[TaskSpec], int], Predictions]
     raw: bool = False
+    series: bool = False
     alone: bool = False
     by_task: bool = False
     network: bool = False

@@ -15,6 +15,7 @@ import numpy as np
 
 from m3h_core import Cohort, TaskSpec
 from m3h_core.data.cohort import CALIBRATION, TRAIN, VALID
+from m3h_pipeline.errors import InputError
 
 # So many tasks have few labels at once: one model of all tasks then serves as many of them.
 _SCARCE_AT_ONCE = 5
@@ -96,6 +97,12 @@ class Data(ABC):
         """The cohort whose inputs are embedded as a user's would be, fitted on its training rows
         alone.
         """
+
+    def with_series(self, embedded: Cohort) -> Cohort:
+        """The embedded cohort with the series themselves, step by step, in the place of their
+        statistics.
+        """
+        raise InputError("these patients have no series: leave the recurrent arms out")
 
     @abstractmethod
     def near_twins(self, task: str) -> set[str]:

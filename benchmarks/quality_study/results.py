@@ -29,7 +29,7 @@ from quality_study.statistics import (
 # A cohort that arms were fitted on, and the tasks whose predictions are kept.
 Learned = tuple[Cohort, Sequence[TaskSpec]]
 # Each of these arms is compared with all others.
-COMPARED = ("joint", "joint+trees")
+COMPARED = ("joint", "joint+trees", "joint+recurrent+trees")
 
 
 @dataclass
@@ -57,6 +57,19 @@ class Results:
         of_arm.extend({} for _ in range(seed + 1 - len(of_arm)))
         of_arm[seed].update(predictions)
         self.seconds[arm] += seconds
+
+    def average(self, name: str, arms: Sequence[str]) -> None:
+        """Take up the mean of some arms' predictions as an arm of its own."""
+        if not all(arm in self.predictions for arm in arms):
+            return
+        means = []
+        for by_arm in zip(*(self.predictions[arm] for arm in arms), strict=True):
+            mean: Predictions = {}
+            for task in set.intersection(*map(set, by_arm)):
+                mean[task] = np.mean([predictions[task] for predictions in by_arm], axis=0)
+            means.append(mean)
+        self.predictions[name] = means
+        self.seconds[name] = sum(self.seconds[arm] for arm in arms)
 
     def mix(self, name: str, network: str, trees: str) -> None:
         """Take up the ensemble of two arms, weighted as the pipeline does, as an arm of its own."""

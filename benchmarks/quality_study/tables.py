@@ -20,12 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from scipy.stats import spearmanr
 
 from m3h_core import Cohort, TaskSpec
 from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN
+from m3h_core.embedders import SeriesEmbedder
 from m3h_core.files import fingerprint
+from m3h_core.model.layout import SERIES
 from m3h_core.weighted_metrics import weighted_auroc
 from m3h_pipeline.config import EmbeddingConfig, open_source
 from m3h_pipeline.contracts.model import TABLES
@@ -59,6 +61,7 @@ _CODE = (
 TWIN_CORRELATION = 0.5
 TWIN_AUROC = 0.85
 # Tasks that are tried with few labels: so many, of which the rarer class has this share.
+STEPS = 24
 _SCARCE_AT_MOST = 14
 _SCARCE_SHARE = 0.1
 _FEWEST_OF_A_CLASS = 10
@@ -157,6 +160,27 @@ class TablesData(Data):
             embeddings={name: part["vectors"] for name, part in arrays.items()},
             present={name: part["present"] for name, part in arrays.items()},
         )
+
+    def with_series(self, embedded: Cohort) -> Cohort:
+        key = fingerprint(embedded.split == TRAIN)
+        folder = _build_once(
+            self._folder / f"series-{key}", lambda to: self._embed_series(embedded.split, to)
+        )
+        arrays = load_file(folder / "series.safetensors")
+        others = [name for name in embedded.embeddings if name != "timeseries"]
+        return replace(
+            embedded,
+            embeddings={name: embedded.embeddings[name] for name in others}
+            | {SERIES: arrays["vectors"]},
+            present={name: embedded.present[name] for name in others} | {SERIES: arrays["present"]},
+        )
+
+    def _embed_series(self, split: np.ndarray, to: Path) -> None:
+        events = modality_items("timeseries", self._inputs)
+        embedder = SeriesEmbedder(steps=STEPS)
+        embedder.fit(events.take(np.flatnonzero(split == TRAIN)))
+        vectors, present = embedder.transform(events)
+        save_file({"vectors": vectors, "present": present}, to / "series.safetensors")
 
     def _embed(self, split: np.ndarray, to: Path) -> None:
         """Run each modality's job on the inputs, in which other samples are the training split."""

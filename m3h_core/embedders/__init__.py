@@ -26,6 +26,7 @@ from m3h_core.embedders.events import EventSequences
 from m3h_core.embedders.given import GivenEmbedder
 from m3h_core.embedders.language import LanguageEmbedder
 from m3h_core.embedders.sequence import SequenceEmbedder
+from m3h_core.embedders.series import SeriesEmbedder
 from m3h_core.embedders.store import erase, prune
 from m3h_core.embedders.tabular import TabularEmbedder
 from m3h_core.embedders.timeseries import TimeseriesEmbedder
@@ -39,6 +40,7 @@ __all__ = [
     "GivenEmbedder",
     "LanguageEmbedder",
     "SequenceEmbedder",
+    "SeriesEmbedder",
     "TabularEmbedder",
     "TimeseriesEmbedder",
     "VisionEmbedder",
@@ -60,7 +62,8 @@ EMBEDDERS: dict[str, type[Embedder]] = {
 # not kept.
 _OTHERS: tuple[type[Embedder], ...] = (SequenceEmbedder,)
 _CLASSES = {
-    cls.__name__: cls for cls in (*EMBEDDERS.values(), *_OTHERS, AbsentEmbedder, GivenEmbedder)
+    cls.__name__: cls
+    for cls in (*EMBEDDERS.values(), *_OTHERS, AbsentEmbedder, GivenEmbedder, SeriesEmbedder)
 }
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from m3h_core.embedders.base import check_hours
+from m3h_core.embedders.base import check_hours, rounded_limits
 
 # Samples at a time: bounds memory.
 _BLOCK = 2000
@@ -128,3 +128,24 @@ def observed_codes(
 def sample_blocks(n: int) -> list[np.ndarray]:
     """The samples 0..n-1, a few thousand at a time, at least one block."""
     return [np.arange(low, min(low + _BLOCK, n)) for low in range(0, max(n, 1), _BLOCK)]
+
+
+def fit_value_scales(events: EventSequences, codes: Sequence[str], is_rounded: bool) -> np.ndarray:
+    """Limits, mean and spread of each signal's values [S, 4]."""
+    signal = events.signals(codes)
+    scales = np.tile([0.0, 0.0, 0.0, 1.0], (len(codes), 1))
+    for i in range(len(codes)):
+        values = events.value[(signal == i) & np.isfinite(events.value)]
+        if len(values):
+            low, high = np.percentile(values, (0.5, 99.5))
+            if is_rounded:
+                low, high = rounded_limits(low, high)
+            clipped = np.clip(values, low, high)
+            spread = clipped.std()
+            scales[i] = (
+                low,
+                high,
+                clipped.mean(),
+                spread if spread > 1e-6 * max(abs(clipped.mean()), 1e-6) else 1.0,
+            )
+    return scales

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from m3h_core.embedders.base import Embedder, Progress, Scaler, rounded_limits, spread_positions
+from m3h_core.embedders.base import Embedder, Progress, Scaler, spread_positions
 from m3h_core.embedders.event_transformer import HEADS, build_network
 from m3h_core.embedders.events import (
     Events,
     EventSequences,
     count_samples,
+    fit_value_scales,
     observed_codes,
     sample_blocks,
 )
@@ -97,7 +98,7 @@ class SequenceEmbedder(Embedder):
 
         self.codes = observed_codes(count_samples(items), min_rows=self.min_rows)
         events = items.take(spread_positions(items.n, self.fit_samples)).load()
-        self._values = _value_scales(events, self.codes, self.min_rows > 1)
+        self._values = fit_value_scales(events, self.codes, self.min_rows > 1)
         sequences = self._sequences(events)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -291,27 +292,6 @@ class SequenceEmbedder(Embedder):
         )
         embedder._network = network.to(compute_device()).eval().requires_grad_(False)
         return embedder
-
-
-def _value_scales(events: EventSequences, codes: Sequence[str], is_rounded: bool) -> np.ndarray:
-    """Limits, mean and spread of each signal's values [S, 4]."""
-    signal = events.signals(codes)
-    scales = np.tile([0.0, 0.0, 0.0, 1.0], (len(codes), 1))
-    for i in range(len(codes)):
-        values = events.value[(signal == i) & np.isfinite(events.value)]
-        if len(values):
-            low, high = np.percentile(values, (0.5, 99.5))
-            if is_rounded:
-                low, high = rounded_limits(low, high)
-            clipped = np.clip(values, low, high)
-            spread = clipped.std()
-            scales[i] = (
-                low,
-                high,
-                clipped.mean(),
-                spread if spread > 1e-6 * max(abs(clipped.mean()), 1e-6) else 1.0,
-            )
-    return scales
 
 
 def _like_lengths(

@@ -52,7 +52,7 @@ class M3H(nn.Module):
         self.tasks = tuple(tasks)
         self.config = config or FitConfig()
         self.inputs = ModalityInputs(modalities, self.config.dtype)
-        self.layout = Layout.of(self.inputs.width, tasks, self.config)
+        self.layout = Layout.of(self.inputs.width, tasks, self.config, self.modalities)
         clusters = {i: tasks[i].n_classes or 2 for i in self.layout.clustering}
         self.network = Network(self.layout, self.config, clusters)
         self.network.draw_()

@@ -24,6 +24,7 @@ from m3h_core.model.attention import CrossTaskAttention
 from m3h_core.model.ensemble_linear import EnsembleLinear
 from m3h_core.model.heads import TaskHeads
 from m3h_core.model.layout import Layout
+from m3h_core.model.recurrent_trunk import RecurrentTrunk
 from m3h_core.model.trunk import Trunk, drop_units
 
 # Parts and parameters that belong to one task each.
@@ -62,7 +63,8 @@ class Network(nn.Module):
         self.layout = layout
         self.config = config
         networks = models * config.members
-        self.trunk = Trunk(layout, config, models)
+        trunk = Trunk if layout.series is None else RecurrentTrunk
+        self.trunk = trunk(layout, config, models)
         self.maps = None
         if layout.hidden:
             size = layout.n_tasks * layout.width
@@ -101,7 +103,7 @@ class Network(nn.Module):
         """
         h = self.trunk(self.trunk.first(x_BF), drop)
         if self.maps is not None:
-            h = self.maps(drop_units(h, drop, len(self.layout.hidden) - 1)).relu()
+            h = self.maps(drop_units(h, drop, -1)).relu()
         x_KTDB = h.reshape(h.shape[0], self.layout.n_tasks, self.layout.width, -1)
         heads_KOD = self.heads.weight @ self.attention.w_value.transpose(1, 2)
         one_each = self.layout.n_outputs == self.layout.n_tasks

@@ -9,7 +9,7 @@ wide model.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -115,9 +115,7 @@ class Bank:
         # On a CPU the chunks are the same for any number of workers, and so are the models, to the
         # last bit.
         shares = len({place for place in places if place != _CPU})
-        chunks = _chunks(
-            plan, sum(self.cohort.widths.values()) + len(self.cohort.widths), max(1, shares)
-        )
+        chunks = _chunks(plan, self.cohort.widths, max(1, shares))
         train = self._side_by_side if min(len(places), len(chunks)) > 1 else self._one_by_one
         done = 0
 
@@ -221,16 +219,18 @@ def _train_apart(at: int, work: _Chunk) -> tuple[int, list[FittedModel]]:
 
 
 def _chunks(
-    plan: Sequence[tuple[Sequence[TaskSpec], FitConfig]], n_inputs: int, shares: int
+    plan: Sequence[tuple[Sequence[TaskSpec], FitConfig]], modalities: Mapping[str, int], shares: int
 ) -> list[list[int]]:
     """Indices of the models that are trained together: equal layout and configuration, as many as
     fit.
 
     Those of one layout are enough for so many ``shares``.
     """
+    # A flag for each modality follows them all.
+    n_inputs = sum(modalities.values()) + len(modalities)
     groups: dict[tuple[Layout, FitConfig, tuple[str, ...]], list[int]] = {}
     for i, (tasks, config) in enumerate(plan):
-        layout = Layout.of(n_inputs, tasks, config)
+        layout = Layout.of(n_inputs, tasks, config, modalities)
         # Clusterings may differ in their number of clusters, which is not known yet.
         clusterings = tuple(task.name for task in tasks if task.problem == "clustering")
         groups.setdefault((layout, config, clusterings), []).append(i)

@@ -56,13 +56,16 @@ class Draws:
         return x_BF, lost_BM
 
     def dropout(self, batch: int) -> list[Tensor]:
-        """Scaled dropout masks [members, H, B], one for each trunk layer."""
+        """Scaled dropout masks [members, H, B], one for each trunk layer; before that of a
+        recurrent trunk one for what enters at each step, [1, H / 2, B].
+        """
         if not self.config.dropout:
             return []
-        return [
-            self._mask((self.config.members, size, batch), self.config.dropout)
-            for size in self.config.hidden
-        ]
+        shapes = [(self.config.members, size) for size in self.config.hidden]
+        if self.config.steps:
+            # What enters at each step: the same mask at all steps, for all members.
+            shapes.insert(0, (1, self.config.hidden[0] // 2))
+        return [self._mask((*shape, batch), self.config.dropout) for shape in shapes]
 
     def _mask(self, shape: Sequence[int], rate: float) -> Tensor:
         """0 with the probability ``rate``, else 1 / (1 - rate)."""

@@ -58,7 +58,7 @@ class EmbeddingConfig(Section):
 
 def _read_model_fields() -> dict[str, Any]:
     """FitConfig's fields as pydantic's, with the docstrings below them, but for those of
-    [training] and the machine.
+    [training] and the machine, and for the steps of a series, which the pipeline doesn't make.
     """
     documented = with_config(ConfigDict(use_attribute_docstrings=True))(FitConfig)
     about = TypeAdapter(documented).json_schema()["properties"]
@@ -69,7 +69,7 @@ def _read_model_fields() -> dict[str, Any]:
             Field(field.default, description=about[field.name]["description"]),
         )
         for field in fields(FitConfig)
-        if field.name not in ("seed", "epochs", "device")
+        if field.name not in ("seed", "epochs", "device", "steps")
     }
 
 

@@ -120,6 +120,9 @@ def test_embedders_are_fitted_on_the_training_rows_of_the_split(data, tmp_path, 
     for sample in tables["samples"]:
         if sample["stay_id"] in strangers:
             sample["age"] = sample["age"] + 30
+    for event in tables["events"]:
+        if event["stay_id"] in strangers:
+            event["value"] = event["value"] + 1000
     tables_folder.write(tmp_path / "other", tables, COHORT)
     other = TablesData(tmp_path / "other", tmp_path / "cache")
     a = data.embedded(cohort)
@@ -129,6 +132,13 @@ def test_embedders_are_fitted_on_the_training_rows_of_the_split(data, tmp_path, 
     assert not a.present["language"].any()
     assert (a.embeddings["tabular"][train] == b.embeddings["tabular"][train]).all()
     assert (a.embeddings["tabular"][~train] != b.embeddings["tabular"][~train]).any()
+    series_a = data.with_series(a)
+    series_b = other.with_series(b)
+    assert list(series_a.embeddings) == ["tabular", "language", "vision", "series"]
+    steps_a = series_a.embeddings["series"]
+    steps_b = series_b.embeddings["series"]
+    assert (steps_a[train] == steps_b[train]).all()
+    assert (steps_a[~train] != steps_b[~train]).any()
 
 
 def test_tasks_that_hang_together_are_near_twins(data):
@@ -165,9 +175,11 @@ def test_all_settings_come_out_and_the_second_run_fits_nothing(
     monkeypatch.setattr(quality, "SCARCE_LABELS", (60, 20))
     kept = {name: quality.ABLATIONS[name] for name in ("no-attention", "stable-attention")}
     monkeypatch.setattr(quality, "ABLATIONS", kept)
+    monkeypatch.setitem(quality.RECURRENT, "hidden", (16,))
     options = ["--tables", folder, "--cache", cache, "--json", tmp_path / "all.json"]
     options += ["--splits", 2, "--epochs", 2, "--tasks", "death,lactate_next,place,copied"]
-    options += ["--arms", "joint,single,no-attention,stable-attention,trees,joint+trees,linear"]
+    networks = "joint,single,no-attention,stable-attention,recurrent"
+    options += ["--arms", f"{networks},trees,joint+trees,joint+recurrent+trees,linear"]
     arguments = [str(part) for part in options]
     quality.main(arguments)
     first = capsys.readouterr()
@@ -179,6 +191,7 @@ def test_all_settings_come_out_and_the_second_run_fits_nothing(
         "## ablation",
         "| joint minus |",
         "| joint+trees minus |",
+        "| joint+recurrent+trees minus |",
         "- copied: equals the ",
         "2 of 3 tasks have none",
     ):
@@ -191,9 +204,14 @@ def test_all_settings_come_out_and_the_second_run_fits_nothing(
         "single",
         "no-attention",
         "stable-attention",
+        "recurrent",
+        "joint+recurrent",
         "trees",
+        "joint+recurrent+trees",
         "linear",
     }
+    both = [record["main"]["cpu seconds"][name] for name in ("joint", "recurrent")]
+    assert record["main"]["cpu seconds"]["joint+recurrent"] == pytest.approx(sum(both))
     assert record["main"]["tasks"]["linear"]["lactate_next"][0] > 0.5
     assert set(record["scarce"]["tasks"]["trees"]) == {"death", "lactate_next"}
     assert record["main"]["cpu seconds"]["joint"] > 0
