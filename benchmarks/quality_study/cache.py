@@ -121,7 +121,7 @@ def network_code() -> str:
     root = Path(m3h_core.__file__).parent
     files = [file for name in _OF_NETWORKS for file in _list_modules(root / name)]
     return fingerprint(
-        *[ast.dump(_bare(file)) for file in files if file.name not in _WITHOUT_EFFECT]
+        *[bare_code(file.read_text()) for file in files if file.name not in _WITHOUT_EFFECT]
     )
 
 
@@ -130,13 +130,17 @@ def _list_modules(place: Path) -> list[Path]:
     return sorted(place.rglob("*.py")) if place.is_dir() else [place]
 
 
-def _bare(file: Path) -> ast.Module:
-    """A file's code without docstrings."""
-    tree = ast.parse(file.read_text())
+def bare_code(source: str) -> str:
+    """Code without docstrings, comments and layout, to be hashed.
+
+    >>> bare_code("x = 1  # one") == bare_code("x=1")
+    True
+    """
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         if (
             isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
             and ast.get_docstring(node) is not None
         ):
             del node.body[0]
-    return tree
+    return ast.dump(tree)

@@ -19,12 +19,12 @@ def show(part: str, record: Mapping[str, Any]) -> str:
     return "\n\n".join([*sections, _task_table(record), *_precision_table(record)])
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _number(
+def format_number(
     estimate: Sequence[float] | None, sign: str = "", digits: int = 3, unit: str = ""
 ) -> str:
     if estimate is None:
@@ -44,9 +44,9 @@ def _means_table(record: Mapping[str, Any]) -> str:
     groups = list(next(iter(record["means"].values())))
     rows = []
     for arm, means in record["means"].items():
-        numbers = [_number(means[group]) for group in groups]
+        numbers = [format_number(means[group]) for group in groups]
         rows.append([arm, *numbers, f"{record['cpu seconds'][arm]:.0f}"])
-    return _table(["arm", *(f"mean {group}" for group in groups), "CPU seconds"], rows)
+    return table(["arm", *(f"mean {group}" for group in groups), "CPU seconds"], rows)
 
 
 def _difference_table(first: str, record: Mapping[str, Any]) -> str:
@@ -56,7 +56,7 @@ def _difference_table(first: str, record: Mapping[str, Any]) -> str:
         [
             arm,
             group,
-            _number(change["difference"], "+", 4),
+            format_number(change["difference"], "+", 4),
             _percent(change["headroom"]),
             _percent(change["relative"]),
             f"{change['better']} / {change['worse']}",
@@ -67,7 +67,7 @@ def _difference_table(first: str, record: Mapping[str, Any]) -> str:
         for group, change in groups.items()
         if group != "skill"
     ]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _skill_table(first: str, record: Mapping[str, Any]) -> str:
@@ -85,13 +85,13 @@ def _skill_table(first: str, record: Mapping[str, Any]) -> str:
         rows.append(
             [
                 arm,
-                _number(skill["difference"], "+"),
-                _number(skill["ratio"]),
+                format_number(skill["difference"], "+"),
+                format_number(skill["ratio"]),
                 f"{counts['better']} / {counts['worse']}",
                 f"{counts['better_fdr']} / {counts['worse_fdr']}",
             ]
         )
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _task_table(record: Mapping[str, Any]) -> str:
@@ -103,9 +103,9 @@ def _task_table(record: Mapping[str, Any]) -> str:
     rows = []
     for name in names:
         values = [f"{of_arm[name][0]:.3f}" for of_arm in arms.values()]
-        differences = [_number(versus[arm][name], "+") for arm in shown]
+        differences = [format_number(versus[arm][name], "+") for arm in shown]
         rows.append([name, *values, *differences])
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _format_each(by_arm: Mapping[str, Mapping[str, float]], name: str) -> list[str]:
@@ -118,7 +118,7 @@ def _precision_table(record: Mapping[str, Any]) -> list[str]:
     if not names:
         return []
     rows = [[name, *_format_each(by_arm, name)] for name in names]
-    return ["Average precision (AUPRC) of binary tasks:", _table(["task", *by_arm], rows)]
+    return ["Average precision (AUPRC) of binary tasks:", table(["task", *by_arm], rows)]
 
 
 NOTES = f"""Scores are means over splits on the test rows: AUROC (of several classes, the mean over
