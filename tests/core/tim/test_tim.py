@@ -43,6 +43,8 @@ PLAIN = FitConfig(
     learning_rate=0.01,
     dropout=0.0,
     balance=0.0,
+    # As the small network of pairs has it (shrink_network).
+    normalization="stable",
 )
 
 
