@@ -178,12 +178,8 @@ def arm_of(name: str, changes: Mapping[str, Any], n_folds: int = 0) -> Arm:
 def fitted_arms(setting: str, options: argparse.Namespace) -> list[str]:
     """The arms of a setting that are to be fitted, those of wanted mixtures among them."""
     wanted = [name for name in options.arms_of[setting] if name in options.arms]
-    parts = {
-        part
-        for name in wanted
-        for mixed in MIXTURES.get(name, ())
-        for part in MEANS.get(mixed, (mixed,))
-    }
+    mixed = {part for name in wanted for part in MIXTURES.get(name, ())}
+    parts = {part for name in mixed for part in MEANS.get(name, (name,))}
     return [
         name
         for name in options.arms_of[setting]
@@ -196,10 +192,10 @@ def cells(setting: str, arms: Sequence[Arm], data: Data, seed: int) -> Iterator[
     raw = data.cohort(seed)
     learned = [*data.tasks, *data.helpers]
     if setting == "scarce":
+        inputs = list_inputs(arms, data, raw)
         for group in data.scarce_groups:
             kept = [task for task in data.tasks if task.name in group]
-            for arm in arms:
-                cohort = inputs_of(arm, data, raw)
+            for arm, cohort in zip(arms, inputs, strict=True):
                 for name in group:
                     cohort = scarce(cohort, name, data.near_twins(name), *SCARCE_LABELS, seed)
                 yield Cell("scarce", arm, seed, cohort, kept if arm.alone else learned, kept)
@@ -210,17 +206,22 @@ def cells(setting: str, arms: Sequence[Arm], data: Data, seed: int) -> Iterator[
         parts = {f"curve {n}": fewer_rows(raw, n, seed) for n in CURVE if n < n_train}
         parts["curve, all rows"] = raw
     for part, cohort in parts.items():
-        for arm in arms:
+        for arm, read in zip(arms, list_inputs(arms, data, cohort), strict=True):
             tasks = data.tasks if arm.alone else learned
-            yield Cell(part, arm, seed, inputs_of(arm, data, cohort), tasks, data.tasks)
+            yield Cell(part, arm, seed, read, tasks, data.tasks)
 
 
-def inputs_of(arm: Arm, data: Data, cohort: Cohort) -> Cohort:
-    """The cohort with the inputs that an arm reads."""
-    if arm.raw:
-        return cohort
+def list_inputs(arms: Sequence[Arm], data: Data, cohort: Cohort) -> list[Cohort]:
+    """The cohort with the inputs that each arm reads; what several read is read once."""
     embedded = data.embedded(cohort)
-    return data.with_series(embedded) if arm.series else embedded
+    with_series = data.with_series(embedded) if any(arm.series for arm in arms) else embedded
+    inputs = []
+    for arm in arms:
+        if arm.raw:
+            inputs.append(cohort)
+        else:
+            inputs.append(with_series if arm.series else embedded)
+    return inputs
 
 
 def compute(options: argparse.Namespace, data: Data) -> dict[str, Results]:

@@ -7,6 +7,7 @@ Shapes: T tasks, K folds.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -14,12 +15,14 @@ import numpy as np
 from scipy import stats
 
 from m3h_core import Cohort, FitConfig, TaskSpec, fit, with_folds
+from m3h_core.config import Normalization
 from m3h_core.data.cohort import TEST
 from m3h_core.tim import N_COMPONENTS, TaskSetEvaluator, shrink_network
+from m3h_core.tim.matrix import list_cells
 from m3h_core.tim.pairwise import pair_contrast
 from m3h_pipeline.config import EvaluationConfig
 
-FORMS = ("stable", "learned")
+FORMS: tuple[Normalization, ...] = ("stable", "learned")
 
 
 def compare_attention(folder: Path, cache: Path) -> None:
@@ -41,7 +44,7 @@ def compare_with_pairs(cohort: Cohort, tasks: list[TaskSpec], config: FitConfig)
     weights = {}
     for form in FORMS:
         started = time.process_time()
-        model = fit(cohort, tasks, _with_form(config, form))
+        model = fit(cohort, tasks, replace(config, attention=True, normalization=form))
         weights[form] = model.attention(cohort, cohort.rows(TEST))[off_diagonal]
         print(
             f"{form}: a task takes {np.median(weights[form]):.2%} from another (median), at most "
@@ -78,7 +81,7 @@ def measure_pairs(cohort: Cohort, tasks: list[TaskSpec], config: FitConfig) -> n
     places = range(len(tasks))
     evaluator.train([*((i,) for i in places), *combinations(places, 2)])
     gain_KTT = np.zeros((len(evaluator.folds), len(tasks), len(tasks)))
-    cells = [(i, j) for i in places for j in places if i != j]
+    cells = list_cells(len(tasks))
     contrasts = [pair_contrast(i, j) for i, j in cells]
     for fold in range(len(evaluator.folds)):
         gain_KTT[fold][tuple(np.transpose(cells))] = evaluator.narrow(fold).values(
@@ -86,10 +89,6 @@ def measure_pairs(cohort: Cohort, tasks: list[TaskSpec], config: FitConfig) -> n
         )
     print(f"pairs: {evaluator.trained} models, {time.process_time() - started:.0f} s", flush=True)
     return gain_KTT
-
-
-def _with_form(config: FitConfig, form: str) -> FitConfig:
-    return FitConfig.from_dict(config.to_dict() | {"attention": True, "normalization": form})
 
 
 def _correlate(one: np.ndarray, other: np.ndarray) -> float:

@@ -218,7 +218,8 @@ def _tune_in_first_fold(
         predictions = {}
         for task in tasks:
             first = without_fold(cohort, fold, 0)
-            choice, of_first = choose_best(_fit_lightgbm, SEARCH, first, task, x, seed)
+            of_task = TaskRows.of(first, task, x)
+            choice, of_first = choose_best(_fit_lightgbm, SEARCH, first, of_task, seed)
             parts = [{task.name: of_first}]
             for at in range(1, n_folds):
                 rows = TaskRows.of(without_fold(cohort, fold, at), task, x)
@@ -370,7 +371,7 @@ def by_task_best(
         if len(np.unique(rows.y_train)) < 2:
             shape = (len(cohort), task.n_outputs) if task.problem == "multiclass" else len(cohort)
             return np.full(shape, rows.y_train.mean() if len(rows.y_train) else 0.0)
-        choice, prediction = choose_best(one, choices, cohort, task, x, seed)
+        choice, prediction = choose_best(one, choices, cohort, rows, seed)
         # Seeds of their own, far from those of the splits.
         more = [one(rows, choice, 1000 * (i + 1) + seed) for i in range(averaged - 1)]
         return np.mean([prediction, *more], axis=0)
@@ -386,15 +387,13 @@ def choose_best(
     one: Callable[[TaskRows, Any, int], np.ndarray],
     choices: Sequence[Any],
     cohort: Cohort,
-    task: TaskSpec,
-    x: np.ndarray,
+    rows: TaskRows,
     seed: int,
 ) -> tuple[Any, np.ndarray]:
     """The choice with the best primary metric on the validation split, and its predictions of all
     rows.
     """
-    rows = TaskRows.of(cohort, task, x)
     tried = [one(rows, choice, seed) for choice in choices]
-    worth = [primary_metric(cohort, task, prediction, VALID) for prediction in tried]
+    worth = [primary_metric(cohort, rows.task, prediction, VALID) for prediction in tried]
     at = int(np.argmax(np.nan_to_num(worth, nan=-np.inf)))
     return choices[at], tried[at]

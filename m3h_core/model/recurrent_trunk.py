@@ -7,6 +7,7 @@ channels of a step, S inputs that belong to no step, H units of the state, F inp
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class StepInputs(nn.Module):
     ``weight`` [G, H, C], ``statics.weight`` [G, H, S] and ``statics.bias`` [G, H].
     """
 
-    decayed = ("weight",)
+    decayed: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __init__(self, layout: Layout, config: FitConfig, models: int, units: int) -> None:
         super().__init__()
@@ -58,7 +59,7 @@ class RecurrentTrunk(nn.Module):
     The members of a model share it all, and differ by the sign with which they read each unit.
     """
 
-    decayed = ("weight_input", "weight_state")
+    decayed: ClassVar[tuple[str, ...]] = ("weight_input", "weight_state")
 
     def __init__(self, layout: Layout, config: FitConfig, models: int) -> None:
         super().__init__()
