@@ -104,16 +104,20 @@ def own_predictions(
 ) -> tuple[dict[str, Predictions], dict[str, list[float]]]:
     """The shipped model, its trees and its networks on all tasks, and the CPU seconds a task."""
     results = Results(has_folds=folds > 1)
-    learned = (part.cohort, data.tasks)
-    for name in ("joint", "trees"):
+    networks = ["joint"]
+    if part.cohort.series is not None:
+        networks.append("recurrent")
+    for name in (*networks, "trees"):
         arm = arm_of(name, {}, folds)
+        cohort = part.cohort.with_series() if arm.series else part.cohort
         tasks = data.tasks if arm.alone else [*data.tasks, *data.helpers]
-        predictions, seconds = store.predictions(arm, part.cohort, tasks, part.seed, data.tasks)
-        results.add(name, 0, learned, predictions, seconds)
-    results.mix(MODEL, "joint", "trees")
+        predictions, seconds = store.predictions(arm, cohort, tasks, part.seed, data.tasks)
+        results.add(name, 0, (cohort, data.tasks), predictions, seconds)
+    results.average("networks", networks)
+    results.mix(MODEL, "networks", "trees")
     # As in the pipeline, which gives the trees that it compares with the same lines.
     results.mix("trees", "trees", "trees")
-    arms = (MODEL, "trees", "joint")
+    arms = (MODEL, "trees", "networks")
     a_task = {arm: [results.seconds[arm] / len(data.tasks)] for arm in arms}
     return {arm: results.predictions[arm][0] for arm in arms}, a_task
 

@@ -29,10 +29,11 @@ from typing import Any
 
 import torch
 
-from m3h_core import Cohort, TaskSpec
+from m3h_core import Cohort, FitConfig, TaskSpec
+from m3h_core.config import recurrent_config
 from m3h_core.data.cohort import TRAIN
 from m3h_core.files import write_json
-from m3h_pipeline.config import EvaluationConfig
+from m3h_pipeline.config import EmbeddingConfig, EvaluationConfig
 from m3h_pipeline.errors import InputError
 from quality_study import arms as ways
 from quality_study.arms import Arm
@@ -42,7 +43,7 @@ from quality_study.markdown import NOTES, show
 from quality_study.results import Results, summarize
 from quality_study.statistics import draws_of
 from quality_study.summary import SummaryData
-from quality_study.tables import STEPS, TablesData
+from quality_study.tables import TablesData
 
 # What each ablation changes of the default configuration. Not to share at all is the arm "single".
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -59,28 +60,20 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 # Hard parameter sharing as in the multitask literature: a common trunk, then a head a task.
 SHARED_BOTTOM = {"attention": False, "linear_path": False, "borrowing": False}
 
-# What a recurrent trunk needs: no linear path, since no column of a step by itself says much, and
-# a decay for weights that are used at every step.
-RECURRENT: dict[str, Any] = {
-    "steps": STEPS,
-    "hidden": (384,),
-    "members": 1,
-    "dropout": 0.5,
-    "weight_decay": 0.05,
-    "batch_size": 64,
-    "modality_dropout": 0.0,
-    "linear_path": False,
-    "borrowing": False,
-    "attention": False,
-}
 # Networks of which the mean counts as one.
-MEANS = {"joint+recurrent": ("joint", "recurrent")}
+MEANS = {
+    "joint+recurrent": ("joint", "recurrent"),
+    "single+recurrent": ("single", "recurrent-single"),
+}
+# Units of the state of an encoder that serves one task: better than with more (decision 39).
+SINGLE_UNITS = 32
 # Ensembles of a network and trees, weighted as the pipeline does; the first is what it ships.
 MIXTURES = {
-    "joint+trees": ("joint", "trees"),
-    "single+trees": ("single", "trees"),
-    "recurrent+trees": ("recurrent", "trees"),
     "joint+recurrent+trees": ("joint+recurrent", "trees"),
+    "single+trees": ("single", "trees"),
+    "single+recurrent+trees": ("single+recurrent", "trees"),
+    "joint+trees": ("joint", "trees"),
+    "recurrent+trees": ("recurrent", "trees"),
 }
 
 _ABLATION = ("joint", *ABLATIONS, "single")
@@ -151,11 +144,14 @@ def arm_of(name: str, changes: Mapping[str, Any], n_folds: int = 0) -> Arm:
 
     With ``n_folds`` those that the pipeline trains are cross-fitted.
     """
+    steps = EmbeddingConfig().series_steps
+    recurrent = recurrent_config(FitConfig(**changes), steps).to_dict()
+    del recurrent["seed"]  # each split has its own
     others: dict[str, Callable[[], Arm]] = {
         "single": lambda: ways.single(name, changes),
-        "recurrent": lambda: replace(ways.joint(name, {**changes, **RECURRENT}), series=True),
+        "recurrent": lambda: replace(ways.joint(name, recurrent), series=True),
         "recurrent-single": lambda: replace(
-            ways.single(name, {**changes, **RECURRENT}), series=True
+            ways.single(name, {**recurrent, "hidden": (2 * SINGLE_UNITS,)}), series=True
         ),
         "single-own-rows": lambda: ways.single_own_rows(name, changes),
         "shared-bottom": lambda: ways.joint(name, {**changes, **SHARED_BOTTOM}),

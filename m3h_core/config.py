@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 if TYPE_CHECKING:
@@ -221,3 +221,27 @@ class FitConfig:
         if current.get("weighting") in _REMOVED_WEIGHTINGS:
             del current["weighting"]
         return cls(**current)
+
+
+# A recurrent trunk has no linear path, since no single step says much by itself, and so nothing to
+# borrow; its weights, used at every step, need a light decay. The choices: decision 39.
+_RECURRENT: dict[str, Any] = {
+    "hidden": (384,),
+    "members": 1,
+    "dropout": 0.5,
+    "weight_decay": 0.05,
+    "batch_size": 64,
+    "linear_path": False,
+    "borrowing": False,
+    "attention": False,
+}
+
+
+def recurrent_config(config: FitConfig, steps: int) -> FitConfig:
+    """The configuration of a network that reads the series in so many steps, beside one of
+    ``config``, with which it shares how it learns: seed, epochs, learning rate, balance, device.
+
+    >>> recurrent_config(FitConfig(seed=3), steps=12).seed
+    3
+    """
+    return replace(config, steps=steps, **_RECURRENT)

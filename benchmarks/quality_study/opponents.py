@@ -25,7 +25,7 @@ RESAMPLES = 1000
 NOTES = """Scores are means over tasks and splits on the test rows: AUROC (of several classes, the
 mean over these) or R2. In brackets are 95% intervals of paired differences over resamples of the
 patients of all test rows and of the splits, the same for every arm. "The model" is the shipped
-ensemble of joint networks and trees; "trees" and "joint" are its parts. Better and worse count
+ensemble of joint networks and trees; "trees" and "networks" are its parts. Better and worse count
 tasks of which it is so at a false discovery rate of 5%. CPU seconds are those of a fit when it was
 made; of our own, which are three models each, those of all tasks by the number of these."""
 

@@ -20,14 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from scipy.stats import spearmanr
 
 from m3h_core import Cohort, TaskSpec
-from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN
-from m3h_core.embedders import SeriesEmbedder
+from m3h_core.data.cohort import CALIBRATION, SERIES, TEST, TRAIN
 from m3h_core.files import fingerprint
-from m3h_core.model.layout import SERIES
 from m3h_core.weighted_metrics import weighted_auroc
 from m3h_pipeline.config import EmbeddingConfig, open_source
 from m3h_pipeline.contracts.model import TABLES
@@ -61,7 +59,6 @@ _CODE = (
 TWIN_CORRELATION = 0.5
 TWIN_AUROC = 0.85
 # Tasks that are tried with few labels: so many, of which the rarer class has this share.
-STEPS = 24
 _SCARCE_AT_MOST = 14
 _SCARCE_SHARE = 0.1
 _FEWEST_OF_A_CLASS = 10
@@ -159,28 +156,11 @@ class TablesData(Data):
             cohort,
             embeddings={name: part["vectors"] for name, part in arrays.items()},
             present={name: part["present"] for name, part in arrays.items()},
+            series=arrays["timeseries"].get(SERIES),
         )
 
     def with_series(self, embedded: Cohort) -> Cohort:
-        key = fingerprint(embedded.split == TRAIN)
-        folder = _build_once(
-            self._folder / f"series-{key}", lambda to: self._embed_series(embedded.split, to)
-        )
-        arrays = load_file(folder / "series.safetensors")
-        others = [name for name in embedded.embeddings if name != "timeseries"]
-        return replace(
-            embedded,
-            embeddings={name: embedded.embeddings[name] for name in others}
-            | {SERIES: arrays["vectors"]},
-            present={name: embedded.present[name] for name in others} | {SERIES: arrays["present"]},
-        )
-
-    def _embed_series(self, split: np.ndarray, to: Path) -> None:
-        events = modality_items("timeseries", self._inputs)
-        embedder = SeriesEmbedder(steps=STEPS)
-        embedder.fit(events.take(np.flatnonzero(split == TRAIN)))
-        vectors, present = embedder.transform(events)
-        save_file({"vectors": vectors, "present": present}, to / "series.safetensors")
+        return embedded.with_series()
 
     def _embed(self, split: np.ndarray, to: Path) -> None:
         """Run each modality's job on the inputs, in which other samples are the training split."""
@@ -204,6 +184,7 @@ class TablesData(Data):
                 "modality": modality,
                 "inputs": str(inputs),
                 "options": options,
+                "series_steps": settings.series_steps,
                 "cache": str(self._folder / "items"),
                 "cache_bytes": int(settings.cache_gb * 1e9),
                 "to": str(target),

@@ -18,6 +18,10 @@ CALIBRATION = 2
 TEST = 3
 SPLITS = {"train": TRAIN, "valid": VALID, "calibration": CALIBRATION, "test": TEST}
 
+# The modality that has two forms: statistics, and the series step by step.
+TIMESERIES = "timeseries"
+SERIES = "series"
+
 _FORMAT = 1
 
 
@@ -36,6 +40,9 @@ class Cohort:
     every sample is judged by the model that did not see its subject. Without it one model is
     trained, and the test split is judged.
 
+    ``series`` float32 [N, W] is the modality ``timeseries`` step by step, for a network that reads
+    it so (see :meth:`with_series`); everything else reads the embedding.
+
     >>> cohort = Cohort(
     ...     sample_ids=["a", "b"], split=np.array([0, 3]),
     ...     embeddings={"tabular": np.zeros((2, 4))}, present={"tabular": np.array([True, False])},
@@ -53,6 +60,7 @@ class Cohort:
     subject_ids: Sequence[str] | None = None
     groups: Mapping[str, Sequence[str]] | None = None
     fold: np.ndarray | None = None
+    series: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.sample_ids)
@@ -76,12 +84,7 @@ class Cohort:
                         f"{name}[{key!r}] must be bool, not {np.asarray(values).dtype}"
                     )
         for key, values in self.embeddings.items():
-            if values.ndim != 2:
-                raise ValueError(f"embeddings[{key!r}] must be [N, F], not of shape {values.shape}")
-            if not np.isfinite(values[self.present[key]]).all():
-                raise ValueError(
-                    f"embeddings[{key!r}] has values that are not finite in rows that are present"
-                )
+            _check_matrix(f"embeddings[{key!r}]", values, self.present[key])
         for key, values in self.labels.items():
             if not np.isfinite(np.asarray(values)[self.labelled[key]]).all():
                 raise ValueError(
@@ -95,6 +98,9 @@ class Cohort:
             _check_length("fold", self.fold, n)
             if n and np.min(self.fold) < 0:
                 raise ValueError("fold must be 0 or more")
+        if self.series is not None:
+            _check_length("series", self.series, n)
+            _check_matrix("series", self.series, np.ones(n, dtype=bool))
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -137,6 +143,25 @@ class Cohort:
         split = np.where(self.split == VALID, VALID, TRAIN)
         return replace(self, split=np.where(self.fold == fold, TEST, split), fold=None)
 
+    def with_series(self) -> Cohort:
+        """The cohort whose modality ``series`` takes the place of ``timeseries``. Raises ValueError
+        where it has none.
+
+        >>> cohort = Cohort(["a"], np.array([0]), {"timeseries": np.zeros((1, 2))},
+        ...     {"timeseries": np.array([True])}, {}, {}, series=np.zeros((1, 6)))
+        >>> cohort.widths, cohort.with_series().widths
+        ({'timeseries': 2}, {'series': 6})
+        """
+        if self.series is None or TIMESERIES not in self.embeddings:
+            raise ValueError(f"the cohort has no series, or not the modality {TIMESERIES!r}")
+        embeddings = {**self.embeddings, TIMESERIES: self.series}
+        return replace(
+            self,
+            embeddings={_rename(name): values for name, values in embeddings.items()},
+            present={_rename(name): mask for name, mask in self.present.items()},
+            series=None,
+        )
+
     def take(self, rows: np.ndarray) -> Cohort:
         """The samples ``rows`` [n] alone, in that order."""
 
@@ -156,6 +181,7 @@ class Cohort:
             subject_ids=None if self.subject_ids is None else some(self.subject_ids),
             groups={name: some(values) for name, values in (self.groups or {}).items()} or None,
             fold=None if self.fold is None else self.fold[rows],
+            series=None if self.series is None else self.series[rows],
         )
 
     def save(self, folder: str | Path) -> None:
@@ -165,6 +191,8 @@ class Cohort:
         arrays = {"split": self.split}
         if self.fold is not None:
             arrays["fold"] = self.fold
+        if self.series is not None:
+            arrays[SERIES] = np.ascontiguousarray(self.series, dtype=np.float32)
         for name in self.embeddings:
             arrays[f"embeddings/{name}"] = np.ascontiguousarray(
                 self.embeddings[name], dtype=np.float32
@@ -196,6 +224,7 @@ class Cohort:
                 f"{folder}: cohort format {about.get('format')!r}, this version reads {_FORMAT}"
             )
         with safe_open(folder / "cohort.safetensors", framework="numpy") as arrays:
+            names = set(arrays.keys())
             return cls(
                 sample_ids=about["sample_ids"],
                 split=arrays.get_tensor("split"),
@@ -205,13 +234,25 @@ class Cohort:
                 labelled={t: arrays.get_tensor(f"labelled/{t}") for t in about["tasks"]},
                 subject_ids=about["subject_ids"],
                 groups=about["groups"] or None,
-                fold=arrays.get_tensor("fold") if "fold" in arrays.keys() else None,  # noqa: SIM118 (it is no dict)
+                fold=arrays.get_tensor("fold") if "fold" in names else None,
+                series=arrays.get_tensor(SERIES) if SERIES in names else None,
             )
 
 
 def _check_length(name: str, values: Sequence | np.ndarray, n: int) -> None:
     if len(values) != n:
         raise ValueError(f"{name} has {len(values)} rows, expected {n}")
+
+
+def _check_matrix(name: str, values: np.ndarray, is_present: np.ndarray) -> None:
+    if values.ndim != 2:
+        raise ValueError(f"{name} must be [N, F], not of shape {values.shape}")
+    if not np.isfinite(values[is_present]).all():
+        raise ValueError(f"{name} has values that are not finite in rows that are present")
+
+
+def _rename(modality: str) -> str:
+    return SERIES if modality == TIMESERIES else modality
 
 
 def proper_subsets(cohort: Cohort) -> list[tuple[str, ...]]:

@@ -26,6 +26,23 @@ _SLOPE_SCALE = 0.1
 _FEWEST_LABELS = 10
 
 
+def average_networks(
+    predictions: Sequence[Mapping[str, np.ndarray]],
+) -> dict[str, np.ndarray]:
+    """The mean of the predictions {task: [N] or [N, C]} of unlike networks, of the first one's
+    tasks; each task's of those that predict it.
+
+    >>> average_networks([{"death": np.array([0.2]), "stay": np.array([3.0])},
+    ...     {"death": np.array([0.4])}])
+    {'death': array([0.3]), 'stay': array([3.])}
+    """
+    averaged = {}
+    for name in predictions[0]:
+        of_task = [values[name] for values in predictions if name in values]
+        averaged[name] = np.mean(of_task, axis=0) if len(of_task) > 1 else of_task[0]
+    return averaged
+
+
 @dataclass(frozen=True)
 class Line:
     """Predictions stretched around their mean: ``target`` + ``slope`` (prediction - ``centre``).

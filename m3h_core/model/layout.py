@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from m3h_core.config import FitConfig
+from m3h_core.data.cohort import SERIES
 from m3h_core.data.tasks import TaskSpec
-
-# The modality that a recurrent trunk reads step by step.
-SERIES = "series"
 
 
 @dataclass(frozen=True)

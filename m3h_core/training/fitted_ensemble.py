@@ -1,8 +1,11 @@
 """The model that is shipped: networks that learn all tasks jointly, and boosted trees, as one.
 
+Where there are time series the networks are of two kinds: one reads their statistics, the other the
+series themselves, step by step. Their mean is what is mixed with the trees.
+
 Unlike learners err unlike: their mean predicts better than either. So do models that were trained
-on other parts of the patients, the folds of a cross-fitted cohort. The network is itself a mixture
-with a ridge regression (m3h_core/ensemble/mixing.py), which is folded into it.
+on other parts of the patients, the folds of a cross-fitted cohort. The first network is itself a
+mixture with a ridge regression (m3h_core/ensemble/mixing.py), which is folded into it.
 
 Shapes: N samples, C classes or clusters, K folds.
 """
@@ -18,18 +21,19 @@ from m3h_core.data.cohort import TEST, Cohort
 from m3h_core.data.folds import assign_folds
 from m3h_core.data.tasks import TaskSpec
 from m3h_core.ensemble.fold_models import FoldModels
-from m3h_core.ensemble.mixture import FoldMixtures, Mixture
+from m3h_core.ensemble.mixture import FoldMixtures, Mixture, average_networks
 from m3h_core.ensemble.trees import TreeModels
 from m3h_core.files import read_saved_json, write_json
 from m3h_core.metrics import Score, evaluate_predictions
 from m3h_core.training.fitted import FittedModel
 
-# Format 1 had one network and its trees, of no fold, and no lines.
-_FORMAT = 2
-_READABLE = (1, _FORMAT)
+# Format 1 had one network and its trees, of no fold, and no lines; format 2 no recurrent networks.
+_FORMAT = 3
+_READABLE = (1, 2, _FORMAT)
 _ABOUT = "ensemble.json"
 _NETWORK = "network"
 _TREES = "trees"
+_RECURRENT = "recurrent"
 
 
 @dataclass(frozen=True)
@@ -37,21 +41,31 @@ class EnsembleModel:
     """Networks and boosted trees of the same tasks, one of each a fold: predicts, scores itself, is
     saved and loaded as a `FittedModel` is.
 
-    ``mixtures`` say how much of a task's prediction is the network's. A task without trees, such as
-    clustering, is the network's alone.
+    ``mixtures`` say how much of a task's prediction is the networks'. A task without trees, such as
+    clustering, is the networks' alone, and one that ``recurrent`` did not learn the first's. A
+    model with ``recurrent`` predicts cohorts that have a series.
     """
 
     network: FoldModels[FittedModel]
     trees: FoldModels[TreeModels]
     mixtures: FoldMixtures
+    recurrent: FoldModels[FittedModel] | None = None
 
     @classmethod
     def combine(
-        cls, network: FoldModels[FittedModel], trees: FoldModels[TreeModels], cohort: Cohort
+        cls,
+        network: FoldModels[FittedModel],
+        trees: FoldModels[TreeModels],
+        cohort: Cohort,
+        recurrent: FoldModels[FittedModel] | None = None,
     ) -> EnsembleModel:
-        """Both as one model, with the mixtures that the cohort's labels bear out."""
-        members = network.predict_unseen(cohort), trees.predict_unseen(cohort)
-        return cls(network, trees, FoldMixtures.fit(cohort, network.tasks, *members))
+        """All as one model, with the mixtures that the cohort's labels bear out."""
+        networks = [network.predict_unseen(cohort)]
+        if recurrent is not None:
+            networks.append(recurrent.predict_unseen(cohort.with_series()))
+        members = average_networks(networks), trees.predict_unseen(cohort)
+        mixtures = FoldMixtures.fit(cohort, network.tasks, *members)
+        return cls(network, trees, mixtures, recurrent)
 
     @property
     def tasks(self) -> tuple[TaskSpec, ...]:
@@ -72,7 +86,10 @@ class EnsembleModel:
         As :meth:`FittedModel.predict`; raises ValueError as both members do, and ImportError where
         LightGBM is not installed.
         """
-        return self.mixtures.of_all.apply(self.network.predict(cohort), self.trees.predict(cohort))
+        networks = [self.network.predict(cohort)]
+        if self.recurrent is not None:
+            networks.append(self.recurrent.predict(cohort.with_series()))
+        return self.mixtures.of_all.apply(average_networks(networks), self.trees.predict(cohort))
 
     def predict_unseen(self, cohort: Cohort) -> dict[str, np.ndarray]:
         """As :meth:`predict`, but each row by the models and the mixture that did not see its
@@ -80,7 +97,10 @@ class EnsembleModel:
 
         Of a model without folds that is true of the rows of its test split alone.
         """
-        members = self.network.predict_unseen(cohort), self.trees.predict_unseen(cohort)
+        networks = [self.network.predict_unseen(cohort)]
+        if self.recurrent is not None:
+            networks.append(self.recurrent.predict_unseen(cohort.with_series()))
+        members = average_networks(networks), self.trees.predict_unseen(cohort)
         fold = assign_folds(cohort.subjects, self.n_folds)
         return self.mixtures.apply_unseen(*members, fold)
 
@@ -97,16 +117,19 @@ class EnsembleModel:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write the folders ``network`` and ``trees``, then ``ensemble.json``, into an existing or
-        new folder.
+        """Write the folders ``network``, ``trees`` and, where there is one, ``recurrent``, then
+        ``ensemble.json``, into an existing or new folder.
         """
         folder = Path(folder)
         self.network.save(folder / _NETWORK)
         self.trees.save(folder / _TREES)
+        if self.recurrent is not None:
+            self.recurrent.save(folder / _RECURRENT)
         write_json(
             folder / _ABOUT,
             {
                 "format": _FORMAT,
+                "recurrent": self.recurrent is not None,
                 "mixture": self.mixtures.of_all.to_dict(),
                 "mixtures by fold": [mixture.to_dict() for mixture in self.mixtures.by_fold],
             },
@@ -119,17 +142,21 @@ class EnsembleModel:
         about = read_saved_json(folder / _ABOUT, "ensemble", _READABLE)
         network = folder / _NETWORK
         trees = folder / _TREES
-        if about["format"] == _FORMAT:
-            by_fold = [Mixture.from_dict(record) for record in about["mixtures by fold"]]
+        if about["format"] == 1:
             return cls(
-                FoldModels.load(network, FittedModel.load),
-                FoldModels.load(trees, TreeModels.load),
-                FoldMixtures(Mixture.from_dict(about["mixture"]), tuple(by_fold)),
+                FoldModels((FittedModel.load(network),)),
+                FoldModels((TreeModels.load(trees),)),
+                FoldMixtures(Mixture(about["shares"])),
             )
+        recurrent = None
+        if about.get("recurrent"):
+            recurrent = FoldModels.load(folder / _RECURRENT, FittedModel.load)
+        by_fold = [Mixture.from_dict(record) for record in about["mixtures by fold"]]
         return cls(
-            FoldModels((FittedModel.load(network),)),
-            FoldModels((TreeModels.load(trees),)),
-            FoldMixtures(Mixture(about["shares"])),
+            FoldModels.load(network, FittedModel.load),
+            FoldModels.load(trees, TreeModels.load),
+            FoldMixtures(Mixture.from_dict(about["mixture"]), tuple(by_fold)),
+            recurrent,
         )
 
 

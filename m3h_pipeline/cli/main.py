@@ -59,7 +59,7 @@ _PATH = click.option(
 _SIZE = click.option(
     "--size",
     type=click.Choice(["full", "tiny"]),
-    help="Of the demo: 1,500 stays, or 150 and six tasks.",
+    help="Of the demo: 1,000 stays, or 150 and six tasks.",
 )
 
 
@@ -239,7 +239,7 @@ def snapshot_drop(label: str, yes: bool, out: Path) -> None:
 )
 @click.option(
     "--stays",
-    default=1500,
+    default=1000,
     show_default=True,
     type=click.IntRange(min=1),
     help="Number of hospital stays.",

@@ -27,7 +27,7 @@ class SourceConfig(Section):
     labels: str = ""
     """Of a MEDS folder: a folder of MEDS labels, which needs cohort.prediction = "given"."""
     size: Literal["full", "tiny"] = "full"
-    """Of the demo: 1,500 stays, or 150 and six tasks."""
+    """Of the demo: 1,000 stays, or 150 and six tasks."""
     snapshot: str = ""
     """The date that the next run is labelled with, as 2026-01-31. Empty: the day of the run (the
     demo: 2026-01-01), which is then written here, so that a run that was stopped goes on under the

@@ -25,6 +25,10 @@ class EmbeddingConfig(Section):
 
     timeseries: Literal["statistics", "learned"] = "statistics"
     """Statistics of each signal, or a network that is trained on the events."""
+    series_steps: int = Field(12, ge=0, le=96)
+    """Steps of equal length in which a recurrent network reads the last 24 hours of the time
+    series, beside the joint network, which reads their vectors; 0: there is no such network.
+    """
     language: str = "minilm"
     """The encoder of notes: minilm (installed), a folder that holds a transformers checkpoint, or a
     name on the model hub.
@@ -58,7 +62,7 @@ class EmbeddingConfig(Section):
 
 def _read_model_fields() -> dict[str, Any]:
     """FitConfig's fields as pydantic's, with the docstrings below them, but for those of
-    [training] and the machine, and for the steps of a series, which the pipeline doesn't make.
+    [training] and the machine, and for the steps of a series, which [embedding] has.
     """
     documented = with_config(ConfigDict(use_attribute_docstrings=True))(FitConfig)
     about = TypeAdapter(documented).json_schema()["properties"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from m3h_core.data.cohort import TIMESERIES
 from m3h_pipeline.defs.metadata import OWNERS, to_materialization
 from m3h_pipeline.defs.partitions import snapshots
 from m3h_pipeline.defs.resources import Workspace
@@ -79,10 +80,12 @@ def _embedding(modality: str) -> dg.AssetsDefinition:
         given = is_given(modality, inputs.folder)
         settings = workspace.config.embedding
         options = {} if given else encoder_options(modality, settings)
+        series_steps = settings.series_steps if modality == TIMESERIES else 0
         job = {
             "modality": modality,
             "inputs": str(inputs.folder),
             "options": options,
+            "series_steps": series_steps,
             # Decides what is computed again, and no result.
             "cache": str(workspace.embedding_cache),
             "cache_bytes": int(settings.cache_gb * 1e9),
@@ -95,7 +98,7 @@ def _embedding(modality: str) -> dg.AssetsDefinition:
             context.log.info(f"{modality}: nobody has this modality, so no job is started")
             return embed_nothing(absent, inputs.folder, to)
 
-        step = workspace.produce(context, name, [CODE, inputs, options], embed)
+        step = workspace.produce(context, name, [CODE, inputs, options, series_steps], embed)
         return to_materialization(step, _facts(step.info, given))
 
     return embedding

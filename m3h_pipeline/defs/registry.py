@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from m3h_core.data.cohort import SERIES, TIMESERIES
 from m3h_pipeline.defs.embeddings import ALL_EMBEDDINGS, by_modality
 from m3h_pipeline.defs.inputs import ALL_INPUTS
 from m3h_pipeline.defs.io_manager import shared_step
@@ -34,7 +35,14 @@ from m3h_pipeline.registry.gate.advice import select_rejecting
 from m3h_pipeline.registry.notify import notify
 from m3h_pipeline.sources.tasks_file import read_tasks
 from m3h_pipeline.state.data_files import read_json, write_json
-from m3h_pipeline.state.layout import CALIBRATION, PREDICTIONS, SINGLE_TASK, TREES_ALONE
+from m3h_pipeline.state.layout import (
+    CALIBRATION,
+    EMBEDDER,
+    PREDICTIONS,
+    SERIES_EMBEDDER,
+    SINGLE_TASK,
+    TREES_ALONE,
+)
 from m3h_pipeline.state.steps import Step, code_version
 
 CODE = code_version(
@@ -170,7 +178,7 @@ def _register(
             key=ensemble.key,
             training=joint.key,
             model=ensemble.folder / "model",
-            embedders={name: step.folder / "embedder" for name, step in embedded.items()},
+            embedders=_find_embedders(embedded),
             calibration=ensemble.folder / CALIBRATION,
             reference=to / REFERENCE,
             features=_features(inputs),
@@ -196,6 +204,13 @@ def _register(
         *embedded.values(),
     ]
     return workspace.produce(context, "model_version", decided_by, build)
+
+
+def _find_embedders(embedded: Mapping[str, Step]) -> dict[str, Path]:
+    """The folders of the embedders that travel inside the model, by what they embed."""
+    folders = {name: step.folder / EMBEDDER for name, step in embedded.items()}
+    in_steps = embedded[TIMESERIES].folder / SERIES_EMBEDDER
+    return folders | ({SERIES: in_steps} if in_steps.exists() else {})
 
 
 def _features(inputs: Step) -> dict[str, str]:

@@ -44,7 +44,7 @@ _SHARED: dict[str, Any] = {"group_name": "reports", "owners": OWNERS, "partition
     code_version=QUALITY_CODE,
     description=(
         "Every task's score on patients that the model did not see: the shipped model, the same "
-        "with single-task networks, the joint network and the trees alone, with intervals."
+        "with single-task networks, the joint networks and the trees alone, with intervals."
     ),
     **_SHARED,
 )

@@ -19,7 +19,7 @@ from m3h_pipeline.sources.tasks_file import read_tasks
 from m3h_pipeline.state.steps import Step, code_version
 
 COHORT_CODE = code_version("m3h_core.data.cohort", "m3h_core.data.folds", "m3h_pipeline.features")
-CODE = code_version("m3h_core", "m3h_pipeline.jobs.train")
+CODE = code_version("m3h_core", "m3h_pipeline.jobs.joint_model", "m3h_pipeline.jobs.train")
 # The step of the models that are trained on subsets of the modalities.
 SUBSETS = "modalities"
 # step -> the arm that its job trains
@@ -123,8 +123,9 @@ def tree_models(
     pool="gpu",
     description=(
         "M3H, the joint model: one network that learns all tasks from all modalities, with "
-        "cross-task attention; of a cross-fitted cohort one a fold, trained without it. Trained in "
-        "a job of its own; the first one's losses can be watched in MLflow."
+        "cross-task attention, and one that reads the time series step by step; of a cross-fitted "
+        "cohort one of each a fold, trained without it. Trained in a job of its own; the first "
+        "fold's losses can be watched in MLflow."
     ),
     **_SHARED,
 )
@@ -198,6 +199,7 @@ def _train(
         "tasks": [task.to_dict() for task in read_tasks(cohort.folder)],
         "training": training,
         "model": model,
+        "series_steps": workspace.config.embedding.series_steps,
     }
     if arm == "joint":
         job["mlflow"] = {

@@ -33,7 +33,7 @@ _PICTURES_AT_A_TIME = 8
 
 def write_demo_hospital(
     to: Path,
-    stays: int = 1500,
+    stays: int = 1000,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:

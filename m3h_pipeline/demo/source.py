@@ -23,7 +23,7 @@ _TINY_TASKS = (
 )
 # size -> number of stays, tasks (None: all)
 SIZES: dict[str, tuple[int, Collection[str] | None]] = {
-    "full": (1500, None),
+    "full": (1000, None),
     "tiny": (150, _TINY_TASKS),
 }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m3h_core.data.cohort import proper_subsets
+from m3h_core.workers import single_torch_thread
 from m3h_pipeline.evaluation.scores import (
     Predictions,
     contrast_variants,
@@ -87,14 +88,9 @@ def predict_side_by_side(model: EnsembleModel, cohorts: Sequence[Cohort]) -> lis
     """The model's predictions of each cohort, a thread a core."""
     import torch
 
-    n_threads = torch.get_num_threads()
-    # In batches of this size torch's own threads wait for one another most of the time.
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(min(n_threads, _MOST_THREADS)) as pool:
-            return list(pool.map(model.predict_unseen, cohorts))
-    finally:
-        torch.set_num_threads(n_threads)
+    n_threads = min(torch.get_num_threads(), _MOST_THREADS)
+    with single_torch_thread(), ThreadPoolExecutor(n_threads) as pool:
+        return list(pool.map(model.predict_unseen, cohorts))
 
 
 def _find_without(subsets: Sequence[tuple[str, ...]], name: str) -> int:

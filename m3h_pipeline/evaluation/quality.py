@@ -1,5 +1,5 @@
 """metrics.json: the model that is shipped, the same mixture with single-task networks, the joint
-network and the trees alone, scored on the same samples.
+networks and the trees alone, scored on the same samples.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import polars as pl
 from safetensors.numpy import load_file
 
 from m3h_core import Cohort, with_folds
-from m3h_core.data.cohort import TEST
+from m3h_core.data.cohort import SERIES, TEST, TIMESERIES
 from m3h_pipeline.sources.splits import split_of
 from m3h_pipeline.sources.tasks_file import read_tasks
 
@@ -44,6 +44,7 @@ def write_cohort(
         name: load_file(folder / "embedding.safetensors") for name, folder in embeddings.items()
     }
     by_task = {task.name: _labels(frame["sample_id"], label_rows, task.name) for task in tasks}
+    series = arrays.get(TIMESERIES, {}).get(SERIES)
     cohort = Cohort(
         sample_ids=frame["sample_id"].to_list(),
         split=frame["split"].to_numpy(),
@@ -52,6 +53,7 @@ def write_cohort(
         labels={name: values for name, (values, _) in by_task.items()},
         labelled={name: mask for name, (_, mask) in by_task.items()},
         subject_ids=frame["subject_id"].to_list(),
+        series=series,
         groups={name: frame[name].cast(pl.String).fill_null("unknown").to_list() for name in audit},
     )
     if len(cohort) <= most_to_cross_fit and is_split_by_hash(cohort):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from m3h_core import Cohort, EnsembleModel, FittedModel, load_model
-from m3h_core.data.cohort import TEST
+from m3h_core.data.cohort import SERIES, TEST, TIMESERIES
 from m3h_core.embedders import Embedder, GivenEmbedder, load_embedder
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import is_given, modality_items, take
@@ -41,13 +41,19 @@ def predict(config: dict[str, Any], log: Log) -> dict[str, Any]:
     cohort = Cohort.load(config["cohort"])
     model, embedders = load(version, config["approved"], config["mlflow"], to)
     rows = find_unseen_rows(cohort, model)
-    embeddings = {}
-    present = {}
+    embedded = {}
     for name, embedder in embedders.items():
         embedder.cache = cache
         log(f"version {version}: {name} of {pluralize(len(rows), 'sample')}")
-        embeddings[name], present[name] = embedder.transform(_items(name, embedder, inputs, rows))
-    part = replace(cohort.take(rows), embeddings=embeddings, present=present)
+        modality = TIMESERIES if name == SERIES else name
+        embedded[name] = embedder.transform(_items(modality, embedder, inputs, rows))
+    series, _ = embedded.pop(SERIES, (None, None))
+    part = replace(
+        cohort.take(rows),
+        embeddings={name: vectors for name, (vectors, _) in embedded.items()},
+        present={name: is_present for name, (_, is_present) in embedded.items()},
+        series=series,
+    )
     scored = model.predict_unseen(part) if isinstance(model, EnsembleModel) else model.predict(part)
     predictions = {}
     for task, values in scored.items():

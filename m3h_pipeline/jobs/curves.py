@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 CURVES = ".curves.jsonl"
+RECURRENT_CURVES = ".recurrent_curves.jsonl"
 
 
 def read_curves(file: Path) -> dict[int, dict[str, Any]]:

@@ -3,10 +3,12 @@ are only scaled.
 
 Configuration: ``modality``, ``inputs`` (folder of the as-of inputs), ``options`` (of the embedder;
 for time series also ``learned``: the learned encoder instead of statistics; or only ``encoder``:
-the name of another class), ``cache`` (folder), ``cache_bytes`` (its limit), ``to``. Writes
-``embedding.safetensors`` (vectors float32 [N, F], present bool [N], in the order of
-``samples.parquet``), ``embedder/``, which travels inside the registered model, and
-``quarantine.parquet``: the notes and images that could not be embedded, and why.
+the name of another class), ``series_steps`` (of raw time series; 0: they are not needed step by
+step), ``cache`` (folder), ``cache_bytes`` (its limit), ``to``. Writes ``embedding.safetensors``
+(vectors float32 [N, F], present bool [N], in the order of ``samples.parquet``; with steps also
+series float32 [N, W]), ``embedder/`` and, with steps, ``series_embedder/``, which travel inside the
+registered model, and ``quarantine.parquet``: the notes and images that could not be embedded, and
+why.
 
 The vectors of notes and images go into the cache as they are computed, a shard at a time. A job
 that was stopped, in whatever way, goes on after its last shard; another night embeds what is new.
@@ -23,12 +25,13 @@ from typing import Any
 
 import polars as pl
 
-from m3h_core.data.cohort import TRAIN
+from m3h_core.data.cohort import SERIES, TIMESERIES, TRAIN
 from m3h_core.embedders import (
     AbsentEmbedder,
     Embedder,
     GivenEmbedder,
     LanguageEmbedder,
+    SeriesEmbedder,
     VisionEmbedder,
     prune,
 )
@@ -39,6 +42,7 @@ from m3h_pipeline.jobs.job import FACTS, Log, run_job
 from m3h_pipeline.jobs.on_ray import fill_cache
 from m3h_pipeline.jobs.progress import Progress
 from m3h_pipeline.state.data_files import write_arrays, write_json
+from m3h_pipeline.state.layout import EMBEDDER, SERIES_EMBEDDER
 from m3h_pipeline.wording import MIN_GROUP_SIZE
 
 _QUARANTINE = {
@@ -79,8 +83,13 @@ def embed(config: dict[str, Any], log: Log) -> dict[str, Any]:
     except ValueError as error:
         # A checkpoint or weights that can't be had, a package that is missing.
         raise InputError(f"{modality}: {error}") from error
-    embedder.save(to / "embedder")
-    write_arrays(to / "embedding.safetensors", {"vectors": vectors, "present": present})
+    embedder.save(to / EMBEDDER)
+    arrays = {"vectors": vectors, "present": present}
+    if config.get("series_steps") and modality == TIMESERIES and not given and present.any():
+        in_steps = SeriesEmbedder(config["series_steps"], min_rows=MIN_GROUP_SIZE).fit(train)
+        in_steps.save(to / SERIES_EMBEDDER)
+        arrays[SERIES], _ = in_steps.transform(items)
+    write_arrays(to / "embedding.safetensors", arrays)
     _write_quarantine(embedder, inputs, to / "quarantine.parquet")
     facts = {
         "samples": len(samples),
@@ -124,7 +133,7 @@ def embed_nothing(embedder: AbsentEmbedder, inputs: Path, to: Path) -> dict[str,
     started = time.monotonic()
     samples = pl.read_parquet(inputs / "samples.parquet", columns=["split"])
     vectors, present = embedder.transform(samples)
-    embedder.save(to / "embedder")
+    embedder.save(to / EMBEDDER)
     write_arrays(to / "embedding.safetensors", {"vectors": vectors, "present": present})
     _write_quarantine(embedder, inputs, to / "quarantine.parquet")
     facts = {

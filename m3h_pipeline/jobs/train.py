@@ -2,23 +2,21 @@
 or subsets of the modalities.
 
 Configuration: ``arm``, ``cohort`` (folder), ``tasks``, ``training`` and ``model`` (sections of
-m3h.toml), ``to``; for the joint model also ``mlflow`` {uri, artifacts, key, name, tags}, for the
-ensemble ``arms`` {arm: folder}. Writes ``predictions.safetensors`` ({task: [N] or [N, classes]} for
-every sample, where the cohort is cross-fitted by the model that did not see its patient) and the
-trained models, one a fold; beside the ensemble ``calibration/`` and what it is compared with,
-``single_task.safetensors`` and ``trees.safetensors``.
+m3h.toml), ``series_steps`` (of the cohort's series), ``to``; for the joint model also ``mlflow``
+{uri, artifacts, key, name, tags}, for the ensemble ``arms`` {arm: folder}. Writes
+``predictions.safetensors`` ({task: [N] or [N, classes]} for every sample, where the cohort is
+cross-fitted by the model that did not see its patient) and the trained models, one a fold; beside
+the ensemble ``calibration/`` and what it is compared with, ``single_task.safetensors`` and
+``trees.safetensors``.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,89 +24,34 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from m3h_core import Calibrator, Cohort, EnsembleModel, FittedModel, FoldCalibrators, TaskSpec
-from m3h_core.data.cohort import proper_subsets
+from m3h_core import (
+    Calibrator,
+    Cohort,
+    EnsembleModel,
+    FittedModel,
+    FoldCalibrators,
+    TaskSpec,
+)
+from m3h_core.data.cohort import TIMESERIES, proper_subsets
 from m3h_core.ensemble.fold_models import FoldModels
 from m3h_core.ensemble.mixture import FoldMixtures
 from m3h_core.ensemble.trees import TreeModels
 from m3h_core.training.cross_fit import cross_fit, cross_fit_many, cross_fit_trees
-from m3h_core.training.trainer import Stopped
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.evaluation.scores import Predictions
-from m3h_pipeline.jobs.curves import CURVES, read_curves
 from m3h_pipeline.jobs.job import FACTS, Log, defer_signals, run_job
-from m3h_pipeline.jobs.progress import Progress, limit_rate
+from m3h_pipeline.jobs.joint_model import joint, list_kinds
+from m3h_pipeline.jobs.progress import Progress
 from m3h_pipeline.jobs.settings import count_workers, fit_config
-from m3h_pipeline.registry import tracking
 from m3h_pipeline.state.data_files import write_arrays, write_json
-from m3h_pipeline.state.layout import FOLD_CALIBRATION, PREDICTIONS, SINGLE_TASK, TREES_ALONE
-
-
-@tracking.explain_failures()
-def joint(
-    cohort: Cohort, tasks: Sequence[TaskSpec], config: dict[str, Any], to: Path, log: Log
-) -> dict[str, Any]:
-    """The M3H model on all tasks, its curves and parameters in MLflow; by all processes that
-    torchrun has started.
-    """
-    settings = fit_config(config)
-    rank = join_processes()
-    train = partial(
-        cross_fit, cohort, tasks, settings, resume=to / ".checkpoint", distributed=rank is not None
-    )
-    if rank:
-        with defer_signals() as stop, suppress(Stopped):
-            train(stop=stop)
-        return {}
-    import mlflow
-
-    run = config["mlflow"]
-    tracking.connect(run["uri"], Path(run["artifacts"]))
-    with tracking.start_training_run(run["key"], run["name"], run["tags"]) as active:
-        mlflow.log_params({"tasks": len(tasks), "samples": len(cohort), **settings.to_dict()})
-        curves = Curves(to / CURVES, active.info.run_id)
-        progress = _follow_folds(cohort, log)
-        show = limit_rate(_LIVE_SECONDS, lambda _: curves.show())
-
-        def on_epoch(fold: int, state: dict[str, Any]) -> None:
-            progress[fold](state["epoch"] + 1, state["epochs"])
-            if fold == 0:
-                curves.add(state)
-                show("")
-
-        try:
-            with defer_signals() as stop:
-                models = train(on_epoch=on_epoch, stop=stop)
-        except Stopped:
-            log("joint model: stopped; its state is kept, and the next run goes on from there")
-            raise
-        finally:
-            curves.show()
-    models.save(to / "model")
-    write_arrays(to / PREDICTIONS, models.predict_unseen(cohort))
-    return {"epochs": len(curves), "models": cohort.n_folds, "mlflow_run": active.info.run_id}
-
-
-def _follow_folds(cohort: Cohort, log: Log) -> list[Progress]:
-    """What says how far each fold's model is."""
-    n_folds = cohort.n_folds
-    if n_folds == 1:
-        return [Progress("joint model: epoch", log)]
-    names = [f"joint model, fold {fold + 1} of {n_folds}: epoch" for fold in range(n_folds)]
-    return [Progress(name, log) for name in names]
-
-
-def join_processes() -> int | None:
-    """This process's place among those of torchrun, None where it was started alone."""
-    if "WORLD_SIZE" not in os.environ:
-        return None
-    import torch
-    import torch.distributed as dist
-
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return dist.get_rank()
+from m3h_pipeline.state.layout import (
+    FOLD_CALIBRATION,
+    NETWORKS,
+    PREDICTIONS,
+    RECURRENT_NETWORKS,
+    SINGLE_TASK,
+    TREES_ALONE,
+)
 
 
 def single_task(
@@ -138,7 +81,6 @@ def modalities(
     """The ensemble anew on each subset of the modalities but the whole: {"tabular+vision/task":
     predictions}.
     """
-    settings = fit_config(config)
     done = to / ".subsets"
     done.mkdir(exist_ok=True)
     subsets = proper_subsets(cohort)
@@ -154,11 +96,22 @@ def modalities(
                 cohort,
                 embeddings={key: cohort.embeddings[key] for key in subset},
                 present={key: cohort.present[key] for key in subset},
+                series=cohort.series if TIMESERIES in subset else None,
             )
-            with defer_signals() as stop:
-                network = cross_fit(some, tasks, settings, resume=checkpoint, stop=stop)
+            networks = {}
+            for folder, kind in list_kinds(some, tasks, config).items():
+                with defer_signals() as stop:
+                    networks[folder] = cross_fit(
+                        kind.cohort,
+                        kind.tasks,
+                        kind.settings,
+                        resume=checkpoint / folder,
+                        stop=stop,
+                    )
             boosted = _fit_trees(some, tasks, config, done / f"{name}.trees")
-            write_arrays(file, EnsembleModel.combine(network, boosted, some).predict_unseen(some))
+            recurrent = networks.get(RECURRENT_NETWORKS)
+            model = EnsembleModel.combine(networks[NETWORKS], boosted, some, recurrent)
+            write_arrays(file, model.predict_unseen(some))
         predictions |= {f"{name}/{task}": values for task, values in load_file(file).items()}
     write_arrays(to / PREDICTIONS, predictions)
     shutil.rmtree(done)
@@ -203,10 +156,13 @@ def ensemble(
     """
     folders = {arm: Path(folder) for arm, folder in config["arms"].items()}
     by_arm = {arm: load_file(folder / PREDICTIONS) for arm, folder in folders.items()}
-    network = FoldModels.load(folders["joint"] / "model", FittedModel.load)
+    network = FoldModels.load(folders["joint"] / NETWORKS, FittedModel.load)
+    recurrent = None
+    if (folders["joint"] / RECURRENT_NETWORKS).exists():
+        recurrent = FoldModels.load(folders["joint"] / RECURRENT_NETWORKS, FittedModel.load)
     trees = FoldModels.load(folders["trees"] / "models", TreeModels.load)
     mixtures = _fit_mixtures(cohort, network.tasks, by_arm, "joint")
-    EnsembleModel(network, trees, mixtures).save(to / "model")
+    EnsembleModel(network, trees, mixtures, recurrent).save(to / "model")
     predictions = _mix(cohort, by_arm, "joint", mixtures)
     write_arrays(to / PREDICTIONS, predictions)
     coverage = config["training"]["coverage"]
@@ -246,9 +202,6 @@ def _describe_shares(shares: Sequence[float]) -> str:
     return f"{median(shares):.2f} in the median ({min(shares):.2f} to {max(shares):.2f})"
 
 
-# Between two calls to MLflow: curves are live, and cost nothing.
-_LIVE_SECONDS = 10
-
 ARMS: dict[str, Callable[..., dict[str, Any]]] = {
     "joint": joint,
     "single_task": single_task,
@@ -270,56 +223,6 @@ def main() -> None:
         facts = ARMS[config["arm"]](cohort, tasks, config, to, log)
         if facts:
             write_json(to / FACTS, facts | {"seconds": round(time.monotonic() - started, 1)})
-
-
-class Curves:
-    """The losses of all epochs, in a file first: those that MLflow has not seen are sent in one
-    call, at any time.
-
-    So they are live, and whole after a kill: a training that goes on sends what the killed one
-    could not.
-    """
-
-    def __init__(self, file: Path, run_id: str) -> None:
-        self.file = file
-        self.run_id = run_id
-        self.sent: set[int] | None = None
-
-    def add(self, state: dict[str, Any]) -> None:
-        """One epoch, as `m3h_core.fit` reports it."""
-        with self.file.open("a") as stream:
-            stream.write(json.dumps(state) + "\n")
-
-    def epochs(self) -> dict[int, dict[str, Any]]:
-        """By their number."""
-        return read_curves(self.file)
-
-    def __len__(self) -> int:
-        return len(self.epochs())
-
-    @tracking.explain_failures()
-    def show(self) -> None:
-        """Send what is new."""
-        from mlflow import MlflowClient
-        from mlflow.entities import Metric
-
-        client = MlflowClient()
-        if self.sent is None:
-            self.sent = {
-                metric.step for metric in client.get_metric_history(self.run_id, "train_loss")
-            }
-        new = {epoch: state for epoch, state in self.epochs().items() if epoch not in self.sent}
-        now = int(time.time() * 1000)
-        metrics = [
-            Metric(name, float(value), now, epoch)
-            for epoch, state in new.items()
-            for name, value in state.items()
-            if name.endswith("valid_loss") or name == "train_loss"
-            if value == value  # a task without validation labels has none
-        ]
-        for start in range(0, len(metrics), 1000):
-            client.log_batch(self.run_id, metrics=metrics[start : start + 1000])
-        self.sent |= set(new)
 
 
 if __name__ == "__main__":

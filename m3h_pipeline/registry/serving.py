@@ -39,6 +39,7 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel
 
 from m3h_core import Calibrator, Cohort, load_model
+from m3h_core.data.cohort import SERIES, TIMESERIES
 from m3h_core.embedders import EventSequences, GivenEmbedder, load_embedder
 
 
@@ -58,10 +59,14 @@ class HospitalModel(PythonModel):
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """Scores [N rows] for the samples in ``model_input`` [N rows]."""
-        embedded = {
-            name: embedder.transform(_read_items(name, embedder, model_input))
-            for name, embedder in self.embedders.items()
-        }
+        items: dict[str, Any] = {}
+        embedded = {}
+        for name, embedder in self.embedders.items():
+            source = TIMESERIES if name == SERIES else name
+            if source not in items:
+                items[source] = _read_items(source, embedder, model_input)
+            embedded[name] = embedder.transform(items[source])
+        series, _ = embedded.pop(SERIES, (None, None))
         present = {name: is_present for name, (_, is_present) in embedded.items()}
         cohort = Cohort(
             sample_ids=[str(i) for i in range(len(model_input))],
@@ -70,6 +75,7 @@ class HospitalModel(PythonModel):
             present=present,
             labels={},
             labelled={},
+            series=series,
         )
         columns = self._score_columns(cohort) | {
             "coverage": np.full(len(cohort), self.calibrator.coverage)
@@ -121,7 +127,7 @@ def _read_items(modality: str, embedder: Any, rows: pd.DataFrame) -> Any:
         ]
     if modality == "tabular":
         return {name: _read_column(rows, name) for name in embedder.columns}
-    if modality == "timeseries":
+    if modality == TIMESERIES:
         events = _read_lists(rows, "events")
         flat = [(i, event) for i, row in enumerate(events) for event in row]
         return EventSequences(

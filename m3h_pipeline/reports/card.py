@@ -28,9 +28,10 @@ _USE = (
     "the cohort below, not for tasks that are not claimed."
 )
 _MODEL = (
-    "Each task's prediction is the weighted mean of a network that learns all tasks jointly and of "
+    "Each task's prediction is the weighted mean of networks that learn all tasks jointly and of "
     "boosted trees, each task by itself; the weights are what labels bear out that neither was "
-    "trained on."
+    "trained on. One network reads the whole record as vectors; where there are time series, a "
+    "second one reads these step by step, and both count alike."
 )
 
 
@@ -90,7 +91,7 @@ def _describe_model(n_folds: int) -> str:
     if n_folds < 2:
         return _MODEL
     return (
-        f"{_MODEL} Of both there are {n_folds}, each trained without the patients of one fold; new "
+        f"{_MODEL} Of each there are {n_folds}, each trained without the patients of one fold; new "
         "patients get their mean. Clusters are the first network's."
     )
 

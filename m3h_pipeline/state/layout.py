@@ -12,6 +12,10 @@ REPORT = "report"
 SCORES = "scores"
 MONITORING = "monitoring"
 LATEST = "latest"
+# In the folder of the joint model: the networks of all folds, and those that read the time series
+# step by step, where there are any.
+NETWORKS = "model"
+RECURRENT_NETWORKS = "recurrent"
 # Arrays {task: [N] or [N, C]} with a row a sample of the cohort, in the folder of an arm; and, in
 # that of the ensemble, what the same mixture with single-task networks predicts, and the trees
 # alone.
@@ -19,6 +23,10 @@ PREDICTIONS = "predictions.safetensors"
 SINGLE_TASK = "single_task.safetensors"
 TREES_ALONE = "trees.safetensors"
 CALIBRATION = "calibration"
+# In the folder of an embedding: what embeds new patients, and what gives their time series step by
+# step.
+EMBEDDER = "embedder"
+SERIES_EMBEDDER = "series_embedder"
 # Of a cross-fitted cohort, in the same folder: what calibrates the patients of each fold.
 FOLD_CALIBRATION = "calibration_of_folds"
 _VALID = "valid_"

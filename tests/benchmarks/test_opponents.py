@@ -172,7 +172,7 @@ def test_tables_come_out_and_the_second_run_fits_nothing(
     assert first.err.count(": fitted\n") == len(judged)
     record = json.loads((tmp_path / "all.json").read_text())
     for by_rows in record.values():
-        assert set(by_rows["arms"]) == {MODEL, "trees", "joint", "stack"}
+        assert set(by_rows["arms"]) == {MODEL, "trees", "networks", "stack"}
         assert set(by_rows["arms"]["stack"]["tasks"]) == set(judged)
     assert record["all training rows"]["arms"]["stack"]["tasks"]["los"] > 0.1
     assert record["all training rows"]["arms"]["stack"]["tasks"]["place"] > 0.6

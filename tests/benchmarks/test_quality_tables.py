@@ -11,7 +11,7 @@ import pytest
 import quality
 import tables_folder
 
-from m3h_core import Cohort
+from m3h_core import Cohort, config
 from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN, VALID
 from quality_study.statistics import draws_of
 from quality_study.tables import TablesData
@@ -134,7 +134,7 @@ def test_embedders_are_fitted_on_the_training_rows_of_the_split(data, tmp_path, 
     assert (a.embeddings["tabular"][~train] != b.embeddings["tabular"][~train]).any()
     series_a = data.with_series(a)
     series_b = other.with_series(b)
-    assert list(series_a.embeddings) == ["tabular", "language", "vision", "series"]
+    assert list(series_a.embeddings) == ["tabular", "series", "language", "vision"]
     steps_a = series_a.embeddings["series"]
     steps_b = series_b.embeddings["series"]
     assert (steps_a[train] == steps_b[train]).all()
@@ -175,7 +175,7 @@ def test_all_settings_come_out_and_the_second_run_fits_nothing(
     monkeypatch.setattr(quality, "SCARCE_LABELS", (60, 20))
     kept = {name: quality.ABLATIONS[name] for name in ("no-attention", "stable-attention")}
     monkeypatch.setattr(quality, "ABLATIONS", kept)
-    monkeypatch.setitem(quality.RECURRENT, "hidden", (16,))
+    monkeypatch.setitem(config._RECURRENT, "hidden", (16,))
     options = ["--tables", folder, "--cache", cache, "--json", tmp_path / "all.json"]
     options += ["--splits", 2, "--epochs", 2, "--tasks", "death,lactate_next,place,copied"]
     networks = "joint,single,no-attention,stable-attention,recurrent"

@@ -253,6 +253,8 @@ calibrator = Calibrator.load(snapshot / "ensemble_model" / "calibration")
 cohort = Cohort.load(snapshot / "cohort")
 assert rows["sample_id"].to_list() == cohort.sample_ids
 model = EnsembleModel.load(snapshot / "ensemble_model" / "model")
+assert model.recurrent is not None  # the hospital has time series
+assert "series" not in {{name for names in scores["lacks"] for name in names}}
 predicted = {{"death_in_hospital": model.predict(cohort)["death_in_hospital"]}}
 expected = calibrator.calibrated(predicted)["death_in_hospital"][:20]
 unseen = model.predict_unseen(cohort)["death_in_hospital"]

@@ -55,6 +55,7 @@ def cohort(request) -> Cohort:
         labels,
         dict.fromkeys(labels, np.ones(n, bool)),
         groups={"ward": group.tolist()},
+        series=np.tile(series, 3),
     )
     return with_folds(cohort, request.param)
 
@@ -77,7 +78,8 @@ def detail(cohort, tmp_path_factory):
 
 def retrained(cohort: Cohort, to: Path) -> dict[str, np.ndarray]:
     """As the job does it, killed after its first model."""
-    config = {"training": {"seed": 0, "epochs": 6, "tree_rounds": 5}, "model": {}}
+    training = {"seed": 0, "epochs": 6, "tree_rounds": 5}
+    config = {"training": training, "model": {}, "series_steps": 3}
     lines: list[str] = []
     tasks = [TASKS[0], TASKS[1]]
 

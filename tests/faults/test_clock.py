@@ -118,7 +118,7 @@ def test_every_command_after_the_clock_was_set_back(machine):
 
 
 def test_the_clock_is_set_back_in_the_middle_of_a_run(machine):
-    demo_run.configure(machine.out, training={"epochs": 2})
+    demo_run.configure(machine.out, training={"epochs": 7})
     machine.set_back(0)
     run = machine.start("run")
     snapshot = machine.out / "snapshots" / "2026-01-01"

@@ -128,7 +128,7 @@ def test_a_training_that_is_killed_in_every_way_ends_as_if_it_never_was(out):
         assert run.wait(60) != 0, story
         assert not step_of(out, "m3h_model").exists(), story
         checkpoint = step_of(out, ".m3h_model.partial") / ".checkpoint"
-        state = checkpoint / "0" / "training.safetensors"
+        state = checkpoint / "model" / "0" / "training.safetensors"
         if (
             way is not kill_dagster
         ):  # after this one the next run starts at once, and waits where it must
@@ -251,9 +251,13 @@ def test_a_training_killed_in_its_second_fold_goes_on_there(tmp_path):
     to = tmp_path / "to"
     epochs = tmp_path / "epochs"
     log = f"open({str(epochs)!r}, 'a').write(name[18:19] + ' ')"
-    spy = f"train.Progress = lambda name, _: lambda done, total: {log}"
+    joint_model = "from m3h_pipeline.jobs import joint_model"
+    spy = f"{joint_model}; joint_model.Progress = lambda name, _: lambda done, total: {log}"
     kill_there = "name[18:19] == '2' and done == 3 and os.kill(os.getpid(), 9)"
-    suicide = f"import os; train.Progress = lambda name, _: lambda done, total: {kill_there}"
+    suicide = (
+        f"import os; {joint_model}; "
+        f"joint_model.Progress = lambda name, _: lambda done, total: {kill_there}"
+    )
     job = job_by_hand(tmp_path / "cohort", to, "joint", suicide, more)
     assert job.wait(120) == -signal.SIGKILL, job.communicate()
     again = job_by_hand(tmp_path / "cohort", to, "joint", spy, more)

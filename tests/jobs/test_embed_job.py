@@ -90,6 +90,36 @@ def test_nothing_is_learned_from_other_splits(inputs, options, tmp_path):
         assert not (vectors[0][~train] == vectors[1][~train]).all(), name
 
 
+def test_series_come_in_steps_and_learn_from_the_training_split_alone(inputs, options, tmp_path):
+    strange = write_inputs(tmp_path / "strange", stranger=1.0)
+    train = (pl.read_parquet(inputs / "samples.parquet")["split"] == 0).to_numpy()
+    written = []
+    for label, folder in (("plain", inputs), ("strange", strange)):
+        to = tmp_path / label
+        job = config("timeseries", folder, options["timeseries"], tmp_path / "cache", to)
+        embed(job | {"series_steps": 6}, lambda _: None)
+        written.append(load_file(to / "embedding.safetensors"))
+        embedder = load_embedder(to / "series_embedder")
+        series, _ = embedder.transform(modality_items("timeseries", folder))
+        assert series.tobytes() == written[-1]["series"].tobytes()
+    assert contents(tmp_path / "plain/series_embedder") == contents(
+        tmp_path / "strange/series_embedder"
+    )
+    plain, other = written
+    assert plain["series"].shape == (N, embedder.width)
+    assert plain["series"][train].tobytes() == other["series"][train].tobytes()
+    assert not np.array_equal(plain["series"][~train], other["series"][~train])
+
+
+def test_without_steps_and_of_other_modalities_there_is_no_series(inputs, options, tmp_path):
+    for modality, steps in (("timeseries", 0), ("tabular", 6)):
+        to = tmp_path / modality
+        job = config(modality, inputs, options[modality], tmp_path / "cache", to)
+        embed(job | {"series_steps": steps}, lambda _: None)
+        assert set(load_file(to / "embedding.safetensors")) == {"vectors", "present"}
+        assert not (to / "series_embedder").exists()
+
+
 def test_what_has_no_vector_is_quarantined_with_a_reason(inputs, options, tmp_path):
     for modality, sample, item, reason in (
         ("language", "s003", "note_id", "no text"),

@@ -60,7 +60,7 @@ def test_a_cross_fitted_night_names_no_test_split_but_in_the_table_of_splits(
     assert "fitted on the other folds' patients; what is registered is calibrated on all" in text
     card = format_model_card(example())
     assert f"## Evaluation\n\n{CROSS_FITTED}\n" in card
-    assert "Of both there are 3, each trained without the patients of one fold" in card
+    assert "Of each there are 3, each trained without the patients of one fold" in card
     assert "test split" not in card
 
 

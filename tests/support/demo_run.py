@@ -16,7 +16,7 @@ from m3h_pipeline import config
 
 # As little training as still runs every part; nothing that a test looks at comes of more.
 SMALL = {
-    "training": {"epochs": 3, "tree_rounds": 5, "bootstrap": 100},
+    "training": {"epochs": 6, "tree_rounds": 5, "bootstrap": 100},
     "tim": {"tasks": 3},
 }
 _RESULT = "result.json"

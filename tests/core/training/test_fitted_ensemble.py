@@ -10,6 +10,7 @@ import pytest
 from synthetic import TASKS, make_cohort
 
 from m3h_core import Cohort, EnsembleModel, FitConfig, FittedModel, load_model, with_folds
+from m3h_core.config import recurrent_config
 from m3h_core.ensemble.fold_models import FoldModels
 from m3h_core.ensemble.mixture import FoldMixtures, Line, Mixture
 from m3h_core.training.cross_fit import cross_fit, cross_fit_trees
@@ -125,6 +126,52 @@ def test_a_version_of_before_the_folds_is_read(cohort, model, tmp_path):
     assert again.predict(cohort)["death"].tobytes() == expected["death"].tobytes()
 
 
+@pytest.fixture(scope="module")
+def with_recurrent(cohort, model) -> tuple[Cohort, EnsembleModel]:
+    """The same members, and networks that read a series beside them; it has no clusters."""
+    series = np.random.default_rng(0).normal(size=(len(cohort), 12)).astype(np.float32)
+    cohort = replace(cohort, series=series)
+    tasks = [task for task in TASKS if task.problem != "clustering"]
+    config = recurrent_config(FitConfig(epochs=2), steps=4)
+    recurrent = cross_fit(cohort.with_series(), tasks, config)
+    return cohort, EnsembleModel.combine(model.network, model.trees, cohort, recurrent)
+
+
+def test_both_kinds_of_networks_count_alike(with_recurrent):
+    cohort, model = with_recurrent
+    shares = dict.fromkeys((task.name for task in TASKS), 1.0)
+    networks = replace(model, mixtures=FoldMixtures(Mixture(shares)))
+    for name in ("predict", "predict_unseen"):
+        of_statistics = getattr(model.network, name)(cohort)
+        of_series = getattr(model.recurrent, name)(cohort.with_series())
+        predicted = getattr(networks, name)(cohort)
+        for task in SUPERVISED_NAMES:
+            assert not np.allclose(of_statistics[task], of_series[task])
+            expected = (of_statistics[task] + of_series[task]) / 2
+            np.testing.assert_allclose(predicted[task], expected)
+        np.testing.assert_array_equal(predicted["phenotype"], of_statistics["phenotype"])
+
+
+def test_a_model_that_reads_series_travels_and_asks_for_them(with_recurrent, tmp_path):
+    cohort, model = with_recurrent
+    model.save(tmp_path)
+    loaded = load_model(tmp_path)
+    expected = model.predict_unseen(cohort)
+    for task, values in loaded.predict_unseen(cohort).items():
+        assert values.tobytes() == expected[task].tobytes()
+    with pytest.raises(ValueError, match="the cohort has no series"):
+        loaded.predict(replace(cohort, series=None))
+
+
+def test_a_version_of_before_the_recurrent_networks_is_read(cohort, model, tmp_path):
+    model.save(tmp_path)
+    about = json.loads((tmp_path / "ensemble.json").read_text())
+    del about["recurrent"]
+    (tmp_path / "ensemble.json").write_text(json.dumps(about | {"format": 2}))
+    loaded = load_model(tmp_path)
+    assert loaded.predict(cohort)["death"].tobytes() == model.predict(cohort)["death"].tobytes()
+
+
 def test_a_network_alone_is_loaded_as_one(model, tmp_path):
     """As the versions that were registered before."""
     model.network.models[0].save(tmp_path)
@@ -135,5 +182,5 @@ def test_a_later_format_is_refused(model, tmp_path):
     model.save(tmp_path)
     about = json.loads((tmp_path / "ensemble.json").read_text())
     (tmp_path / "ensemble.json").write_text(json.dumps(about | {"format": 99}))
-    with pytest.raises(ValueError, match="ensemble of format 99, this version reads 1 or 2"):
+    with pytest.raises(ValueError, match="ensemble of format 99, this version reads 1 or 2 or 3"):
         load_model(tmp_path)
