@@ -25,7 +25,7 @@ class EmbeddingConfig(Section):
 
     timeseries: Literal["statistics", "learned"] = "statistics"
     """Statistics of each signal, or a network that is trained on the events."""
-    series_steps: int = Field(12, ge=0, le=96)
+    series_steps: int = Field(24, ge=0, le=96)
     """Steps of equal length in which a recurrent network reads the last 24 hours of the time
     series, beside the joint network, which reads their vectors; 0: there is no such network.
     """

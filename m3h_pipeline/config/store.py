@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from m3h_pipeline.config import toml_text
 from m3h_pipeline.config.data import DEMO_SNAPSHOT, SourceConfig
 from m3h_pipeline.config.launching import LauncherConfig
-from m3h_pipeline.config.modelling import TimConfig, TrainingConfig
+from m3h_pipeline.config.modelling import EvaluationConfig, TimConfig, TrainingConfig
 from m3h_pipeline.config.removed import drop_removed
 from m3h_pipeline.config.sections import Config
 from m3h_pipeline.errors import InputError
@@ -71,19 +71,25 @@ def create(source: str | None, path: Path | None, size: str | None) -> Config:
     name = source or "demo"
     if name != "demo" and path is None:
         raise InputError(f"--source {name} needs --path, the folder that holds the data")
-    # The tiny demo is for trying and testing: as little of everything as still runs every part.
-    tiny = Config(
-        training=TrainingConfig(epochs=10, tree_rounds=20, bootstrap=100),
-        tim=TimConfig(tasks=4),
-        # Starting a process takes longer than all that it would train.
-        launcher=LauncherConfig(workers=1),
-    )
+    presets = {
+        # Five minutes on two cores: a third fold would take two more.
+        "full": Config(evaluation=EvaluationConfig(folds=2)),
+        # For trying and testing: as little of everything as still runs every part.
+        "tiny": Config(
+            training=TrainingConfig(epochs=10, tree_rounds=20, bootstrap=100),
+            tim=TimConfig(tasks=4),
+            # Starting a process takes longer than all that it would train.
+            launcher=LauncherConfig(workers=1),
+        ),
+    }
+    size = size or "full"
     place = str(path.resolve()) if path else ""
     try:
-        chosen = SourceConfig.model_validate({"name": name, "path": place, "size": size or "full"})
+        chosen = SourceConfig.model_validate({"name": name, "path": place, "size": size})
     except ValidationError as error:
         raise InputError(f"--source {name}: {_format_reason(error)}") from None
-    return (tiny if size == "tiny" else Config()).model_copy(update={"source": chosen})
+    config = presets[size] if name == "demo" else Config()
+    return config.model_copy(update={"source": chosen})
 
 
 def configure_run(

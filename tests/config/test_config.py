@@ -264,6 +264,13 @@ def test_a_removed_setting_is_named(tmp_path, text, says):
         config.load(tmp_path)
 
 
+def test_the_demo_has_two_folds_and_a_hospital_the_default(tmp_path):
+    assert config.create("demo", None, None).evaluation.folds == 2
+    hospital = config.create("tables", tmp_path, None)
+    assert hospital.evaluation == config.EvaluationConfig()
+    assert hospital.training == config.TrainingConfig()
+
+
 def test_a_removed_setting_that_changes_nothing_is_passed_over(tmp_path):
     """`m3h init` of an earlier version has written all of them."""
     lines = ["[gate]", "calibration_labels = 100", "[monitoring]", "fewest = 50"]
