@@ -45,12 +45,13 @@ from m3h_pipeline.errors import InputError
 from opponent_models import protocol
 from opponent_models.models import OPPONENTS
 from opponent_models.protocol import Fit
-from quality_study.arms import Predictions, stack
+from quality_study.arms import Predictions
 from quality_study.cache import Store, bare_code
 from quality_study.data import Data, fewer_rows
 from quality_study.opponents import MODEL, NOTES, Predicted, show, summarize
 from quality_study.results import Results
 from quality_study.tables import TablesData
+from quality_study.task_arms import stack
 
 FOLDER = Path(__file__).resolve().parent
 PYTHON = FOLDER.parent / "build" / "opponents" / "bin" / "python"

@@ -36,6 +36,7 @@ from m3h_core.files import write_json
 from m3h_pipeline.config import EmbeddingConfig, EvaluationConfig
 from m3h_pipeline.errors import InputError
 from quality_study import arms as ways
+from quality_study import task_arms
 from quality_study.arms import Arm
 from quality_study.cache import Store
 from quality_study.data import Data, fewer_rows, scarce
@@ -87,6 +88,7 @@ ARMS_OF_TABLES: dict[str, tuple[str, ...]] = {
         "trees",
         *MIXTURES,
         "tuned-trees",
+        "lightgbm-13",
         "no-attention",
         "stable-attention",
         "linear",
@@ -155,13 +157,14 @@ def arm_of(name: str, changes: Mapping[str, Any], n_folds: int = 0) -> Arm:
         ),
         "single-own-rows": lambda: ways.single_own_rows(name, changes),
         "shared-bottom": lambda: ways.joint(name, {**changes, **SHARED_BOTTOM}),
-        "linear": lambda: ways.linear(name),
-        "trees": lambda: ways.trees(name),
-        "lightgbm": lambda: ways.lightgbm(name),
-        "tuned-trees": lambda: ways.tuned_trees(name, n_folds),
-        "xgboost": lambda: ways.xgboost(name),
-        "lightgbm-4": lambda: ways.lightgbm(name, averaged=4),
-        "xgboost-4": lambda: ways.xgboost(name, averaged=4),
+        "linear": lambda: task_arms.linear(name),
+        "trees": lambda: task_arms.trees(name),
+        "lightgbm-13": lambda: task_arms.plain_lightgbm(name),
+        "lightgbm": lambda: task_arms.lightgbm(name),
+        "tuned-trees": lambda: task_arms.tuned_trees(name, n_folds),
+        "xgboost": lambda: task_arms.xgboost(name),
+        "lightgbm-4": lambda: task_arms.lightgbm(name, averaged=4),
+        "xgboost-4": lambda: task_arms.xgboost(name, averaged=4),
     }
     arm = (
         others[name]()
@@ -215,6 +218,8 @@ def list_inputs(arms: Sequence[Arm], data: Data, cohort: Cohort) -> list[Cohort]
     for arm in arms:
         if arm.raw:
             inputs.append(cohort)
+        elif arm.plain:
+            inputs.append(data.plain(cohort))
         else:
             inputs.append(with_series if arm.series else embedded)
     return inputs

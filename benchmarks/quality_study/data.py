@@ -104,6 +104,12 @@ class Data(ABC):
         """
         raise InputError("these patients have no series: leave the recurrent arms out")
 
+    def plain(self, cohort: Cohort) -> Cohort:
+        """The cohort embedded with the thirteen statistics of a signal that an earlier version had:
+        no windows, no recency.
+        """
+        raise InputError("these patients have no series: leave the arm lightgbm-13 out")
+
     @abstractmethod
     def near_twins(self, task: str) -> set[str]:
         """The tasks whose labels would give this one's away."""

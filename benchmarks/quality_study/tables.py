@@ -13,10 +13,11 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,7 +25,7 @@ from safetensors.numpy import load_file
 from scipy.stats import spearmanr
 
 from m3h_core import Cohort, TaskSpec
-from m3h_core.data.cohort import CALIBRATION, SERIES, TEST, TRAIN
+from m3h_core.data.cohort import CALIBRATION, SERIES, TEST, TIMESERIES, TRAIN
 from m3h_core.files import fingerprint
 from m3h_core.weighted_metrics import weighted_auroc
 from m3h_pipeline.config import EmbeddingConfig, open_source
@@ -147,22 +148,30 @@ class TablesData(Data):
         return _train_on_calibration(replace(self._base, split=split[subject_of]))
 
     def embedded(self, cohort: Cohort) -> Cohort:
-        key = fingerprint(cohort.split == TRAIN)
+        return self._read_embedded(cohort, {})
+
+    def plain(self, cohort: Cohort) -> Cohort:
+        return self._read_embedded(cohort, {"windows": None})
+
+    def _read_embedded(self, cohort: Cohort, series_options: Mapping[str, Any]) -> Cohort:
+        """The embedded cohort; ``series_options`` are those of the series' embedder."""
+        key = fingerprint(cohort.split == TRAIN, dict(series_options))
         folder = _build_once(
-            self._folder / f"embeddings-{key}", lambda to: self._embed(cohort.split, to)
+            self._folder / f"embeddings-{key}",
+            lambda to: self._embed(cohort.split, to, series_options),
         )
         arrays = {name: load_file(folder / name / "embedding.safetensors") for name in MODALITIES}
         return replace(
             cohort,
             embeddings={name: part["vectors"] for name, part in arrays.items()},
             present={name: part["present"] for name, part in arrays.items()},
-            series=arrays["timeseries"].get(SERIES),
+            series=arrays[TIMESERIES].get(SERIES),
         )
 
     def with_series(self, embedded: Cohort) -> Cohort:
         return embedded.with_series()
 
-    def _embed(self, split: np.ndarray, to: Path) -> None:
+    def _embed(self, split: np.ndarray, to: Path, series_options: Mapping[str, Any]) -> None:
         """Run each modality's job on the inputs, in which other samples are the training split."""
         inputs = to / "inputs"
         inputs.mkdir()
@@ -176,6 +185,8 @@ class TablesData(Data):
             target = to / modality
             target.mkdir()
             options = {} if is_given(modality, inputs) else encoder_options(modality, settings)
+            if modality == TIMESERIES and options:
+                options |= series_options
             absent = absent_embedder(modality, inputs, options)
             if absent:
                 embed_nothing(absent, inputs, target)

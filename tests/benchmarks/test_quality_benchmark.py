@@ -12,7 +12,7 @@ import pytest
 import quality
 
 from m3h_core.data.cohort import TEST, TRAIN, VALID
-from quality_study.arms import linear, own_rows
+from quality_study.arms import own_rows
 from quality_study.cache import key
 from quality_study.data import fewer_rows, scarce
 from quality_study.summary import (
@@ -26,6 +26,7 @@ from quality_study.summary import (
     embedded,
     near_twins,
 )
+from quality_study.task_arms import linear
 
 pytestmark = pytest.mark.slow(20)
 
@@ -214,7 +215,7 @@ def test_tables_come_out_and_the_second_run_fits_nothing(file, tmp_path, capsys,
     monkeypatch.setattr("quality_study.summary.SCARCE_TASKS", ("death", "sofa"))
     monkeypatch.setattr(quality, "SCARCE_LABELS", (50, 20))
     monkeypatch.setattr(
-        "quality_study.arms.SEARCH", ((2, 4, 0.1, 5, 0.5, 1.0), (3, 7, 0.1, 5, 0.5, 1.0))
+        "quality_study.task_arms.SEARCH", ((2, 4, 0.1, 5, 0.5, 1.0), (3, 7, 0.1, 5, 0.5, 1.0))
     )
     options = [
         "--data",

@@ -178,7 +178,7 @@ def test_all_settings_come_out_and_the_second_run_fits_nothing(
     monkeypatch.setitem(config._RECURRENT, "hidden", (16,))
     options = ["--tables", folder, "--cache", cache, "--json", tmp_path / "all.json"]
     options += ["--splits", 2, "--epochs", 2, "--tasks", "death,lactate_next,place,copied"]
-    networks = "joint,single,no-attention,stable-attention,recurrent"
+    networks = "joint,single,no-attention,stable-attention,recurrent,lightgbm-13"
     options += ["--arms", f"{networks},trees,joint+trees,joint+recurrent+trees,linear"]
     arguments = [str(part) for part in options]
     quality.main(arguments)
@@ -208,6 +208,7 @@ def test_all_settings_come_out_and_the_second_run_fits_nothing(
         "joint+recurrent",
         "trees",
         "joint+recurrent+trees",
+        "lightgbm-13",
         "linear",
     }
     both = [record["main"]["cpu seconds"][name] for name in ("joint", "recurrent")]
