@@ -119,6 +119,9 @@ def _tune_in_first_fold(
         for task in tasks:
             first = without_fold(cohort, fold, 0)
             of_task = TaskRows.of(first, task, x)
+            if of_task.is_constant:
+                predictions[task.name] = of_task.predict_constant()
+                continue
             choice, of_first = choose_best(_fit_lightgbm, SEARCH, first, of_task, seed)
             parts = [{task.name: of_first}]
             for at in range(1, n_folds):
@@ -254,6 +257,17 @@ class TaskRows:
         )
         return cls(task, x, x[train], y[train], x[valid], y[valid])
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether there is nothing to learn."""
+        return len(np.unique(self.y_train)) < 2
+
+    def predict_constant(self) -> np.ndarray:
+        """The training rows' mean [N] or, of several classes, one number for all [N, C]."""
+        n = len(self.x)
+        shape = (n, self.task.n_outputs) if self.task.problem == "multiclass" else n
+        return np.full(shape, self.y_train.mean() if len(self.y_train) else 0.0)
+
 
 def by_task_best(
     one: Callable[[TaskRows, Any, int], np.ndarray],
@@ -268,9 +282,8 @@ def by_task_best(
 
     def best(cohort: Cohort, task: TaskSpec, x: np.ndarray, seed: int) -> np.ndarray:
         rows = TaskRows.of(cohort, task, x)
-        if len(np.unique(rows.y_train)) < 2:
-            shape = (len(cohort), task.n_outputs) if task.problem == "multiclass" else len(cohort)
-            return np.full(shape, rows.y_train.mean() if len(rows.y_train) else 0.0)
+        if rows.is_constant:
+            return rows.predict_constant()
         choice, prediction = choose_best(one, choices, cohort, rows, seed)
         # Seeds of their own, far from those of the splits.
         more = [one(rows, choice, 1000 * (i + 1) + seed) for i in range(averaged - 1)]

@@ -11,8 +11,9 @@ import pytest
 import quality
 import tables_folder
 
-from m3h_core import Cohort, config
+from m3h_core import Cohort, TaskSpec, config
 from m3h_core.data.cohort import CALIBRATION, TEST, TRAIN, VALID
+from quality_study import task_arms
 from quality_study.statistics import draws_of
 from quality_study.tables import TablesData
 
@@ -147,6 +148,27 @@ def test_tasks_that_hang_together_are_near_twins(data):
         assert data.near_twins(name) == twins - {name}
     assert data.near_twins("los") == {"lactate_next"}
     assert set(data.scarce_tasks) == {"death", "died_of_it", "los", "lactate_next"}
+
+
+def test_tuned_trees_are_cross_fitted_and_a_task_of_one_kind_of_label_is_its_mean(monkeypatch):
+    monkeypatch.setattr(task_arms, "SEARCH", task_arms.SEARCH[:2])
+    monkeypatch.setattr(task_arms, "ROUNDS", 20)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 3)).astype(np.float32)
+    labels = {"level": x[:, 0] + rng.normal(size=400) / 4, "death": np.zeros(400)}
+    cohort = Cohort(
+        [str(i) for i in range(400)],
+        rng.choice([TRAIN, VALID, TEST], 400, p=[0.6, 0.2, 0.2]),
+        {"tabular": x},
+        {"tabular": np.ones(400, bool)},
+        labels,
+        dict.fromkeys(labels, np.ones(400, bool)),
+    )
+    tasks = [TaskSpec("level", "regression", unit="mg"), TaskSpec("death", "binary")]
+    predicted = task_arms.tuned_trees(n_folds=3).fit(cohort, tasks, 0)
+    test = cohort.split == TEST
+    assert np.corrcoef(predicted["level"][test], labels["level"][test])[0, 1] > 0.8
+    assert (predicted["death"] == 0).all()
 
 
 def test_a_patient_is_drawn_in_all_splits_or_in_none():
