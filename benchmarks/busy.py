@@ -27,6 +27,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from m3h_pipeline.config import EmbeddingConfig
 from m3h_pipeline.jobs.launchers import WAIT_POLICY
 from m3h_pipeline.sources.tasks_file import read_tasks
 
@@ -62,6 +63,7 @@ def train(cohort: Path, policy: dict[str, str], threads: int, epochs: int) -> Me
             "to": str(to),
             "training": {"seed": 0, "epochs": epochs, "tree_rounds": 20, "coverage": 0.9},
             "model": {},
+            "series_steps": EmbeddingConfig().series_steps,
             "mlflow": {
                 "uri": f"sqlite:///{scratch}/mlflow.db",
                 "artifacts": scratch,

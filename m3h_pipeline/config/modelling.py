@@ -81,7 +81,8 @@ _ModelFields: Any = create_model("_ModelFields", __base__=Section, **_read_model
 
 
 class ModelConfig(_ModelFields):
-    """The network and how it learns, for the joint model, the single-task models and TIM.
+    """The network and how it learns, for the joint model, the single-task models and TIM. The
+    recurrent network has a form of its own, and takes from here how it learns.
 
     Its settings are fields of `m3h_core.FitConfig`, which says what each means and may be.
     """
