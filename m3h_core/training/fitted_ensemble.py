@@ -60,10 +60,9 @@ class EnsembleModel:
         recurrent: FoldModels[FittedModel] | None = None,
     ) -> EnsembleModel:
         """All as one model, with the mixtures that the cohort's labels bear out."""
-        networks = [network.predict_unseen(cohort)]
-        if recurrent is not None:
-            networks.append(recurrent.predict_unseen(cohort.with_series()))
-        members = average_networks(networks), trees.predict_unseen(cohort)
+        networks = _list_networks(network, recurrent, cohort)
+        of_networks = average_networks([one.predict_unseen(read) for one, read in networks])
+        members = of_networks, trees.predict_unseen(cohort)
         mixtures = FoldMixtures.fit(cohort, network.tasks, *members)
         return cls(network, trees, mixtures, recurrent)
 
@@ -86,10 +85,9 @@ class EnsembleModel:
         As :meth:`FittedModel.predict`; raises ValueError as both members do, and ImportError where
         LightGBM is not installed.
         """
-        networks = [self.network.predict(cohort)]
-        if self.recurrent is not None:
-            networks.append(self.recurrent.predict(cohort.with_series()))
-        return self.mixtures.of_all.apply(average_networks(networks), self.trees.predict(cohort))
+        networks = _list_networks(self.network, self.recurrent, cohort)
+        of_networks = average_networks([one.predict(read) for one, read in networks])
+        return self.mixtures.of_all.apply(of_networks, self.trees.predict(cohort))
 
     def predict_unseen(self, cohort: Cohort) -> dict[str, np.ndarray]:
         """As :meth:`predict`, but each row by the models and the mixture that did not see its
@@ -97,10 +95,9 @@ class EnsembleModel:
 
         Of a model without folds that is true of the rows of its test split alone.
         """
-        networks = [self.network.predict_unseen(cohort)]
-        if self.recurrent is not None:
-            networks.append(self.recurrent.predict_unseen(cohort.with_series()))
-        members = average_networks(networks), self.trees.predict_unseen(cohort)
+        networks = _list_networks(self.network, self.recurrent, cohort)
+        of_networks = average_networks([one.predict_unseen(read) for one, read in networks])
+        members = of_networks, self.trees.predict_unseen(cohort)
         fold = assign_folds(cohort.subjects, self.n_folds)
         return self.mixtures.apply_unseen(*members, fold)
 
@@ -158,6 +155,15 @@ class EnsembleModel:
             FoldMixtures(Mixture.from_dict(about["mixture"]), tuple(by_fold)),
             recurrent,
         )
+
+
+def _list_networks(
+    network: FoldModels[FittedModel], recurrent: FoldModels[FittedModel] | None, cohort: Cohort
+) -> list[tuple[FoldModels[FittedModel], Cohort]]:
+    """Each kind of networks that there is, with the cohort as it reads it."""
+    if recurrent is None:
+        return [(network, cohort)]
+    return [(network, cohort), (recurrent, cohort.with_series())]
 
 
 def load_model(folder: str | Path) -> FittedModel | EnsembleModel:

@@ -254,7 +254,7 @@ cohort = Cohort.load(snapshot / "cohort")
 assert rows["sample_id"].to_list() == cohort.sample_ids
 model = EnsembleModel.load(snapshot / "ensemble_model" / "model")
 assert model.recurrent is not None  # the hospital has time series
-assert "series" not in {{name for names in scores["lacks"] for name in names}}
+assert not scores["lacks"].map(lambda lacking: "series" in lacking).any()
 predicted = {{"death_in_hospital": model.predict(cohort)["death_in_hospital"]}}
 expected = calibrator.calibrated(predicted)["death_in_hospital"][:20]
 unseen = model.predict_unseen(cohort)["death_in_hospital"]
