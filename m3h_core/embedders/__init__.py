@@ -2,7 +2,8 @@
 
 The forms of the items, for N samples in order:
 
-- tabular: {column: [N]}, numbers (NaN or None is missing) or strings (None or "" is missing)
+- tabular: {column: [N]}, numbers (NaN or None is missing) or strings (None or "" is missing), and
+  ``codes``, where there are any: records of codes, as a time series has them
 - timeseries: `EventSequences`, or what loads them (`m3h_core.embedders.events.Events`)
 - language: N lists of (hours, text)
 - vision: N lists of (hours, view, path or bytes)

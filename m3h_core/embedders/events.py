@@ -96,6 +96,12 @@ class EventSequences:
         )
 
 
+def no_events(n: int) -> EventSequences:
+    """N samples of which none has an event."""
+    nothing = np.zeros(0)
+    return EventSequences(nothing, nothing.astype(str), nothing, nothing, n=n)
+
+
 def count_samples(items: Events) -> Counter[str]:
     """In how many of the samples each code has a value.
 

@@ -1,4 +1,6 @@
-"""Tabular columns: where a number stands among the fitted ones, categories, and what is missing."""
+"""Tabular columns: where a number stands among the fitted ones, categories, what is missing; and
+sets of codes.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,11 @@ from typing import Any, Self
 import numpy as np
 
 from m3h_core.embedders.base import Embedder, Progress, Scaler
+from m3h_core.embedders.codes import CodesEmbedder
+from m3h_core.embedders.events import no_events
 
+# The item that is no column: records of codes, as `m3h_core.embedders.events.Events`.
+CODES = "codes"
 _QUANTILES = 256
 
 
@@ -20,8 +26,9 @@ class TabularEmbedder(Embedder):
     string gives a one-hot vector over the fitted categories; categories of fewer than ``min_rows``
     rows share one column, where categories that were never seen go too; missing has a column of its
     own. A quantile is the mean of ``min_rows`` neighbouring values or more: what is fitted holds no
-    value of a few rows. Columns that never varied in the fitted rows are left out. A sample is
-    present if any of its columns is known.
+    value of a few rows. Columns that never varied in the fitted rows are left out. Records of
+    codes, under the name ``codes`` where there are any, follow as `CodesEmbedder` embeds them. A
+    sample is present if any of its columns is known, or if it has any such record.
 
     >>> sex = np.array(["F", "M", "F", "M"], dtype=object)
     >>> items = {"age": np.array([40.0, 60.0, 80.0, np.nan]), "sex": sex}
@@ -44,20 +51,23 @@ class TabularEmbedder(Embedder):
         # Fitted quantiles: column -> (distinct values [Q], their places in 0..1 [Q]).
         self._quantiles: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._categories: dict[str, list[str]] = {}
+        self.codes: CodesEmbedder | None = None
 
     @property
     def feature_names(self) -> list[str]:
         """What each of the F columns stands for."""
         self._check_fitted()
         names = [name for name, _ in self._names()]
-        return [names[i] for i in self._scaler.keep]
+        of_codes = self.codes.feature_names if self.codes else []
+        return [*(names[i] for i in self._scaler.keep), *of_codes]
 
-    def fit(self, items: Mapping[str, np.ndarray], on_progress: Progress | None = None) -> Self:
-        """Learn quantiles and categories."""
-        self.columns = list(items)
+    def fit(self, items: Mapping[str, Any], on_progress: Progress | None = None) -> Self:
+        """Learn quantiles, categories and codes."""
+        self.columns = [name for name in items if name != CODES]
         self._quantiles = {}
         self._categories = {}
-        for name, values in items.items():
+        for name in self.columns:
+            values = items[name]
             if _is_numeric(values):
                 numbers = _numbers(name, values)
                 self._quantiles[name] = _quantiles(numbers[np.isfinite(numbers)], self.min_rows)
@@ -71,18 +81,31 @@ class TabularEmbedder(Embedder):
         self._scaler = Scaler.fit(raw, indicator=flags, min_rows=self.min_rows)
         self.width = len(self._scaler.keep)
         self.report = {"columns": len(self.columns), "fitted on": len(raw)}
+        self.codes = None
+        if CODES in items:
+            self.codes = CodesEmbedder(self.min_rows).fit(items[CODES])
+            self.width += self.codes.width
+            self.report |= self.codes.report
         return self
 
     def transform(
-        self, items: Mapping[str, np.ndarray], on_progress: Progress | None = None
+        self, items: Mapping[str, Any], on_progress: Progress | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Embed; raises ValueError where a fitted column is missing or a number is none."""
+        """Embed; raises ValueError where a fitted column is missing or a number is none.
+
+        Without ``codes`` no sample has a record of any.
+        """
         self._check_fitted()
         missing = [name for name in self.columns if name not in items]
         if missing:
             raise ValueError(f"tabular columns are missing: {', '.join(missing)}")
         raw, present = self._raw(items)
         vectors = self._scaler.transform(raw)
+        if self.codes:
+            records = items[CODES] if CODES in items else no_events(len(raw))
+            of_codes, has_codes = self.codes.transform(records)
+            vectors = np.hstack([vectors, of_codes])
+            present = present | has_codes
         vectors[~present] = 0
         if on_progress:
             on_progress(len(raw), len(raw))
@@ -103,8 +126,8 @@ class TabularEmbedder(Embedder):
                 names += [(f"{column}: {kind}", True) for kind in kinds]
         return names or [("nothing", True)]
 
-    def _raw(self, items: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        n = len(next(iter(items.values()))) if items else 0
+    def _raw(self, items: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        n = _count_rows(items)
         parts: list[np.ndarray] = []
         present = np.zeros(n, dtype=bool)
         for column in self.columns:
@@ -138,6 +161,10 @@ class TabularEmbedder(Embedder):
         about = {"min_rows": self.min_rows, "columns": self.columns, "categories": self._categories}
         return about | {"report": self.report}, arrays
 
+    def _save_more(self, folder: Path) -> None:
+        if self.codes:
+            self.codes.save(folder / CODES)
+
     @classmethod
     def _restore(cls, about: dict[str, Any], arrays: dict[str, np.ndarray], folder: Path) -> Self:
         embedder = cls(min_rows=about["min_rows"])
@@ -150,7 +177,15 @@ class TabularEmbedder(Embedder):
         }
         embedder._scaler = Scaler.from_arrays(arrays)
         embedder.report = about["report"]
+        if (folder / CODES).is_dir():
+            embedder.codes = CodesEmbedder.load(folder / CODES)
         return embedder
+
+
+def _count_rows(items: Mapping[str, Any]) -> int:
+    for name, values in items.items():
+        return values.n if name == CODES else len(values)
+    return 0
 
 
 def _is_numeric(values: np.ndarray) -> bool:

@@ -11,7 +11,7 @@ import polars as pl
 from m3h_pipeline.contracts.checks import CONTRACT_CHECKS
 from m3h_pipeline.contracts.expectations import ON_ROWS, ROW_COUNT
 
-TABLES = ("samples", "events", "notes", "images", "labels", "embeddings")
+TABLES = ("samples", "events", "codes", "notes", "images", "labels", "embeddings")
 # What ingestion adds to each row so that a wrong one can be found again; not part of the contract.
 PROVENANCE = {"source_file": pl.String(), "source_row": pl.Int64(), "parse_errors": pl.String()}
 # What a relationship may refer to, and the columns that rules then see as <table>_<column>.

@@ -43,6 +43,10 @@ DESCRIPTIONS = {
         "Vital signs, labs and procedures as they were taken and as they became known. The "
         "time-series modality."
     ),
+    "codes": (
+        "Sets of codes of the stays, such as earlier diagnoses, drugs and cultures, each with the "
+        "time when it was known. Part of the tabular modality."
+    ),
     "notes": "Clinical notes with the time when they were filed. The language modality.",
     "images": "Chest images with the time when they were taken. The vision modality.",
     "embeddings": (

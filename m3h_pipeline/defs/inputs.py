@@ -13,14 +13,14 @@ from m3h_pipeline.state.steps import Step, code_version
 CODE = code_version("m3h_pipeline.features")
 # modality -> the canonical tables that its inputs come from
 TABLES_OF = {
-    "tabular": ["samples"],
+    "tabular": ["samples", "codes"],
     "timeseries": ["samples", "events"],
     "language": ["samples", "notes"],
     "vision": ["samples", "images"],
 }
 # Of any modality a hospital may give vectors of its own.
 _GIVEN = "embeddings"
-_TABLES = ["samples", "events", "notes", "images", _GIVEN]
+_TABLES = ["samples", "events", "codes", "notes", "images", _GIVEN]
 # For assets that read the inputs of all modalities.
 ALL_INPUTS = {f"{modality}_inputs": dg.AssetIn() for modality in TABLES_OF}
 

@@ -16,6 +16,7 @@ from m3h_pipeline.jobs.curves import CURVES, read_curves
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.sources.tasks_file import read_tasks
+from m3h_pipeline.state.layout import EMBEDDER
 from m3h_pipeline.state.steps import Step, code_version
 
 COHORT_CODE = code_version("m3h_core.data.cohort", "m3h_core.data.folds", "m3h_pipeline.features")
@@ -50,6 +51,14 @@ _SHARED: dict[str, Any] = {"group_name": "training", "owners": OWNERS, "partitio
     ),
     kinds={"numpy"},
     code_version=COHORT_CODE,
+    check_specs=[
+        dg.AssetCheckSpec(
+            "revealing_inputs",
+            asset="cohort",
+            description="No input predicts a task by itself: that would be its label.",
+            blocking=True,
+        )
+    ],
     **_SHARED,
 )
 def cohort(
@@ -79,7 +88,34 @@ def cohort(
         ),
     )
     words = {"evaluation": name_evaluation(step.info["folds"], step.info["judged"])}
-    return to_materialization(step, words, step.info)
+    check = _check_inputs(workspace, step, embedded)
+    return to_materialization(step, words, step.info, checks=[check])
+
+
+def _check_inputs(
+    workspace: Workspace, cohort: Step, embedded: Mapping[str, Step]
+) -> dg.AssetCheckResult:
+    """Whether an input of the cohort gives a label away."""
+    from m3h_core import Cohort
+    from m3h_pipeline.evaluation.revealing_inputs import (
+        describe_revealing_inputs,
+        find_revealing_inputs,
+        read_input_names,
+    )
+
+    tensors = Cohort.load(cohort.folder)
+    widths = {name: vectors.shape[1] for name, vectors in tensors.embeddings.items()}
+    embedders = {name: step.folder / EMBEDDER for name, step in embedded.items()}
+    inputs = find_revealing_inputs(
+        tensors, read_tasks(cohort.folder), read_input_names(embedders, widths)
+    )
+    passed, words = describe_revealing_inputs(inputs, workspace.config.validation.accepted)
+    return dg.AssetCheckResult(
+        check_name="revealing_inputs",
+        passed=passed,
+        description=words,
+        metadata={"inputs found": len(inputs)},
+    )
 
 
 @dg.asset(

@@ -12,6 +12,7 @@ import polars as pl
 
 from m3h_pipeline.demo import tables as t
 from m3h_pipeline.demo.codes import draw_diagnoses, list_codes
+from m3h_pipeline.demo.drugs import draw_prescriptions, draw_services
 from m3h_pipeline.demo.images import Findings, draw_findings, draw_images, encode_jpeg
 from m3h_pipeline.demo.lab_items import list_lab_items
 from m3h_pipeline.demo.lab_results import draw_lab_results
@@ -73,7 +74,7 @@ def _write(to: Path, stays: int, seed: int, on_progress: Callable[[int, int], No
     for chunk, first in enumerate(range(0, stays, _CHUNK)):
         # Each part of a chunk has its own generator, so that a change in one leaves the others as
         # they are.
-        rngs = [np.random.default_rng([seed, chunk, part]) for part in range(8)]
+        rngs = [np.random.default_rng([seed, chunk, part]) for part in range(9)]
         group = draw_stays(
             rngs[0], min(_CHUNK, stays - first), first, written["hosp/patients"], seed
         )
@@ -84,6 +85,8 @@ def _write(to: Path, stays: int, seed: int, on_progress: Callable[[int, int], No
         )
         pictures = t.draw_picture_rows(rngs[5], group, studies)
         rows[t.PICTURES] = pictures
+        rows["hosp/prescriptions"] = draw_prescriptions(rngs[8], group)
+        rows["hosp/services"] = draw_services(rngs[8], group)
         if chunk == 0 and stays >= _SMALLEST_WITH_WRONG_ROWS:
             wrong = plant_wrong_rows(rngs[6], rows, group)
         for name, frame in rows.items():

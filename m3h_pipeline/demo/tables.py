@@ -32,6 +32,12 @@ _COLUMNS = {
         "comments"
     ),
     "hosp/d_labitems": "itemid label fluid category",
+    "hosp/prescriptions": (
+        "subject_id hadm_id pharmacy_id poe_id poe_seq order_provider_id starttime stoptime "
+        "drug_type drug formulary_drug_cd gsn ndc prod_strength form_rx dose_val_rx dose_unit_rx "
+        "form_val_disp form_unit_disp doses_per_24_hrs route"
+    ),
+    "hosp/services": "subject_id hadm_id transfertime prev_service curr_service",
     "icu/icustays": "subject_id hadm_id stay_id first_careunit last_careunit intime outtime los",
     "icu/chartevents": (
         "subject_id hadm_id stay_id caregiver_id charttime storetime itemid value "

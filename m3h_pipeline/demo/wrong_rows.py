@@ -87,6 +87,10 @@ _PLANTS: dict[str, dict[str, tuple[int, dict[str, str]]]] = {
         "missing_file": (1, {}),
         "truncated_file": (1, {}),
     },
+    "hosp/prescriptions": {
+        "bad_date": (1, {"starttime": _NO_SUCH_DAY}),
+        "orphan_hadm_id": (1, {"hadm_id": _NO_SUCH_STAY}),
+    },
 }
 
 

@@ -24,6 +24,8 @@ _RECORDS = {
     "language": ("notes", ["hours", "note_id", "kind", "text"]),
     "vision": ("images", ["hours", "image_id", "view", "path"]),
 }
+# Of the tabular modality, beside its columns; a code is a path that begins with its kind.
+_CODES = "sample_id, kind || '/' || code AS code, hours, value"
 # Rows that an embedding job holds at a time: notes are long.
 _GROUP = 4096
 
@@ -34,11 +36,11 @@ def write_inputs(
     """Write the inputs of every sample into ``to``; return counts.
 
     ``valid``: table -> the folder that holds ``<table>.parquet`` (samples, events, notes, images;
-    beside the samples ``columns.json``; where there are any, ``embeddings``). Writes ``samples``
-    (sample_id, subject_id, split: the order that all embeddings follow), ``tabular``,
-    ``timeseries``, ``language`` and ``vision`` as Parquet, sorted by sample_id, then by all
-    columns; and for a modality whose vectors are given, ``given_<modality>`` (sample_id, vector),
-    which then is its input.
+    beside the samples ``columns.json``; where there are any, ``codes`` and ``embeddings``). Writes
+    ``samples`` (sample_id, subject_id, split: the order that all embeddings follow), ``tabular``,
+    ``codes`` (which belong to it), ``timeseries``, ``language`` and ``vision`` as Parquet, sorted
+    by sample_id, then by all columns; and for a modality whose vectors are given,
+    ``given_<modality>`` (sample_id, vector), which then is its input.
 
     Raises `InputError` where a declared feature is no column of the samples, or is only known after
     the stay.
@@ -71,6 +73,14 @@ def write_inputs(
                 connection,
                 f"SELECT {wanted} FROM ({records}) ORDER BY {wanted}",
                 to / f"{modality}.parquet",
+                _GROUP,
+            )
+        if "codes" in valid:
+            records = _known_in_time(valid["codes"] / "codes.parquet")
+            counts["codes"] = write_parquet(
+                connection,
+                f"SELECT {_CODES} FROM ({records}) ORDER BY ALL",
+                to / "codes.parquet",
                 _GROUP,
             )
         if "embeddings" in valid:

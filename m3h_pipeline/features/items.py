@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from m3h_core.embedders import EventSequences, LanguageEmbedder, VisionEmbedder, erase
+from m3h_core.embedders.tabular import CODES
 
 MODALITIES = ("tabular", "timeseries", "language", "vision")
 # What names an item of a modality whose items can be unreadable.
@@ -42,11 +43,15 @@ def modality_items(modality: str, inputs: Path) -> Any:
         frame = order.to_frame().join(
             pl.read_parquet(file), on="sample_id", how="left", maintain_order="left"
         )
-        return {
+        items: dict[str, Any] = {
             name: _column(frame[name])
             for name in frame.columns
             if name not in ("sample_id", "split")
         }
+        codes = inputs / f"{CODES}.parquet"
+        if codes.exists() and pq.ParquetFile(codes).metadata.num_rows:
+            items[CODES] = EventsOnDisk(codes, order)
+        return items
     if modality == "timeseries":
         return EventsOnDisk(file, order)
     return ItemsOnDisk(
@@ -57,7 +62,10 @@ def modality_items(modality: str, inputs: Path) -> Any:
 def take(items: Any, rows: np.ndarray) -> Any:
     """The items of some rows, in their order."""
     if isinstance(items, dict):
-        return {name: values[rows] for name, values in items.items()}
+        return {
+            name: values.take(rows) if name == CODES else values[rows]
+            for name, values in items.items()
+        }
     if isinstance(items, list):
         return [items[row] for row in rows]
     return items.take(rows)

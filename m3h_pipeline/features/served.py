@@ -18,6 +18,7 @@ FORMAT = 3
 # Samples at a time: bounds memory, for images come as bytes.
 _BLOCK = 256
 _RAW = {
+    "codes": ("codes", ["code", "hours", "value"]),
     "timeseries": ("events", ["code", "hours", "value"]),
     "language": ("notes", ["hours", "text"]),
     "vision": ("images", ["hours", "view", "path"]),

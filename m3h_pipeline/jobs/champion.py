@@ -20,6 +20,7 @@ import numpy as np
 from m3h_core import Cohort, EnsembleModel, FittedModel, load_model
 from m3h_core.data.cohort import SERIES, TEST, TIMESERIES
 from m3h_core.embedders import Embedder, GivenEmbedder, load_embedder
+from m3h_core.embedders.tabular import CODES
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.features.items import is_given, modality_items, take
 from m3h_pipeline.jobs.job import FACTS, Log, run_job
@@ -121,7 +122,8 @@ def _items(modality: str, embedder: Embedder, inputs: Path, rows: np.ndarray) ->
         return items
     # A column that this snapshot lacks is missing, as it would be for a served model.
     nothing = np.full(len(rows), None, dtype=object)
-    return {name: items.get(name, nothing) for name in embedder.columns}  # ty: ignore[missing-attribute]
+    columns = {name: items.get(name, nothing) for name in embedder.columns}  # ty: ignore[missing-attribute]
+    return columns | {name: values for name, values in items.items() if name == CODES}
 
 
 def main() -> None:

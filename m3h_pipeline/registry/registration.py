@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from m3h_core.embedders.tabular import CODES
 from m3h_pipeline.features.served import FORMAT
 from m3h_pipeline.registry import tracking
 from m3h_pipeline.registry.signature import build_example, build_signature
@@ -78,6 +79,7 @@ def register(
         gathered = private / "embedders"
         for name, folder in embedders.items():
             shutil.copytree(folder, gathered / name)
+        has_codes = (gathered / "tabular" / CODES).is_dir()
         import m3h_core
 
         # MLflow keeps the modes of what it copies, and installed code can be read by everybody.
@@ -97,8 +99,8 @@ def register(
             metadata={"format": FORMAT},
             code_paths=[str(code)],
             pip_requirements=_pin_versions(_REQUIREMENTS),
-            signature=build_signature(features, given),
-            input_example=build_example(features, given),
+            signature=build_signature(features, given, has_codes),
+            input_example=build_example(features, given, has_codes),
         )
         tracking.log_scores(
             run.info.run_id, info.model_id, metrics, comparisons, tags["m3h.cohort"]

@@ -3,10 +3,12 @@ inputs to scores.
 
 MLflow loads this file as code (no pickle) and passes the folders that hold the weights. It needs
 m3h_core, LightGBM, pandas and numpy only. Input: a row a sample; the columns of the tabular
-modality, and three optional lists, ``events`` [{code, hours, value}], ``notes`` [{hours, text}] and
-``images`` [{hours, view, content}], where ``hours`` counts from the prediction time (so it is never
-above 0) and ``content`` is the file's bytes (over HTTP in base64); instead, for a modality that was
-trained on given vectors, the list ``<modality>_vector``. What is left out is missing, not zero.
+modality, and four optional lists, ``codes`` [{code, hours, value}] (a code begins with its kind, as
+in ``drug_ordered/insulin``; its value may be missing), ``events`` [{code, hours, value}], ``notes``
+[{hours, text}] and ``images`` [{hours, view, content}], where ``hours`` counts from the prediction
+time (so it is never above 0) and ``content`` is the file's bytes (over HTTP in base64); instead,
+for a modality that was trained on given vectors, the list ``<modality>_vector``. What is left out
+is missing, not zero.
 
 Output: a row a sample.
 
@@ -41,6 +43,7 @@ from mlflow.pyfunc import PythonModel
 from m3h_core import Calibrator, Cohort, load_model
 from m3h_core.data.cohort import SERIES, TIMESERIES
 from m3h_core.embedders import EventSequences, GivenEmbedder, load_embedder
+from m3h_core.embedders.tabular import CODES
 
 
 class HospitalModel(PythonModel):
@@ -126,22 +129,26 @@ def _read_items(modality: str, embedder: Any, rows: pd.DataFrame) -> Any:
             vector if isinstance(vector, (list, tuple, np.ndarray)) else None for vector in vectors
         ]
     if modality == "tabular":
-        return {name: _read_column(rows, name) for name in embedder.columns}
+        columns = {name: _read_column(rows, name) for name in embedder.columns}
+        return columns | {CODES: _read_events(rows, CODES)}
     if modality == TIMESERIES:
-        events = _read_lists(rows, "events")
-        flat = [(i, event) for i, row in enumerate(events) for event in row]
-        return EventSequences(
-            sample=np.array([i for i, _ in flat], dtype=np.int64),
-            code=np.array([event["code"] for _, event in flat], dtype=object),
-            hours=np.array([event["hours"] for _, event in flat], dtype=float),
-            value=np.array([event["value"] for _, event in flat], dtype=float),
-            n=len(rows),
-        )
+        return _read_events(rows, "events")
     if modality == "language":
         return [_read_notes(row) for row in _read_lists(rows, "notes")]
     if modality == "vision":
         return [_read_images(row) for row in _read_lists(rows, "images")]
     raise ValueError(f"unknown modality {modality!r}")
+
+
+def _read_events(rows: pd.DataFrame, name: str) -> EventSequences:
+    flat = [(i, event) for i, row in enumerate(_read_lists(rows, name)) for event in row]
+    return EventSequences(
+        sample=np.array([i for i, _ in flat], dtype=np.int64),
+        code=np.array([event["code"] for _, event in flat], dtype=object),
+        hours=np.array([event["hours"] for _, event in flat], dtype=float),
+        value=np.array([event.get("value") for _, event in flat], dtype=float),
+        n=len(rows),
+    )
 
 
 def _read_notes(notes: list[dict[str, Any]]) -> list[tuple[float, str]]:

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 _RECORD_COLUMNS = {"timeseries": "events", "language": "notes", "vision": "images"}
 
 
-def build_signature(features: Mapping[str, str], given: Sequence[str]) -> ModelSignature:
+def build_signature(
+    features: Mapping[str, str], given: Sequence[str], has_codes: bool = False
+) -> ModelSignature:
     """Named, typed inputs, all optional: a sample may lack any modality.
 
     ``features``: the tabular columns and their MLflow type ("double" or "string"); ``given``: the
-    modalities that are vectors, not raw.
+    modalities that are vectors, not raw; ``has_codes``: whether codes belong to the tabular one.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
@@ -27,6 +29,11 @@ def build_signature(features: Mapping[str, str], given: Sequence[str]) -> ModelS
     text = DataType.string
     content = DataType.binary
     records = {
+        "codes": [
+            Property("code", text),
+            Property("hours", number),
+            Property("value", number, required=False),
+        ],
         "events": [Property("code", text), Property("hours", number), Property("value", number)],
         "notes": [Property("hours", number), Property("text", text)],
         "images": [
@@ -38,6 +45,8 @@ def build_signature(features: Mapping[str, str], given: Sequence[str]) -> ModelS
     columns: list[Any] = []
     if "tabular" not in given:
         columns += [ColSpec(kind, name, required=False) for name, kind in features.items()]
+        if has_codes:
+            columns.append(ColSpec(Array(Object(records["codes"])), "codes", required=False))
     for modality, name in _RECORD_COLUMNS.items():
         if modality not in given:
             columns.append(ColSpec(Array(Object(records[name])), name, required=False))
@@ -46,7 +55,9 @@ def build_signature(features: Mapping[str, str], given: Sequence[str]) -> ModelS
     return ModelSignature(inputs=Schema(columns))
 
 
-def build_example(features: Mapping[str, str], given: Sequence[str]) -> pd.DataFrame:
+def build_example(
+    features: Mapping[str, str], given: Sequence[str], has_codes: bool = False
+) -> pd.DataFrame:
     """One made-up sample in the form of the signature; given vectors are left out, their length is
     the hospital's.
     """
@@ -55,6 +66,8 @@ def build_example(features: Mapping[str, str], given: Sequence[str]) -> pd.DataF
     row: dict[str, Any] = {}
     if "tabular" not in given:
         row = {name: 50.0 if kind == "double" else "unknown" for name, kind in features.items()}
+        if has_codes:
+            row["codes"] = [{"code": "service/medicine", "hours": -20.0, "value": float("nan")}]
     if "timeseries" not in given:
         row["events"] = [{"code": "heart_rate", "hours": -2.0, "value": 80.0}]
     if "language" not in given:

@@ -41,6 +41,15 @@ EVENTS = {
     "unit": "VARCHAR",
     **_PROVENANCE,
 }
+CODES = {
+    "stay_id": "VARCHAR",
+    "kind": "VARCHAR",
+    "code": "VARCHAR",
+    "time": "TIMESTAMP",
+    "available_time": "TIMESTAMP",
+    "value": "DOUBLE",
+    **_PROVENANCE,
+}
 NOTES = {
     "stay_id": "VARCHAR",
     "note_id": "VARCHAR",
@@ -153,13 +162,13 @@ class Source(ABC):
 
         Writes ``samples``, ``events``, ``notes``, ``images``, ``labels`` and ``lineage`` as
         Parquet, ``tasks.json`` (the TaskSpecs in order) and ``columns.json`` (the declared columns
-        by role); a source may also write ``embeddings`` (vectors that are given) and
-        ``signals.json``.
+        by role); a source may also write ``codes`` (sets of codes, such as drugs and earlier
+        diagnoses), ``embeddings`` (vectors that are given) and ``signals.json``.
         """
 
 
 def extract(source: Source, to: Path, settings: Settings) -> dict[str, Any]:
-    """`Source.extract`, with an empty table of embeddings where the source writes none.
+    """`Source.extract`, with an empty table of codes or embeddings where the source writes none.
 
     Raises `InputError` where a file of the source changed meanwhile: its rows would be of two
     extractions.
@@ -175,9 +184,11 @@ def extract(source: Source, to: Path, settings: Settings) -> dict[str, Any]:
             "a file of the source was changed or replaced while it was read, so that its rows may "
             "be of two extractions: nothing was kept. Run again when the extraction is complete"
         )
-    file = to / "embeddings.parquet"
-    if not file.exists():
-        absent = ", ".join(f"NULL::{kind} AS {column}" for column, kind in EMBEDDINGS.items())
+    for table, schema in (("codes", CODES), ("embeddings", EMBEDDINGS)):
+        file = to / f"{table}.parquet"
+        if file.exists():
+            continue
+        absent = ", ".join(f"NULL::{kind} AS {column}" for column, kind in schema.items())
         with duckdb.connect() as connection:
             write_parquet(connection, f"SELECT {absent} WHERE FALSE", file)
     return counts

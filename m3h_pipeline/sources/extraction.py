@@ -28,6 +28,7 @@ from m3h_pipeline.state.sql import render_sql
 _SQL = Path(__file__).parent
 
 EVENTS_ORDER = "stay_id, time, code, value, available_time, unit, source_file, source_row"
+CODES_ORDER = "stay_id, time, kind, code, value, available_time, source_file, source_row"
 # What was known first comes first: of notes with the same key it is kept, whatever comes later.
 NOTES_ORDER = (
     "stay_id, greatest(available_time, time), time, note_id, kind, text, source_file, source_row"

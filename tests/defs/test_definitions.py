@@ -14,7 +14,7 @@ from m3h_pipeline.state.steps import Step
 
 pytestmark = pytest.mark.slow(20)
 
-TABLES = ["samples", "events", "notes", "images", "labels", "embeddings"]
+TABLES = ["samples", "events", "codes", "notes", "images", "labels", "embeddings"]
 # What m3h_core knows nothing of, and what would cost each of Dagster's processes seconds.
 OUTER_WORLD = ["dagster", "mlflow", "duckdb", "polars", "great_expectations", "m3h_pipeline"]
 SLOW_TO_IMPORT = ["torch", "transformers", "timm", "mlflow", "great_expectations", "sklearn"]

@@ -26,6 +26,8 @@ TABLES = [
     "hosp/d_icd_diagnoses",
     "hosp/labevents",
     "hosp/d_labitems",
+    "hosp/prescriptions",
+    "hosp/services",
     "icu/icustays",
     "icu/chartevents",
     "icu/procedureevents",

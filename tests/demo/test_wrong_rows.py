@@ -62,7 +62,7 @@ def test_contracts_find_every_wrong_row(hospital, wrong, tmp_path):
     MimicIV(hospital).extract(tmp_path, Settings())
     tasks = [rule.spec for rule in load_tasks()]
     caught = []
-    for table in ("samples", "events", "notes", "images", "labels"):
+    for table in ("samples", "events", "codes", "notes", "images", "labels"):
         folder = tmp_path / "valid" / table
         folder.mkdir(parents=True)
         result = split_rows(

@@ -80,9 +80,9 @@ class OwnTables(Case):
                 "admit_time": self.admitted,
                 "discharge_time": self.admitted + dt.timedelta(days=4),
             }
-        for table in ("events", "notes"):
+        for table in ("events", "codes", "notes"):
             # One that can be read: a column without any is refused as a whole.
-            first = tables[table][0] | {
+            first = next(iter(tables[table]), {"kind": "drug", "code": "a", "value": 1}) | {
                 "stay_id": "s1",
                 "time": str(self.admitted),
                 "available_time": str(self.admitted),
@@ -112,6 +112,12 @@ class OwnTables(Case):
                 "value": st.sampled_from([1, 80, 90.5, 9999, "x", None]),
                 "unit": st.sampled_from(["bpm", "mmol/L", "mg/dL", ""]),
             }
+        elif table == "codes":
+            row |= {
+                "kind": st.sampled_from(["drug", "service"]),
+                "code": st.sampled_from(["a/b", "a/c", "b"]),
+                "value": st.sampled_from([1, 2.5, "x", None]),
+            }
         else:
             row |= {
                 "note_id": st.sampled_from(["n1", "n2"]),
@@ -134,7 +140,7 @@ class OwnTables(Case):
 
     def later(self, draw: Any, tables: Tables) -> Tables:
         after = copy.deepcopy(tables)
-        for table in ("events", "notes"):
+        for table in ("events", "codes", "notes"):
             late = self.record(table).filter(self.is_late)
             after[table] = [draw(late) if self.is_late(row) else row for row in after[table]]
             after[table] = [
@@ -282,6 +288,95 @@ class MimicFolder(Case):
         return mimic_folder.write(folder, tables)
 
 
+class MimicCodes(MimicFolder):
+    """The same with drugs, cultures, units and two earlier stays, of which the codes of the second
+    are given after the prediction.
+    """
+
+    examples = 4
+    discharged = dt.datetime(2149, 12, 28, 8)
+    tables = ("hosp/emar", "hosp/prescriptions", "hosp/microbiologyevents", "hosp/omr")
+
+    def hospital(self, draw: Any) -> Tables:
+        tables: Tables = mimic_folder.hospital() | mimic_folder.codes()
+        for name, rows in mimic_folder.earlier_stays().items():
+            tables[name] = [*tables[name], *rows]
+        for stay in tables["hosp/admissions"]:
+            if stay["hadm_id"] == 20:
+                stay["dischtime"] = str(self.discharged)
+        for table in self.tables:
+            # One that is known in time, so that the file has a row.
+            first = [row for row in tables[table] if not self.is_late(row)][:1]
+            tables[table] = [*first, *draw(st.lists(self.record(table), max_size=6))]
+        return tables
+
+    def record(self, table: str) -> st.SearchStrategy[dict[str, Any]]:
+        hours = st.sampled_from([-300, 1, 12, 23.9, 24, 24.1, 47])
+        moments = hours.map(lambda hour: str(self.admitted + dt.timedelta(hours=hour)))
+        stored = st.one_of(st.none(), *[moments] * 3)
+        drugs = st.sampled_from(["Insulin", "Furosemide"])
+        if table == "hosp/emar":
+            return st.builds(mimic_folder.given, moments, drugs, stored=stored)
+        if table == "hosp/prescriptions":
+            return st.builds(mimic_folder.prescription, moments, drugs)
+        if table == "hosp/omr":
+            dates = moments.map(lambda moment: moment[:10])
+            values = st.sampled_from(["120/80", "31", "none"])
+            return st.builds(mimic_folder.measured, dates, st.just("BMI"), values)
+        return st.builds(
+            mimic_folder.culture,
+            moments,
+            stored=stored,
+            organism=st.sampled_from([None, "STAPH AUREUS", "YEAST"]),
+            drug=st.sampled_from([None, "OXACILLIN", "GENTAMICIN"]),
+            result=st.sampled_from(["R", "S"]),
+        )
+
+    def is_late(self, row: dict[str, Any]) -> bool:
+        if "starttime" in row:
+            return dt.datetime.fromisoformat(row["starttime"]) > self.predicted
+        if "result_name" in row:
+            end = dt.datetime.fromisoformat(row["chartdate"]) + dt.timedelta(days=1)
+            return end > self.predicted
+        return super().is_late(row)
+
+    def is_taken_late(self, row: dict[str, Any]) -> bool:
+        return dt.datetime.fromisoformat(row["charttime"]) > self.predicted
+
+    def is_replaced(self, row: dict[str, Any]) -> bool:
+        """Whether nothing of a row was known in time: of a culture, that it was taken."""
+        return self.is_taken_late(row) if "org_name" in row else self.is_late(row)
+
+    def cultured(self, draw: Any, row: dict[str, Any]) -> dict[str, Any]:
+        """A culture with another result, where that came late."""
+        if not self.is_late(row) or self.is_taken_late(row):
+            return row
+        other = draw(self.record("hosp/microbiologyevents"))
+        return row | {name: other[name] for name in ("org_name", "ab_name", "interpretation")}
+
+    def later(self, draw: Any, tables: Tables) -> Tables:
+        after = copy.deepcopy(tables)
+        for table in self.tables:
+            late = self.record(table).filter(self.is_late)
+            if table == "hosp/microbiologyevents":
+                late = self.record(table).filter(self.is_taken_late)
+                after[table] = [self.cultured(draw, row) for row in after[table]]
+            after[table] = [draw(late) if self.is_replaced(row) else row for row in after[table]]
+            after[table] += draw(st.lists(late, max_size=5))
+        # A culture that was taken in time: its result, in a row a drug, came later.
+        for row in tables["hosp/microbiologyevents"]:
+            if not self.is_taken_late(row) and draw(st.booleans()):
+                stored = str(self.predicted + dt.timedelta(minutes=draw(st.integers(1, 99))))
+                late = {"storetime": stored, "org_name": "YEAST", "ab_name": "OXACILLIN"}
+                after["hosp/microbiologyevents"].append(row | late | {"interpretation": "R"})
+        for row in after["hosp/diagnoses_icd"]:
+            if row["hadm_id"] != 19:
+                row["icd_code"] = draw(st.sampled_from(["4280", "25000", "5849"]))
+        for row in after["hosp/procedures_icd"]:
+            row["icd_code"] = draw(st.sampled_from(["3961", "3615"]))
+        return after
+
+
 class MedsFolder(MimicFolder):
     """The same hospital as MEDS."""
 
@@ -293,7 +388,7 @@ class MedsFolder(MimicFolder):
         return as_meds(mimic_folder.write(folder / "mimic", tables), folder / "meds", shards=1)
 
 
-CASES = [OwnTables(), HaimFile(), MimicFolder(), MedsFolder()]
+CASES = [OwnTables(), HaimFile(), MimicFolder(), MimicCodes(), MedsFolder()]
 
 
 @pytest.mark.slow(8)

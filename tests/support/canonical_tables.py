@@ -9,11 +9,13 @@ from typing import Any
 import polars as pl
 
 from m3h_pipeline.config import open_source
-from m3h_pipeline.sources import Settings, Source
+from m3h_pipeline.sources import Settings, Source, extract
 
-TABLES = ("samples", "events", "notes", "images", "labels", "lineage")
+TABLES = ("samples", "events", "codes", "notes", "images", "labels", "lineage")
 ENDED = "the stay ended before the prediction time"
-_FILES = sorted([*(f"{name}.parquet" for name in TABLES), "columns.json", "tasks.json"])
+_FILES = sorted(
+    [*(f"{name}.parquet" for name in (*TABLES, "embeddings")), "columns.json", "tasks.json"]
+)
 
 
 def extract_source(
@@ -21,7 +23,7 @@ def extract_source(
 ) -> tuple[dict[str, pl.DataFrame], dict[str, Any]]:
     """The canonical tables of a source, written to a folder, and the counts."""
     to.mkdir(parents=True, exist_ok=True)
-    counts = source.extract(to, Settings(**settings))
+    counts = extract(source, to, Settings(**settings))
     assert sorted(file.name for file in to.iterdir()) == _FILES
     return {name: pl.read_parquet(to / f"{name}.parquet") for name in TABLES}, counts
 

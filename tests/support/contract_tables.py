@@ -71,6 +71,17 @@ def events() -> list[dict[str, Any]]:
     return rows
 
 
+def codes() -> list[dict[str, Any]]:
+    """A drug a stay, ordered twice, and a diagnosis of an earlier stay that was coded later."""
+    rows = []
+    for i in range(STAYS):
+        order = {"kind": "drug_ordered", "code": "insulin/insulin glargine", "value": 20.0}
+        rows += [_timed(i, hours(2), hours(2)) | order] * 2
+        earlier = {"kind": "earlier_diagnosis", "code": "icd10/I/I50/I509", "value": None}
+        rows.append(_timed(i, hours(-24 * 400), hours(-24 * 393)) | earlier)
+    return rows
+
+
 def notes() -> list[dict[str, Any]]:
     """A note a stay."""
     text = "No acute distress. Température 38 °C.\nLungs clear."
@@ -117,6 +128,7 @@ def good(table: str, folder: Path) -> list[dict[str, Any]]:
     tables = {
         "samples": samples,
         "events": events,
+        "codes": codes,
         "notes": notes,
         "labels": labels,
         "embeddings": embeddings,
@@ -213,6 +225,14 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("events", {"time": hours(72 + 49), "available_time": hours(130)}, "taken_after_discharge"),
     ("events", {"available_time": hours(0)}, "known_before_taken"),
     ("events", {}, "duplicate_key"),
+    ("codes", {"stay_id": "nobody"}, "unknown_stay"),
+    ("codes", {"code": None}, "missing_code"),
+    ("codes", {"kind": "a\nb"}, "malformed_kind"),
+    ("codes", {"code": "x" * 129}, "malformed_code"),
+    ("codes", {"value": float("inf")}, "infinite_value"),
+    ("codes", {"time": datetime(1999, 1, 1)}, "before_a_lifetime"),
+    ("codes", {"time": hours(72 + 49), "available_time": hours(130)}, "taken_after_discharge"),
+    ("codes", {"available_time": hours(0)}, "known_before_taken"),
     ("notes", {"note_id": "x", "text": " \n"}, "empty_text"),
     ("notes", {"note_id": "x", "text": None}, "missing_text"),
     ("notes", {"note_id": "x", "text": "a" * 1_000_001}, "overlong_text"),

@@ -79,6 +79,118 @@ def hospital() -> Tables:
     }
 
 
+def codes() -> Tables:
+    """The tables of codes of the same hospital, with one of stay 20 (see `earlier_stays`)."""
+    return {
+        "hosp/procedures_icd": [
+            {"subject_id": 11, "hadm_id": 20, "seq_num": 1, "icd_code": "3961", "icd_version": 9},
+            {"subject_id": 11, "hadm_id": 21, "seq_num": 1, "icd_code": "3615", "icd_version": 9},
+        ],
+        "hosp/prescriptions": [
+            prescription("2150-01-01 12:00:00", "Insulin (Regular)"),
+            prescription("2150-01-03 12:00:00", "Furosemide"),
+            prescription("2150-01-01 12:00:00", "0.9% Sodium Chloride", drug_type="BASE"),
+        ],
+        "hosp/emar": [
+            given("2150-01-01 13:00:00", "Insulin", stored="2150-01-01 13:05:00"),
+            given("2150-01-01 14:00:00", "Insulin", event="Not Given"),
+        ],
+        "hosp/services": [
+            {
+                "subject_id": 11,
+                "hadm_id": 21,
+                "transfertime": "2150-01-01 08:10:00",
+                "prev_service": None,
+                "curr_service": "CMED",
+            }
+        ],
+        "hosp/transfers": [
+            transfer("2150-01-01 08:00:00", "Coronary Care Unit (CCU)", "admit"),
+            transfer("2150-01-06 08:00:00", None, "discharge"),
+        ],
+        "hosp/microbiologyevents": [
+            culture("2150-01-01 09:00:00", stored="2150-01-03 09:00:00", drug="OXACILLIN"),
+            culture("2150-01-01 09:00:00", stored="2150-01-03 09:00:00", drug="GENTAMICIN"),
+            culture(
+                "2150-01-01 10:00:00",
+                stored="2150-01-01 20:00:00",
+                organism=None,
+                test="URINE CULTURE",
+            ),
+        ],
+        "hosp/omr": [
+            measured("2149-06-01", "BMI (kg/m2)", "31.5"),
+            measured("2149-06-01", "Blood Pressure", "140/80"),
+            measured("2140-06-01", "BMI (kg/m2)", "25"),
+        ],
+    }
+
+
+def earlier_stays() -> Tables:
+    """Two stays of patient 11 before those of `hospital`, with a diagnosis each."""
+    return {
+        "hosp/admissions": [
+            admission(11, 19, "2148-12-01 08:00:00", "2149-01-01 08:00:00", place="REHAB"),
+            admission(11, 20, "2149-12-01 08:00:00", "2149-12-06 08:00:00", place="HOME"),
+        ],
+        "hosp/diagnoses_icd": [diagnosis(19, "I5020", 10), diagnosis(20, "4280", 9)],
+    }
+
+
+def prescription(start, drug, drug_type="MAIN") -> dict[str, object]:
+    return {
+        "subject_id": 11,
+        "hadm_id": 21,
+        "starttime": start,
+        "stoptime": None,
+        "drug_type": drug_type,
+        "drug": drug,
+    }
+
+
+def given(time, drug, event="Administered", stored=None) -> dict[str, object]:
+    return {
+        "subject_id": 11,
+        "hadm_id": 21,
+        "charttime": time,
+        "storetime": stored,
+        "medication": drug,
+        "event_txt": event,
+    }
+
+
+def transfer(time, unit, kind) -> dict[str, object]:
+    return {"subject_id": 11, "hadm_id": 21, "eventtype": kind, "careunit": unit, "intime": time}
+
+
+def culture(
+    time, stored=None, organism="STAPH AUREUS", drug=None, result="R", test="BLOOD CULTURE"
+) -> dict[str, object]:
+    return {
+        "subject_id": 11,
+        "hadm_id": 21,
+        "chartdate": time[:10],
+        "charttime": time,
+        "spec_type_desc": "BLOOD",
+        "storedate": None,
+        "storetime": stored,
+        "test_name": test,
+        "org_name": organism,
+        "ab_name": drug,
+        "interpretation": result if drug else None,
+    }
+
+
+def measured(date, name, value) -> dict[str, object]:
+    return {
+        "subject_id": 11,
+        "chartdate": date,
+        "seq_num": 1,
+        "result_name": name,
+        "result_value": value,
+    }
+
+
 def admission(
     subject, hadm, admitted, discharged, place=None, died=None, **others
 ) -> dict[str, object]:

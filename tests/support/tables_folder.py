@@ -37,7 +37,14 @@ def hospital(stays: int = 4) -> Tables:
     """Stays of as many patients; s1 is admitted on 2024-01-10 at 08:00 in Berlin, 07:00 UTC, and
     lasts five days.
     """
-    tables: Tables = {"samples": [], "events": [], "notes": [], "images": [], "labels": []}
+    tables: Tables = {
+        "samples": [],
+        "events": [],
+        "codes": [],
+        "notes": [],
+        "images": [],
+        "labels": [],
+    }
     for i in range(1, stays + 1):
         stay = f"s{i}"
         day = 10 + i % 10

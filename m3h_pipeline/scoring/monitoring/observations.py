@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from m3h_core import TaskSpec
+from m3h_core.embedders.tabular import CODES
 from m3h_pipeline.features.items import MODALITIES, is_given
 from m3h_pipeline.wording import MIN_GROUP_SIZE
 
@@ -20,8 +21,8 @@ def observe(inputs: Path, samples: pl.Series) -> dict[Key, pl.Series]:
     """What is watched of some samples: {(feature, modality): a value each, null where it is
     missing}.
 
-    Declared columns; the latest value of each signal; how many events, notes and images, and how
-    long the notes are.
+    Declared columns; how many codes of each kind; the latest value of each signal; how many events,
+    notes and images, and how long the notes are.
     """
     observations: dict[Key, pl.Series] = {}
     for modality in MODALITIES:
@@ -32,6 +33,7 @@ def observe(inputs: Path, samples: pl.Series) -> dict[Key, pl.Series]:
     if not is_given("tabular", inputs):
         table = _scan(inputs, "tabular").drop("split")
         observations |= _align(table, "tabular", samples)
+        observations |= _count_codes(inputs, samples)
     if not is_given("timeseries", inputs):
         counts = {"number of events": pl.len()}
         observations |= _aggregate(inputs, "timeseries", samples, counts)
@@ -71,6 +73,20 @@ def _aggregate(
 ) -> dict[Key, pl.Series]:
     table = _scan(inputs, modality).group_by("sample_id").agg(**counts)
     return _align(table, modality, samples)
+
+
+def _count_codes(inputs: Path, samples: pl.Series) -> dict[Key, pl.Series]:
+    """How many codes of each kind; snapshots of earlier versions have no such file."""
+    if not (inputs / f"{CODES}.parquet").exists():
+        return {}
+    kind = pl.col("code").str.split("/").list.first().alias("kind")
+    codes = _scan(inputs, CODES).filter(pl.col("sample_id").is_in(samples.implode()))
+    counts = codes.group_by("sample_id", kind).len("count").collect()
+    counted: dict[Key, pl.Series] = {}
+    for name in counts["kind"].unique().sort():
+        of_kind = counts.filter(pl.col("kind") == name).select("sample_id", "count")
+        counted[f"number of {name}", "tabular"] = _join(samples, of_kind)["count"]
+    return counted
 
 
 def _latest_values(inputs: Path, samples: pl.Series) -> dict[Key, pl.Series]:

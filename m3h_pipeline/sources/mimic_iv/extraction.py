@@ -24,6 +24,7 @@ from m3h_pipeline.sources.admissions.samples import (
 )
 from m3h_pipeline.sources.base import IMAGES, NOTES
 from m3h_pipeline.sources.extraction import NOTES_ORDER, Extraction
+from m3h_pipeline.sources.mimic_iv.codes import write_codes
 from m3h_pipeline.sources.tasks_file import (
     GIVEN_AWAY,
     Signal,
@@ -63,6 +64,7 @@ class MimicExtraction(Extraction):
         counts: dict[str, Any] = {
             "samples": samples,
             "events": self._write_events(to),
+            "codes": write_codes(self.records, to),
             "notes": self._write_notes(to),
             "images": self._write_images(to),
             "labels": labels,

@@ -64,6 +64,37 @@ _TABLES = {
         ("icu/procedureevents",),
         ("subject_id", "hadm_id", "starttime", "endtime", "storetime", "itemid"),
     ),
+    "procedures_icd": _Table(("hosp/procedures_icd",), ("hadm_id", "icd_code", "icd_version")),
+    "prescriptions": _Table(
+        ("hosp/prescriptions",), ("subject_id", "hadm_id", "starttime", "drug_type", "drug")
+    ),
+    "emar": _Table(
+        ("hosp/emar",),
+        ("subject_id", "hadm_id", "charttime", "storetime", "medication", "event_txt"),
+    ),
+    "services": _Table(
+        ("hosp/services",), ("subject_id", "hadm_id", "transfertime", "curr_service")
+    ),
+    "transfers": _Table(
+        ("hosp/transfers",), ("subject_id", "hadm_id", "eventtype", "careunit", "intime")
+    ),
+    "microbiologyevents": _Table(
+        ("hosp/microbiologyevents",),
+        (
+            "subject_id",
+            "hadm_id",
+            "chartdate",
+            "charttime",
+            "spec_type_desc",
+            "storedate",
+            "storetime",
+            "test_name",
+            "org_name",
+            "ab_name",
+            "interpretation",
+        ),
+    ),
+    "omr": _Table(("hosp/omr",), ("subject_id", "chartdate", "result_name", "result_value")),
     "radiology": _Table(("note/radiology",), _NOTE),
     "discharge": _Table(("note/discharge",), _NOTE),
     "icustays": _Table(("icu/icustays",), ("hadm_id", "intime")),

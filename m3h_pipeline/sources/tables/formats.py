@@ -22,6 +22,7 @@ FORMATS = {
         ("sample_id", "prediction_time", "split"),
     ),
     "events": FileFormat(("stay_id", "time", "code", "value", "unit"), ("available_time",)),
+    "codes": FileFormat(("stay_id", "time", "kind", "code"), ("available_time", "value")),
     "notes": FileFormat(("stay_id", "note_id", "time", "kind", "text"), ("available_time",)),
     "images": FileFormat(("stay_id", "image_id", "time", "view", "path"), ("available_time",)),
     "labels": FileFormat(("sample_id", "task", "value")),

@@ -1,4 +1,4 @@
-"""Events, notes and images: records of a stay, each with its time and when it was known."""
+"""Events, codes, notes and images: records of a stay, each with its time and when it was known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from m3h_pipeline.errors import SIMILAR, InputError, suggest_similar
-from m3h_pipeline.sources.base import EVENTS, IMAGES, NOTES, SIGNALS
+from m3h_pipeline.sources.base import CODES, EVENTS, IMAGES, NOTES, SIGNALS
 from m3h_pipeline.sources.tables.cohort_file import FILE
 from m3h_pipeline.sources.tables.reading import NO_VALUE, TablesExtraction
 from m3h_pipeline.sources.tasks_file import load_signals
@@ -33,6 +33,13 @@ def write_events(extraction: TablesExtraction, to: Path) -> int:
         return _write_records(extraction, to, "events", EVENTS, None)
     query = extraction.render_table("events", no_value=NO_VALUE)
     return _write_records(extraction, to, "events", EVENTS, query)
+
+
+def write_codes(extraction: TablesExtraction, to: Path) -> int:
+    """Write ``codes.parquet``; return its rows."""
+    if not extraction.read("codes"):
+        return _write_records(extraction, to, "codes", CODES, None)
+    return _write_records(extraction, to, "codes", CODES, extraction.render_table("codes"))
 
 
 def write_notes(extraction: TablesExtraction, to: Path) -> int:

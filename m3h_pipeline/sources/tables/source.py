@@ -16,7 +16,12 @@ from m3h_pipeline.sources.tables.folder import open_tables
 from m3h_pipeline.sources.tables.formats import FORMATS, collect_vocabulary, select_columns
 from m3h_pipeline.sources.tables.labels import write_embeddings, write_labels
 from m3h_pipeline.sources.tables.reading import TablesExtraction
-from m3h_pipeline.sources.tables.records import write_events, write_images, write_notes
+from m3h_pipeline.sources.tables.records import (
+    write_codes,
+    write_events,
+    write_images,
+    write_notes,
+)
 from m3h_pipeline.sources.tables.samples import write_samples
 from m3h_pipeline.sources.tasks_file import write_tasks
 from m3h_pipeline.state.database import open_database, spill_folder
@@ -69,6 +74,7 @@ class Tables(Source):
             counts = {
                 "samples": write_samples(extraction, to),
                 "events": write_events(extraction, to),
+                "codes": write_codes(extraction, to),
                 "notes": write_notes(extraction, to),
                 "images": write_images(extraction, to),
                 "labels": write_labels(extraction, to),
