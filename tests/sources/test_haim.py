@@ -89,7 +89,7 @@ def test_what_a_row_becomes(tmp_path):
         expected = [cells[f"{prefix}{i}"] for prefix in prefixes for i in range(WIDTHS[prefix])]
         assert vectors[modality] == pytest.approx(expected), modality
     assert sorted(result.inputs()) == sorted(
-        [f"{name}.parquet" for name in ("samples", *MODALITIES)]
+        [f"{name}.parquet" for name in ("samples", "codes", *MODALITIES)]
         + [f"given_{name}.parquet" for name in MODALITIES]
     )
 

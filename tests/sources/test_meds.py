@@ -100,9 +100,10 @@ def test_codes_are_counted_without_the_columns_that_the_mapping_names(folder, tm
     codes = tmp_path / "codes.yaml"
     codes.write_text(yaml.safe_dump(mapping))
     _, counts = extract_source(open_source("meds", folder[1], codes=codes), tmp_path / "to")
-    # Admission, discharge, ICU; birth, death, sex; four columns; two versions of the ICD; two
-    # kinds of notes; glucose.
-    assert counts["codes"] == 3 + 3 + 4 + 2 + 2 + 1
+    # Admission, discharge, ICU; birth, death, sex; four columns; two versions of the ICD, of
+    # diagnoses and procedures; two kinds of notes; glucose; drugs ordered and given, three ways
+    # into a unit and thirteen measurements between stays.
+    assert counts["codes with a role"] == 3 + 3 + 4 + 2 + 2 + 2 + 1 + 2 + 3 + 13
 
 
 def test_without_available_time_a_record_is_known_when_it_happens(folder, tmp_path):
@@ -294,10 +295,23 @@ def test_wrong_records_go_to_quarantine_as_ever(folder, tmp_path):
 
 
 def test_the_mimic_iv_demo_gives_the_same_inputs_by_every_way(mimic_demo, tmp_path):
-    """Through `mimic-iv` and, converted, through the others; to add one, add its source."""
+    """Through `mimic-iv` and, converted, through the others; to add one, add its source.
+
+    MIMIC-IV-MEDS has neither cultures nor services; a mapping of one's own gives the latter.
+    """
+    root = tmp_path / "mimic-iv-demo"
+    for file in mimic_demo.rglob("*.csv.gz"):
+        if "microbiology" not in file.name:
+            link = root / file.relative_to(mimic_demo)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file)
+    mapping = yaml.safe_load((contracts_folder() / "meds.yaml").read_text())
+    mapping["codes"]["service"] = ["SERVICE"]
+    codes = tmp_path / "codes.yaml"
+    codes.write_text(yaml.safe_dump(mapping))
     ways = {
-        "mimic-iv": open_source("mimic-iv", mimic_demo),
-        "meds": open_source("meds", as_meds(mimic_demo, tmp_path / "meds-demo")),
+        "mimic-iv": open_source("mimic-iv", root),
+        "meds": open_source("meds", as_meds(root, tmp_path / "meds-demo"), codes=codes),
     }
     files = {}
     for name, source in ways.items():

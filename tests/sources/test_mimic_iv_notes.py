@@ -27,7 +27,7 @@ def test_notes(tmp_path):
     assert count_reasons(tables["lineage"], "note/radiology") == {
         None: 2, "no hadm_id, and taken outside any stay": 1
     }  # fmt: skip
-    assert counts["absent"] == []
+    assert not any(table.startswith("note/") for table in counts["absent"])
     assert counts["placed by time"]["radiology"] == 1
 
 

@@ -336,7 +336,7 @@ def test_mimic_iv_written_as_own_tables_gives_the_same_inputs(mimic_demo, tmp_pa
     expected = Passage(open_source("mimic-iv", mimic_demo), tmp_path / "mimic-iv")
     root = tmp_path / "hospital"
     root.mkdir()
-    for table in ("samples", "events", "labels"):
+    for table in ("samples", "events", "codes", "labels"):
         frame = expected.valid(table)
         frame.write_csv(root / f"{table}.csv", datetime_format="%Y-%m-%d %H:%M:%S")
     specs = json.loads((expected.ingested / "tasks.json").read_text())

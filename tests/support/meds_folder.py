@@ -75,6 +75,28 @@ _EVENTS = {
             },
         ),
     ],
+    "hosp/procedures_icd": [
+        ("'PROCEDURE//ICD//' || icd_version || '//' || icd_code", "chartdate", {_HADM: _HADM})
+    ],
+    "hosp/prescriptions": [
+        (
+            "CASE WHEN drug_type <> 'BASE' THEN 'MEDICATION//START//' || drug END",
+            "starttime",
+            {_HADM: _HADM},
+        )
+    ],
+    "hosp/emar": [
+        (
+            "'MEDICATION//' || medication || '//' || event_txt",
+            "charttime",
+            {_HADM: _HADM, "available_time": "storetime"},
+        )
+    ],
+    "hosp/transfers": [
+        ("'TRANSFER_TO//' || eventtype || '//' || careunit", "intime", {_HADM: _HADM})
+    ],
+    "hosp/services": [("'SERVICE//' || curr_service", "transfertime", {_HADM: _HADM})],
+    "hosp/omr": [("result_name", "chartdate", {"text_value": "result_value"})],
     "icu/icustays": [("'ICU_ADMISSION//UNIT'", "intime", {_HADM: _HADM})],
     "note/radiology": [
         (

@@ -9,6 +9,12 @@ CREATE MACRO as_path(x) AS
         ELSE regexp_extract(as_step(x), '[a-z]{3,}') || '/' || as_step(x)
     END;
 
+-- Whether a drug was given, by what the nurse recorded.
+CREATE MACRO is_given(outcome) AS
+    regexp_matches(
+        coalesce(outcome, ''), '^(Administered|Applied|Started|Restarted|Partial|Delayed Admin)'
+    );
+
 -- A code of the ICD as a path: version, chapter by its first characters, category, code.
 CREATE MACRO icd_path(code, version) AS
     concat_ws('/',

@@ -22,6 +22,7 @@ WHERE procedures.code IS NOT NULL AND procedures.version IN ('9', '10');
 -- What became of each row.
 CREATE TEMP TABLE procedures_icd_rows AS
 SELECT
+    raw.source_row,
     CASE
         WHEN raw.broken IS NOT NULL THEN raw.broken
         WHEN earlier.source_row IS NULL THEN 'of no stay that another of its patient follows'

@@ -10,6 +10,12 @@ from typing import Any
 
 import polars as pl
 
+from m3h_pipeline.sources.admissions.codes import (
+    define_code_paths,
+    make_history,
+    make_measured_before,
+    place_codes,
+)
 from m3h_pipeline.sources.admissions.events import (
     MEASURED,
     define_measured,
@@ -25,8 +31,8 @@ from m3h_pipeline.sources.admissions.samples import (
     make_stays,
     write_samples,
 )
-from m3h_pipeline.sources.base import IMAGES, NOTES
-from m3h_pipeline.sources.extraction import NOTES_ORDER, Extraction
+from m3h_pipeline.sources.base import CODES, IMAGES, NOTES
+from m3h_pipeline.sources.extraction import CODES_ORDER, NOTES_ORDER, Extraction
 from m3h_pipeline.sources.meds.label_folder import LabelFiles
 from m3h_pipeline.sources.meds.labels import (
     count_unread_labels,
@@ -43,7 +49,10 @@ from m3h_pipeline.state.sql import render_sql
 _SQL = Path(__file__).parent
 
 # The tables that the rows become.
-_TABLES = ("patients", "admissions", "diagnoses", "icustays", "measurements", "procedures")
+_TABLES = (
+    *("patients", "admissions", "diagnoses", "icustays", "measurements", "procedures"),
+    *("procedures_icd", "codes", "omr"),
+)
 _PERSON_ROLES = ("admission", "discharge", "birth", "death", "sex", "column")
 _NO_ROLE = "a code without a role in the mapping"
 _NOT_ICU = "the prediction time does not ask for intensive care"
@@ -94,6 +103,7 @@ class MedsExtraction(Extraction):
         counts = {
             "samples": samples,
             "events": self._write_events(to),
+            "codes": self._write_codes(to),
             "notes": self._write_notes(to),
             "images": self.write_parts(
                 to / "images.parquet", IMAGES, [], "stay_id, time, image_id"
@@ -109,7 +119,7 @@ class MedsExtraction(Extraction):
             "placed by time": self.records.placed_by_time,
             "rows read": rows_read,
             "splits from": splits_from,
-            "codes": len(self.mapping.roles),
+            "codes with a role": len(self.mapping.roles),
             "available_time": (
                 "its own column" if has_column else "time: the data has no column available_time"
             ),
@@ -241,6 +251,24 @@ class MedsExtraction(Extraction):
         n_events = write_events(self.records, to, kinds)
         self._count_left_out("events", "meds ANTI JOIN roles USING (code)", _NO_ROLE)
         return n_events
+
+    def _write_codes(self, to: Path) -> int:
+        """Orders and the like; of history only where the diagnoses are read, not where labels have
+        a folder of their own.
+        """
+        self._make_rows("code_rows", "code")
+        self._make_rows("procedure_rows", "coded_procedure")
+        self.connection.execute(render_sql(_SQL / "codes.sql"))
+        define_code_paths(self.connection)
+        if self.label_files:
+            self._count_left_out("codes", "procedure_rows", _OWN_LABELS)
+            parts = []
+        else:
+            parts = make_history(self, has_procedures=True)
+        self.connection.execute(render_sql(_SQL / "typed_codes.sql"))
+        parts.append(place_codes(self.records, "codes"))
+        parts.append(make_measured_before(self, "omr"))
+        return self.write_parts(to / "codes.parquet", CODES, parts, CODES_ORDER)
 
     def _write_notes(self, to: Path) -> int:
         self._make_rows("note_rows", "note")

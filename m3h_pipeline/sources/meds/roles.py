@@ -18,14 +18,18 @@ _SECTIONS: dict[str, set[str] | None] = {
     "patients": {"birth", "death", "sex"},
     "columns": set(STAY_COLUMNS),
     "diagnoses": {"9", "10"},
+    "procedures": {"9", "10"},
     "notes": None,
+    "codes": None,
     "signals": None,
 }
 # Sections whose names are the arguments of one role; in the others a name is a role itself.
 _ROLES = {
     "columns": "column",
     "diagnoses": "diagnosis",
+    "procedures": "coded_procedure",
     "notes": "note",
+    "codes": "code",
     "signals": "signal",
 }
 

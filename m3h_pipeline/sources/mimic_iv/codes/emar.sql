@@ -11,9 +11,7 @@ SELECT
     CASE
         WHEN broken IS NOT NULL THEN NULL
         WHEN as_text(medication) IS NULL THEN 'no drug is named'
-        WHEN NOT regexp_matches(
-            coalesce(event_txt, ''), '^(Administered|Applied|Started|Restarted|Partial|Delayed Admin)'
-        ) THEN 'not given'
+        WHEN NOT is_given(event_txt) THEN 'not given'
     END AS reason,
     nullif(concat_ws('; ',
         not_a_date('charttime', charttime),

@@ -10,7 +10,7 @@ WITH typed AS (
         coalesce(as_time(storetime), as_time(storedate) + INTERVAL 1 DAY) AS stored,
         as_path(coalesce(as_text(test_name), as_text(spec_type_desc))) AS test,
         CASE WHEN org_name <> 'CANCELLED' THEN as_path(org_name) END AS organism,
-        CASE WHEN upper(interpretation) = 'R' THEN as_step(ab_name) END AS drug,
+        CASE WHEN upper(interpretation) = 'R' THEN as_path(ab_name) END AS drug,
         nullif(concat_ws('; ',
             not_a_date('charttime', charttime),
             not_a_date('chartdate', chartdate),

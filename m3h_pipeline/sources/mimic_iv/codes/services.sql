@@ -5,7 +5,7 @@ SELECT
     as_time(transfertime) AS time,
     as_time(transfertime) AS available_time,
     'service' AS kind,
-    as_step(curr_service) AS code,
+    as_path(curr_service) AS code,
     NULL::DOUBLE AS value,
     CASE
         WHEN broken IS NULL AND as_text(curr_service) IS NULL THEN 'no service is named'

@@ -6,7 +6,7 @@ SELECT
     as_time(intime) AS time,
     as_time(intime) AS available_time,
     'unit' AS kind,
-    as_step(careunit) AS code,
+    as_path(careunit) AS code,
     NULL::DOUBLE AS value,
     CASE
         WHEN broken IS NULL AND (as_text(careunit) IS NULL OR as_text(eventtype) = 'discharge')

@@ -48,6 +48,7 @@ JOIN stays stay
 -- What became of each row.
 CREATE TEMP TABLE omr_rows AS
 SELECT
+    raw_omr.source_row,
     CASE
         WHEN measured.source_row IS NULL THEN 'no stay of its patient within the year after it'
     END AS reason

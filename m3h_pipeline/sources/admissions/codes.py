@@ -1,4 +1,4 @@
-"""What earlier stays of a patient say of a later one."""
+"""Codes of the stays: what earlier ones of a patient say, and records of codes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import duckdb
 
+from m3h_pipeline.sources.admissions.records import Records
 from m3h_pipeline.sources.extraction import Extraction
 from m3h_pipeline.state.database import quote_literal
 from m3h_pipeline.state.sql import render_sql
@@ -16,14 +17,35 @@ _SQL = Path(__file__).parent
 _CODED_AFTER = "INTERVAL 7 DAY"
 
 
+def place_codes(records: Records, table: str) -> str:
+    """Give the rows of the view ``typed_<table>`` their stay; the query of those that are kept."""
+    records.place("codes", table)
+    return select_from(records.extraction, table, f"placed_{table} WHERE reason IS NULL")
+
+
+def make_measured_before(extraction: Extraction, table: str) -> str:
+    """The query of measurements between stays, of ``raw_omr``; ``table`` is what they are counted
+    under.
+    """
+    extraction.connection.execute(render_sql(_SQL / "measured_before.sql"))
+    extraction.count("codes", table, "omr_rows")
+    return select_from(extraction, table, "measured_before")
+
+
+def select_from(extraction: Extraction, table: str, rows: str) -> str:
+    """The query of some rows with the file that they come from."""
+    file = quote_literal(extraction.tables[table].name)
+    return f"SELECT *, {file} AS source_file FROM {rows}"
+
+
 def define_code_paths(connection: duckdb.DuckDBPyConnection) -> None:
     """Make the macros that turn names and codes into paths."""
     connection.execute(render_sql(_SQL / "code_paths.sql"))
 
 
 def make_history(extraction: Extraction, has_procedures: bool) -> list[str]:
-    """Queries of the rows of the codes table that come from earlier stays, of ``stays`` and
-    ``diagnoses``.
+    """Queries of the rows of the codes table that come from earlier stays, of ``stays``,
+    ``diagnoses`` and, where there are any, ``raw_procedures_icd``.
 
     The rows of admissions and diagnoses are counted where they are read first, under samples and
     labels; those of the coded procedures here.
@@ -33,11 +55,7 @@ def make_history(extraction: Extraction, has_procedures: bool) -> list[str]:
     connection.execute(render_sql(_SQL / "history.sql", coded_after=_CODED_AFTER))
     tables = {"history_of_stays": "admissions", "history_of_diagnoses": "diagnoses"}
     if has_procedures:
-        extraction.load("procedures_icd")
         connection.execute(render_sql(_SQL / "earlier_procedures.sql", coded_after=_CODED_AFTER))
         extraction.count("codes", "procedures_icd", "procedures_icd_rows")
         tables["history_of_procedures"] = "procedures_icd"
-    return [
-        f"SELECT *, {quote_literal(extraction.tables[table].name)} AS source_file FROM {rows}"
-        for rows, table in tables.items()
-    ]
+    return [select_from(extraction, table, rows) for rows, table in tables.items()]
