@@ -150,6 +150,19 @@ def test_bit_depth_colour_and_container_make_little_difference():
     assert read_image(encoded(image.convert("1")), 32).any()
 
 
+def test_a_tiff_whose_white_is_zero_is_turned_around():
+    gray = film(0)
+    expected = read_image(encoded(gray), 64)
+    negative = Image.fromarray(65535 - gray.astype(np.uint16) * 257)
+    stream = io.BytesIO()
+    negative.save(stream, "TIFF", tiffinfo={262: 0})
+    np.testing.assert_allclose(read_image(stream.getvalue(), 64), expected, atol=0.01)
+    # Here PIL turns the picture around as it writes and as it reads.
+    stream = io.BytesIO()
+    Image.fromarray(gray).save(stream, "TIFF", tiffinfo={262: 0})
+    np.testing.assert_allclose(read_image(stream.getvalue(), 64), expected, atol=0.01)
+
+
 def test_aspect_is_kept_and_large_jpegs_are_read():
     wide = read_image(encoded(np.tile(film(0), (1, 3))), 96)
     assert not wide[:, :30].any()
@@ -164,7 +177,7 @@ def test_dicom_equals_the_same_picture_as_png():
     pydicom = pytest.importorskip("pydicom")
     from pydicom.dataset import FileDataset, FileMetaDataset
 
-    def dicom(pixels: np.ndarray, photometric: str) -> bytes:
+    def dicom(pixels: np.ndarray, photometric: str, stored: int = 12, **more) -> bytes:
         meta = FileMetaDataset()
         meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
         meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
@@ -173,21 +186,38 @@ def test_dicom_equals_the_same_picture_as_png():
         data.Rows, data.Columns = pixels.shape
         data.SamplesPerPixel = 1
         data.PhotometricInterpretation = photometric
-        data.PixelRepresentation = 0
-        data.BitsAllocated = 16
-        data.BitsStored = 12
-        data.HighBit = 11
-        data.PixelData = pixels.astype("<u2").tobytes()
+        data.PixelRepresentation = int(np.issubdtype(pixels.dtype, np.signedinteger))
+        data.BitsAllocated = 8 * pixels.itemsize
+        data.BitsStored = stored
+        data.HighBit = stored - 1
+        data.PixelData = pixels.tobytes()
+        for name, value in more.items():
+            setattr(data, name, value)
         stream = io.BytesIO()
         data.save_as(stream, enforce_file_format=True)
         return stream.getvalue()
 
     gray = film(0).astype(np.uint16) * 16
     expected = read_image(encoded(gray), 64)
-    np.testing.assert_allclose(read_image(dicom(gray, "MONOCHROME2"), 64), expected, atol=1e-5)
-    np.testing.assert_allclose(
-        read_image(dicom(4095 - gray, "MONOCHROME1"), 64), expected, atol=1e-5
-    )
+    signed = gray.astype(np.int16) - 2048
+    variants = {
+        "12 bits": dicom(gray, "MONOCHROME2"),
+        "12 bits, white is low": dicom(4095 - gray, "MONOCHROME1"),
+        "16 bits": dicom(gray * 16, "MONOCHROME2", 16),
+        "16 bits, white is low": dicom(65535 - gray * 16, "MONOCHROME1", 16),
+        "8 bits": dicom(film(0), "MONOCHROME2", 8),
+        "8 bits, white is low": dicom(255 - film(0), "MONOCHROME1", 8),
+        "signed, rescaled": dicom(
+            signed, "MONOCHROME2", 16, RescaleSlope="2", RescaleIntercept="100"
+        ),
+        "a slope below 0": dicom(
+            4095 - gray, "MONOCHROME2", RescaleSlope="-1", RescaleIntercept="4095"
+        ),
+    }
+    for name, content in variants.items():
+        np.testing.assert_allclose(
+            read_image(content, 64), expected, atol=0.005, err_msg=f"{name} differs"
+        )
 
 
 def test_dicom_without_pydicom_says_what_to_install(vision, monkeypatch):
