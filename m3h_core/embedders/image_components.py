@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 _SIDE = 16
 _PIXELS = _SIDE**2
 _PARTS = ("network", "thumbnail")
-# Components of a part: at most so many, and at most a tenth of the fitted images.
+# Components of a part: at most so many, and at most one for 15 fitted images.
 _COMPONENTS = 64
-_IMAGES_A_COMPONENT = 10
+_IMAGES_A_COMPONENT = 15
 # Components have variance 1 in the fitted images; a strange image must not shout.
 _LIMIT = 8.0
 

