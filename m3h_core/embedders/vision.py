@@ -1,4 +1,4 @@
-"""Images through a timm encoder.
+"""Images through a pretrained encoder.
 
 Legend: M images of N samples, B images of a batch, S side of an image in pixels.
 """
@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from m3h_core.embedders.adaptation import VERSION, ImageAdaptation
 from m3h_core.embedders.base import (
     Embedder,
     Progress,
-    Scaler,
     blocks,
     flatten,
     list_unreadable,
@@ -32,9 +30,11 @@ from m3h_core.embedders.hardware import (
     release_memory,
     to_device,
 )
+from m3h_core.embedders.image_components import ImageComponents
 from m3h_core.embedders.image_encoder import ImageEncoder
 from m3h_core.embedders.image_files import UnreadableImage, read_content, read_image
-from m3h_core.embedders.store import FITTED, FileKeys, VectorStore, content_key
+from m3h_core.embedders.installed_weights import EFFICIENTNET_LITE0
+from m3h_core.embedders.store import FileKeys, VectorStore, content_key
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,10 @@ _SAME_VIEW = {"LL": "LATERAL", "LAT": "LATERAL"}
 _WEIGHTS = "encoder.safetensors"
 # Images at a time: bounds memory, and is what a kill can lose.
 _BLOCK = 512
-_BATCH = 32
+_IMAGE_SIZE = 224
+# Small: on a CPU the network's layers then stay in its cache (measured: 43 images a second a core,
+# 30 in batches of 32).
+_BATCH = 8
 _BATCH_GPU = 256
 
 # Images of one sample: (hours before the prediction time as a number not above 0, view, path or the
@@ -53,8 +56,8 @@ Images = Sequence[Sequence[tuple[float, str | None, str | Path | bytes]]]
 
 
 class VisionEmbedder(Embedder):
-    """Images [(hours, view, path or bytes), ...] of each sample, as one vector: encoder, then a
-    one-hot of the view.
+    """Images [(hours, view, path or bytes), ...] of each sample, as one vector: components of what
+    the encoder says and of a thumbnail, then a one-hot of the view.
 
     Images are brought to ``image_size`` pixels a side, the aspect kept, and to their own range of
     brightness. A sample is the mean of its images, where one ``half_life_hours`` older weighs half.
@@ -62,14 +65,13 @@ class VisionEmbedder(Embedder):
     image is not present. Equal images of a block of samples are embedded once. ``batch_size`` left
     out fits the device.
 
-    With a ``cache`` an image is decoded and run through the network once. What is fitted without
-    pretrained weights changes whenever the training images do; it works on what the network said
-    (kept in the cache), and is cheap.
+    With a ``cache`` an image is decoded and run through the network once. The components are fitted
+    on at most ``fit_images`` training images, without labels; they work on what the network said
+    (kept in the cache), and are cheap.
 
-    ``weights`` is a file of weights for the timm ``model``, ``"pretrained"`` for timm's own from
-    the model hub, or None: random weights from ``seed``, adapted to the training images as
-    `m3h_core.embedders.adaptation` says, on at most ``fit_images`` of them. ``image_size`` left out
-    is 224 with weights and 128 without. The weights travel in the saved folder.
+    ``model`` is ``"efficientnet-lite0"``, whose ImageNet weights are installed with M3H, or a timm
+    model with ``weights``: a file, or ``"pretrained"`` for timm's own from the model hub. The
+    weights travel in the saved folder.
 
     Raises ValueError where the model or its weights can't be had, and where a DICOM file comes
     without pydicom.
@@ -79,32 +81,25 @@ class VisionEmbedder(Embedder):
 
     def __init__(
         self,
-        model: str = "mobilenetv3_small_100",
+        model: str = EFFICIENTNET_LITE0,
         weights: str | Path | None = None,
         image_size: int | None = None,
         batch_size: int | None = None,
         half_life_hours: float = 24.0,
         fit_images: int = 1500,
-        seed: int = 0,
     ) -> None:
         super().__init__()
         if half_life_hours <= 0:
             raise ValueError(f"half_life_hours must be above 0, not {half_life_hours}")
         self.model = model
         self.weights = None if weights is None else str(weights)
-        self.image_size = image_size or (128 if weights is None else 224)
+        self.image_size = image_size or _IMAGE_SIZE
         self.half_life_hours = half_life_hours
         self._batch_size = batch_size
         self.fit_images = fit_images
-        self.seed = seed
-        self.encoder = ImageEncoder(self.model, self.weights, self.image_size, seed)
+        self.encoder = ImageEncoder(self.model, self.weights, self.image_size)
         self._kept: VectorStore | None = None
-        # Names the images that the adaptation was fitted on, and the encoder.
-        self._fitted_on = ""
-        # One of the two brings the network's output to scale: the adaptation for random weights,
-        # else the scaler.
-        self._adaptation: ImageAdaptation | None = None
-        self._scaler: Scaler | None = None
+        self._components: ImageComponents | None = None
 
     @property
     def batch_size(self) -> int:
@@ -112,9 +107,7 @@ class VisionEmbedder(Embedder):
         return self._batch_size or (_BATCH_GPU if on_gpu() else _BATCH)
 
     def fit(self, items: Images, on_progress: Progress | None = None) -> Self:
-        """Adapt to the images, or learn the scale of each dimension where there are pretrained
-        weights.
-        """
+        """Learn the components of images."""
         # Without a cache what was read is kept for the transform that follows.
         self._kept = None if self.cache else VectorStore(None)
         flatten(items)  # no image of the future
@@ -126,11 +119,11 @@ class VisionEmbedder(Embedder):
             sources, store, lambda share: on_progress(int(share * n), n) if on_progress else None
         )
         keys = [outcome for outcome in outcomes if isinstance(outcome, bytes)]
-        self._adaptation = self._scaler = None
+        self._components = None
         self.width = len(VIEWS)
         self.report = {
             "encoder": self.model,
-            "weights": self.weights or "random",
+            **self.encoder.provenance,
             "sha256": self.encoder.weights_hash(),
             "precision": precision(),
             "image size": self.image_size,
@@ -139,19 +132,10 @@ class VisionEmbedder(Embedder):
                 Counter(outcome for outcome in outcomes if isinstance(outcome, str))
             ),
         }
-        if not keys:
-            return self
-        if self.weights is None:
-            self._fitted_on = content_key(self.encoder.key(self.batch_size), VERSION, *keys).hex()
-            self._adaptation = self._adapt(store, keys)
-            self.width += self._adaptation.width
-            self.report |= {
-                "adapted": "patch dictionary and whitened components",
-                **self._adaptation.report,
-            }
-        else:
-            self._scaler = Scaler.fit(store.get_all(keys), drop=False)
-            self.width += store.width
+        if keys:
+            self._components = ImageComponents.fit(store.get_all(keys))
+            self.width += self._components.width
+            self.report |= self._components.report
         return self
 
     def transform(
@@ -162,7 +146,6 @@ class VisionEmbedder(Embedder):
         pooled = np.zeros((len(items), self.width), np.float32)
         present = np.zeros(len(items), bool)
         raw = self._raw_store()
-        final = self._final_store()
         self.unreadable = []
         self.computed = 0
         done = 0
@@ -173,9 +156,9 @@ class VisionEmbedder(Embedder):
                 if on_progress:
                     on_progress(done + int(share * size), len(items))
 
-            # In memory they hold no more than a block.
-            stores = (store if store.folder else store.copy() for store in (raw, final))
-            vectors, reasons = self._vectors([source for _, source in rest], *stores, progress)
+            # In memory it holds no more than a block.
+            store = raw if raw.folder else raw.copy()
+            vectors, reasons = self._vectors([source for _, source in rest], store, progress)
             vectors = np.column_stack(
                 [vectors, np.eye(len(VIEWS))[[_view_index(view) for view, _ in rest]]]
             )
@@ -219,25 +202,17 @@ class VisionEmbedder(Embedder):
     def _vectors(
         self,
         sources: Sequence[str | Path | bytes],
-        raw: VectorStore,
-        final: VectorStore,
+        store: VectorStore,
         progress: Callable[[float], None],
     ) -> tuple[np.ndarray, list[str | None]]:
         """Vectors [n, F - views] of images, without their view, and why there is none."""
-        keys = self._file_keys(sources)
-        vectors, is_found = final.get([key or b"" for key in keys])
-        if not is_found.all():
-            missing = np.flatnonzero(~is_found)
-            outcomes = self._embed([sources[i] for i in missing], raw, progress)
-            good = [outcome for outcome in dict.fromkeys(outcomes) if isinstance(outcome, bytes)]
-            final.put(good, self._finish(raw.get_all(good)))
-            for i, outcome in zip(missing, outcomes, strict=True):
-                keys[i] = outcome
-            vectors, _ = final.get([key if isinstance(key, bytes) else b"" for key in keys])
-        width = self.width - len(VIEWS)
-        if vectors.shape[1] != width:
-            vectors = np.zeros((len(sources), width))
-        return vectors, [key if isinstance(key, str) else None for key in keys]
+        outcomes = self._embed(sources, store, progress)
+        vectors = np.zeros((len(sources), self.width - len(VIEWS)), np.float32)
+        good = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, bytes)]
+        if good and self._components is not None:
+            keys = [outcome for outcome in outcomes if isinstance(outcome, bytes)]
+            vectors[good] = self._components.transform(store.get_all(keys))
+        return vectors, [outcome if isinstance(outcome, str) else None for outcome in outcomes]
 
     def _embed(
         self,
@@ -305,24 +280,6 @@ class VisionEmbedder(Embedder):
         )
         return [outcomes[source] for source in sources]
 
-    def _finish(self, raw: np.ndarray) -> np.ndarray:
-        """Vectors [n, F - views] from what the network says of n images."""
-        if self._scaler is not None:
-            return self._scaler.transform(raw)
-        if self._adaptation is None:
-            return np.zeros((len(raw), 0), dtype=np.float32)
-        return self._adaptation.transform_rows(raw, self.batch_size)
-
-    def _adapt(self, store: VectorStore, keys: list[bytes]) -> ImageAdaptation:
-        """The adaptation to these images: read, where the cache has it, else fitted."""
-        file = self._final_folder() / FITTED / "adaptation.safetensors" if self.cache else None
-        if file is not None and file.exists():
-            return ImageAdaptation.load(file)
-        adaptation = ImageAdaptation.fit_rows(store.get_all(keys), self.seed)
-        if file is not None:
-            adaptation.save(file)
-        return adaptation
-
     def _file_keys(self, sources: Sequence[str | Path | bytes]) -> list[Any]:
         """The content key of each source that is known without reading a file, else None."""
         files = [source for source in sources if not isinstance(source, bytes)]
@@ -343,24 +300,10 @@ class VisionEmbedder(Embedder):
             self.cache / f"{self.modality}-{self.encoder.key(self.batch_size).hex()}"
         )
 
-    def _final_store(self) -> VectorStore:
-        """What depends on the fit: dear enough to be kept where it is an adaptation."""
-        kept = self.cache is not None and self._adaptation is not None and self._fitted_on
-        return VectorStore(self._final_folder() if kept else None)
-
-    def _final_folder(self) -> Path:
-        return Path(self.cache or "") / f"{self.modality}-{FITTED}-{self._fitted_on}"
-
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        names = ("model", "weights", "image_size", "half_life_hours", "fit_images", "seed")
-        arrays: dict[str, np.ndarray] = {}
-        if self._adaptation is not None:
-            arrays = {
-                f"adaptation/{name}": array for name, array in self._adaptation.arrays.items()
-            }
-        if self._scaler is not None:
-            arrays = self._scaler.arrays()
+        names = ("model", "weights", "image_size", "half_life_hours", "fit_images")
         options = {name: getattr(self, name) for name in names} | {"batch_size": self._batch_size}
+        arrays = {} if self._components is None else self._components.arrays
         return {"options": options, "report": self.report}, arrays
 
     def _save_more(self, folder: Path) -> None:
@@ -368,17 +311,17 @@ class VisionEmbedder(Embedder):
 
     @classmethod
     def _restore(cls, about: dict[str, Any], arrays: dict[str, np.ndarray], folder: Path) -> Self:
+        if "seed" in about["options"]:
+            raise ValueError(
+                f"{folder} holds a vision embedder of an earlier version, which made other vectors "
+                "of an image: train a new model"
+            )
         embedder = cls(**about["options"])
         embedder.report = about["report"]
-        adaptation = {
-            name.removeprefix("adaptation/"): a
-            for name, a in arrays.items()
-            if name.startswith("adaptation/")
-        }
-        if adaptation:
-            embedder._adaptation = ImageAdaptation(adaptation)
-        if "scaler/mean" in arrays:
-            embedder._scaler = Scaler.from_arrays(arrays)
+        if arrays:
+            embedder._components = ImageComponents(
+                arrays, about["report"].get("variance explained", {})
+            )
         embedder.encoder.use_weights(folder / _WEIGHTS)
         return embedder
 

@@ -35,14 +35,16 @@ class EmbeddingConfig(Section):
     """
     language_revision: str = ""
     """The revision of a checkpoint on the model hub. Empty: its newest."""
-    vision: str = "mobilenetv3_small_100"
-    """The encoder of images, by its name in timm."""
+    vision: str = "efficientnet-lite0"
+    """The encoder of images: efficientnet-lite0 (installed, trained on ImageNet), or a model by its
+    name in timm, with vision_weights.
+    """
     vision_weights: str = ""
-    """A file of weights for it, or "pretrained" for those of the model hub. Empty: adapted to the
-    training split's own images.
+    """The weights of a timm model: a file, or "pretrained" for those of the model hub. Empty with
+    efficientnet-lite0, which has its own.
     """
     image_size: int = Field(0, ge=0, le=1024)
-    """Pixels a side of an image; 0: the encoder's own choice."""
+    """Pixels a side of an image; 0: 224, which the installed encoder was trained with."""
     cache_gb: float = Field(50, ge=0)
     """Bounds cache/embeddings, where the vectors of notes and images are kept from night to night;
     0: none is kept.

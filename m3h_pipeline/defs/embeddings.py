@@ -41,7 +41,7 @@ _MODALITIES: dict[str, tuple[set[str], str]] = {
     ),
     "vision": (
         {"pytorch", "timm"},
-        "A vector a sample from its images known at the prediction time, by a timm encoder; "
+        "A vector a sample from its images known at the prediction time, by a pretrained encoder; "
         "recent images weigh more.",
     ),
 }

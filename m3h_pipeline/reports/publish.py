@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from m3h_core.data.cohort import SPLITS, TEST, Cohort
+from m3h_core.embedders.installed_weights import EFFICIENTNET_LITE0
 from m3h_pipeline.config import Config
 from m3h_pipeline.contracts.checks import get_state
 from m3h_pipeline.contracts.quarantine_csv import write_quarantine_csv
@@ -178,14 +179,14 @@ def _describe_limits(
             "nothing known after the prediction time is their maker's word."
         )
     if (
-        not config.embedding.vision_weights
+        config.embedding.vision == EFFICIENTNET_LITE0
+        and "vision" not in config.embedding.encoders
         and cohort.present["vision"].any()
         and "vision" not in given
     ):
         limits.append(
-            "The image encoder has no pretrained weights; it learnt from this hospital's training "
-            "images alone. Name weights in m3h.toml (embedding.vision_weights) before judging "
-            "what images add."
+            "The image encoder (EfficientNet-lite0) was trained on photographs (ImageNet), not on "
+            "medical images: one trained on such may see more (embedding.vision in m3h.toml)."
         )
     absent = [name for name, present in cohort.present.items() if not present.any()]
     if absent:

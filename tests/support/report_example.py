@@ -121,7 +121,8 @@ def example(
         "drift": _drift(tasks, 300 if full else 3),
         "limits": [
             "The data is synthetic: nothing here says how the model does on patients.",
-            "The vision encoder has no pretrained weights: image weights can't be had offline.",
+            "The image encoder (EfficientNet-lite0) was trained on photographs (ImageNet), not on "
+            "medical images.",
             "The intervals are not corrected for the number of tasks and pairs looked at.",
             *describe_evaluation_limits(3, 1391),
         ],
