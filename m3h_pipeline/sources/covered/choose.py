@@ -121,9 +121,7 @@ def _find_reason(
     return None
 
 
-def _list_rules(
-    code: str, unit: str, spellings: Mapping[str, str]
-) -> list[tuple[str, str, float]]:
+def _list_rules(code: str, unit: str, spellings: Mapping[str, str]) -> list[tuple[str, str, float]]:
     """(code, spelling, factor) of the spellings that can be brought to the unit."""
     factors = {spelling: find_factor(written, unit) for spelling, written in spellings.items()}
     return [(code, spelling, factor) for spelling, factor in factors.items() if factor is not None]

@@ -233,4 +233,3 @@ def _add_unnamed(dictionary: dict[str, Item], counted: Sequence[ItemCounts]) -> 
         if counts.item and counts.item not in dictionary
     }
     return dictionary | others
-
