@@ -125,21 +125,20 @@ def test_a_record_counts_once_it_is_known(table, item, code, tmp_path):
     """Of two stays both must have the item: one has it in time, the other soon enough or not."""
 
     def make_tables(hours: float) -> Tables:
-        tables: Tables = {
-            name: [dict(row) for row in rows if row.get("subject_id") != 12]
-            for name, rows in mimic_folder.hospital().items()
-        }
+        tables: Tables = {}
+        for name, of_all in mimic_folder.hospital().items():
+            tables[name] = [row for row in of_all if row.get("subject_id") != 12]
         tables["icu/d_items"] = [mimic_folder.item(220052, "Arterial mean")]
         rows = []
         for stay, (subject, admitted) in CoveredFolder.stays.items():
             start = admitted + dt.timedelta(hours=1)
-            known = str(admitted + dt.timedelta(hours=hours if stay == 25 else 2))
+            stored = str(admitted + dt.timedelta(hours=hours if stay == 25 else 2))
             if table == "icu/inputevents":
-                row = mimic_folder.infusion(subject, stay, str(start), known, item, 5, "mL/hour")
+                row = mimic_folder.infusion(subject, stay, str(start), stored, item, 5, "mL/hour")
                 # Saved before its end: it became known when it was saved.
-                row |= {"storetime": known, "endtime": "2151-01-01 00:00:00"}
+                row |= {"storetime": stored, "endtime": "2151-01-01 00:00:00"}
             else:
-                row = mimic_folder.measurement(subject, stay, str(start), item, 5, "u", known)
+                row = mimic_folder.measurement(subject, stay, str(start), item, 5, "u", stored)
             rows.append(row)
         tables[table] = [*tables.get(table, []), *rows]
         return tables

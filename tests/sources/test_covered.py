@@ -25,7 +25,7 @@ from passage import Passage
 from m3h_pipeline.config import Config, InputsConfig, build_settings, open_source
 from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources import Settings
-from m3h_pipeline.sources.covered.choose import DENIED, TEXT, TOO_FEW
+from m3h_pipeline.sources.covered.choose import DENIED, TEXT, TOO_FEW, UNLISTED
 from m3h_pipeline.sources.covered.denied import load_denials
 from m3h_pipeline.sources.covered.items import Item
 from m3h_pipeline.sources.covered.names import name_items
@@ -183,6 +183,12 @@ def test_a_row_that_cannot_be_split_is_quarantined_once(tmp_path):
     assert find_unaccounted(passage.ingested, "events", passage.facts["rows read"]) == []
     assert [rule for rule, _ in passage.reasons("events")] == ["unreadable_field"] * 2
     assert len(passage.valid("events")) == 5
+
+
+def test_what_is_no_item_id_becomes_no_code(tmp_path):
+    passage = pass_through(tmp_path, make_tables(labs=[("John Smith", 2.1, "mmol/L", 4)]))
+    assert read_signals(passage) == {}
+    assert count_reasons(passage.read("lineage"), "hosp/labevents") == {UNLISTED: 4}
 
 
 def test_without_the_setting_nothing_else_is_read(tmp_path):

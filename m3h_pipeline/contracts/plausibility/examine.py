@@ -180,9 +180,15 @@ def _merge_unit_findings(
     ``units``: a row a code and unit, with its number of rows.
     """
     expected = {signal.code: signal.unit for signal in load_signals()}
-    expected |= {own["code"]: own["unit"] for own in own_signals if own["unit"]}
-    by_names = find_foreign_units(units.iter_rows(), expected, "events")
     covered = {own["code"] for own in own_signals if own.get("covered")}
+    # The unit of a covered signal is a text from its rows: only where it is sure to be a unit is it
+    # named.
+    expected |= {
+        own["code"]: own["unit"]
+        for own in own_signals
+        if own["unit"] and own["code"] not in covered
+    }
+    by_names = find_foreign_units(units.iter_rows(), expected, "events")
     by_names = _warn_of_covered(by_names, covered)
     stopped = {finding.subject for finding in by_names if finding.stops}
     clustered, count = by_values

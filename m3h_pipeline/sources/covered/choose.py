@@ -57,7 +57,8 @@ def choose_signals(
 ) -> Choice:
     """Choose of the items that are not ``listed``.
 
-    ``least_stays``: of the training stays, so many must have it; ``codes``: item -> code.
+    ``least_stays``: of the training stays, so many must have it; ``codes``: item -> code, of those
+    that may be chosen. An item of several tables is one of the first.
 
     >>> def choose(least_stays, **counts):
     ...     counts = ItemCounts("1", "labevents", rows=9, **counts)
@@ -72,7 +73,8 @@ def choose_signals(
     for counts in counted:
         if counts.item in listed:
             continue
-        reason = _find_reason(counts, least_stays, choice, dictionary, denials)
+        is_new = counts.item in codes and counts.item not in choice.signals
+        reason = _find_reason(counts, least_stays, dictionary, denials) if is_new else UNLISTED
         if reason:
             reasons = choice.unread.setdefault(counts.table, {})
             reasons[reason] = reasons.get(reason, 0) + counts.rows
@@ -105,13 +107,10 @@ def choose_unit(units: Mapping[str, int]) -> str:
 def _find_reason(
     counts: ItemCounts,
     least_stays: float,
-    choice: Choice,
     dictionary: Mapping[str, Item],
     denials: Sequence[Denial],
 ) -> str | None:
     """Why an item is no signal; None where it is one."""
-    if not counts.item or counts.item in choice.signals:
-        return UNLISTED
     if is_denied(dictionary.get(counts.item, Item(counts.item)), denials):
         return DENIED
     if counts.numbers < _LEAST_NUMBERS * (counts.numbers + counts.texts):

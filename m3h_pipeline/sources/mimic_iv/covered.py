@@ -6,6 +6,7 @@ passes: the first counts, the second loads the chosen items.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ COVERED_TABLES = {
     "inputevents": "rate",
 }
 _RATE = "_rate"
+_ITEM_ID = re.compile(r"[0-9]{1,12}")
 _CHARTED = RecordColumns(
     taken="as_time(charttime)",
     available="known_since(as_time(storetime), as_time(charttime))",
@@ -212,10 +214,12 @@ def _read_dictionaries(extraction: Extraction) -> dict[str, Item]:
         has_fluid = table == "d_labitems"
         others = "fluid, '', 'labevents'" if has_fluid else "'', param_type, linksto"
         rows = extraction.connection.execute(
-            f"""SELECT as_text(itemid), label, category, {others} FROM raw_{table}
-            WHERE as_text(itemid) IS NOT NULL AND broken IS NULL ORDER BY source_row"""
+            f"""SELECT coalesce(COLUMNS(*), '') FROM (
+                SELECT as_text(itemid) AS item, label, category, {others} FROM raw_{table}
+                WHERE as_text(itemid) IS NOT NULL AND broken IS NULL ORDER BY source_row
+            )"""
         )
-        entries += [tuple(text or "" for text in row) for row in rows.fetchall()]
+        entries += rows.fetchall()
     dictionary: dict[str, Item] = {}
     for item, label, category, fluid, param_type, table in entries:
         suffix = _RATE if table == "inputevents" else ""
@@ -226,10 +230,12 @@ def _read_dictionaries(extraction: Extraction) -> dict[str, Item]:
 
 
 def _add_unnamed(dictionary: dict[str, Item], counted: Sequence[ItemCounts]) -> dict[str, Item]:
-    """The dictionary with the items that records have and it lacks."""
+    """The dictionary with the items that records have and it lacks: numbers alone, for what else
+    stands in that column may be a patient's, and codes are shown.
+    """
     others = {
         counts.item: Item(counts.item, prefix=COVERED_TABLES[counts.table])
         for counts in counted
-        if counts.item and counts.item not in dictionary
+        if _ITEM_ID.fullmatch(counts.item) and counts.item not in dictionary
     }
     return dictionary | others

@@ -103,16 +103,15 @@ class MimicExtraction(Extraction):
         """
         self.choice = choose_covered(self, self.signals)
         self.choice.save(to)
-        listed = {
-            table: [str(item) for signal in self._signals_of(kind) for item in signal.mimic_iv]
-            for table, kind in _EVENT_TABLES.items()
-        }
+        listed = {table: self._items_of(kind) for table, kind in _EVENT_TABLES.items()}
         loads = self._event_tables() | list_loads(self.choice, listed, self.tables)
         with self.loading(loads):
             pass
 
-    def _signals_of(self, kind: str) -> list[Signal]:
-        return [signal for signal in self.signals if signal.kind == kind]
+    def _items_of(self, kind: str) -> list[str]:
+        """The listed items of a kind of signals."""
+        signals = [signal for signal in self.signals if signal.kind == kind]
+        return [str(item) for signal in signals for item in signal.mimic_iv]
 
     def _event_tables(self) -> dict[str, dict[str, Any]]:
         """The event tables that are there, and the arguments that they are loaded with."""
@@ -120,8 +119,7 @@ class MimicExtraction(Extraction):
         for table, kind in _EVENT_TABLES.items():
             if table not in self.tables:
                 continue
-            signals = self._signals_of(kind)
-            items = [quote_literal(str(item)) for signal in signals for item in signal.mimic_iv]
+            items = [quote_literal(item) for item in self._items_of(kind)]
             arguments[table] = {"where": f"as_text(itemid) IN ({', '.join(items)})"}
             if kind != "procedure":
                 arguments[table] |= {"derived": MEASURED, "keep": False}
