@@ -83,6 +83,8 @@ class InputsConfig(Section):
     """
     signal_coverage: float = Field(0.05, gt=0, le=1)
     """Of covered signals: the least share of the training stays that have one at the prediction."""
+    signal_stays: int = Field(50, ge=1)
+    """And the fewest training stays: of one that fewer have, nothing can be learned."""
 
 
 class ValidationConfig(Section):
