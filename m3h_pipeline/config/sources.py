@@ -71,7 +71,6 @@ def build_settings(config: Config, source: Source) -> Settings:
         timezone=cohort.timezone,
         holdout_months=cohort.holdout_months,
         signal_coverage=config.inputs.signal_coverage if by_coverage else None,
-        signal_stays=config.inputs.signal_stays if by_coverage else 0,
         tasks=source.tasks,
         memory_limit=cohort.memory_limit,
         spill=find_spill_folder(config),

@@ -83,8 +83,7 @@ class Settings:
     ``timezone``: that of the source's naive times, converted to UTC. ``split``: shares of subjects
     in train, valid, calibration and test; ``holdout_months``: above 0, the test split is who was
     admitted in that many last months. ``signal_coverage``: beside the listed signals, every numeric
-    one that at least this share of the training stays has, and no fewer than ``signal_stays``, is
-    read; None: the listed ones alone.
+    one that at least this share of the training stays has is read; None: the listed ones alone.
     ``tasks``: names to label, or None for all. ``memory_limit``
     as DuckDB writes it; beyond it DuckDB spills into a folder below the one written to, or below
     ``spill``.
@@ -97,7 +96,6 @@ class Settings:
     split: tuple[float, float, float, float] = FRACTIONS
     holdout_months: int = 0
     signal_coverage: float | None = None
-    signal_stays: int = 50
     tasks: Collection[str] | None = None
     memory_limit: str = "4GB"
     spill: Path | None = None

@@ -26,7 +26,7 @@ class CoveredFolder(MimicFolder):
     neither which these are nor their units.
     """
 
-    settings = Settings(signal_coverage=0.6, signal_stays=1, split=(1.0, 0.0, 0.0, 0.0))
+    settings = Settings(signal_coverage=0.6, split=(1.0, 0.0, 0.0, 0.0))
     examples = 5
     # Stay -> its patient and its admission; it is predicted a day later.
     stays = MappingProxyType({21: (11, MimicFolder.admitted), 25: (13, dt.datetime(2150, 5, 1))})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from m3h_pipeline.sources.covered.items import Item
 from m3h_pipeline.sources.covered.names import name_items
 from m3h_pipeline.state.lineage import find_unaccounted
 
-_TRAIN = Settings(signal_coverage=0.5, signal_stays=1, split=(1.0, 0.0, 0.0, 0.0))
+_TRAIN = Settings(signal_coverage=0.5, split=(1.0, 0.0, 0.0, 0.0))
 _STAYS = 4
 PLACES = {
     "labs": "hosp/labevents",
@@ -139,7 +138,7 @@ def test_rows_of_other_patients_and_without_a_stay_decide_nothing(tmp_path):
     outside = measurement(2, None, "2149-01-02 01:00:00", 50802, 2, "mEq/L")
     tables["hosp/labevents"] += [loose, outside]
     assert read_signals(pass_through(tmp_path / "a", tables)).keys() == {"lab_50813", "lab_50802"}
-    none_in_training = replace(_TRAIN, split=(0.0, 0.0, 0.0, 1.0))
+    none_in_training = Settings(signal_coverage=0.5, split=(0.0, 0.0, 0.0, 1.0))
     assert read_signals(pass_through(tmp_path / "b", tables, none_in_training)) == {}
 
 
@@ -184,12 +183,6 @@ def test_a_row_that_cannot_be_split_is_quarantined_once(tmp_path):
     assert find_unaccounted(passage.ingested, "events", passage.facts["rows read"]) == []
     assert [rule for rule, _ in passage.reasons("events")] == ["unreadable_field"] * 2
     assert len(passage.valid("events")) == 5
-
-
-def test_a_share_of_few_stays_is_not_enough(tmp_path):
-    tables = make_tables(labs=[(50813, 2.1, "mmol/L", 3), (50802, 1, "mEq/L", 4)])
-    at_least_four = replace(_TRAIN, signal_stays=4)
-    assert read_signals(pass_through(tmp_path, tables, at_least_four)) == {"lab_50802": "mEq/L"}
 
 
 def test_what_is_no_item_id_becomes_no_code(tmp_path):

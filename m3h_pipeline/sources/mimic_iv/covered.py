@@ -132,8 +132,7 @@ def list_absent_covered(tables: Mapping[str, RawTable]) -> list[str]:
 
 
 def choose_covered(extraction: Extraction, listed: Sequence[Signal]) -> Choice:
-    """Count the items of all tables and choose, by ``signal_coverage`` and ``signal_stays`` of the
-    settings.
+    """Count the items of all tables and choose, by ``signal_coverage`` of the settings.
 
     Needs ``sample_rows`` and ``splits``.
     """
@@ -152,7 +151,7 @@ def choose_covered(extraction: Extraction, listed: Sequence[Signal]) -> Choice:
     taken = {signal.code for signal in listed}
     return choose_signals(
         counted,
-        least_stays=max(coverage * n_stays, extraction.settings.signal_stays),
+        least_stays=coverage * n_stays,
         codes=name_items(list(dictionary.values()), taken),
         dictionary=dictionary,
         denials=load_denials(),
