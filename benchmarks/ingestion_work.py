@@ -20,6 +20,15 @@ def extract(root: Path, scratch: Path) -> int:
     ]
 
 
+def extract_covered(root: Path, scratch: Path) -> int:
+    """The same, with every signal that enough training stays have."""
+    from m3h_pipeline.config import open_source
+    from m3h_pipeline.sources import Settings
+
+    settings = Settings(memory_limit=MEMORY_LIMIT, signal_coverage=0.05)
+    return open_source("mimic-iv", root).extract(scratch, settings)["events"]
+
+
 def floor(root: Path, scratch: Path) -> int:
     """DuckDB alone: scan, filter, sort, write the six columns of a measurement."""
     return _floor(root, scratch, {}, "stay_id, time, code, value")
@@ -146,6 +155,7 @@ def _statistics(events: Any, scratch: Path) -> int:
 
 MEASURED: dict[str, Callable[[Path, Path], int]] = {
     "extract": extract,
+    "covered": extract_covered,
     "floor": floor,
     "same rows": same_rows,
     "two days": two_days,

@@ -3,6 +3,7 @@
 from m3h_pipeline.config.data import (
     DEMO_SNAPSHOT,
     CohortConfig,
+    InputsConfig,
     RetentionConfig,
     SourceConfig,
     ValidationConfig,
@@ -48,6 +49,7 @@ __all__ = [
     "EmbeddingConfig",
     "EvaluationConfig",
     "GateConfig",
+    "InputsConfig",
     "LauncherConfig",
     "ModalitiesConfig",
     "ModelConfig",

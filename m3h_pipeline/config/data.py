@@ -73,6 +73,18 @@ class CohortConfig(Section):
     """
 
 
+class InputsConfig(Section):
+    """What of the hospital's records becomes input."""
+
+    signals: Literal["listed", "covered"] = "listed"
+    """Which measurements: those of data_contracts/signals.yaml (listed), or beside them every
+    numeric item of labs, charts, outputs and infusion rates that enough stays have (covered). Of
+    mimic-iv; other sources know listed ones alone, and tables all codes that they hold.
+    """
+    signal_coverage: float = Field(0.05, gt=0, le=1)
+    """Of covered signals: the least share of the training stays that have one at the prediction."""
+
+
 class ValidationConfig(Section):
     """What people decided about checks of the data."""
 

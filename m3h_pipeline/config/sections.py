@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from m3h_pipeline.config.data import CohortConfig, RetentionConfig, SourceConfig, ValidationConfig
+from m3h_pipeline.config.data import (
+    CohortConfig,
+    InputsConfig,
+    RetentionConfig,
+    SourceConfig,
+    ValidationConfig,
+)
 from m3h_pipeline.config.launching import LauncherConfig
 from m3h_pipeline.config.modelling import (
     EmbeddingConfig,
@@ -27,6 +33,7 @@ class Config(Section):
 
     source: SourceConfig = SourceConfig()
     cohort: CohortConfig = CohortConfig()
+    inputs: InputsConfig = InputsConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()

@@ -63,12 +63,14 @@ def build_settings(config: Config, source: Source) -> Settings:
     """How the source is to be read; raises `InputError` where it can't be read so."""
     cohort = config.cohort
     need_mode(source.name, cohort.prediction, source.prediction_modes)
+    by_coverage = config.inputs.signals == "covered" and source.covers_signals
     return Settings(
         prediction=cohort.prediction,
         prediction_hours=cohort.prediction_hours,
         nightly_at=cohort.nightly_at,
         timezone=cohort.timezone,
         holdout_months=cohort.holdout_months,
+        signal_coverage=config.inputs.signal_coverage if by_coverage else None,
         tasks=source.tasks,
         memory_limit=cohort.memory_limit,
         spill=find_spill_folder(config),

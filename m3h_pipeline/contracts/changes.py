@@ -123,7 +123,7 @@ def _check_distribution(contract: Contract, valid: Path, context: ValidationCont
     if context.previous is None:
         return _pass_first_snapshot("distribution", bound.severity)
     label, file = context.previous
-    compared, problems = find_shifts(contract, file, valid)
+    compared, problems = find_shifts(contract, file, valid, context.covered)
     if not compared:
         text = f"There is too little to compare with the snapshot of {label}."
         return _pass_unjudged("distribution", bound.severity, text, "too few rows")

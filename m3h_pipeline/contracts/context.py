@@ -15,7 +15,8 @@ class ValidationContext:
     ``previous``: label and Parquet file of the last good snapshot before, or None; ``is_live``:
     dates are real and each extraction is of its day, so that old data means a feed that stands
     still; ``accepted``: checks of which a person said that this snapshot's change is right;
-    ``entries``: what a person accepted of the table in all snapshots.
+    ``entries``: what a person accepted of the table in all snapshots. ``covered``: codes of signals
+    that coverage chose, now or in the last snapshot.
     """
 
     snapshot: str
@@ -23,6 +24,7 @@ class ValidationContext:
     is_live: bool = False
     accepted: frozenset[str] = frozenset()
     entries: tuple[str, ...] = ()
+    covered: frozenset[str] = frozenset()
 
 
 def apply_acceptance(result: CheckResult, context: ValidationContext) -> CheckResult:

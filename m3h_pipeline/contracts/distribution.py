@@ -7,7 +7,7 @@ and shares, no values, and hides groups under ten.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,15 +35,20 @@ class Limits:
         return distance > self.distance + _CHANCE * math.sqrt(1 / n + 1 / m)
 
 
-def find_shifts(contract: Contract, before: Path, after: Path) -> tuple[int, list[str]]:
+def find_shifts(
+    contract: Contract, before: Path, after: Path, covered: Collection[str] = ()
+) -> tuple[int, list[str]]:
     """How many distributions were compared, and in words those that shifted: of each group
     (signal, task, kind) its share of the stays and its values, or of each column its values.
+
+    ``covered``: groups that are in a table only while enough stays have them. That one has vanished
+    is judged as any other change of its share: one near the bound comes and goes.
     """
     kwargs = contract.bounds["distribution_shift"].kwargs
     limits = Limits(kwargs["max_distance"], kwargs["min_count"])
     tables = (pl.scan_parquet(before), pl.scan_parquet(after))
     if "by" in kwargs:
-        return _compare_groups(tables, contract, kwargs, limits)
+        return _compare_groups(tables, contract, kwargs, limits, covered)
     return _compare_columns(tables, contract, limits)
 
 
@@ -52,6 +57,7 @@ def _compare_groups(
     contract: Contract,
     kwargs: Mapping[str, Any],
     limits: Limits,
+    covered: Collection[str],
 ) -> tuple[int, list[str]]:
     by = kwargs["by"]
     of = kwargs["of"]
@@ -71,7 +77,7 @@ def _compare_groups(
         new = counts[1].get(name, 0)
         expected = old / totals[0] * totals[1]
         distance = abs(old / totals[0] - new / totals[1])
-        if new == 0 and expected >= MIN_GROUP_SIZE:
+        if new == 0 and expected >= MIN_GROUP_SIZE and name not in covered:
             problems.append(f"{name} has vanished ({_format_share(old, totals[0])} had it)")
         elif limits.is_exceeded(distance, *totals):
             problems.append(

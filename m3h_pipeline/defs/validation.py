@@ -21,6 +21,7 @@ from m3h_pipeline.defs.resources import Workspace
 from m3h_pipeline.sources.base import SIGNALS
 from m3h_pipeline.sources.columns import Columns
 from m3h_pipeline.sources.tasks_file import read_tasks
+from m3h_pipeline.state.layout import INGESTED
 from m3h_pipeline.state.paths import contracts_folder
 from m3h_pipeline.state.snapshots import snapshot_labels
 from m3h_pipeline.state.steps import Step, code_version, hash_folder
@@ -67,8 +68,9 @@ def _validated(table: str) -> dg.AssetsDefinition:
         is_live = _is_live(config, workspace)
         accepted = accepted_checks(config.validation.accepted, snapshot, table)
         entries = _accepted_entries(config.validation.accepted, table)
+        covered = _read_covered(workspace, ingested, previous) if table == "events" else frozenset()
         validation_context = ValidationContext(
-            snapshot, _label_and_file(previous, table), is_live, accepted, entries
+            snapshot, _label_and_file(previous, table), is_live, accepted, entries, covered
         )
 
         def build(to: Path) -> dict[str, Any]:
@@ -121,6 +123,15 @@ def _is_live(config: Config, workspace: Workspace) -> bool:
 def _read_signals(ingested: Step) -> list[Any]:
     file = ingested.folder / SIGNALS
     return json.loads(file.read_text()) if file.exists() else []
+
+
+def _read_covered(workspace: Workspace, ingested: Step, previous: Step | None) -> frozenset[str]:
+    """Codes that coverage chose in this snapshot or in the last one."""
+    signals = _read_signals(ingested)
+    last = previous and workspace.find_step(previous.folder.parent.name, INGESTED)
+    if last:
+        signals = signals + _read_signals(last)
+    return frozenset(signal["code"] for signal in signals if signal.get("covered"))
 
 
 def _write_page(workspace: Workspace, snapshot: str) -> Path:

@@ -71,8 +71,8 @@ IMAGES = {
 LABELS = {"sample_id": "VARCHAR", "task": "VARCHAR", "value": "DOUBLE", **_PROVENANCE}
 EMBEDDINGS = {"sample_id": "VARCHAR", "modality": "VARCHAR", "vector": "FLOAT[]", **_PROVENANCE}
 
-# Codes of the events table beyond those of signals.yaml, with unit and range or null; a source may
-# write it.
+# Codes of the events table beyond those of signals.yaml, with unit and range or null, and "covered"
+# where coverage chose them; a source may write it.
 SIGNALS = "signals.json"
 
 
@@ -91,7 +91,9 @@ class Settings:
     how long after the admission to the hospital or the ICU; ``nightly_at``: the local hour.
     ``timezone``: that of the source's naive times, converted to UTC. ``split``: shares of subjects
     in train, valid, calibration and test; ``holdout_months``: above 0, the test split is who was
-    admitted in that many last months. ``tasks``: names to label, or None for all. ``memory_limit``
+    admitted in that many last months. ``signal_coverage``: beside the listed signals, every numeric
+    one that at least this share of the training stays has is read; None: the listed ones alone.
+    ``tasks``: names to label, or None for all. ``memory_limit``
     as DuckDB writes it; beyond it DuckDB spills into a folder below the one written to, or below
     ``spill``.
     """
@@ -102,6 +104,7 @@ class Settings:
     timezone: str = "UTC"
     split: tuple[float, float, float, float] = FRACTIONS
     holdout_months: int = 0
+    signal_coverage: float | None = None
     tasks: Collection[str] | None = None
     memory_limit: str = "4GB"
     spill: Path | None = None
@@ -114,6 +117,10 @@ class Settings:
                 f"prediction {self.prediction!r} is not known; choose one of {', '.join(MODES)}"
             )
         check_clock(self.nightly_at)
+        if self.signal_coverage is not None and not 0 < self.signal_coverage <= 1:
+            raise InputError(
+                f"signal_coverage is {self.signal_coverage}, it must be above 0 and at most 1"
+            )
         if self.holdout_months < 0:
             raise InputError(f"holdout_months is {self.holdout_months}, it must not be below 0")
         try:
@@ -140,6 +147,8 @@ class Source(ABC):
     prediction_modes: tuple[str, ...] = ("admission",)
     supports_as_of: ClassVar[bool] = False
     is_live: ClassVar[bool] = False
+    # Whether it can read signals that nobody listed: `Settings.signal_coverage`.
+    covers_signals: ClassVar[bool] = False
     # Tasks that this source is meant for; None for all of tasks.yaml.
     tasks: Collection[str] | None = None
 

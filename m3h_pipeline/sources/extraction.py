@@ -4,7 +4,7 @@ counting what became of every row read.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -95,18 +95,23 @@ class Extraction:
         return name
 
     @contextmanager
-    def loading(self, tables: Mapping[str, Mapping[str, Any]]) -> Generator[None]:
-        """Load several tables, each with its arguments of `load`, beside what is done meanwhile: a
-        text is read by one core. At the end they are there.
+    def loading(
+        self,
+        tables: Mapping[str, Mapping[str, Any]],
+        load_one: Callable[..., object] | None = None,
+    ) -> Generator[None]:
+        """Load several tables, each with its arguments of `load` (or of ``load_one``), beside what
+        is done meanwhile: a text is read by one core. At the end they are there.
         """
+        load_one = load_one or self.load
         texts = bool(tables) and not any(self.tables[table].is_parquet for table in tables)
         with (
             ThreadPoolExecutor() as pool,
             use_one_thread(self.connection) if texts else nullcontext(),
         ):
-            loads: list[Future[str]] = []
+            loads: list[Future[object]] = []
             try:
-                loads += (pool.submit(self.load, table, **how) for table, how in tables.items())
+                loads += (pool.submit(load_one, table, **how) for table, how in tables.items())
                 yield
                 for load in wait(loads, return_when=FIRST_EXCEPTION).done:
                     load.result()

@@ -28,6 +28,14 @@ CREATE MACRO as_time(x) AS
 CREATE MACRO known_since(stored, taken) AS
     CASE WHEN stored >= taken THEN stored ELSE taken END;
 
+-- When it was known that something lasting began. It is saved again whenever it changes, so that the
+-- time when it was stored lies at its end: that it began was known when it began.
+CREATE MACRO known_of_lasting(started, ended, stored) AS
+    CASE
+        WHEN ended > started + INTERVAL 1 MINUTE AND stored >= ended THEN started
+        ELSE known_since(stored, started)
+    END;
+
 -- What is wrong with a text: null where nothing is.
 CREATE MACRO printable(x) AS
     left(regexp_replace(replace(x, '”', '"'), '[\x00-\x1f\x7f]', ' ', 'g'), 60);

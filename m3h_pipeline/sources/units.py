@@ -56,6 +56,21 @@ _FACTORS = {
     "platelets": {"#/ul": 0.001},
     "white_blood_cells": {"#/ul": 0.001},
 }
+# 1 of the first unit is so many of the second, whatever is measured, as `unit_key` writes them.
+_SAME_QUANTITY = {
+    ("g/l", "g/dl"): 0.1,
+    ("ug/ml", "mg/dl"): 0.1,
+    ("ml/min", "ml/hour"): 60.0,
+    ("ug/min", "ug/hour"): 60.0,
+    ("mg/min", "mg/hour"): 60.0,
+    ("units/min", "units/hour"): 60.0,
+    ("ug/kg/min", "ug/kg/hour"): 60.0,
+    ("mg/kg/min", "mg/kg/hour"): 60.0,
+    ("mg/hour", "ug/hour"): 1000.0,
+    ("mg/min", "ug/min"): 1000.0,
+    ("mg/kg/hour", "ug/kg/hour"): 1000.0,
+    ("mg/kg/min", "ug/kg/min"): 1000.0,
+}
 # No unit at all, in the ways that MIMIC-IV and its derivatives write it.
 _NONE = ["", "unk", "none"]
 
@@ -93,6 +108,23 @@ def unit_key(unit: str) -> str:
         .replace("mcg", "ug")
     )
     return "" if plain in _NONE else _SAME.get(plain, plain)
+
+
+def find_factor(unit: str, canonical: str) -> float | None:
+    """How much of the canonical unit 1 of a unit is, whatever is measured; no unit at all is the
+    canonical one. None where that depends on what is measured, or is not known.
+
+    >>> find_factor("mL/min", "mL/hour"), find_factor("MG / DL", "mg/dL"), find_factor("", "mg/dL")
+    (60.0, 1.0, 1.0)
+    >>> find_factor("mg/dL", "mmol/L")
+    """
+    key = unit_key(unit)
+    canonical_key = unit_key(canonical)
+    if key in ("", canonical_key):
+        return 1.0
+    if (canonical_key, key) in _SAME_QUANTITY:
+        return 1 / _SAME_QUANTITY[canonical_key, key]
+    return _SAME_QUANTITY.get((key, canonical_key))
 
 
 _SAME = {

@@ -100,6 +100,19 @@ def test_a_signal_that_has_vanished(judged):
     assert f'"{NOW} events distribution"' in check.description
 
 
+def test_a_covered_signal_near_its_bound_may_come_and_go(judged):
+    """One that many had may not."""
+    seldom = events(0).filter((pl.col("code") != "sodium") | (pl.col("stay_id").hash(0) % 10 == 0))
+    without = events(1).filter(pl.col("code") != "sodium")
+    covered = frozenset({"sodium"})
+    assert not judged("events", without, seldom)["distribution"].passed
+    assert judged("events", without, seldom, covered=covered)["distribution"].passed
+    assert judged("events", seldom, without, covered=covered)["distribution"].passed
+    check = judged("events", without, events(0), covered=covered)["distribution"]
+    assert not check.passed
+    assert "sodium: 0% have it, 8" in check.description
+
+
 def test_a_signal_that_most_stays_lack_now(judged):
     now = events(1).filter((pl.col("code") != "sodium") | (pl.col("stay_id").hash(0) % 5 == 0))
     check = judged("events", now, events(0))["distribution"]

@@ -80,6 +80,18 @@ def test_a_second_unit_stops_the_run_and_names_the_line_that_accepts_it(check) -
     assert findings == []
 
 
+def test_a_second_unit_of_a_signal_that_nobody_listed_warns(check) -> None:
+    rows = many_events("lactate", np.linspace(1, 5, 300), "mmol/L")
+    rows += many_events("lactate", np.linspace(9, 45, 30) + 0.01, "mg/dL")
+    rows += many_events("sbp", np.linspace(90, 130, 300), "mmHg")
+    sbp = {"code": "sbp", "unit": None, "low": None, "high": None}
+    own = [entry | {"covered": True} for entry in [*OWN, sbp]]
+    checks, findings = check("events", rows, signals=own)
+    assert (checks["units"].passed, checks["units"].severity) == (False, "warning")
+    assert [finding.stops for finding in findings] == [False]
+    assert checks["code_names"].passed
+
+
 def test_spellings_of_one_unit_are_one_unit(check) -> None:
     rows = many_events("lactate", np.linspace(1, 5, 300), "mmol/L")
     rows += many_events("lactate", np.linspace(1, 5, 30) + 0.01, "MMOL / l") + many_events(

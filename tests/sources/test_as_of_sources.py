@@ -24,6 +24,7 @@ from meds_folder import as_meds
 from passage import Passage
 
 from m3h_pipeline.config import open_source
+from m3h_pipeline.sources import Settings
 
 Tables = dict[str, list[dict[str, Any]]]
 
@@ -36,6 +37,7 @@ class Case(ABC):
 
     source: str
     examples: int
+    settings = Settings()
 
     @abstractmethod
     def hospital(self, draw: Any) -> Tables:
@@ -55,7 +57,8 @@ class Case(ABC):
         """Bytes of the input files."""
         with tempfile.TemporaryDirectory() as folder:
             root = self.write(Path(folder, "hospital"), tables)
-            files = Passage(open_source(self.source, root), Path(folder, "out")).inputs()
+            source = open_source(self.source, root)
+            files = Passage(source, Path(folder, "out"), self.settings).inputs()
             # Where the files lie is no matter of time.
             return {name: content.replace(folder.encode(), b"") for name, content in files.items()}
 
@@ -273,6 +276,11 @@ class MimicFolder(Case):
                 if draw(st.booleans()):
                     key = {name: row[name] for name in ("note_id",) if name in row}
                     after[table].append(row | draw(late) | key | times)
+        self.change_outcomes(draw, after)
+        return after
+
+    def change_outcomes(self, draw: Any, after: Tables) -> None:
+        """What is known at the end of stay 21."""
         for stay in after["hosp/admissions"]:
             if stay["hadm_id"] == 21:
                 stay["dischtime"] = str(
@@ -282,7 +290,6 @@ class MimicFolder(Case):
         for row in after["hosp/diagnoses_icd"]:
             row["icd_code"] = draw(st.sampled_from(["4280", "25000", "5849"]))
             row["icd_version"] = 9
-        return after
 
     def write(self, folder: Path, tables: Tables) -> Path:
         return mimic_folder.write(folder, tables)

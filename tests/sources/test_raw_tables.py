@@ -73,6 +73,31 @@ def test_every_row_is_there(load, content, rows, broken):
     assert load(content) == (rows, broken, 60)
 
 
+@pytest.mark.parametrize("suffix", [".csv.gz", ".csv"])
+@pytest.mark.parametrize("last", [b"", b"4,\xff\xfe\n", b"4,5,6\n"])
+def test_rows_are_counted_in_groups(tmp_path, suffix, last):
+    """Also of a file of which a row can't be split or decoded: it is a group of its own."""
+    file = tmp_path / f"table{suffix}"
+    content = b"a,b\n" + b"1,x\n2,y\n" * 1000 + b"3,\n" + last
+    file.write_bytes(gzip.compress(content) if suffix == ".csv.gz" else content)
+    table = open_table(tmp_path, file, ["a", "b"])
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE names AS SELECT '1' AS key, 'one' AS name")
+        reader = RawReader(connection, tmp_path)
+        groups = {"a": "a", "name": "name"}
+        joined = "LEFT JOIN names ON key = a"
+        n_rows = reader.count(table, "counted", ["a", "b"], groups, joined)
+        counted = connection.execute(
+            "SELECT a, name, rows FROM counted WHERE broken IS NULL ORDER BY a"
+        ).fetchall()
+        (n_broken,) = connection.execute(
+            "SELECT coalesce(sum(rows), 0) FROM counted WHERE broken IS NOT NULL"
+        ).fetchall()[0]
+    assert counted == [("1", "one", 1000), ("2", None, 1000), ("3", None, 1)]
+    assert n_broken == (1 if last else 0)
+    assert n_rows == 2001 + n_broken
+
+
 @pytest.mark.parametrize(
     "spoil", [lambda whole: whole[:-2000], lambda whole: whole[:-8] + b"12345678"]
 )

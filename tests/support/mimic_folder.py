@@ -247,6 +247,33 @@ def procedure(subject, hadm, start, end, item, stored=None) -> dict[str, object]
     }
 
 
+def infusion(subject, hadm, start, end, item, rate, unit, stored=None) -> dict[str, object]:
+    return {
+        "subject_id": subject,
+        "hadm_id": hadm,
+        "starttime": start,
+        "endtime": end,
+        "storetime": stored,
+        "itemid": item,
+        "rate": rate,
+        "rateuom": unit,
+    }
+
+
+def item(itemid, label, category="Vital Signs", kind="Numeric", table="chartevents"):
+    return {
+        "itemid": itemid,
+        "label": label,
+        "category": category,
+        "param_type": kind,
+        "linksto": table,
+    }
+
+
+def lab_item(itemid, label, fluid="Blood", category="Chemistry") -> dict[str, object]:
+    return {"itemid": itemid, "label": label, "fluid": fluid, "category": category}
+
+
 def note(key, subject, hadm, time, stored, text) -> dict[str, object]:
     return {
         "note_id": key,

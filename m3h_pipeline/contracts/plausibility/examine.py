@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,8 @@ def describe_plausibility_checks(table: str) -> dict[str, str]:
 class PlausibilityInput:
     """What is examined: a table as it was ingested and what was kept of it.
 
-    ``signals``: the hospital's own codes with code, unit, low and high; ``declared``: columns of
+    ``signals``: the hospital's own codes with code, unit, low and high, and those that coverage
+    chose, which are marked as covered; ``declared``: columns of
     the samples beyond the contract's; ``unread``: columns of the source's file that nobody reads;
     ``accepted``: the entries of m3h.toml.
     """
@@ -179,10 +180,19 @@ def _merge_unit_findings(
     ``units``: a row a code and unit, with its number of rows.
     """
     expected = {signal.code: signal.unit for signal in load_signals()}
-    expected |= {own["code"]: own["unit"] for own in own_signals if own["unit"]}
+    covered = {own["code"] for own in own_signals if own.get("covered")}
+    # The unit of a covered signal is a text from its rows: only where it is sure to be a unit is it
+    # named.
+    expected |= {
+        own["code"]: own["unit"]
+        for own in own_signals
+        if own["unit"] and own["code"] not in covered
+    }
     by_names = find_foreign_units(units.iter_rows(), expected, "events")
+    by_names = _warn_of_covered(by_names, covered)
     stopped = {finding.subject for finding in by_names if finding.stops}
     clustered, count = by_values
+    clustered = _warn_of_covered(clustered, covered)
     kept = [finding for finding in clustered if finding.subject not in stopped]
     kept_codes = {finding.subject for finding in kept}
     others = [finding for finding in by_names if finding.subject not in kept_codes]
@@ -190,12 +200,26 @@ def _merge_unit_findings(
     return kept + others, max(count, len(codes_with_units))
 
 
+def _warn_of_covered(findings: Sequence[Finding], covered: Collection[str]) -> list[Finding]:
+    """Nobody has said what the unit of a covered signal is, nor asked for it: a finding about it
+    stops no run.
+    """
+    return [
+        replace(finding, stops=False) if finding.subject in covered else finding
+        for finding in findings
+    ]
+
+
 def _examine_code_names(
     units: pl.DataFrame, own_signals: Sequence[Mapping[str, Any]]
 ) -> tuple[list[Finding], int]:
     rows_by_code = dict(units.group_by("code").agg(pl.col("len").sum()).iter_rows())
     known_codes = [signal.code for signal in load_signals()]
-    own_codes = [own["code"] for own in own_signals if own["unit"] or own["low"] is not None]
+    own_codes = [
+        own["code"]
+        for own in own_signals
+        if own["unit"] or own["low"] is not None or own.get("covered")
+    ]
     findings = find_misnamed_codes(rows_by_code, known_codes, own_codes, "events")
     return findings, len(rows_by_code)
 

@@ -17,18 +17,26 @@ from m3h_pipeline.state.sql import render_sql
 
 _SQL = Path(__file__).parent
 
-# What is kept of a raw measurement, which has MIMIC-IV's columns as text.
-MEASURED = {
-    "hadm_id": "as_id(hadm_id)",
-    "subject_id": "as_id(subject_id)",
-    "item": "as_text(itemid)",
-    "taken": "as_time(charttime)",
-    "stored": "as_time(storetime)",
-    "number": "coalesce(as_number(valuenum), as_number(value))",
-    "valueuom": "valueuom",
-    "nothing": "has_no_value(valuenum, value)",
-    "errors": "measurement_errors(charttime, storetime, valuenum, value)",
-}
+
+def select_measured(number: str = "valuenum", value: str = "value") -> dict[str, str]:
+    """What is kept of a raw measurement, which has MIMIC-IV's columns as text: column -> SQL.
+
+    ``number``, ``value``: SQL of the text that is a number, and of the one that may be one.
+    """
+    return {
+        "hadm_id": "as_id(hadm_id)",
+        "subject_id": "as_id(subject_id)",
+        "item": "as_text(itemid)",
+        "taken": "as_time(charttime)",
+        "stored": "as_time(storetime)",
+        "number": f"coalesce(as_number({number}), as_number({value}))",
+        "valueuom": "valueuom",
+        "nothing": f"has_no_value({number}, {value})",
+        "errors": f"measurement_errors(charttime, storetime, {number}, {value})",
+    }
+
+
+MEASURED = select_measured()
 
 
 def define_measured(connection: duckdb.DuckDBPyConnection) -> None:
@@ -36,13 +44,21 @@ def define_measured(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(render_sql(_SQL / "measured.sql"))
 
 
-def register_signals(extraction: Extraction, items: Iterable[tuple[str, Signal]]) -> None:
-    """``signals`` and ``unit_rules``: which item is which signal, and in which units."""
+def register_signals(
+    extraction: Extraction,
+    items: Iterable[tuple[str, Signal]],
+    more_rules: Iterable[tuple[str, str, float]] = (),
+) -> None:
+    """``signals`` and ``unit_rules``: which item is which signal, and in which units;
+    ``more_rules``: units that are understood beside those of `unit_rules`.
+    """
     pairs = list(items)
     rows = [(item, signal.code, signal.kind, signal.unit) for item, signal in pairs]
     extraction.register("signals", rows, ["item", "code", "kind", "unit"])
-    rules = unit_rules(signal for _, signal in pairs)
-    extraction.register("unit_rules", rules, ["code", "spelling", "factor"])
+    rules = [*unit_rules(signal for _, signal in pairs), *more_rules]
+    factors = {(code, spelling): factor for code, spelling, factor in rules}
+    rows_of_rules = [(code, spelling, factor) for (code, spelling), factor in factors.items()]
+    extraction.register("unit_rules", rows_of_rules, ["code", "spelling", "factor"])
 
 
 def write_events(records: Records, to: Path, kinds: Mapping[str, str]) -> int:

@@ -23,8 +23,15 @@ from m3h_pipeline.sources.admissions.samples import (
     write_samples,
 )
 from m3h_pipeline.sources.base import IMAGES, NOTES
+from m3h_pipeline.sources.covered.choose import UNLISTED, Choice
 from m3h_pipeline.sources.extraction import NOTES_ORDER, Extraction
 from m3h_pipeline.sources.mimic_iv.codes import write_codes
+from m3h_pipeline.sources.mimic_iv.covered import (
+    COVERED_TABLES,
+    choose_covered,
+    count_unread,
+    list_loads,
+)
 from m3h_pipeline.sources.tasks_file import (
     GIVEN_AWAY,
     Signal,
@@ -49,6 +56,7 @@ class MimicExtraction(Extraction):
     rules: Sequence[TaskRule]
     image_folders: Sequence[Path]
     signals: Sequence[Signal] = field(default_factory=load_signals)
+    choice: Choice | None = None
 
     def __post_init__(self) -> None:
         self.records = Records(self)
@@ -57,10 +65,13 @@ class MimicExtraction(Extraction):
         """Write the canonical tables; return counts."""
         self.define_macros(self.settings.timezone)
         define_measured(self.connection)
-        with self.loading(self._event_tables()):
+        is_listed = self.settings.signal_coverage is None
+        with self.loading(self._event_tables() if is_listed else {}):
             samples = self._write_samples(to)
             self.load("diagnoses")
             labels = write_labels(self, to, self.rules)
+        if not is_listed:
+            self._load_covered(to)
         counts: dict[str, Any] = {
             "samples": samples,
             "events": self._write_events(to),
@@ -88,29 +99,49 @@ class MimicExtraction(Extraction):
         self.count("samples", "patients", "people_rows")
         return n_samples
 
+    def _load_covered(self, to: Path) -> None:
+        """Load the event tables with the signals that training stays have, beside the listed ones;
+        which these are needs the samples.
+        """
+        self.choice = choose_covered(self, self.signals)
+        self.choice.save(to)
+        listed = {table: self._items_of(kind) for table, kind in _EVENT_TABLES.items()}
+        loads = self._event_tables() | list_loads(self.choice, listed, self.tables)
+        with self.loading(loads):
+            pass
+
+    def _items_of(self, kind: str) -> list[str]:
+        """The listed items of a kind of signals."""
+        signals = [signal for signal in self.signals if signal.kind == kind]
+        return [str(item) for signal in signals for item in signal.mimic_iv]
+
     def _event_tables(self) -> dict[str, dict[str, Any]]:
         """The event tables that are there, and the arguments that they are loaded with."""
         arguments: dict[str, dict[str, Any]] = {}
         for table, kind in _EVENT_TABLES.items():
             if table not in self.tables:
                 continue
-            signals = [signal for signal in self.signals if signal.kind == kind]
-            items = [quote_literal(str(item)) for signal in signals for item in signal.mimic_iv]
+            items = [quote_literal(item) for item in self._items_of(kind)]
             arguments[table] = {"where": f"as_text(itemid) IN ({', '.join(items)})"}
             if kind != "procedure":
                 arguments[table] |= {"derived": MEASURED, "keep": False}
         return arguments
 
     def _write_events(self, to: Path) -> int:
-        register_signals(
-            self, [(str(item), signal) for signal in self.signals for item in signal.mimic_iv]
-        )
+        choice = self.choice or Choice()
+        pairs = [(str(item), signal) for signal in self.signals for item in signal.mimic_iv]
+        register_signals(self, [*pairs, *choice.signals.items()], choice.unit_rules)
         kinds = {table: kind for table, kind in _EVENT_TABLES.items() if table in self.tables}
+        if self.choice:
+            measured = {table: "covered" for table in COVERED_TABLES if table in self.tables}
+            kinds = measured | kinds
         n_events = write_events(self.records, to, kinds)
+        if self.choice:
+            count_unread(self, self.choice)
         for table in kinds:
-            listed = sum(rows for _, raw, _, rows in self.lineage if raw == table)
-            unlisted = self.rows_read[table] - listed
-            self.lineage.append(("events", table, "not a listed signal", unlisted))
+            accounted = sum(rows for _, raw, _, rows in self.lineage if raw == table)
+            unlisted = self.rows_read[table] - accounted
+            self.lineage.append(("events", table, UNLISTED, unlisted))
         return n_events
 
     def _write_notes(self, to: Path) -> int:

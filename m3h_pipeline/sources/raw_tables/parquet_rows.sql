@@ -1,5 +1,8 @@
-CREATE OR REPLACE TABLE {{ name }} AS
-SELECT {{ selected }}, source_row, NULL::VARCHAR AS broken
+CREATE OR REPLACE TABLE {{ wanted.name }} AS
+SELECT
+    {{ wanted.selected }},
+    {% if wanted.is_counted %}count(*) AS rows, max(source_row) AS{% endif %} source_row,
+    NULL::VARCHAR AS broken
 FROM (
     SELECT
         {% for column in columns %}
@@ -8,4 +11,6 @@ FROM (
         file_row_number + 1 AS source_row
     FROM read_parquet({{ file | literal }}, file_row_number = true)
 )
-WHERE {{ where }}
+{{ wanted.joined }}
+WHERE {{ wanted.where }}
+{% if wanted.is_counted %}GROUP BY ALL{% endif %}

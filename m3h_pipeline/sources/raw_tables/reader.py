@@ -6,6 +6,7 @@ import secrets
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -20,6 +21,20 @@ from m3h_pipeline.state.database import quote_identifier, quote_literal
 from m3h_pipeline.state.sql import render_sql
 
 _SQL = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is taken of a file: the table ``name`` of the columns ``selected`` of the rows
+    ``where``; ``is_counted``: a row for each group of equal ones, with their number; ``joined``: a
+    join that these columns need.
+    """
+
+    name: str
+    selected: str
+    where: str = "TRUE"
+    is_counted: bool = False
+    joined: str = ""
 
 
 class RawReader:
@@ -61,17 +76,39 @@ class RawReader:
         where the file is damaged.
         """
         expressions = [quote_identifier(column) for column in columns] if keep else []
-        expressions += [f'{sql} AS "{column}"' for column, sql in (derived or {}).items()]
-        selected = ", ".join(expressions)
+        expressions += _name_expressions(derived or {})
+        return self._load(table, columns, _Wanted(name, ", ".join(expressions), where))
+
+    def count(
+        self,
+        table: RawTable,
+        name: str,
+        columns: Sequence[str],
+        groups: Mapping[str, str],
+        joined: str = "",
+    ) -> int:
+        """Create the table ``name`` of the file's rows in groups; return the number of rows in the
+        file.
+
+        Its columns are ``groups`` (name -> SQL over the file's columns and those of the SQL
+        ``joined``, which must keep each row once), ``rows`` (how many a group has) and ``broken``
+        (as `load` has it). The file's rows are not kept: what it takes grows with the groups.
+        ``columns``: those of the file that the groups read. Raises `InputError` as `load` does.
+        """
+        selected = ", ".join(_name_expressions(groups))
+        wanted = _Wanted(name, selected, is_counted=True, joined=joined)
+        return self._load(table, columns, wanted)
+
+    def _load(self, table: RawTable, columns: Sequence[str], wanted: _Wanted) -> int:
         n_rows = None
         is_damaged = False
         end_row = _make_end_row(len(table.columns))
         with scan_while_loading(table, end_row, self._stopped) as (file, scan):
             try:
                 if table.is_parquet:
-                    n_rows = self._load_parquet(table, name, selected, where)
+                    n_rows = self._load_parquet(table, wanted)
                 else:
-                    n_rows = self._load_csv(file, table.columns, end_row, name, selected, where)
+                    n_rows = self._load_csv(file, table.columns, end_row, wanted)
             except (duckdb.OutOfMemoryException, duckdb.InterruptException):
                 raise
             except duckdb.Error as error:
@@ -84,26 +121,19 @@ class RawReader:
             # What was looked at when it was opened is its beginning.
             refuse_another_encoding(table.file, limit=None)
         if n_rows is None or not is_text:
-            return self._load_repaired(table, name, columns, selected, where)
+            return self._load_repaired(table, columns, wanted)
         return n_rows
 
-    def _load_parquet(self, table: RawTable, name: str, selected: str, where: str) -> int:
+    def _load_parquet(self, table: RawTable, wanted: _Wanted) -> int:
         query = render_sql(
-            _SQL / "parquet_rows.sql",
-            name=name,
-            selected=selected,
-            columns=table.columns,
-            file=table.file,
-            where=where,
+            _SQL / "parquet_rows.sql", wanted=wanted, columns=table.columns, file=table.file
         )
         self._execute(query)
         metadata = f"parquet_file_metadata({quote_literal(table.file)})"
         return self._fetch_number(f"SELECT num_rows FROM {metadata}")
 
-    def _load_repaired(
-        self, table: RawTable, name: str, columns: Sequence[str], selected: str, where: str
-    ) -> int:
-        copy = self.scratch / f"{name}.repaired.csv"
+    def _load_repaired(self, table: RawTable, columns: Sequence[str], wanted: _Wanted) -> int:
+        copy = self.scratch / f"{wanted.name}.repaired.csv"
         end_row = _make_end_row(len(table.columns) + 1)
         with open_text(table.file) as lines, copy.open("w", encoding="utf-8", newline="") as to:
             repair_csv(self._stop_when_interrupted(lines), len(table.columns), to)
@@ -115,7 +145,7 @@ class RawReader:
         ]
         broken = f"nullif(concat_ws('; ', {MARK}, {', '.join(problems)}), '')"
         header = (*table.columns, MARK)
-        n_rows = self._load_csv(copy, header, end_row, name, selected, where, broken)
+        n_rows = self._load_csv(copy, header, end_row, wanted, broken)
         assert n_rows is not None, "the repaired copy has no end"
         copy.unlink()
         return n_rows
@@ -125,24 +155,21 @@ class RawReader:
         file: Path | str,
         header: Sequence[str],
         end_row: Sequence[str],
-        name: str,
-        selected: str,
-        where: str,
+        wanted: _Wanted,
         broken: str = "NULL::VARCHAR",
     ) -> int | None:
         first_column = quote_identifier(header[0])
         query = render_sql(
             _SQL / "csv_rows.sql",
-            name=name,
-            selected=selected,
+            wanted=wanted,
             columns=header,
             file=file,
-            where=where,
             broken=broken,
             is_end=f"{first_column} IS NOT DISTINCT FROM {quote_literal(end_row[0])}",
             longest_row=LONGEST_ROW,
         )
         self._execute(query)
+        name = wanted.name
         n_rows = self._fetch_number(
             f"SELECT coalesce(max(source_row), 0) - 1 FROM {name} WHERE is_end"
         )
@@ -182,6 +209,10 @@ class RawReader:
         row = self._execute(query).fetchone()
         assert row is not None
         return int(row[0])
+
+
+def _name_expressions(expressions: Mapping[str, str]) -> list[str]:
+    return [f"{sql} AS {quote_identifier(column)}" for column, sql in expressions.items()]
 
 
 def _make_end_row(width: int) -> list[str]:

@@ -372,3 +372,20 @@ def test_the_future_is_refused():
         VisionEmbedder().fit([[(float("nan"), "PA", b"")]])
     with pytest.raises(ValueError, match=r"0\.\.0"):
         EventSequences([1], ["a"], [-0.5], [1.0], n=1)
+
+
+def test_a_signal_that_is_new_is_ignored_and_one_that_is_gone_is_missing(tmp_path):
+    """Which signals there are changes from night to night; a saved embedder has its own."""
+    codes = ["gone", "hr", "hr", "gone", "hr"]
+    events = EventSequences([0, 0, 1, 1, 2], codes, [-3, -2, -1, -5, -4], [1, 2, 3, 4, 5.5], n=3)
+    fitted = TimeseriesEmbedder().fit(events)
+    fitted.save(tmp_path / "embedder")
+    saved = load_embedder(tmp_path / "embedder")
+    tonight = EventSequences([0, 0, 1], ["hr", "new", "new"], [-2, -2, -2], [2, 9, 9], n=2)
+    without = EventSequences([0], ["hr"], [-2], [2], n=2)
+    vectors, present = saved.transform(tonight)
+    assert present.tolist() == [True, False]
+    np.testing.assert_array_equal(vectors, saved.transform(without)[0])
+    missing = fitted.feature_names.index("gone: missing")
+    assert vectors[0, missing] == saved.transform(events)[0][2, missing]
+    assert vectors[0, missing] != saved.transform(events)[0][0, missing]
