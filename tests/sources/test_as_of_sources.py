@@ -256,7 +256,9 @@ class MimicFolder(Case):
 
     def is_late(self, row: dict[str, Any]) -> bool:
         moments = [
-            dt.datetime.fromisoformat(row[name]) for name in ("charttime", "storetime") if row[name]
+            dt.datetime.fromisoformat(row[name])
+            for name in ("charttime", "storetime")
+            if row.get(name)
         ]
         return max(moments) > self.predicted
 
@@ -302,10 +304,14 @@ class MimicCodes(MimicFolder):
 
     examples = 4
     discharged = dt.datetime(2149, 12, 28, 8)
-    tables = ("hosp/emar", "hosp/prescriptions", "hosp/microbiologyevents", "hosp/omr")
+    tables = (
+        *("hosp/emar", "hosp/prescriptions", "hosp/microbiologyevents", "hosp/omr"),
+        *("ed/vitalsign", "ed/pyxis"),
+    )
 
     def hospital(self, draw: Any) -> Tables:
         tables: Tables = mimic_folder.hospital() | mimic_folder.codes()
+        tables |= mimic_folder.emergency_department()
         for name, rows in mimic_folder.earlier_stays().items():
             tables[name] = [*tables[name], *rows]
         for stay in tables["hosp/admissions"]:
@@ -326,6 +332,11 @@ class MimicCodes(MimicFolder):
             return st.builds(mimic_folder.given, moments, drugs, stored=stored)
         if table == "hosp/prescriptions":
             return st.builds(mimic_folder.prescription, moments, drugs)
+        if table.startswith("ed/"):
+            first = mimic_folder.emergency_department()[table][0]
+            cells = {"name": drugs} if table == "ed/pyxis" else {"heartrate": st.integers(50, 150)}
+            kept = {name: st.just(cell) for name, cell in first.items()}
+            return st.fixed_dictionaries({**kept, "charttime": moments, **cells})
         if table == "hosp/omr":
             dates = moments.map(lambda moment: moment[:10])
             values = st.sampled_from(["120/80", "31", "none"])

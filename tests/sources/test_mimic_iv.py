@@ -125,6 +125,11 @@ def test_absent_tables_are_empty_and_said_so(tmp_path):
         "hosp/transfers",
         "hosp/microbiologyevents",
         "hosp/omr",
+        "ed/edstays",
+        "ed/triage",
+        "ed/vitalsign",
+        "ed/medrecon",
+        "ed/pyxis",
         "note/radiology",
         "note/discharge",
         "cxr/mimic-cxr-2.0.0-metadata",
@@ -215,6 +220,11 @@ def test_demo_is_written_once_and_read_as_mimic_iv(tmp_path, monkeypatch):
         "hosp/transfers",
         "hosp/microbiologyevents",
         "hosp/omr",
+        "ed/edstays",
+        "ed/triage",
+        "ed/vitalsign",
+        "ed/medrecon",
+        "ed/pyxis",
     ]
     for file in (tmp_path / "first").iterdir():
         assert file.read_bytes() == (tmp_path / "second" / file.name).read_bytes()
@@ -229,6 +239,11 @@ def test_mimic_iv_demo(mimic_demo, mimic_demo_tables):
     assert counts["samples"] == len(tables["samples"]) == 275 - 30
     assert counts["absent"] == [
         "hosp/emar",
+        "ed/edstays",
+        "ed/triage",
+        "ed/vitalsign",
+        "ed/medrecon",
+        "ed/pyxis",
         "note/radiology",
         "note/discharge",
         "cxr/mimic-cxr-2.0.0-metadata",

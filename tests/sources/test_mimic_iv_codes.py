@@ -16,7 +16,7 @@ DAY = dt.timedelta(days=1)
 
 def hospital() -> mimic_folder.Tables:
     """The small hospital with codes and earlier stays."""
-    tables = mimic_folder.hospital() | mimic_folder.codes()
+    tables = mimic_folder.hospital() | mimic_folder.codes() | mimic_folder.emergency_department()
     for name, rows in mimic_folder.earlier_stays().items():
         tables[name] = [*tables[name], *rows]
     return tables
@@ -118,6 +118,29 @@ def test_a_bare_date_is_known_at_its_end(tmp_path: Path):
     ]
 
 
+def test_the_visit_to_the_emergency_department_before_the_stay(tables):
+    arrived = when("2150-01-01 02:00")
+    assert of_stay(tables, "21", "ed_arrival") == [("ambulance", arrived, arrived, None)]
+    triage = of_stay(tables, "21", "ed_triage")
+    assert {(code, value) for code, _, _, value in triage} == {
+        *(("temperature", 99.1), ("heartrate", 104), ("resprate", 20), ("o2sat", 97)),
+        *(("sbp", 150), ("pain", 8), ("acuity", 2)),
+    }
+    assert {available for _, _, available, _ in triage} == {when("2150-01-01 03:00")}
+    complaints = of_stay(tables, "21", "ed_complaint")
+    assert [code for code, *_ in complaints] == ["chest pain", "dyspnea"]
+    signs = of_stay(tables, "21", "ed_vital_sign")
+    assert ("heartrate", when("2150-01-01 05:00"), when("2150-01-01 05:00"), 104) in signs
+    assert [code for code, *_ in of_stay(tables, "21", "drug_at_home")] == [
+        "beta blockers cardiac selective/metoprolol tartrate"
+    ]
+    assert [code for code, *_ in of_stay(tables, "21", "ed_drug")] == ["aspirin"]
+    reasons = count_reasons(tables["lineage"], "ed/triage")
+    assert reasons == {None: 1, "a visit that edstays does not have": 1}
+    outside = "no hadm_id, and taken outside any stay"
+    assert count_reasons(tables["lineage"], "ed/edstays") == {None: 1, outside: 1}
+
+
 def test_measurements_of_the_year_before_a_stay(tables):
     available = when("2149-06-02 00:00")
     assert sorted(of_stay(tables, "21", "measured_before")) == [
@@ -158,6 +181,8 @@ def test_every_format_gives_the_same_codes(tables, tmp_path, suffix):
         ("hosp/services", {"transfertime": "x"}, "transfertime: not a date"),
         ("hosp/transfers", {"intime": "x"}, "intime: not a date"),
         ("hosp/microbiologyevents", {"storetime": "x"}, "storetime: not a date"),
+        ("ed/pyxis", {"charttime": "x"}, "charttime: not a date"),
+        ("ed/medrecon", {"subject_id": 12}, "subject_id: not the patient of the stay"),
         ("hosp/prescriptions", {"subject_id": 12}, "subject_id: not the patient of the stay"),
     ],
 )

@@ -126,6 +126,60 @@ def codes() -> Tables:
     }
 
 
+def emergency_department() -> Tables:
+    """The visit of patient 11 before stay 21, and one that led to no stay."""
+    signs = {"temperature": 99.1, "heartrate": 104, "resprate": 20, "o2sat": 97}
+    signs |= {"sbp": 150, "dbp": "unable"}
+    return {
+        "ed/edstays": [
+            {
+                "subject_id": 11,
+                "hadm_id": 21,
+                "stay_id": 91,
+                "intime": "2150-01-01 02:00:00",
+                "outtime": "2150-01-01 08:00:00",
+                "arrival_transport": "AMBULANCE",
+            },
+            {
+                "subject_id": 12,
+                "hadm_id": None,
+                "stay_id": 92,
+                "intime": "2149-01-01 02:00:00",
+                "outtime": "2149-01-01 08:00:00",
+                "arrival_transport": "WALK IN",
+            },
+        ],
+        "ed/triage": [
+            {"subject_id": 11, "stay_id": 91}
+            | signs
+            | {"pain": 8, "acuity": 2, "chiefcomplaint": "Chest pain, DYSPNEA"},
+            {"subject_id": 11, "stay_id": 99}
+            | signs
+            | {"pain": 1, "acuity": 3, "chiefcomplaint": "FALL"},
+        ],
+        "ed/vitalsign": [
+            {"subject_id": 11, "stay_id": 91, "charttime": "2150-01-01 05:00:00"} | signs
+        ],
+        "ed/medrecon": [
+            {
+                "subject_id": 11,
+                "stay_id": 91,
+                "charttime": "2150-01-01 03:00:00",
+                "name": "metoprolol tartrate",
+                "etcdescription": "Beta Blockers Cardiac Selective",
+            }
+        ],
+        "ed/pyxis": [
+            {
+                "subject_id": 11,
+                "stay_id": 91,
+                "charttime": "2150-01-01 04:00:00",
+                "name": "Aspirin",
+            }
+        ],
+    }
+
+
 def earlier_stays() -> Tables:
     """Two stays of patient 11 before those of `hospital`, with a diagnosis each."""
     return {

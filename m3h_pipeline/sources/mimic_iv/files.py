@@ -19,6 +19,7 @@ _MEASUREMENT = (
     "valuenum",
     "valueuom",
 )
+_ED_SIGNS = ("temperature", "heartrate", "resprate", "o2sat", "sbp", "dbp")
 _NOTE = ("note_id", "subject_id", "hadm_id", "charttime", "storetime", "text")
 
 
@@ -95,6 +96,18 @@ _TABLES = {
         ),
     ),
     "omr": _Table(("hosp/omr",), ("subject_id", "chartdate", "result_name", "result_value")),
+    "edstays": _Table(
+        ("ed/edstays",), ("subject_id", "hadm_id", "stay_id", "intime", "arrival_transport")
+    ),
+    "triage": _Table(
+        ("ed/triage",),
+        ("subject_id", "stay_id", *_ED_SIGNS, "pain", "acuity", "chiefcomplaint"),
+    ),
+    "vitalsign": _Table(("ed/vitalsign",), ("subject_id", "stay_id", "charttime", *_ED_SIGNS)),
+    "medrecon": _Table(
+        ("ed/medrecon",), ("subject_id", "stay_id", "charttime", "name", "etcdescription")
+    ),
+    "pyxis": _Table(("ed/pyxis",), ("subject_id", "stay_id", "charttime", "name")),
     "radiology": _Table(("note/radiology",), _NOTE),
     "discharge": _Table(("note/discharge",), _NOTE),
     "icustays": _Table(("icu/icustays",), ("hadm_id", "intime")),
