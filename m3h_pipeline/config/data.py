@@ -83,6 +83,10 @@ class InputsConfig(Section):
     """
     signal_coverage: float = Field(0.05, gt=0, le=1)
     """Of covered signals: the least share of the training stays that have one at the prediction."""
+    codes: bool = True
+    """Whether drugs, earlier diagnoses and stays, cultures and other codes are inputs. Without them
+    they are read and checked, and no model sees them.
+    """
 
 
 class ValidationConfig(Section):

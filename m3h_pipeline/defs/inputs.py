@@ -3,6 +3,7 @@
 import dagster as dg
 import polars as pl
 
+from m3h_core.embedders.tabular import CODES
 from m3h_pipeline.config import find_spill_folder
 from m3h_pipeline.defs.metadata import OWNERS, to_materialization
 from m3h_pipeline.defs.partitions import snapshots
@@ -53,11 +54,12 @@ def as_of_inputs(context: dg.AssetExecutionContext, workspace: Workspace, **vali
     from m3h_pipeline.features.as_of import write_inputs
 
     config = workspace.config
-    folders = {table: valid[table].folder for table in _TABLES}
+    tables = [table for table in _TABLES if table != CODES or config.inputs.codes]
+    folders = {table: valid[table].folder for table in tables}
     step = workspace.produce(
         context,
         INPUTS,
-        [CODE, *(valid[table] for table in _TABLES)],
+        [CODE, *(valid[table] for table in tables)],
         lambda to: write_inputs(folders, to, config.cohort.memory_limit, find_spill_folder(config)),
     )
     for modality in TABLES_OF:

@@ -12,6 +12,7 @@ from m3h_pipeline import config as configuration
 from m3h_pipeline import defs
 from m3h_pipeline.defs.io_manager import step_io_manager, step_name
 from m3h_pipeline.defs.resources import Workspace
+from m3h_pipeline.features.items import MODALITIES, modality_items
 from m3h_pipeline.jobs.launchers import JobLauncher
 from m3h_pipeline.state.steps import Step, need_step
 
@@ -69,3 +70,32 @@ def test_a_changed_setting_trains_the_networks_anew_and_is_in_mlflow(demo_run, t
     single = _config_of(next((anew["single_task_models"].folder / "models").iterdir()) / "2")
     assert joint.items() >= changed.items()
     assert single == joint | {"seed": seed_of_fold(joint["seed"], 2)}
+
+
+def test_without_codes_no_model_sees_them(demo_run, tmp_path):
+    out = demo_run.copy_to(tmp_path / "copy")
+    workspace = Workspace(out=str(out))
+    before = need_step(workspace.folder(SNAPSHOT, "inputs"))
+    assert (before.folder / "codes.parquet").exists()
+    written = configuration.load(out)
+    inputs = configuration.InputsConfig(codes=False)
+    configuration.save(written.model_copy(update={"inputs": inputs}), out)
+    instance = dg.DagsterInstance.ephemeral()
+    instance.add_dynamic_partitions("snapshot", [SNAPSHOT])
+    dg.materialize(
+        dg.load_assets_from_package_module(defs),
+        selection=[f"{modality}_inputs" for modality in MODALITIES],
+        resources={
+            "workspace": workspace,
+            "launcher": JobLauncher(out=str(out)),
+            "io_manager": step_io_manager,
+        },
+        partition_key=SNAPSHOT,
+        instance=instance,
+    )
+    after = need_step(workspace.folder(SNAPSHOT, "inputs"))
+    assert after.version != before.version
+    assert not (after.folder / "codes.parquet").exists()
+    assert set(modality_items("tabular", after.folder)) == {
+        *("age", "sex", "admission_type", "insurance", "marital_status")
+    }
