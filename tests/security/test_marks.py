@@ -43,7 +43,7 @@ def lose_header(file: Path) -> None:
     file.write_text(f"{ROW}\n{ROW}\n")
 
 
-TABLES = ("samples", "events", "notes", "images", "labels", "embeddings")
+TABLES = ("samples", "events", "codes", "notes", "images", "labels", "embeddings")
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -182,7 +182,7 @@ from m3h_pipeline.definitions import MAIN_JOB, defs
 from m3h_pipeline.defs.partitions import add_partition
 with dg.DagsterInstance.get() as instance:
     add_partition(instance, config.source.snapshot)
-    keys = ["samples", "events", "notes", "images", "embeddings", "labels"]
+    keys = ["samples", "events", "codes", "notes", "images", "embeddings", "labels"]
     wanted = dg.AssetSelection.assets(*keys, *(f"valid_{key}" for key in keys))
     result = defs.resolve_job_def(MAIN_JOB).execute_in_process(
         instance=instance, partition_key=config.source.snapshot, raise_on_error=False,
@@ -198,6 +198,9 @@ def test_marks_in_cells_headers_and_names_of_files_stay_out_of_dagster(tmp_path)
     for row in tables["events"]:
         row[f"result_{MARK}"] = 1
     tables["events"][3] |= {"code": MARK, "unit": MARK, "value": MARK}
+    code = {"time": "2024-01-11 09:00:00", "kind": "drug", "code": "a/b", "value": 1}
+    tables["codes"] = [{"stay_id": f"s{i}", **code} for i in range(1, 31)]
+    tables["codes"][3] |= {"kind": MARK, "code": MARK, "value": MARK}
     tables["notes"][3] |= {"kind": MARK, "text": MARK, "time": MARK}
     tables["labels"][3]["value"] = MARK
     tables["images"] = [

@@ -31,6 +31,10 @@ MARKS: dict[tuple[str, str], Any] = {
     ("events", "code"): "codeqzmark",
     ("events", "value"): 91.482937,
     ("events", "unit"): "unitqzmark",
+    ("codes", "time"): "2024-01-14 08:13:07",
+    ("codes", "kind"): "setqzmark",
+    ("codes", "code"): "drug/insulinqzmark",
+    ("codes", "value"): 17.395128,
     ("notes", "note_id"): "noteqzmark",
     ("notes", "time"): "2024-01-14 09:51:37",
     ("notes", "kind"): "kindqzmark",
@@ -60,6 +64,18 @@ def write(root: Path, stays: int, first: int = 1, shift: float = 0.0) -> Path:
     for i, sample in enumerate(tables["samples"], start=1):
         # The first have the marks, and are learned from.
         sample["split"] = 0 if i <= 60 else [0, 0, 0, 0, 1, 2, 2, 3, 3, 3][i % 10]
+        # Neither says what the labels are.
+        sample["sex"] = "FM"[i // 2 % 2]
+        sample["ward"] = ["surgery", "medicine"][i // 3 % 2]
+        tables["codes"].append(
+            {
+                "stay_id": sample["stay_id"],
+                "time": sample["admit_time"],
+                "kind": "drug_given",
+                "code": ["insulin/glargine", "insulin/aspart", "heparin"][i // 4 % 3],
+                "value": float(i % 30),
+            }
+        )
         sample["age"] = round(40 + float(draw.uniform(0, 40)) + (shift if i >= first else 0), 1)
         if i % 2 == 0:
             name = f"images/{i}.png"

@@ -76,7 +76,9 @@ def _aggregate(
 
 
 def _count_codes(inputs: Path, samples: pl.Series) -> dict[Key, pl.Series]:
-    """How many codes of each kind; snapshots of earlier versions have no such file."""
+    """How many codes of each kind that enough samples have; snapshots of earlier versions have no
+    such file.
+    """
     if not (inputs / f"{CODES}.parquet").exists():
         return {}
     kind = pl.col("code").str.split("/").list.first().alias("kind")
@@ -85,7 +87,8 @@ def _count_codes(inputs: Path, samples: pl.Series) -> dict[Key, pl.Series]:
     counted: dict[Key, pl.Series] = {}
     for name in counts["kind"].unique().sort():
         of_kind = counts.filter(pl.col("kind") == name).select("sample_id", "count")
-        counted[f"number of {name}", "tabular"] = _join(samples, of_kind)["count"]
+        if len(of_kind) >= MIN_GROUP_SIZE:
+            counted[f"number of {name}", "tabular"] = _join(samples, of_kind)["count"]
     return counted
 
 
