@@ -6,8 +6,9 @@ nodes, C components, F width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from collections.abc import Collection, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -24,15 +25,6 @@ SEPARATOR = "/"
 _HALF = 24.0
 # Counts above this quantile of those that have the code say nothing more.
 _MOST = 99
-
-
-class _Nodes(NamedTuple):
-    """The nodes of the paths of codes: ``names`` and, of each code, the position of its node at
-    each level [levels, codes] (-1: its path ends before).
-    """
-
-    names: list[str]
-    at_level: np.ndarray
 
 
 class CodesEmbedder(Embedder):
@@ -92,7 +84,8 @@ class CodesEmbedder(Embedder):
         """Learn which codes there are, and what is common of them."""
         names, counts = _count_all(items)
         samples = np.diff(counts.tocsc().indptr)
-        is_usual = samples >= max(self.min_rows, self.min_share * items.n, 1)
+        least = max(self.min_rows, self.min_share * items.n)
+        is_usual = samples >= max(least, 1)
         order = np.lexsort([np.array(names, dtype=object), -samples])
         usual = [i for i in order if is_usual[i]]
         repeated = _find_repeated(names, samples)
@@ -102,7 +95,7 @@ class CodesEmbedder(Embedder):
         rare = [i for i in range(len(names)) if samples[i] >= self.min_rows and not is_usual[i]]
         self.rare = [names[i] for i in rare]
         self._components = self._decompose(_on_scale(counts[:, rare]))
-        self.valued = _list_valued(items, max(self.min_rows, self.min_share * items.n))
+        self.valued = _list_valued(items, least)
         raw, _ = self._raw(items)
         flags = np.arange(2 * len(self.nodes))
         self._scaler = Scaler.fit(raw, indicator=flags, min_rows=self.min_rows)
@@ -127,7 +120,8 @@ class CodesEmbedder(Embedder):
 
     def _names(self) -> list[str]:
         """Name of each raw column."""
-        kinds = [f"{node}: {kind}" for node in self.nodes for kind in ("recency", "count")]
+        pairs = product(self.nodes, ("recency", "count"))
+        kinds = [f"{node}: {kind}" for node, kind in pairs]
         values = [f"{code}: value" for code in self.valued]
         components = [f"rare codes: component {i + 1}" for i in range(len(self._components))]
         return [*kinds, *values, *components] or ["nothing"]
@@ -137,24 +131,28 @@ class CodesEmbedder(Embedder):
         raw = np.zeros((items.n, len(self._names())), dtype=np.float32)
         present = np.zeros(items.n, dtype=bool)
         n_kept = len(self.nodes)
-        n_valued = len(self.valued)
+        # Columns of recency and of count take turns, then come values and components.
+        recencies = slice(0, 2 * n_kept, 2)
+        counts = slice(1, 2 * n_kept, 2)
+        values = slice(2 * n_kept, 2 * n_kept + len(self.valued))
+        components = slice(values.stop, None)
         for rows in sample_blocks(items.n):
             events = items.take(rows).load()
             if not len(events.sample):
-                raw[rows, 2 * n_kept : 2 * n_kept + n_valued] = np.nan
+                raw[rows, values] = np.nan
                 continue
             present[rows[events.sample]] = True
             usual = _place(events, self.nodes)
             recency = np.zeros((len(rows), n_kept))
             for node, sample, hours in usual:
                 np.maximum.at(recency, (sample, node), 1 / (1 - hours / _HALF))
-            counts = _count(usual, len(rows), n_kept).toarray()
-            raw[rows, : 2 * n_kept : 2] = recency
-            raw[rows, 1 : 2 * n_kept : 2] = np.log1p(counts) / np.log1p(self._most)
-            raw[rows, 2 * n_kept : 2 * n_kept + n_valued] = _find_last(events, self.valued)
+            usual_counts = _count(usual, len(rows), n_kept).toarray()
+            raw[rows, recencies] = recency
+            raw[rows, counts] = np.log1p(usual_counts) / np.log1p(self._most)
+            raw[rows, values] = _find_last(events, self.valued)
             if len(self._components):
                 rare = _count(_place(events, self.rare), len(rows), len(self.rare))
-                raw[rows, 2 * n_kept + n_valued :] = _on_scale(rare) @ self._components.T
+                raw[rows, components] = _on_scale(rare) @ self._components.T
         return raw, present
 
     def _decompose(self, counts: csr_matrix) -> np.ndarray:
@@ -194,20 +192,16 @@ class CodesEmbedder(Embedder):
 # Nodes of the paths -------------------------------------------------------------------------------
 
 
-def _list_nodes(codes: Sequence[str]) -> _Nodes:
-    """All nodes of the paths of these codes.
+def _list_nodes(codes: Collection[str]) -> list[str]:
+    """All nodes of the paths of these codes, sorted.
 
-    >>> nodes = _list_nodes(["a/b/c", "a/d"])
-    >>> nodes.names, nodes.at_level.tolist()
-    (['a', 'a/b', 'a/b/c', 'a/d'], [[0, 0], [1, 3], [2, -1]])
+    >>> _list_nodes(["a/b/c", "a/d"])
+    ['a', 'a/b', 'a/b/c', 'a/d']
     """
-    paths = [_list_prefixes(code) for code in codes]
-    names = sorted({name for path in paths for name in path})
-    position = {name: i for i, name in enumerate(names)}
-    at_level = np.full((max(map(len, paths), default=0), len(codes)), -1)
-    for column, path in enumerate(paths):
-        at_level[: len(path), column] = [position[name] for name in path]
-    return _Nodes(names, at_level)
+    nodes: set[str] = set()
+    for code in codes:
+        nodes.update(_list_prefixes(code))
+    return sorted(nodes)
 
 
 def _list_prefixes(code: str) -> list[str]:
@@ -242,12 +236,14 @@ def _place(
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Node, sample and hours of the records that count for these nodes, one level at a time."""
     codes, place = _codes_of(events)
-    nodes = _list_nodes(codes)
+    paths = [_list_prefixes(code) for code in codes]
     position = {name: i for i, name in enumerate(names)}
-    of_node = np.array([position.get(name, -1) for name in nodes.names], dtype=np.int64)
+    # The node of each code at each level; -1 where its path ends before, or it is none of these.
+    at_level = np.full((max(map(len, paths), default=0), len(codes)), -1)
+    for column, path in enumerate(paths):
+        at_level[: len(path), column] = [position.get(name, -1) for name in path]
     levels = []
-    for at_level in nodes.at_level:
-        of_code = np.where(at_level >= 0, of_node[at_level], -1)
+    for of_code in at_level:
         node = of_code[place]
         is_placed = node >= 0
         levels.append((node[is_placed], events.sample[is_placed], events.hours[is_placed]))
@@ -270,10 +266,15 @@ def _count_all(items: Events) -> tuple[list[str], csr_matrix]:
     """All nodes, and how many records each sample has of each [N, nodes]."""
     from scipy.sparse import vstack
 
-    blocks = [items.take(rows).load() for rows in sample_blocks(items.n)]
-    codes = sorted({code for block in blocks for code in _list_used(block)})
-    names = _list_nodes(codes).names
-    counts = [_count(_place(block, names), block.n, len(names)) for block in blocks]
+    # Read twice, a block at a time: memory grows with what is counted, not with the records.
+    codes: set[str] = set()
+    for rows in sample_blocks(items.n):
+        codes.update(_list_used(items.take(rows).load()))
+    names = _list_nodes(codes)
+    counts = [
+        _count(_place(items.take(rows).load(), names), len(rows), len(names))
+        for rows in sample_blocks(items.n)
+    ]
     return names, vstack(counts).tocsr()
 
 

@@ -3,6 +3,8 @@ splits, and the ensemble that is shipped.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -19,7 +21,14 @@ from m3h_pipeline.sources.tasks_file import read_tasks
 from m3h_pipeline.state.layout import EMBEDDER
 from m3h_pipeline.state.steps import Step, code_version
 
-COHORT_CODE = code_version("m3h_core.data.cohort", "m3h_core.data.folds", "m3h_pipeline.features")
+COHORT_CODE = code_version(
+    "m3h_core.data.cohort",
+    "m3h_core.data.folds",
+    "m3h_pipeline.features",
+    "m3h_pipeline.evaluation.revealing_inputs",
+)
+# What the check of the cohort found, among the facts of its step.
+_REVEALING = "revealing inputs"
 CODE = code_version("m3h_core", "m3h_pipeline.jobs.joint_model", "m3h_pipeline.jobs.train")
 # The step of the models that are trained on subsets of the modalities.
 SUBSETS = "modalities"
@@ -74,42 +83,51 @@ def cohort(
     embedded = by_modality(embeddings)
     folders = {modality: step.folder for modality, step in embedded.items()}
     evaluation = workspace.config.evaluation
-    step = workspace.produce(
-        context,
-        "cohort",
-        [COHORT_CODE, evaluation.model_dump(), *embedded.values(), valid_samples, valid_labels],
-        lambda to: write_cohort(
+
+    def build(to: Path) -> dict[str, Any]:
+        facts = write_cohort(
             valid_samples.folder,
             valid_labels.folder,
             folders,
             to,
             evaluation.folds,
             evaluation.most_to_cross_fit,
-        ),
+        )
+        return {**facts, _REVEALING: _find_revealing(to, embedded)}
+
+    step = workspace.produce(
+        context,
+        "cohort",
+        [COHORT_CODE, evaluation.model_dump(), *embedded.values(), valid_samples, valid_labels],
+        build,
     )
     words = {"evaluation": name_evaluation(step.info["folds"], step.info["judged"])}
-    check = _check_inputs(workspace, step, embedded)
-    return to_materialization(step, words, step.info, checks=[check])
+    facts = {name: fact for name, fact in step.info.items() if name != _REVEALING}
+    check = _check_inputs(step, workspace.config.validation.accepted)
+    return to_materialization(step, words, facts, checks=[check])
 
 
-def _check_inputs(
-    workspace: Workspace, cohort: Step, embedded: Mapping[str, Step]
-) -> dg.AssetCheckResult:
-    """Whether an input of the cohort gives a label away."""
+def _find_revealing(cohort: Path, embedded: Mapping[str, Step]) -> list[dict[str, Any]]:
+    """The inputs of a cohort that give a label away."""
     from m3h_core import Cohort
-    from m3h_pipeline.evaluation.revealing_inputs import (
-        describe_revealing_inputs,
-        find_revealing_inputs,
-        read_input_names,
-    )
+    from m3h_pipeline.evaluation.revealing_inputs import find_revealing_inputs, read_input_names
 
-    tensors = Cohort.load(cohort.folder)
+    tensors = Cohort.load(cohort)
     widths = {name: vectors.shape[1] for name, vectors in tensors.embeddings.items()}
     embedders = {name: step.folder / EMBEDDER for name, step in embedded.items()}
-    inputs = find_revealing_inputs(
-        tensors, read_tasks(cohort.folder), read_input_names(embedders, widths)
+    names = read_input_names(embedders, widths)
+    return [asdict(one) for one in find_revealing_inputs(tensors, read_tasks(cohort), names)]
+
+
+def _check_inputs(cohort: Step, accepted: list[str]) -> dg.AssetCheckResult:
+    """Whether an input of the cohort gives a label away that nobody has accepted."""
+    from m3h_pipeline.evaluation.revealing_inputs import (
+        RevealingInput,
+        describe_revealing_inputs,
     )
-    passed, words = describe_revealing_inputs(inputs, workspace.config.validation.accepted)
+
+    inputs = [RevealingInput(**one) for one in cohort.info[_REVEALING]]
+    passed, words = describe_revealing_inputs(inputs, accepted)
     return dg.AssetCheckResult(
         check_name="revealing_inputs",
         passed=passed,

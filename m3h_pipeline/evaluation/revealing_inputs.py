@@ -5,6 +5,7 @@ Shapes: N training rows, n of them labelled, F inputs.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ _ERROR = 0.01
 _FEWEST = 30
 # Rows that are looked at: with more the same inputs are found.
 _ROWS = 4000
+# Named in a message.
+_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -66,20 +69,17 @@ def find_revealing_inputs(
     rows = np.flatnonzero(cohort.split == TRAIN)
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _ROWS)).astype(int)]
     x = np.hstack([cohort.embeddings[name][rows] for name in modalities])
-    columns = [
-        names[f"{modality}/{i}"]
-        for modality in modalities
-        for i in range(cohort.embeddings[modality].shape[1])
-    ]
-    classes = [target for task in tasks for target in _list_classes(cohort, task, rows)]
+    columns: list[str] = []
+    for modality in modalities:
+        width = cohort.embeddings[modality].shape[1]
+        columns += [names[f"{modality}/{i}"] for i in range(width)]
     revealing: dict[tuple[str, str], RevealingInput] = {}
-    for is_labelled in {mask.tobytes(): mask for _, mask, _ in classes}.values():
+    # Ranks are among the labelled rows, which many tasks share.
+    for is_labelled, classes in _group_classes(cohort, tasks, rows):
         ranks = _rank(x[is_labelled])
-        for task, mask, is_class in classes:
-            if not np.array_equal(mask, is_labelled):
-                continue
-            auroc = _compute_aurocs(ranks, is_class[is_labelled])
-            low = _bound(auroc, int(is_class[is_labelled].sum()), int(is_labelled.sum()))
+        for task, is_class in classes:
+            auroc = _compute_aurocs(ranks, is_class)
+            low = _bound(auroc, int(is_class.sum()), len(is_class))
             for i in np.flatnonzero(low > _MOST):
                 one = RevealingInput(task, columns[i], float(auroc[i]), float(low[i]))
                 revealing.setdefault((task, columns[i]), one)
@@ -96,33 +96,33 @@ def describe_revealing_inputs(
         words = f" ({n_accepted} accepted in m3h.toml)" if n_accepted else ""
         return True, f"No input predicts a task by itself{words}."
     first = left[0]
-    shown = "; ".join(f"{one.task}: {one.name}" for one in left[:10])
-    more = f" and {len(left) - 10} more" if len(left) > 10 else ""
+    listed = "; ".join(f"{one.task}: {one.name}" for one in left[:_LISTED])
+    more = f" and {len(left) - _LISTED} more" if len(left) > _LISTED else ""
     return False, (
         f"{len(left)} inputs predict a task by themselves, with an AUROC above {_MOST} on the "
-        f"training patients: {shown}{more}. Most likely the label is among the inputs. Take the "
+        f"training patients: {listed}{more}. Most likely the label is among the inputs. Take the "
         "input out, give it the time when it was really known, or, where this is right, add "
         f'"{first.entry}" to accepted under [validation] in m3h.toml.'
     )
 
 
-def _list_classes(
-    cohort: Cohort, task: TaskSpec, rows: np.ndarray
-) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Task, which rows are labelled [N] and which are of the class [N], for each class that can be
-    judged.
+def _group_classes(
+    cohort: Cohort, tasks: Sequence[TaskSpec], rows: np.ndarray
+) -> list[tuple[np.ndarray, list[tuple[str, np.ndarray]]]]:
+    """The classes that can be judged, by the rows that are labelled [N]: task, and which of these
+    are of the class [n].
     """
-    if task.problem not in ("binary", "multiclass"):
-        return []
-    is_labelled = cohort.labelled[task.name][rows]
-    labels = cohort.labels[task.name][rows]
-    values = [1] if task.problem == "binary" else range(task.n_outputs)
-    classes = [is_labelled & (labels == value) for value in values]
-    return [
-        (task.name, is_labelled, is_class)
-        for is_class in classes
-        if min(is_class.sum(), is_labelled.sum() - is_class.sum()) >= _FEWEST
-    ]
+    classes: dict[bytes, list[tuple[str, np.ndarray]]] = defaultdict(list)
+    for task in tasks:
+        if task.problem not in ("binary", "multiclass"):
+            continue
+        is_labelled = cohort.labelled[task.name][rows]
+        labels = cohort.labels[task.name][rows][is_labelled]
+        for value in [1] if task.problem == "binary" else range(task.n_outputs):
+            is_class = labels == value
+            if min(is_class.sum(), len(is_class) - is_class.sum()) >= _FEWEST:
+                classes[is_labelled.tobytes()].append((task.name, is_class))
+    return [(np.frombuffer(mask, dtype=bool), of_mask) for mask, of_mask in classes.items()]
 
 
 def _rank(x: np.ndarray) -> np.ndarray:

@@ -17,15 +17,16 @@ from m3h_pipeline.errors import InputError
 from m3h_pipeline.sources.columns import Columns
 from m3h_pipeline.state.database import open_database, quote_literal, spill_folder, write_parquet
 
-# modality -> the table that it comes from, and its columns beside sample_id; hours: relative to the
-# prediction time.
+# file -> the table that it comes from, and its columns beside sample_id; hours: relative to the
+# prediction time. Codes are of the tabular modality; a code is a path that begins with its kind.
 _RECORDS = {
+    "codes": ("codes", ["kind || '/' || code AS code", "hours", "value"]),
     "timeseries": ("events", ["code", "hours", "value"]),
     "language": ("notes", ["hours", "note_id", "kind", "text"]),
     "vision": ("images", ["hours", "image_id", "view", "path"]),
 }
-# Of the tabular modality, beside its columns; a code is a path that begins with its kind.
-_CODES = "sample_id, kind || '/' || code AS code, hours, value"
+# Tables that a hospital may lack as a whole.
+_OPTIONAL = ("codes",)
 # Rows that an embedding job holds at a time: notes are long.
 _GROUP = 4096
 
@@ -66,21 +67,15 @@ def write_inputs(
         declared = ", ".join(f'"{name}"' for name in features)
         tabular = f"SELECT sample_id, split, {declared} FROM samples ORDER BY sample_id"
         write_parquet(connection, tabular, to / "tabular.parquet")
-        for modality, (table, columns) in _RECORDS.items():
+        for name, (table, columns) in _RECORDS.items():
+            if table in _OPTIONAL and table not in valid:
+                continue
             records = _known_in_time(valid[table] / f"{table}.parquet")
             wanted = ", ".join(["sample_id", *columns])
-            counts[modality] = write_parquet(
+            counts[name] = write_parquet(
                 connection,
-                f"SELECT {wanted} FROM ({records}) ORDER BY {wanted}",
-                to / f"{modality}.parquet",
-                _GROUP,
-            )
-        if "codes" in valid:
-            records = _known_in_time(valid["codes"] / "codes.parquet")
-            counts["codes"] = write_parquet(
-                connection,
-                f"SELECT {_CODES} FROM ({records}) ORDER BY ALL",
-                to / "codes.parquet",
+                f"SELECT {wanted} FROM ({records}) ORDER BY ALL",
+                to / f"{name}.parquet",
                 _GROUP,
             )
         if "embeddings" in valid:

@@ -122,7 +122,8 @@ def _items(modality: str, embedder: Embedder, inputs: Path, rows: np.ndarray) ->
         return items
     # A column that this snapshot lacks is missing, as it would be for a served model.
     nothing = np.full(len(rows), None, dtype=object)
-    columns = {name: items.get(name, nothing) for name in embedder.columns}  # ty: ignore[missing-attribute]
+    names: list[str] = embedder.columns  # ty: ignore[missing-attribute]
+    columns = {name: items.get(name, nothing) for name in names}
     return columns | {name: values for name, values in items.items() if name == CODES}
 
 

@@ -12,6 +12,9 @@ CREATE MACRO as_id(x) AS
         ELSE as_text(x)
     END;
 
+-- A code of the ICD: in capitals, without dots and spaces.
+CREATE MACRO as_icd(x) AS nullif(upper(replace(replace(x, '.', ''), ' ', '')), '');
+
 CREATE MACRO as_number(x) AS
     CASE WHEN isfinite(TRY_CAST(x AS DOUBLE)) THEN TRY_CAST(x AS DOUBLE) END;
 

@@ -22,14 +22,14 @@ SNAPSHOT = "2026-01-01"
 ARMS = ("m3h_model", "single_task_models", "tree_models")
 
 
-def _train(out: Path) -> dict[str, Step]:
-    """The step of each arm, after its asset has run."""
+def _materialize(out: Path, assets: list[str]) -> Workspace:
+    """Run these assets of the snapshot."""
     workspace = Workspace(out=str(out))
     instance = dg.DagsterInstance.ephemeral()
     instance.add_dynamic_partitions("snapshot", [SNAPSHOT])
     dg.materialize(
         dg.load_assets_from_package_module(defs),
-        selection=list(ARMS),
+        selection=assets,
         resources={
             "workspace": workspace,
             "launcher": JobLauncher(out=str(out)),
@@ -38,6 +38,12 @@ def _train(out: Path) -> dict[str, Step]:
         partition_key=SNAPSHOT,
         instance=instance,
     )
+    return workspace
+
+
+def _train(out: Path) -> dict[str, Step]:
+    """The step of each arm, after its asset has run."""
+    workspace = _materialize(out, list(ARMS))
     return {arm: need_step(workspace.folder(SNAPSHOT, step_name(arm))) for arm in ARMS}
 
 
@@ -80,19 +86,7 @@ def test_without_codes_no_model_sees_them(demo_run, tmp_path):
     written = configuration.load(out)
     inputs = configuration.InputsConfig(codes=False)
     configuration.save(written.model_copy(update={"inputs": inputs}), out)
-    instance = dg.DagsterInstance.ephemeral()
-    instance.add_dynamic_partitions("snapshot", [SNAPSHOT])
-    dg.materialize(
-        dg.load_assets_from_package_module(defs),
-        selection=[f"{modality}_inputs" for modality in MODALITIES],
-        resources={
-            "workspace": workspace,
-            "launcher": JobLauncher(out=str(out)),
-            "io_manager": step_io_manager,
-        },
-        partition_key=SNAPSHOT,
-        instance=instance,
-    )
+    _materialize(out, [f"{modality}_inputs" for modality in MODALITIES])
     after = need_step(workspace.folder(SNAPSHOT, "inputs"))
     assert after.version != before.version
     assert not (after.folder / "codes.parquet").exists()

@@ -20,6 +20,9 @@ from m3h_pipeline.sources.base import EVENTS, IMAGES, LABELS, NOTES
 from m3h_pipeline.sources.columns import Columns
 from m3h_pipeline.sources.tasks_file import load_signals
 
+# Of MIMIC-IV-ED, a release of its own.
+EMERGENCY = ("ed/edstays", "ed/triage", "ed/vitalsign", "ed/medrecon", "ed/pyxis")
+
 
 def test_samples(good):
     _, tables, counts = good
@@ -125,11 +128,7 @@ def test_absent_tables_are_empty_and_said_so(tmp_path):
         "hosp/transfers",
         "hosp/microbiologyevents",
         "hosp/omr",
-        "ed/edstays",
-        "ed/triage",
-        "ed/vitalsign",
-        "ed/medrecon",
-        "ed/pyxis",
+        *EMERGENCY,
         "note/radiology",
         "note/discharge",
         "cxr/mimic-cxr-2.0.0-metadata",
@@ -220,11 +219,7 @@ def test_demo_is_written_once_and_read_as_mimic_iv(tmp_path, monkeypatch):
         "hosp/transfers",
         "hosp/microbiologyevents",
         "hosp/omr",
-        "ed/edstays",
-        "ed/triage",
-        "ed/vitalsign",
-        "ed/medrecon",
-        "ed/pyxis",
+        *EMERGENCY,
     ]
     for file in (tmp_path / "first").iterdir():
         assert file.read_bytes() == (tmp_path / "second" / file.name).read_bytes()
@@ -239,11 +234,7 @@ def test_mimic_iv_demo(mimic_demo, mimic_demo_tables):
     assert counts["samples"] == len(tables["samples"]) == 275 - 30
     assert counts["absent"] == [
         "hosp/emar",
-        "ed/edstays",
-        "ed/triage",
-        "ed/vitalsign",
-        "ed/medrecon",
-        "ed/pyxis",
+        *EMERGENCY,
         "note/radiology",
         "note/discharge",
         "cxr/mimic-cxr-2.0.0-metadata",

@@ -302,16 +302,7 @@ def procedure(subject, hadm, start, end, item, stored=None) -> dict[str, object]
 
 
 def infusion(subject, hadm, start, end, item, rate, unit, stored=None) -> dict[str, object]:
-    return {
-        "subject_id": subject,
-        "hadm_id": hadm,
-        "starttime": start,
-        "endtime": end,
-        "storetime": stored,
-        "itemid": item,
-        "rate": rate,
-        "rateuom": unit,
-    }
+    return procedure(subject, hadm, start, end, item, stored) | {"rate": rate, "rateuom": unit}
 
 
 def item(itemid, label, category="Vital Signs", kind="Numeric", table="chartevents"):

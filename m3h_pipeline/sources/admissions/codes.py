@@ -51,11 +51,20 @@ def make_history(extraction: Extraction, has_procedures: bool) -> list[str]:
     labels; those of the coded procedures here.
     """
     connection = extraction.connection
-    connection.execute(render_sql(_SQL / "earlier_stays.sql"))
-    connection.execute(render_sql(_SQL / "history.sql", coded_after=_CODED_AFTER))
+    for statement in ("earlier_stays", "history_of_stays"):
+        connection.execute(render_sql(_SQL / f"{statement}.sql"))
+    _make_coded_history(connection, "diagnoses", "earlier_diagnosis")
     tables = {"history_of_stays": "admissions", "history_of_diagnoses": "diagnoses"}
     if has_procedures:
-        connection.execute(render_sql(_SQL / "earlier_procedures.sql", coded_after=_CODED_AFTER))
+        connection.execute(render_sql(_SQL / "coded_procedures.sql"))
+        _make_coded_history(connection, "procedures", "earlier_procedure")
+        connection.execute(render_sql(_SQL / "procedures_icd_rows.sql"))
         extraction.count("codes", "procedures_icd", "procedures_icd_rows")
         tables["history_of_procedures"] = "procedures_icd"
     return [select_from(extraction, table, rows) for rows, table in tables.items()]
+
+
+def _make_coded_history(connection: duckdb.DuckDBPyConnection, coded: str, kind: str) -> None:
+    """``history_of_<coded>`` of an SQL table with stay_id, code, version and parse_errors."""
+    statement = _SQL / "coded_history.sql"
+    connection.execute(render_sql(statement, coded=coded, kind=kind, coded_after=_CODED_AFTER))

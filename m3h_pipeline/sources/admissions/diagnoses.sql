@@ -23,7 +23,7 @@ SELECT
 FROM (
     SELECT
         as_id(hadm_id) AS stay_id,
-        nullif(upper(replace(replace(icd_code, '.', ''), ' ', '')), '') AS code,
+        as_icd(icd_code) AS code,
         as_id(icd_version) AS version,
         source_row,
         broken

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from m3h_pipeline.sources.admissions.events import select_measured
@@ -23,40 +22,10 @@ from m3h_pipeline.sources.covered.denied import load_denials
 from m3h_pipeline.sources.covered.items import Item, ItemCounts
 from m3h_pipeline.sources.covered.names import name_items
 from m3h_pipeline.sources.extraction import Extraction
-from m3h_pipeline.sources.raw_tables import RawTable, find_file, open_table
+from m3h_pipeline.sources.raw_tables import RawTable
 from m3h_pipeline.sources.tasks_file import Signal
 from m3h_pipeline.state.database import quote_literal
 
-# Tables that are read for this alone: place -> the columns that are read.
-_PLACES = {
-    "outputevents": "icu/outputevents",
-    "inputevents": "icu/inputevents",
-    "d_items": "icu/d_items",
-    "d_labitems": "hosp/d_labitems",
-}
-COLUMNS_OF_COVERED = {
-    "outputevents": (
-        "subject_id",
-        "hadm_id",
-        "charttime",
-        "storetime",
-        "itemid",
-        "value",
-        "valueuom",
-    ),
-    "inputevents": (
-        "subject_id",
-        "hadm_id",
-        "starttime",
-        "endtime",
-        "storetime",
-        "itemid",
-        "rate",
-        "rateuom",
-    ),
-    "d_items": ("itemid", "label", "category", "param_type", "linksto"),
-    "d_labitems": ("itemid", "label", "fluid", "category"),
-}
 _DICTIONARIES = ("d_labitems", "d_items")
 _NO_RECORD = "a name of an item, no record"
 # Tables of numbers -> what stands before the id of an item without a label.
@@ -110,25 +79,6 @@ _RATES = {
         not_a_number('rate', rate)
     ), '')""",
 }
-
-
-def find_covered_files(root: Path) -> dict[str, Path]:
-    """The file of each of these tables that is there."""
-    files = {name: find_file(root, place) for name, place in _PLACES.items()}
-    return {name: file for name, file in files.items() if file}
-
-
-def open_covered_tables(root: Path) -> dict[str, RawTable]:
-    """Look at the header of each of these tables that is there; an `InputError` where one is
-    wrong.
-    """
-    files = find_covered_files(root)
-    return {name: open_table(root, file, COLUMNS_OF_COVERED[name]) for name, file in files.items()}
-
-
-def list_absent_covered(tables: Mapping[str, RawTable]) -> list[str]:
-    """Places of the tables that are not there."""
-    return [place for name, place in _PLACES.items() if name not in tables]
 
 
 def choose_covered(extraction: Extraction, listed: Sequence[Signal]) -> Choice:

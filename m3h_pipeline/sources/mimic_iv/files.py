@@ -19,17 +19,21 @@ _MEASUREMENT = (
     "valuenum",
     "valueuom",
 )
+_OUTPUT = tuple(column for column in _MEASUREMENT if column != "valuenum")
 _ED_SIGNS = ("temperature", "heartrate", "resprate", "o2sat", "sbp", "dbp")
 _NOTE = ("note_id", "subject_id", "hadm_id", "charttime", "storetime", "text")
 
 
 @dataclass(frozen=True)
 class _Table:
-    """``places``: where it may lie, without the ending; ``columns``: those that are read."""
+    """``places``: where it may lie, without the ending; ``columns``: those that are read;
+    ``is_for_covered``: read only where the signals are chosen by coverage.
+    """
 
     places: tuple[str, ...]
     columns: tuple[str, ...]
     is_required: bool = False
+    is_for_covered: bool = False
 
 
 _TABLES = {
@@ -115,6 +119,29 @@ _TABLES = {
         ("cxr/mimic-cxr-2.0.0-metadata", "mimic-cxr-2.0.0-metadata"),
         ("dicom_id", "subject_id", "study_id", "viewposition", "studydate", "studytime"),
     ),
+    "outputevents": _Table(("icu/outputevents",), _OUTPUT, is_for_covered=True),
+    "inputevents": _Table(
+        ("icu/inputevents",),
+        (
+            "subject_id",
+            "hadm_id",
+            "starttime",
+            "endtime",
+            "storetime",
+            "itemid",
+            "rate",
+            "rateuom",
+        ),
+        is_for_covered=True,
+    ),
+    "d_items": _Table(
+        ("icu/d_items",),
+        ("itemid", "label", "category", "param_type", "linksto"),
+        is_for_covered=True,
+    ),
+    "d_labitems": _Table(
+        ("hosp/d_labitems",), ("itemid", "label", "fluid", "category"), is_for_covered=True
+    ),
 }
 COLUMNS_READ = {name: table.columns for name, table in _TABLES.items()}
 # Read only where the prediction time asks for it.
@@ -127,8 +154,10 @@ def find_files(root: Path) -> dict[str, Path]:
     return {name: file for name, file in files.items() if file}
 
 
-def open_tables(root: Path) -> dict[str, RawTable]:
-    """Look at the layout and at the header of every table; an `InputError` where one is wrong."""
+def open_tables(root: Path, with_covered: bool = False) -> dict[str, RawTable]:
+    """Look at the layout and at the header of every table that is read, those of covered signals
+    too where they are asked for; an `InputError` where one is wrong.
+    """
     if not root.is_dir():
         raise InputError(f"{root} is not a folder: name the one that holds hosp/ and icu/")
     files = find_files(root)
@@ -142,7 +171,11 @@ def open_tables(root: Path) -> dict[str, RawTable]:
             f"{root} is no MIMIC-IV folder, it lacks {', '.join(missing)}: name the one "
             "that holds hosp/ and icu/ (each table as csv.gz, csv or Parquet)"
         )
-    return {name: open_table(root, file, COLUMNS_READ[name]) for name, file in files.items()}
+    return {
+        name: open_table(root, file, COLUMNS_READ[name])
+        for name, file in files.items()
+        if _is_read(name, with_covered)
+    }
 
 
 def need_table_of_mode(root: Path, tables: Mapping[str, RawTable], mode: str) -> None:
@@ -155,13 +188,17 @@ def need_table_of_mode(root: Path, tables: Mapping[str, RawTable], mode: str) ->
         )
 
 
-def list_absent(tables: Mapping[str, RawTable]) -> list[str]:
+def list_absent(tables: Mapping[str, RawTable], with_covered: bool = False) -> list[str]:
     """Places of the tables that are not there; ICU stays say nothing that is missed."""
     return [
         table.places[0]
         for name, table in _TABLES.items()
-        if name != "icustays" and name not in tables
+        if name != "icustays" and name not in tables and _is_read(name, with_covered)
     ]
+
+
+def _is_read(name: str, with_covered: bool) -> bool:
+    return with_covered or not _TABLES[name].is_for_covered
 
 
 def find_image_folders(root: Path) -> list[Path]:

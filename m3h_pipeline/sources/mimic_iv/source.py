@@ -8,12 +8,6 @@ from typing import Any, ClassVar
 
 from m3h_pipeline.sources.admissions.samples import COLUMNS
 from m3h_pipeline.sources.base import Settings, Source, listing_fingerprint
-from m3h_pipeline.sources.mimic_iv.covered import (
-    COLUMNS_OF_COVERED,
-    find_covered_files,
-    list_absent_covered,
-    open_covered_tables,
-)
 from m3h_pipeline.sources.mimic_iv.extraction import MimicExtraction
 from m3h_pipeline.sources.mimic_iv.files import (
     COLUMNS_READ,
@@ -49,18 +43,15 @@ class MimicIV(Source):
 
     def fingerprint(self) -> str:
         """Hash over the listing of the tables that are read, and of the images."""
-        files = (find_files(self.path) | find_covered_files(self.path)).values()
+        files = find_files(self.path).values()
         return listing_fingerprint(self.path, [*files, *find_image_folders(self.path)])
 
     def extract(self, to: Path, settings: Settings) -> dict[str, Any]:
         """Write the canonical tables; see `Source.extract`."""
         need_mode(self.name, settings.prediction, self.prediction_modes)
-        tables = open_tables(self.path)
+        with_covered = settings.signal_coverage is not None
+        tables = open_tables(self.path, with_covered)
         need_table_of_mode(self.path, tables, settings.prediction)
-        absent = list_absent(tables)
-        if settings.signal_coverage is not None:
-            tables |= open_covered_tables(self.path)
-            absent += list_absent_covered(tables)
         rules = load_tasks(only=settings.tasks)
         spill = spill_folder(to, settings.spill)
         with open_database(spill, settings.memory_limit) as connection:
@@ -69,11 +60,11 @@ class MimicIV(Source):
                 RawReader(connection, spill),
                 tables,
                 settings,
-                COLUMNS_READ | COLUMNS_OF_COVERED,
+                COLUMNS_READ,
                 rules=rules,
                 image_folders=find_image_folders(self.path),
             )
             counts = extraction.extract(to)
         write_tasks(to, [rule.spec for rule in rules])
         COLUMNS.save(to)
-        return {**counts, "absent": absent, "limits": limits_of(rules)}
+        return {**counts, "absent": list_absent(tables, with_covered), "limits": limits_of(rules)}

@@ -5,9 +5,6 @@ SELECT
     as_id(raw.subject_id) AS subject_id,
     visit.hadm_id,
     visit.arrived,
-    CASE
-        WHEN raw.broken IS NULL AND visit.visit_id IS NULL
-            THEN 'a visit that edstays does not have'
-    END AS no_visit
+    visit.visit_id IS NULL AS has_no_visit
 FROM raw_{{ table }} raw
 LEFT JOIN ed_visits visit ON visit.visit_id = as_id(raw.stay_id)

@@ -6,15 +6,31 @@ from pathlib import Path
 
 from m3h_pipeline.sources.admissions.codes import place_codes, select_from
 from m3h_pipeline.sources.admissions.records import Records
+from m3h_pipeline.sources.mimic_iv.codes.single_codes import SingleCodes, place_single_codes
 from m3h_pipeline.state.sql import render_sql
 
 _SQL = Path(__file__).parent
 
 _VISITS = "edstays"
-# Table -> its kind, and SQL of its code.
-_DRUGS = {
-    "medrecon": ("drug_at_home", "concat_ws('/', as_step(etcdescription), as_step(name))"),
-    "pyxis": ("ed_drug", "as_path(name)"),
+_NO_VISIT = "a visit that edstays does not have"
+_ARRIVAL = SingleCodes(
+    kind="ed_arrival",
+    code="as_path(arrival_transport)",
+    taken="intime",
+    out_of_scope=(("as_path(arrival_transport) IS NULL", "no transport is named"),),
+)
+_OUT_OF_SCOPE = (("has_no_visit", _NO_VISIT), ("as_step(name) IS NULL", "no drug is named"))
+_SINGLE = {
+    # Below its class, where that is named.
+    "medrecon": SingleCodes(
+        kind="drug_at_home",
+        code="concat_ws('/', as_step(etcdescription), as_step(name))",
+        taken="charttime",
+        out_of_scope=_OUT_OF_SCOPE,
+    ),
+    "pyxis": SingleCodes(
+        kind="ed_drug", code="as_path(name)", taken="charttime", out_of_scope=_OUT_OF_SCOPE
+    ),
 }
 _SIGNS = ("temperature", "heartrate", "resprate", "o2sat", "sbp", "dbp")
 # Table -> its kind, and its columns of numbers.
@@ -29,32 +45,29 @@ def make_emergency_codes(records: Records) -> list[str]:
     visits there are none.
     """
     extraction = records.extraction
-    connection = extraction.connection
     if _VISITS not in extraction.tables:
         return []
-    extraction.load(_VISITS)
-    connection.execute(render_sql(_SQL / "ed_visits.sql"))
-    connection.execute(render_sql(_SQL / f"{_VISITS}.sql"))
-    parts = [place_codes(records, _VISITS)]
-    for table in (*_DRUGS, *_NUMBERS):
-        if table in extraction.tables:
-            extraction.load(table)
-            connection.execute(render_sql(_SQL / "ed_records.sql", table=table))
-            parts += _place_drugs(records, table) if table in _DRUGS else _place(records, table)
+    visits = extraction.load(_VISITS)
+    extraction.connection.execute(render_sql(_SQL / "ed_visits.sql"))
+    parts = [place_single_codes(records, _VISITS, _ARRIVAL, visits)]
+    for table in (*_SINGLE, *_NUMBERS):
+        if table not in extraction.tables:
+            continue
+        extraction.load(table)
+        extraction.connection.execute(render_sql(_SQL / "ed_records.sql", table=table))
+        if table in _SINGLE:
+            rows = f"visited_{table}"
+            parts.append(place_single_codes(records, table, _SINGLE[table], rows))
+        else:
+            parts += _place_numbers(records, table)
     return parts
 
 
-def _place_drugs(records: Records, table: str) -> list[str]:
-    kind, code = _DRUGS[table]
-    statement = render_sql(_SQL / "ed_drugs.sql", table=table, kind=kind, code=code)
-    records.extraction.connection.execute(statement)
-    return [place_codes(records, table)]
-
-
-def _place(records: Records, table: str) -> list[str]:
+def _place_numbers(records: Records, table: str) -> list[str]:
     extraction = records.extraction
     kind, numbers = _NUMBERS[table]
-    extraction.connection.execute(render_sql(_SQL / f"{table}.sql", numbers=numbers))
+    statement = render_sql(_SQL / f"{table}.sql", numbers=numbers, no_visit=_NO_VISIT)
+    extraction.connection.execute(statement)
     place_codes(records, table)
     extraction.connection.execute(
         render_sql(_SQL / "ed_numbers.sql", table=table, kind=kind, numbers=numbers)

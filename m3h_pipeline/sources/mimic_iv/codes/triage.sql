@@ -4,14 +4,12 @@ SELECT
     *,
     arrived AS time,
     arrived + INTERVAL 1 HOUR AS available_time,
-    coalesce(
-        no_visit,
-        CASE
-            WHEN broken IS NULL
-                AND coalesce({% for name in numbers %}as_number({{ name }}), {% endfor %}NULL) IS NULL
-                AND as_step(chiefcomplaint) IS NULL
-                THEN 'nothing that can be read'
-        END
-    ) AS reason,
+    CASE
+        WHEN broken IS NOT NULL THEN NULL
+        WHEN has_no_visit THEN {{ no_visit | literal }}
+        WHEN coalesce({% for name in numbers %}as_number({{ name }}), {% endfor %}NULL) IS NULL
+            AND as_step(chiefcomplaint) IS NULL
+            THEN 'nothing that can be read'
+    END AS reason,
     broken AS parse_errors
 FROM visited_triage
