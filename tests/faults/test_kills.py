@@ -52,13 +52,16 @@ if TYPE_CHECKING:
 MODELS = 2
 
 EPOCHS = 60
+# All epochs are trained: stopped early, a training could end before its last death.
+NOT_STOPPED_EARLY = {"patience": EPOCHS}
 # MLflow takes its system metrics every ten seconds, more than a training here has.
 SAMPLED = {"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.2"}
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory) -> Iterator[Path]:
-    out = prepared(tmp_path_factory.mktemp("kills") / "out", training={"epochs": EPOCHS})
+    folder = tmp_path_factory.mktemp("kills") / "out"
+    out = prepared(folder, training={"epochs": EPOCHS}, model=NOT_STOPPED_EARLY)
     yield out
     for pid in processes_of(out):  # where a test has failed
         kill(pid)
@@ -73,9 +76,8 @@ def _one_thread():
 
 
 def unbroken() -> dict[str, np.ndarray]:
-    model = fit(
-        synthetic(), TASKS, fit_config({"training": {"seed": 0, "epochs": EPOCHS}, "model": {}})
-    )
+    settings = {"training": {"seed": 0, "epochs": EPOCHS}, "model": NOT_STOPPED_EARLY}
+    model = fit(synthetic(), TASKS, fit_config(settings))
     return {name: value.numpy() for name, value in model.model.state_dict().items()}
 
 
@@ -152,6 +154,7 @@ def test_a_training_that_is_killed_in_every_way_ends_as_if_it_never_was(out):
     facts = json.loads((step_of(out, "m3h_model") / FACTS).read_text())
     assert facts["mlflow_run"] == run.info.run_id
     assert steps_of(run, "train_loss") == list(range(facts["epochs"])), story
+    assert facts["epochs"] == EPOCHS
     sampled = steps_of(run, "system/cpu_utilization_percentage")
     assert (
         sampled
