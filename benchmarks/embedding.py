@@ -1,8 +1,8 @@
 """Embeddings: speed against plain loops, what a second run costs, memory, and what the vectors are
 worth.
 
-    python benchmarks/embedding.py [--part language vision again memory timeseries probe gpu]
-        [--out DIR] [--repeats 3]
+    python benchmarks/embedding.py [--out DIR] [--repeats 3]
+        [--part language vision precision again memory timeseries probe gpu]
 
 CPU time on one thread, the median of runs that take turns, each ratio beside its limit:
 
@@ -10,6 +10,8 @@ CPU time on one thread, the median of runs that take turns, each ratio beside it
   of 32 notes in the order in which they come, on notes of one length and of mixed lengths;
 - vision: images a second against decoding and the network's forward pass measured apart, and
   against the forward pass alone;
+- precision: the encoders of notes and images in bfloat16 against float32: speed, cosine, and what a
+  probe on the demo hospital loses. Reads the run in --out. Skipped on a processor without bfloat16;
 - again: a second run with nothing new, and what is run through the encoder where 1% of the items
   are new;
 - memory: the largest resident size of the whole job on 1,000 and on 20,000 items (a small encoder,
@@ -42,6 +44,7 @@ import torch
 from embedding_clock import against, cpu_seconds, medians
 from embedding_items import image_files, mixed, notes
 from embedding_memory import apart, measure_memory
+from embedding_precision import measure_precision
 from embedding_probe import measure_probe
 
 from m3h_core.embedders import EventSequences, LanguageEmbedder, VisionEmbedder
@@ -252,6 +255,7 @@ def _wall(work: Callable[[], Any]) -> float:
 PARTS: dict[str, Callable[[argparse.Namespace, Path], None]] = {
     "language": lambda options, _: measure_language(options.repeats),
     "vision": lambda options, scratch: measure_vision(options.repeats, scratch),
+    "precision": lambda options, scratch: measure_precision(options.repeats, scratch, options.out),
     "again": lambda _, scratch: measure_again(scratch),
     "memory": lambda _, scratch: measure_memory(scratch),
     "timeseries": lambda options, _: measure_timeseries(options.repeats),

@@ -61,7 +61,7 @@ def measure_probe(out: Path) -> None:
     seconds = cpu_seconds(lambda: learned.fit(take(items, cohort.rows(TRAIN))))
     vectors["learned series"] = learned.transform(items)
     explained = learned.report["variance of hidden values explained"]
-    draws = _resamples(cohort)
+    draws = resample(cohort)
     print(
         f"\nprobe: {len(cohort.rows(TRAIN))} training samples, {(cohort.split != TRAIN).sum()} for "
         "testing"
@@ -75,7 +75,7 @@ def measure_probe(out: Path) -> None:
 
     def score(*names: str) -> dict[str, np.ndarray]:
         if names not in scored:
-            scored[names] = _probe(cohort, tasks, [vectors[name] for name in names], draws)
+            scored[names] = probe(cohort, tasks, [vectors[name] for name in names], draws)
         return scored[names]
 
     def line(
@@ -114,7 +114,7 @@ def measure_probe(out: Path) -> None:
     )
 
 
-def _resamples(cohort: Cohort, n: int = 1000) -> np.ndarray:
+def resample(cohort: Cohort, n: int = 1000) -> np.ndarray:
     """How often each sample outside train counts: once each, then in n resamples of the patients;
     [1 + n, N].
     """
@@ -131,7 +131,7 @@ def _resamples(cohort: Cohort, n: int = 1000) -> np.ndarray:
     return weights
 
 
-def _probe(
+def probe(
     cohort: Cohort,
     tasks: list[TaskSpec],
     parts: list[tuple[np.ndarray, np.ndarray]],

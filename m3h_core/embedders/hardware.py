@@ -27,24 +27,30 @@ def on_gpu() -> bool:
 
 
 def precision() -> str:
-    """The number format of an encoder's matrix products: bfloat16 on a GPU that has it, else
-    float32.
+    """The number format of an encoder's matrix products: bfloat16 on a GPU or a processor that
+    multiplies in it, else float32.
 
     It is part of what vectors are cached by: those of one format do not mix with those of the
     other.
     """
     import torch
 
-    return "bfloat16" if on_gpu() and torch.cuda.is_bf16_supported() else "float32"
+    if on_gpu():
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    instructions = torch.cpu.get_capabilities()
+    # Where they are missing, PyTorch emulates bfloat16, which is slower than float32.
+    native = instructions.get("avx512_bf16") or instructions.get("amx_bf16")
+    return "bfloat16" if native else "float32"
 
 
-def autocast() -> Any:
-    """A context in which a network computes in :func:`precision`."""
+def autocast(on_cpu: bool = True) -> Any:
+    """A context in which a network computes in :func:`precision`; without ``on_cpu`` on a GPU
+    alone.
+    """
     import torch
 
-    return torch.autocast(
-        compute_device().type, dtype=torch.bfloat16, enabled=precision() == "bfloat16"
-    )
+    enabled = precision() == "bfloat16" and (on_cpu or on_gpu())
+    return torch.autocast(compute_device().type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def to_device(tensor: Any) -> Any:

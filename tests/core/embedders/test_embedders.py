@@ -31,6 +31,7 @@ from m3h_core.embedders import (
     load_embedder,
 )
 from m3h_core.embedders.base import Scaler, pool_by_recency
+from m3h_core.embedders.hardware import precision
 
 
 def test_import_loads_no_heavy_package():
@@ -47,6 +48,23 @@ def test_torchvision_imports_beside_any_torch():
 
     pytest.importorskip("torchvision", exc_type=ModuleNotFoundError)
     _torchvision_guard.guard()  # a second time does nothing
+
+
+@pytest.mark.parametrize(
+    ("instructions", "expected"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False}, "float32"),
+        ({"avx512_f": True, "avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": True}, "bfloat16"),
+        ({"neon": True, "bf16": True}, "float32"),  # not measured on such a processor
+    ],
+)
+def test_bfloat16_is_used_where_the_processor_multiplies_in_it(monkeypatch, instructions, expected):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    assert precision() == expected
 
 
 def test_scaler_limits_outliers_and_drops_what_does_not_vary():

@@ -165,3 +165,16 @@ def test_minilm_knows_what_is_alike(tmp_path):
     assert a @ b > 0.5 > a @ c
     saved = saved_bytes(embedder, tmp_path)
     assert sum(map(len, saved.values())) < 100_000, "the installed checkpoint is named, not copied"
+
+
+def test_notes_in_bfloat16_are_those_in_float32(monkeypatch):
+    """By the installed encoder, whether this machine multiplies in bfloat16 or emulates it."""
+    from m3h_core.embedders import hardware
+
+    texts = ["Chest pain on exertion, no fever.", "Denies smoking. " * 40, words(500)]
+    vectors = []
+    for name in ("float32", "bfloat16"):
+        monkeypatch.setattr(hardware, "precision", lambda name=name: name)
+        vectors.append(LanguageEmbedder().encoder.embed(texts))
+    assert (vectors[0] != vectors[1]).any()
+    assert (vectors[0] * vectors[1]).sum(axis=1).min() > 0.999

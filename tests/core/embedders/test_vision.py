@@ -278,8 +278,8 @@ def test_a_vector_says_where_a_spot_lies():
     embedder = VisionEmbedder(image_size=64).fit(items[:200])
     assert embedder.report["components"] == 26
     vectors, _ = embedder.transform(items)
-    assert auroc(vectors) > 0.85
-    assert auroc(vectors) > auroc(vectors[:, :13]) + 0.02
+    assert auroc(vectors) > 0.8
+    assert auroc(vectors) > auroc(vectors[:, :13]) + 0.1
 
 
 def test_vision_takes_weights_from_a_file(images, tmp_path):
