@@ -4,6 +4,7 @@ against bare Polars.
     python benchmarks/ingestion.py [--events 2 20] [--formats csv.gz parquet] [--repeats 3]
     python benchmarks/ingestion.py --demo DIR [--peer PYTHON]
     python benchmarks/ingestion.py --covered DIR [--copies 8]
+    python benchmarks/ingestion.py --codes DIR [--copies 3 30]
 
 The first form grows the demo hospital to so many million chart events, by copies of its stays under
 new ids, and reads it through the source `mimic-iv`. The floor is DuckDB alone: it scans the same
@@ -19,6 +20,10 @@ same rows.
 
 The third form reads so many copies of the MIMIC-IV demo with the listed signals, and with those
 that enough training stays have, which takes a second pass over the events.
+
+The fourth form reads so many copies of the MIMIC-IV demo without and with the tables of drugs,
+procedures, services, wards, cultures and measurements between stays, and compares what a row costs.
+The demo lacks eMAR: it is made here, with two rows for each prescription.
 """
 
 from __future__ import annotations
@@ -38,28 +43,23 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from ingestion_work import (
-    MEASURED,
+from ingestion_grow import (
+    DICTIONARIES,
+    TABLES,
+    TABLES_OF_CODES,
+    TABLES_OF_COVERED,
+    count_rows,
+    grow,
+    make_emar,
 )
+from ingestion_work import MEASURED
 
 WALL_TARGET = 1.5
 MEMORY_TARGET = 6.0
 PEER_TARGET = 0.2
+CODES_TARGET = 1.3
 # Below 150 stays the demo hospital has no wrong rows: what is measured is the way of good ones.
 _BASE_STAYS = 149
-_TABLES = (
-    "hosp/patients",
-    "hosp/admissions",
-    "hosp/diagnoses_icd",
-    "hosp/labevents",
-    "icu/chartevents",
-    "icu/procedureevents",
-    "icu/icustays",
-)
-# What signals that nobody listed are read of, too.
-_TABLES_OF_COVERED = ("icu/outputevents", "icu/inputevents")
-_DICTIONARIES = ("icu/d_items", "hosp/d_labitems")
-_IDS = ("subject_id", "hadm_id", "stay_id")
 
 
 # Measuring ----------------------------------------------------------------------------------------
@@ -111,30 +111,7 @@ def medians(runs: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(map(itemgetter(name), runs)) for name in runs[0]}
 
 
-# Growing ------------------------------------------------------------------------------------------
-
-
-def grow(base: Path, to: Path, copies: int, suffix: str, tables: tuple[str, ...] = _TABLES) -> None:
-    """Copies of all stays of a hospital, each under ids of its own, in the same layout."""
-    import duckdb
-
-    for table in tables:
-        file = to / f"{table}{suffix}"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with duckdb.connect() as connection:
-            source = f"read_csv('{base / table}.csv.gz', all_varchar = true)"
-            columns = [row[0] for row in connection.execute(f"DESCRIBE FROM {source}").fetchall()]
-            ids = [
-                f"({name}::BIGINT + n * 100000000)::VARCHAR AS {name}"
-                if name in _IDS
-                else f'"{name}"'
-                for name in columns
-            ]
-            form = (
-                "FORMAT parquet" if suffix == ".parquet" else "FORMAT csv, HEADER, COMPRESSION gzip"
-            )
-            rows = f"SELECT {', '.join(ids)} FROM range({copies}) t(n), {source}"
-            connection.execute(f"COPY ({rows}) TO '{file}' ({form})")
+# Grown hospitals ----------------------------------------------------------------------------------
 
 
 def sizes(millions: list[float], formats: list[str], repeats: int, scratch: Path) -> None:
@@ -181,8 +158,8 @@ def sizes(millions: list[float], formats: list[str], repeats: int, scratch: Path
 def covered(base: Path, copies: int, repeats: int, scratch: Path) -> None:
     """Print what listed and covered signals cost on copies of a folder."""
     root = scratch / "hospital"
-    apart(grow, base, root, copies, ".csv.gz", (*_TABLES, *_TABLES_OF_COVERED))
-    for table in _DICTIONARIES:
+    apart(grow, base, root, copies, ".csv.gz", (*TABLES, *TABLES_OF_COVERED))
+    for table in DICTIONARIES:
         shutil.copy(base / f"{table}.csv.gz", root / f"{table}.csv.gz")
     for what in ("extract", "covered"):
         facts = medians([run(what, root) for _ in range(repeats)])
@@ -191,6 +168,29 @@ def covered(base: Path, copies: int, repeats: int, scratch: Path) -> None:
             f"{facts['cpu']:>7.1f} s CPU{facts['memory']:>6.2f} GiB",
             flush=True,
         )
+
+
+def codes(base: Path, copies: list[int], repeats: int, scratch: Path) -> None:
+    """Print what a row costs without and with the tables of codes, on copies of a folder."""
+    print(f"{'':<9}{'rows M':>8}{'s':>8}{'s CPU':>8}{'GiB':>7}{'us CPU a row':>14}")
+    for many in copies:
+        costs = []
+        for more in ((), TABLES_OF_CODES):
+            root = scratch / "hospital"
+            tables = (*TABLES, *more)
+            apart(grow, base, root, many, ".csv.gz", tables)
+            if more:
+                apart(make_emar, root)
+            rows = count_rows(root)
+            facts = medians([run("extract", root) for _ in range(repeats)])
+            costs.append(facts["cpu"] / rows)
+            print(
+                f"{'with' if more else 'without':<9}{rows / 1e6:>8.2f}{facts['wall']:>8.1f}"
+                f"{facts['cpu']:>8.1f}{facts['memory']:>7.2f}{1e6 * costs[-1]:>14.2f}",
+                flush=True,
+            )
+            shutil.rmtree(root)
+        print(f"with over without, a row: {costs[1] / costs[0]:.2f} (at most {CODES_TARGET})")
 
 
 # The MIMIC-IV demo --------------------------------------------------------------------------------
@@ -328,7 +328,8 @@ def main() -> None:
         "--peer", type=Path, help="a Python in whose environment MIMIC-IV-MEDS is installed"
     )
     parser.add_argument("--covered", type=Path, help="the same, for signals that nobody listed")
-    parser.add_argument("--copies", type=int, default=8, help="of the folder of --covered")
+    parser.add_argument("--codes", type=Path, help="the same, without and with tables of codes")
+    parser.add_argument("--copies", type=int, nargs="+", help="of that folder")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -337,7 +338,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         if options.covered:
-            covered(options.covered, options.copies, options.repeats, Path(scratch))
+            for copies in options.copies or [8]:
+                covered(options.covered, copies, options.repeats, Path(scratch))
+        elif options.codes:
+            codes(options.codes, options.copies or [3, 30], options.repeats, Path(scratch))
         elif options.demo:
             demo(options.demo, options.peer, options.repeats, Path(scratch))
         else:
