@@ -26,23 +26,23 @@ CODE = code_version(
 _MODALITIES: dict[str, tuple[set[str], str]] = {
     "tabular": (
         {"polars", "scikitlearn"},
-        "A vector a sample from the hospital's declared columns: quantiles, one-hot categories, "
-        "what is missing.",
+        "One vector per sample, from the hospital's declared columns: quantiles, one-hot "
+        "categories, what is missing.",
     ),
     "timeseries": (
         {"numpy", "scikitlearn"},
-        "A vector a sample from its events: statistics of each vital sign, lab and procedure up "
-        "to the prediction time, and in its last hours.",
+        "One vector per sample, from its events: statistics of each vital sign, lab and procedure "
+        "up to the prediction time, and in its last hours.",
     ),
     "language": (
         {"huggingface", "pytorch"},
-        "A vector a sample from its notes known at the prediction time, by a transformers "
+        "One vector per sample, from its notes known at the prediction time, by a transformers "
         "encoder; recent notes weigh more.",
     ),
     "vision": (
         {"pytorch", "timm"},
-        "A vector a sample from its images known at the prediction time, by a pretrained encoder; "
-        "recent images weigh more.",
+        "One vector per sample, from its images known at the prediction time, by a pretrained "
+        "encoder; recent images weigh more.",
     ),
 }
 # For assets that read the embeddings of all modalities.

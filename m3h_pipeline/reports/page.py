@@ -63,12 +63,22 @@ class Check(TypedDict):
     description: str
 
 
+class EmbeddingFacts(TypedDict):
+    """What a modality's vectors cost: ``seconds`` of wall time in the run that made them."""
+
+    encoder: str | None
+    columns: int
+    seconds: float
+
+
 class ReportData(TypedDict):
     """All that the page shows; ``metrics``, ``tim``, ``trust``, ``detail``, ``gate`` hold what
     their JSON files do.
 
     ``flow``: see `flow.count_sample_flow`; ``erased``: table -> rows erased for forgotten patients
     since the ``checks``.
+
+    ``embeddings``: modality -> what its vectors cost.
 
     ``drift`` is that of monitoring.json, with the ``champion``'s version (None: there is none) and
     the ``checks``.
@@ -90,6 +100,7 @@ class ReportData(TypedDict):
     tim: dict[str, Any] | None
     trust: dict[str, Any]
     detail: dict[str, Any]
+    embeddings: dict[str, EmbeddingFacts]
     drift: dict[str, Any]
     limits: list[str]
 

@@ -19,7 +19,7 @@ from m3h_pipeline.evaluation.method import describe_evaluation_limits
 from m3h_pipeline.reports.card import format_model_card
 from m3h_pipeline.reports.findings import select_highlights
 from m3h_pipeline.reports.flow import count_erased, count_sample_flow
-from m3h_pipeline.reports.page import CohortFacts, ReportData, write_report
+from m3h_pipeline.reports.page import CohortFacts, EmbeddingFacts, ReportData, write_report
 from m3h_pipeline.reports.validation import write_validation
 from m3h_pipeline.state.data_files import read_json
 from m3h_pipeline.state.lineage import read_whole_lineage
@@ -65,7 +65,7 @@ def write_page(
     )
     lineage.write_parquet(to / "lineage.parquet")
     write_validation(snapshot, valid, to)
-    data = _collect_report_data(config, snapshot, steps, valid, lineage, run_url)
+    data = _collect_report_data(config, snapshot, steps, valid, embedded, lineage, run_url)
     write_report(data, to / "report.html")
     (to / "model_card.md").write_text(format_model_card(data))
     return {"bytes": (to / "report.html").stat().st_size}
@@ -87,6 +87,7 @@ def _collect_report_data(
     snapshot: str,
     steps: Mapping[str, Step],
     valid: Mapping[str, Step],
+    embedded: Mapping[str, Step],
     lineage: pl.DataFrame,
     run_url: str,
 ) -> ReportData:
@@ -129,6 +130,9 @@ def _collect_report_data(
         "tim": read_json(steps["tim"].folder / "tim.json"),
         "trust": read_json(steps["quality"].folder / "trust.json"),
         "detail": read_json(steps["quality"].folder / "detail.json"),
+        "embeddings": {
+            modality: _describe_embedding(step.info) for modality, step in embedded.items()
+        },
         "drift": {
             "champion": steps["scores"].info["model_version"],
             "problem": steps["scores"].info.get("problem"),
@@ -138,6 +142,13 @@ def _collect_report_data(
         "limits": steps["ingested"].info.get("limits", [])
         + _describe_limits(config, cohort, synthetic, _list_given_modalities(valid)),
     }
+
+
+def _describe_embedding(info: Mapping[str, Any]) -> EmbeddingFacts:
+    encoder = info["encoder"].get("encoder")
+    # Of a checkpoint by path: its folder's name, as the page is shown to others.
+    name = Path(encoder).name if encoder and Path(encoder).is_absolute() else encoder
+    return {"encoder": name, "columns": info["width"], "seconds": info["seconds"]}
 
 
 def count_cohort(cohort: Cohort) -> CohortFacts:

@@ -37,6 +37,14 @@ def test_models_trained_anew_stand_beside_the_one_model(page: str) -> None:
     assert table.count("0.650 to 0.750") == 14
 
 
+def test_each_modality_says_what_it_costs(page: str) -> None:
+    section = page.split('aria-label="What is lost without a modality"')[1].split("</table>")[0]
+    rows = {row.split("<")[0]: row for row in section.split('<th scope="row">')[1:]}
+    assert "<small>minilm</small>" in rows["Language"]
+    assert '1,476</td><td class="num">1.2</td></tr>' in rows["Time series"]
+    assert rows.keys() == {"Tabular", "Time series", "Language", "Vision"}
+
+
 def test_phenotypes_are_shown_where_they_are_found(page: str) -> None:
     section = page.split('id="phenotypes"')[1].split("</section>")[0]
     assert "Phenotypes found" in section
