@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -25,20 +26,17 @@ FORMATS = ("float32", "bfloat16")
 
 def measure_precision(repeats: int, scratch: Path, out: Path | None) -> None:
     """Print speed and cosine, and with a run of the demo hospital the loss of a probe."""
-    native = hardware.precision
-    if native() != "bfloat16" or hardware.on_gpu():
+    if hardware.precision() != "bfloat16" or hardware.on_gpu():
         print("\nprecision: skipped, this processor does not multiply in bfloat16")
         return
-    try:
-        _measure_speed(repeats, scratch)
-        if out:
-            _measure_probes(out)
-    finally:
-        setattr(hardware, "precision", native)  # noqa: B010
+    _measure_speed(repeats, scratch)
+    if out:
+        _measure_probes(out)
 
 
-def _set_format(name: str) -> None:
-    setattr(hardware, "precision", lambda: name)  # noqa: B010 (of a module, which types as fixed)
+def _in_format(name: str) -> Any:
+    """A context in which encoders compute in this format."""
+    return patch.object(hardware, "precision", return_value=name)
 
 
 def _measure_speed(repeats: int, scratch: Path) -> None:
@@ -58,8 +56,8 @@ def _measure_speed(repeats: int, scratch: Path) -> None:
         vectors = {}
 
         def run(number_format: str, work: Any = work, vectors: Any = vectors) -> None:
-            _set_format(number_format)
-            vectors[number_format] = work()
+            with _in_format(number_format):
+                vectors[number_format] = work()
 
         taken = medians({each: lambda each=each: run(each) for each in FORMATS}, repeats)
         first = vectors["float32"]
@@ -87,9 +85,10 @@ def _measure_probes(out: Path) -> None:
         items = modality_items(modality, snapshot / "inputs")
         scores = {}
         for number_format in FORMATS:
-            _set_format(number_format)
-            fitted = embedder().fit(take(items, cohort.rows(TRAIN)))
-            scores[number_format] = probe(cohort, tasks, [fitted.transform(items)], draws)
+            with _in_format(number_format):
+                fitted = embedder().fit(take(items, cohort.rows(TRAIN)))
+                vectors = fitted.transform(items)
+            scores[number_format] = probe(cohort, tasks, [vectors], draws)
         for chosen in (DRIVEN[modality], tuple(task.name for task in tasks)):
             first = np.mean([scores["float32"][name] for name in chosen], axis=0)
             second = np.mean([scores["bfloat16"][name] for name in chosen], axis=0)
