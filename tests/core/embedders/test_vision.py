@@ -17,6 +17,7 @@ from PIL import Image
 
 from m3h_core.embedders import (
     VisionEmbedder,
+    hardware,
     load_embedder,
 )
 from m3h_core.embedders.image_components import ImageComponents
@@ -255,10 +256,12 @@ def test_components_are_white_in_what_they_were_fitted_on_and_few_for_few_images
 
 
 @pytest.mark.slow(5)
-def test_a_vector_says_where_a_spot_lies():
+def test_a_vector_says_where_a_spot_lies(monkeypatch):
     """On which side a spot lies: a linear probe on the vectors against one on the network's pooled
-    output, which knows what is in an image rather than where.
+    output, which knows what is in an image rather than where. In float32, so that the bounds hold
+    for every machine.
     """
+    monkeypatch.setattr(hardware, "precision", lambda: "float32")
     target = np.arange(300) % 2 == 0
     pictures = [
         encoded(film(seed, blob=True, side=1 if right else -1)) for seed, right in enumerate(target)
@@ -278,7 +281,7 @@ def test_a_vector_says_where_a_spot_lies():
     embedder = VisionEmbedder(image_size=64).fit(items[:200])
     assert embedder.report["components"] == 26
     vectors, _ = embedder.transform(items)
-    assert auroc(vectors) > 0.8
+    assert auroc(vectors) > 0.85
     assert auroc(vectors) > auroc(vectors[:, :13]) + 0.1
 
 
